@@ -1,0 +1,27 @@
+"""Train on the rows that still teach: a drop-in Hugging Face `Trainer` that prunes its training set as it learns."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .core import BudgetPolicy, Clock, History, Policy, Selection
+
+if TYPE_CHECKING:
+    from .trainer import PruningMixin, PruningSeq2SeqTrainer, PruningTrainer
+
+__version__ = "0.1.0"
+__all__ = [
+    "BudgetPolicy",
+    "Clock",
+    "History",
+    "Policy",
+    "PruningMixin",
+    "PruningSeq2SeqTrainer",
+    "PruningTrainer",
+    "Selection",
+]
+
+
+def __getattr__(name: str):
+    if name in __all__:  # the trainers import transformers, so they wait until somebody asks
+        return getattr(import_module(".trainer", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,151 @@
+"""The pruning state inside a Trainer checkpoint, and which checkpoint of a folder is whole."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import storage
+from .core import Clock, History, Selection
+from .recorder import Measurements
+from .schedule import EpochPlan
+
+STATE = "pruning_state.safetensors"
+TRAINER_STATE = "trainer_state.json"  # Trainer writes it last: a checkpoint that has it has the rest
+
+
+@dataclass
+class Round:
+    """A round in progress.
+
+    Attributes:
+        clock: When it began.
+        plan: The optimizer steps of its epoch.
+        selection: What is trained.
+        seconds_selecting: Spent in its selection, and in bringing its measurements together.
+        seconds_training: Spent in its steps so far.
+    """
+
+    clock: Clock
+    plan: EpochPlan
+    selection: Selection
+    seconds_selecting: float = 0.0
+    seconds_training: float = 0.0
+
+
+@dataclass
+class PruningState:
+    """All that a pruned run must find again when it goes on.
+
+    Attributes:
+        history: What is known of every row.
+        seed: Seed of the order and of every selection.
+        facts: What the run was made with, to be compared on resume: policy, batch geometry, data set.
+        epochs: One account per epoch that has ended, see `report.py`.
+        seconds_evaluating: Spent in evaluation so far.
+        round: The round in progress, None between rounds.
+    """
+
+    history: History
+    seed: int
+    facts: dict[str, Any]
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    seconds_evaluating: float = 0.0
+    round: Round | None = None
+
+    def save(self, folder: str | os.PathLike, measured: Measurements) -> None:
+        """Write the state and what the round in progress has measured into a checkpoint folder."""
+        arrays = self.history.arrays()
+        header = {name: getattr(self, name) for name in ("seed", "facts", "epochs", "seconds_evaluating")}
+        header["round"] = None
+        if self.round is not None:
+            selection = self.round.selection
+            arrays |= {f"measured/{name}": getattr(measured, name) for name in ("rows", "tokens", "values")}
+            for name in ("rows", "weights", "rescore"):
+                if getattr(selection, name) is not None:
+                    arrays[f"selection/{name}"] = getattr(selection, name)
+            header["round"] = {
+                "clock": asdict(self.round.clock),
+                "plan": asdict(self.round.plan),
+                "lr_scale": selection.lr_scale,
+                "seconds_selecting": self.round.seconds_selecting,
+                "seconds_training": self.round.seconds_training,
+                "padded_tokens": measured.padded_tokens,
+            }
+        storage.save(Path(folder, STATE), arrays, header)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike, rows: int) -> tuple["PruningState", Measurements | None]:
+        """Read what `save` wrote.
+
+        Args:
+            folder: The checkpoint.
+            rows: Rows of the training set at hand.
+
+        Returns:
+            The state, and what the round in progress has measured (None between rounds).
+
+        Raises:
+            ValueError: The file is damaged (the newest whole checkpoint beside it is named), or of other data.
+        """
+        try:
+            arrays, header = storage.load(Path(folder, STATE))
+        except storage.DamagedFile as error:
+            raise ValueError(f"resume_from_checkpoint={str(folder)!r}: {error} {_other(folder)}") from error
+        try:
+            history = History.from_arrays(arrays, rows)
+        except ValueError as error:
+            raise ValueError(f"resume_from_checkpoint={str(folder)!r}: {error}") from error
+        state = cls(history, header["seed"], header["facts"], header["epochs"], header["seconds_evaluating"])
+        if (begun := header["round"]) is None:
+            return state, None
+        selection = Selection(
+            arrays["selection/rows"],
+            arrays.get("selection/weights"),
+            arrays.get("selection/rescore"),
+            begun["lr_scale"],
+        )
+        seconds = begun["seconds_selecting"], begun["seconds_training"]
+        state.round = Round(Clock(**begun["clock"]), EpochPlan(**begun["plan"]), selection, *seconds)
+        measured = (arrays[f"measured/{name}"] for name in ("rows", "tokens", "values"))
+        return state, Measurements(*measured, padded_tokens=begun["padded_tokens"])
+
+
+def is_whole(folder: str | os.PathLike) -> bool:
+    """Whether a checkpoint was written to its end and can be read: Trainer's own state, and ours where it is there."""
+    try:
+        json.loads(Path(folder, TRAINER_STATE).read_text(encoding="utf-8"))
+        if Path(folder, STATE).exists():
+            storage.load(Path(folder, STATE))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def last_whole(run: str | os.PathLike, warn: Callable[[str], None]) -> str | None:
+    """The newest checkpoint in the folder of a run that is whole, None where there is none.
+
+    Args:
+        run: The `output_dir` of a run.
+        warn: Is told of each newer checkpoint that is not.
+    """
+    for folder in _newest_first(run):
+        if is_whole(folder):
+            return str(folder)
+        warn(f"{folder} is incomplete or damaged (the run may have been killed while saving); passing over it.")
+    return None
+
+
+def _newest_first(run: str | os.PathLike) -> list[Path]:
+    steps = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(run).glob("checkpoint-*")}
+    return sorted((path for path, step in steps.items() if step), key=lambda path: -int(steps[path][1]))
+
+
+def _other(folder: str | os.PathLike) -> str:
+    whole = next((path for path in _newest_first(Path(folder).parent) if is_whole(path)), None)
+    return f"Resume from {whole} instead." if whole else "There is no other whole checkpoint beside it: start again."

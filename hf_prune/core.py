@@ -1,0 +1,267 @@
+"""The three nouns: a `History` goes in, a `Selection` comes out, a `Policy` stands between; a `Clock` tells the time."""
+
+import abc
+import math
+import os
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from . import storage
+
+NEVER = -1
+
+
+@dataclass
+class History:
+    """What training has revealed about each of N rows. The only mutable object; saved whole in every checkpoint.
+
+    Attributes:
+        loss: (N,) float32, latest finite per-example loss in nats (text: mean over the row's real target tokens);
+            NaN = never seen.
+        seen: (N,) int32, the round in which `loss` was measured; -1 = never.
+        tokens: (N,) int32, real tokens of the row (input, plus targets of an encoder-decoder); 0 = not known.
+        faults: (N,) uint8, times the measured loss was NaN or infinite (no target, overflow); saturates at 255.
+        signals: Further measurements by name, each (N,) float32, NaN = never seen.
+        notes: A policy's own memory by name, any arrays; written by `Policy.update` alone.
+    """
+
+    loss: np.ndarray
+    seen: np.ndarray
+    tokens: np.ndarray
+    faults: np.ndarray
+    signals: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, n: int, signals: frozenset[str] | tuple[str, ...] = ()) -> "History":
+        """A history of `n` rows that were never seen, with room for `signals` beside the loss."""
+        if n < 1:
+            raise ValueError(f"History.empty(n={n}): a training set needs at least one row.")
+        return cls(
+            loss=np.full(n, np.nan, np.float32),
+            seen=np.full(n, NEVER, np.int32),
+            tokens=np.zeros(n, np.int32),
+            faults=np.zeros(n, np.uint8),
+            signals={name: np.full(n, np.nan, np.float32) for name in sorted(set(signals) - {"loss"})},
+        )
+
+    def __len__(self):
+        return len(self.loss)
+
+    def record(self, rows: np.ndarray, loss: np.ndarray, round: int, **signals: np.ndarray) -> None:
+        """Take in what a round measured; a loss that is NaN or infinite counts as a fault and changes nothing else.
+
+        Args:
+            rows: (K,) int64, distinct.
+            loss: (K,) float32, nats.
+            round: The round that measured it, from 0.
+            **signals: (K,) float32 each, under the names given to `empty`.
+        """
+        finite = np.isfinite(loss)
+        faulty, good = rows[~finite], rows[finite]
+        self.faults[faulty] += self.faults[faulty] < 255
+        self.loss[good] = loss[finite]
+        self.seen[good] = round
+        for name, values in signals.items():
+            self.signals[name][good] = values[finite]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array under the name that it has in a file."""
+        own = {name: getattr(self, name) for name in ("loss", "seen", "tokens", "faults")}
+        signals = {f"signals/{name}": array for name, array in self.signals.items()}
+        return own | signals | {f"notes/{name}": array for name, array in self.notes.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray], rows: int | None = None) -> "History":
+        """The history whose `arrays()` these are; other names are left alone.
+
+        Raises:
+            ValueError: It is of another number of rows than `rows`.
+        """
+        if rows is not None and len(arrays["loss"]) != rows:
+            raise ValueError(
+                f"This History is of {len(arrays['loss'])} rows, but the training set has {rows}. "
+                "A History belongs to one training set, in one order: give the one it was made with."
+            )
+        groups = {
+            group: {name.removeprefix(group): array for name, array in arrays.items() if name.startswith(group)}
+            for group in ("signals/", "notes/")
+        }
+        own = {name: arrays[name] for name in ("loss", "seen", "tokens", "faults")}
+        return cls(**own, signals=groups["signals/"], notes=groups["notes/"])
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write one checksummed safetensors file, aside first, so that no reader meets half a file."""
+        storage.save(path, self.arrays(), {"kind": "history"})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, rows: int | None = None) -> "History":
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+            rows: Number of rows of the training set at hand; another number in the file is refused.
+
+        Raises:
+            ValueError: Another number of rows, or a damaged file.
+        """
+        arrays, _ = storage.load(path)
+        return cls.from_arrays(arrays, rows)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where training stands when a round begins.
+
+    Attributes:
+        round: Number of the round, from 0; losses of earlier rounds are in the History.
+        epoch: Number of the epoch, from 0.
+        epochs: Passes over the data set that are planned; fractional where `num_train_epochs` or `max_steps` says so.
+        share: Share of training done, in [0, 1).
+        step_rows: Rows in one optimizer step (batch x accumulation x processes).
+    """
+
+    round: int
+    epoch: int
+    epochs: float
+    share: float
+    step_rows: int = 1
+
+    @property
+    def share_after(self) -> float:
+        """Share of training done when a full round will have ended, at most 1."""
+        return min(1.0, self.share + 1 / self.epochs)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to do in one round.
+
+    Attributes:
+        rows: (K,) int64, distinct, in [0, N); their order carries no meaning.
+        weights: (K,) float32 > 0, factor on each row's loss; None = 1 for all, which leaves the loss untouched.
+        rescore: (R,) int64 rows to measure by a forward pass when the round ends; None = none.
+        lr_scale: Factor on the learning rate of this round.
+    """
+
+    rows: np.ndarray
+    weights: np.ndarray | None = None
+    rescore: np.ndarray | None = None
+    lr_scale: float = 1.0
+
+    def check(self, n: int) -> "Selection":
+        """This selection, if it is a valid one of `n` rows.
+
+        Raises:
+            ValueError: Rows that repeat, lie outside [0, n) or are none; weights of another shape or not above 0.
+        """
+        rows = self.rows
+        if rows.dtype != np.int64 or rows.ndim != 1:
+            raise ValueError(f"Selection(rows=...) must be a (K,) int64 array, got {rows.dtype} {rows.shape}.")
+        if len(rows) == 0:
+            raise ValueError("Selection(rows=...) keeps 0 rows; keep at least one.")
+        if rows.min() < 0 or rows.max() >= n:
+            raise ValueError(f"Selection(rows=...) must lie in [0, {n}), got {rows.min()} to {rows.max()}.")
+        if np.bincount(rows, minlength=n).max() > 1:
+            raise ValueError("Selection(rows=...) must be distinct, but some rows repeat.")
+        if self.weights is not None and (
+            self.weights.shape != rows.shape or not (np.isfinite(self.weights) & (self.weights > 0)).all()
+        ):
+            raise ValueError("Selection(weights=...) must be a (K,) array of finite numbers above 0.")
+        if not (math.isfinite(self.lr_scale) and self.lr_scale > 0):
+            raise ValueError(f"Selection(lr_scale=...) must be finite and above 0, got {self.lr_scale}.")
+        return self
+
+
+@dataclass(frozen=True)
+class Policy(abc.ABC):
+    """Chooses the rows of each round. Fields are hyper-parameters, nothing else; what changes lives in the History.
+
+    Attributes:
+        needs: Signals that the rule reads ("loss", "correct", "confidence", "el2n", "grad_norm"); only these are
+            computed. A model that can't give one is refused.
+        weighs: Whether its selections carry weights. A loss that can't be weighted row by row is refused.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"loss"})
+    weighs: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
+        """The rows to train in the round that begins. Pure: the same arguments give the same answer.
+
+        Args:
+            history: What the rounds before have measured; not to be changed.
+            clock: Where training stands.
+            rng: The only source of chance, seeded by (seed, round).
+        """
+
+    def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
+        """Learn from the round that has ended, whose clock this is, by writing to `history.notes`."""
+
+    def forecast(self, history: History, clock: Clock) -> int:
+        """Rows that `select` will keep at `clock`, as far as can be said beforehand; all of them where it can't."""
+        del clock
+        return len(history)
+
+    def check_range(self, field: str, interval: str) -> None:
+        """Refuse a field outside an interval such as "(0, 1]"; for `__post_init__`.
+
+        Raises:
+            ValueError: Names the field, the interval and the value.
+        """
+        value = getattr(self, field)
+        low, high = (float(end) for end in interval[1:-1].split(","))
+        if (
+            isinstance(value, bool | str | None)
+            or not (low <= value if interval[0] == "[" else low < value)
+            or not (value <= high if interval[-1] == "]" else value < high)
+        ):
+            raise ValueError(f"{type(self).__name__}({field}=...) must be in {interval}, got {value!r}.")
+
+
+@dataclass(frozen=True)
+class BudgetPolicy(Policy):
+    """A policy whose user sets the share of the data that each round trains on.
+
+    Args:
+        keep: Share of the data to train on in each round, in (0, 1].
+        unit: What `keep` is a share of: "rows", or "tokens" (a pruned short sentence saves little).
+    """
+
+    keep: float = 0.7
+    unit: Literal["rows", "tokens"] = "rows"
+
+    def __post_init__(self):
+        self.check_range("keep", "(0, 1]")
+        if self.unit not in ("rows", "tokens"):
+            raise ValueError(f"{type(self).__name__}(unit=...) must be 'rows' or 'tokens', got {self.unit!r}.")
+
+    def within_budget(self, order: np.ndarray, history: History, clock: Clock) -> np.ndarray:
+        """The shortest prefix of `order` that reaches the budget, rounded up to whole optimizer steps.
+
+        Args:
+            order: (N,) int64, all rows, the ones to keep first.
+            history: Gives the token counts.
+            clock: Gives the rows in an optimizer step.
+
+        Returns:
+            (K,) int64.
+        """
+        if self.keep == 1:
+            return order
+        if self.unit == "rows":
+            k = math.ceil(self.keep * len(order) - 1e-9)
+        else:
+            reached = np.cumsum(history.tokens[order], dtype=np.int64)
+            k = int(np.searchsorted(reached, self.keep * reached[-1] - 1e-9)) + 1
+        return order[: _whole_steps(k, clock.step_rows)]
+
+    def forecast(self, history: History, clock: Clock) -> int:
+        return min(len(history), _whole_steps(math.ceil(self.keep * len(history) - 1e-9), clock.step_rows))
+
+
+def _whole_steps(rows: int, step_rows: int) -> int:
+    return math.ceil(rows / step_rows) * step_rows

@@ -1,0 +1,209 @@
+"""Reads every row's loss and signals from the training forward pass, and weights the loss where a policy asks."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .core import Policy
+from .recorder import Recorder
+from .signals import TARGETS, Prediction, Recipe, count_tokens, head_of, recipe_for, reweigh
+
+logger = logging.getLogger(__name__)
+
+_CURE = "Give example_loss_func=(outputs, inputs) -> (B,) losses to record them."
+_TOLERANCE = 1e-2  # relative; what a half-precision loss may differ from ours in float32
+
+
+@dataclass
+class Seen:
+    """One training forward pass as the hooks saw it."""
+
+    inputs: dict[str, Any]
+    outputs: list[Any] = field(default_factory=list)
+    head_inputs: list[Tensor] = field(default_factory=list)
+
+
+class UserLosses:
+    """What `example_loss_func` gave, read as one target per row.
+
+    Args:
+        losses: (B,) floating point, nats.
+
+    Raises:
+        ValueError: Another shape.
+    """
+
+    def __init__(self, losses: Tensor):
+        if not isinstance(losses, Tensor) or losses.ndim != 1:
+            shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise ValueError(f"example_loss_func must return a (B,) tensor of losses, got {shape}")
+        self._losses = losses.float()
+        self.is_target = torch.ones_like(losses, dtype=torch.bool).unsqueeze(1)
+
+    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
+        """(B, 1); smoothing is the user's own affair."""
+        del label_smoothing
+        return self._losses.unsqueeze(1)
+
+    def signals(self, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """The loss alone."""
+        del names
+        return {"loss": self._losses.detach()}
+
+
+class Meter:
+    """Measures training batches for one policy on one model.
+
+    Args:
+        model: The model without wrappers (DDP, compile, PEFT).
+        policy: Says which signals it needs and whether it weights rows.
+        example_loss_func: The user's (outputs, inputs) -> (B,) losses, which then replace the library's recipes.
+
+    Attributes:
+        signals: Names of what is measured, the loss first; empty where the loss is not known and not needed.
+
+    Raises:
+        ValueError: The model can't give a signal that the policy needs.
+    """
+
+    def __init__(self, model: nn.Module, policy: Policy, example_loss_func: Callable | None):
+        self._policy = policy
+        self._name = type(model).__name__
+        self._example_loss_func = example_loss_func
+        self._recipe: Recipe | None = None if example_loss_func else recipe_for(model)
+        self._is_encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+        gives = frozenset({"loss"}) if example_loss_func else self._recipe.gives if self._recipe else frozenset()
+        if missing := sorted(policy.needs - gives):
+            task = f"{self._name} ({self._recipe.task})" if self._recipe else self._name
+            raise ValueError(
+                f"policy={policy!r} needs {', '.join(missing)}, which hf_prune can't read from a {task}. If it is the "
+                "loss that is missing, give example_loss_func=(outputs, inputs) -> (B,) losses; else choose a policy "
+                "that needs less, such as 'uniform'."
+            )
+        self.signals = ("loss", *sorted(policy.needs - {"loss"}))
+        if not gives:
+            self.forget("it has no recipe for them")
+        self._head = head_of(model) if "grad_norm" in policy.needs else None
+        self._checked = False
+
+    @contextlib.contextmanager
+    def watch(self, model: nn.Module, inputs: MutableMapping) -> Iterator[Seen]:
+        """See the forward pass that the block makes; `inputs` is copied before the trainer takes labels out of it."""
+        seen = Seen(dict(inputs))
+
+        def remember(module, args, outputs):
+            if torch.is_grad_enabled():  # some trainers make further forward passes without gradients
+                seen.outputs.append(outputs)
+
+        hooks = [model.register_forward_hook(remember)]
+        if self._head is not None:
+            hooks.append(
+                self._head.register_forward_pre_hook(lambda _, args: seen.head_inputs.append(args[0].detach()))
+            )
+        try:
+            yield seen
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def measure(
+        self,
+        rows: Tensor,
+        seen: Seen,
+        loss: Tensor,
+        recorder: Recorder,
+        weights: Tensor | None,
+        label_smoothing: float,
+        items: Tensor | int | None,
+        processes: int,
+    ) -> Tensor:
+        """Record a batch and return the loss to train on.
+
+        Args:
+            rows: (B,) int64, the batch's row numbers.
+            seen: The forward pass.
+            loss: (), the trainer's own loss.
+            recorder: Takes what was measured.
+            weights: (B,) float32 factors on the rows' losses; None leaves the loss untouched.
+            label_smoothing: The share that the trainer's loss was smoothed with.
+            items: Target tokens in the whole optimizer step, by which the trainer may have divided.
+            processes: Number of processes, by which it may have multiplied.
+
+        Returns:
+            (), `loss` itself without weights.
+
+        Raises:
+            ValueError: The outputs don't fit the batch, or the loss has terms that can't be weighted.
+        """
+        tokens, padded = count_tokens(seen.inputs, self._is_encoder_decoder)
+        if tokens.shape != rows.shape:  # rows flattened into one sequence: not told apart
+            tokens = torch.zeros_like(rows)
+        prediction = None
+        if self.signals:
+            try:
+                prediction = self._read(rows, seen)
+            except ValueError as error:
+                if self._policy.needs or self._checked:
+                    raise
+                self.forget(f"they can't be read ({error})")
+                recorder.forget()
+        values = self._values(prediction, seen) if prediction is not None else []
+        recorder.add(rows, tokens, values, padded)
+        if prediction is None or (weights is None and self._checked):
+            return loss
+        token_losses = prediction.token_losses(label_smoothing)
+        if not self._checked:
+            self._check_terms(loss.detach(), token_losses.detach(), prediction.is_target.sum(), items, processes)
+        return loss if weights is None else reweigh(loss, token_losses, weights)
+
+    def forget(self, reason: str) -> None:
+        """Stop measuring losses, and say why."""
+        self.signals = ()
+        logger.warning(f"hf_prune records no losses of {self._name}: {reason}. {_CURE}")
+
+    def _read(self, rows: Tensor, seen: Seen) -> Prediction:
+        if not seen.outputs:
+            raise ValueError("the loss was computed without calling the model that the trainer was given")
+        if self._example_loss_func is not None:
+            prediction = UserLosses(self._example_loss_func(seen.outputs[0], seen.inputs))
+        else:
+            targets = {name: seen.inputs[name] for name in TARGETS if name in seen.inputs}
+            prediction = self._recipe.read(seen.outputs[0], targets)
+        if len(prediction.is_target) != len(rows):
+            raise ValueError(
+                f"the batch has {len(rows)} rows, but losses for {len(prediction.is_target)}: "
+                "data_collator must return one example for each that it is given, in the same order"
+            )
+        return prediction
+
+    def _values(self, prediction: Prediction, seen: Seen) -> list[Tensor]:
+        with torch.no_grad():
+            if self._head is None:
+                signals = prediction.signals(self.signals)
+            else:
+                signals = prediction.signals(self.signals, seen.head_inputs[0], self._head.bias is not None)
+        return [signals[name] for name in self.signals]
+
+    def _check_terms(self, loss: Tensor, token_losses: Tensor, count: Tensor, items: Any, processes: int) -> None:
+        """On the first batch with a finite loss: is the trainer's loss the sum of these, but for a factor it may have?"""
+        if not torch.isfinite(loss):
+            return
+        self._checked = True
+        total = token_losses.sum()
+        divisors = [count] if items is None else [count, items]
+        means = [total * factor / divisor for divisor in divisors for factor in {1, processes}]
+        if any(torch.isclose(loss.float(), mean.float(), rtol=_TOLERANCE).all() for mean in means):
+            return
+        found = f"The loss of {self._name} is {loss:.6g} on the first batch, but its rows' losses have mean {total / count:.6g}"
+        if self._policy.weighs:
+            raise ValueError(
+                f"policy={self._policy!r} weights rows, which needs a loss that is a sum over rows. {found}: it has other "
+                "terms (an auxiliary loss, class weights, a compute_loss_func). Turn these off, or choose a policy "
+                "without weights, such as 'uniform'."
+            )
+        logger.warning(f"{found}: it has other terms, which the recorded losses leave out.")

@@ -1,0 +1,96 @@
+"""The rules, one file each. This folder is the registry: a file's name is its policy's name."""
+
+import ast
+import dataclasses
+import difflib
+import importlib
+import inspect
+import pkgutil
+
+from ..core import Policy
+
+
+def names() -> list[str]:
+    """Names of the built-in policies, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def find(name: str) -> type[Policy]:
+    """The policy class in `hf_prune/policies/<name>.py`, or of the user's own module where the name is dotted.
+
+    Args:
+        name: A built-in name, a dotted module that defines one policy, or a dotted path to a policy class.
+
+    Raises:
+        ValueError: No such policy, or a module with none or several.
+    """
+    if "." not in name and name not in names():
+        near = difflib.get_close_matches(name, names())
+        hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise ValueError(
+            f"Unknown policy {name!r}. {hint}Available: {', '.join(names())}, or the dotted path of your own module."
+        )
+    if "." not in name:
+        return _only_policy(importlib.import_module(f"{__name__}.{name}"))
+    try:
+        return _only_policy(importlib.import_module(name))
+    except ModuleNotFoundError as error:
+        module, _, attribute = name.rpartition(".")
+        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+            raise
+        try:
+            policy = getattr(importlib.import_module(module), attribute, None)
+        except ModuleNotFoundError as inner:
+            raise ValueError(f"policy={name!r}: there is no module {inner.name!r} to import.") from inner
+        if not (isinstance(policy, type) and issubclass(policy, Policy)):
+            raise ValueError(f"policy={name!r}: {module} has no policy called {attribute!r}.") from None
+        return policy
+
+
+def make(policy: "str | Policy | None") -> Policy | None:
+    """A policy object from an object, a name, or a name with fields such as `"infobatch:ratio=0.3,anneal=0.9"`.
+
+    Raises:
+        TypeError: Neither a policy nor a string.
+        ValueError: Unknown policy or field, or a value out of range.
+    """
+    if policy is None or isinstance(policy, Policy):
+        return policy
+    if not isinstance(policy, str):
+        raise TypeError(f"policy={policy!r} must be a Policy object, a string such as 'infobatch:ratio=0.3', or None.")
+    name, _, settings = policy.partition(":")
+    cls = find(name.strip())
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    values = {}
+    for setting in filter(None, settings.split(",")):
+        key, equals, text = (part.strip() for part in setting.partition("="))
+        if not equals or key not in known:
+            raise ValueError(
+                f"policy={policy!r}: {setting!r} is not a setting of {name}, which takes "
+                f"{', '.join(f'{field}=...' for field in known) or 'none'}."
+            )
+        values[key] = _value(text)
+    return cls(**values)
+
+
+def _value(text: str):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text  # a bare word is a string
+
+
+def _only_policy(module) -> type[Policy]:
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Policy) and value.__module__ == module.__name__
+    ]
+    concrete = [policy for policy in found if not inspect.isabstract(policy)]
+    if len(concrete) != 1:
+        listed = ", ".join(policy.__name__ for policy in concrete) or "none"
+        raise ValueError(
+            f"Module {module.__name__} must define exactly one policy, but defines {listed}: "
+            f"name one as '{module.__name__}.ClassName'."
+        )
+    return concrete[0]

@@ -1,0 +1,42 @@
+"""Uniform: train on a fresh random share of the rows each round (Raju et al., 2021; RS2: Okanovic et al., 2024).
+
+With K = keep * N
+
+    S_e = K rows drawn uniformly without replacement from all N rows, anew every round
+
+Needs      nothing: no signal, no extra pass, 0 bytes per row.
+Good for   the control that every other rule has to beat; strong at 30-50 % pruning.
+Not for    runs where most rows are already learnt: it spends as much on them as on the others.
+Defaults   keep = 0.7 (ours; the papers leave the budget to the user); redrawn every round (RS2).
+Deviates   K is rounded up to whole optimizer steps; the budget may be a share of tokens instead of rows.
+Reference  https://arxiv.org/abs/2111.12621, https://arxiv.org/abs/2305.18424
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..core import BudgetPolicy, Clock, History, Selection
+
+
+@dataclass(frozen=True)
+class Uniform(BudgetPolicy):
+    """Train on a fresh random share of the rows each round.
+
+    Args:
+        keep: Share of the data to train on in each round, in (0, 1].
+        unit: What `keep` is a share of: "rows", or "tokens" (a pruned short sentence saves little).
+
+    Examples:
+        >>> clock = Clock(round=0, epoch=0, epochs=3, share=0.0)
+        >>> chosen = Uniform(keep=0.5).select(History.empty(8), clock, np.random.default_rng(0))
+        >>> len(chosen.rows), chosen.weights
+        (4, None)
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
+        order = rng.permutation(len(history))
+        return Selection(np.sort(self.within_budget(order, history, clock)))

@@ -1,0 +1,102 @@
+"""What the steps of a round measured: kept on the device, brought together once a round."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass
+class Measurements:
+    """Visits of rows, in the order of training; a row may have several.
+
+    Attributes:
+        rows: (V,) int64.
+        tokens: (V,) int64, real tokens of the row.
+        values: (S, V) float32, one line a signal, the loss first; S = 0 where nothing is measured.
+        padded_tokens: Tokens that went through the model, padding included.
+    """
+
+    rows: np.ndarray
+    tokens: np.ndarray
+    values: np.ndarray
+    padded_tokens: int
+
+    def by_row(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Each row once, sorted, with the mean of its visits (a batch filled up by accelerate repeats rows).
+
+        Returns:
+            rows (K,) int64, tokens (K,) int64, values (S, K) float32.
+        """
+        order = np.argsort(self.rows, kind="stable")
+        rows, tokens, values = self.rows[order], self.tokens[order], self.values[:, order]
+        first = np.flatnonzero(np.diff(rows, prepend=-1))
+        if len(first) < len(rows):
+            visits = np.diff(first, append=len(rows))
+            sums = np.add.reduceat(values.astype(np.float64), first, axis=1)
+            rows, tokens, values = rows[first], tokens[first], (sums / visits).astype(np.float32)
+        return rows, tokens, values
+
+
+class Recorder:
+    """Collects the measurements of this process without synchronising; rows and losses never share a tensor.
+
+    Args:
+        signals: Number S of signals measured per visit, the loss first; 0 = rows and tokens alone.
+    """
+
+    def __init__(self, signals: int):
+        self._signals = signals
+        self._on_device: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._on_host: list[tuple[np.ndarray, np.ndarray]] = []
+        self._padded_tokens = 0
+
+    def add(self, rows: torch.Tensor, tokens: torch.Tensor, values: list[torch.Tensor], padded_tokens: int) -> None:
+        """Take in a batch: rows and tokens (B,) int64, S values of (B,) float32, the batch's size in tokens."""
+        ids = torch.stack([rows, tokens])
+        floats = torch.stack(values) if values else torch.empty((0, len(rows)), device=rows.device)
+        self._on_device.append((ids, floats))
+        self._padded_tokens += padded_tokens
+
+    def restore(self, measured: Measurements) -> None:
+        """Take in what a checkpoint holds of the round in progress."""
+        self._on_host.append((np.stack([measured.rows, measured.tokens]), measured.values))
+        self._padded_tokens += measured.padded_tokens
+
+    def forget(self) -> None:
+        """Measure rows and tokens alone from now on; nothing has been measured yet."""
+        self._signals = 0
+
+    def drain(self) -> np.ndarray:
+        """Bring what lies on the device to the host, in one transfer.
+
+        Returns:
+            (B',) float32, the losses that were brought; empty where none is measured.
+        """
+        if not self._on_device:
+            return np.empty(0, np.float32)
+        ids, floats = zip(*self._on_device, strict=True)
+        self._on_device = []
+        host = torch.cat(ids, dim=1).cpu().numpy(), torch.cat(floats, dim=1).cpu().numpy()
+        self._on_host.append(host)
+        return host[1][0] if self._signals else np.empty(0, np.float32)
+
+    def counts(self) -> tuple[int, int]:
+        """Visits and padded tokens of this process so far."""
+        visits = sum(ids.shape[1] for ids, _ in (*self._on_device, *self._on_host))
+        return visits, self._padded_tokens
+
+    def collect(self, gather: Callable[[torch.Tensor], torch.Tensor]) -> Measurements:
+        """Everything measured so far by all processes; changes nothing, so a checkpoint may call it at any step.
+
+        Args:
+            gather: Joins an array of every process along its last dimension, int64 and float32 alike.
+        """
+        self.drain()
+        empty = (np.empty((2, 0), np.int64), np.empty((self._signals, 0), np.float32))
+        ids, floats = (np.concatenate(parts, axis=1) for parts in zip(empty, *self._on_host, strict=True))
+        ids = gather(torch.from_numpy(ids)).numpy()
+        values = gather(torch.from_numpy(floats)).numpy() if self._signals else np.empty((0, ids.shape[1]), np.float32)
+        padded = int(gather(torch.tensor([[self._padded_tokens]])).sum())
+        return Measurements(ids[0], ids[1], values, padded)

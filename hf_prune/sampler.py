@@ -1,0 +1,121 @@
+"""Row numbers that travel inside the batch, and a sampler that leaves rows out of the stock order."""
+
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, RandomSampler, Sampler, SequentialSampler
+
+ROW = "hf_prune_row"  # the batch's key for its (B,) int64 row numbers
+_CHUNK = 1 << 16  # rows turned into Python integers at a time
+
+
+class Numbered(NamedTuple):
+    """An example and its row number in the training set."""
+
+    row: int
+    example: Any
+
+
+class RowDataset(Dataset):
+    """The user's data set, each example with its row number; every other attribute is the user's.
+
+    Attributes:
+        dataset: The user's data set, untouched.
+        total_dataset_length: Rows in the epoch in progress, which accelerate reads to size the last batch.
+    """
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+        self.total_dataset_length = len(dataset)
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> Numbered:
+        return Numbered(row, self.dataset[row])
+
+    def __getitems__(self, rows: list[int]) -> list[Numbered]:
+        fetch = getattr(self.dataset, "__getitems__", None)  # many rows at once, where the data set can
+        examples = fetch(rows) if fetch else [self.dataset[row] for row in rows]
+        return list(map(Numbered, rows, examples))
+
+    def __getattr__(self, name: str):
+        if name == "dataset":  # not set yet: unpickling in a worker
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class RowCollator:
+    """The user's collator; the row numbers stand beside its batch under the key `ROW`."""
+
+    def __init__(self, collator: Callable[[list], MutableMapping]):
+        self.collator = collator
+
+    def __call__(self, numbered: list[Numbered]) -> MutableMapping:
+        batch = self.collator([example for _, example in numbered])
+        if not isinstance(batch, MutableMapping):
+            raise TypeError(
+                f"data_collator returned a {type(batch).__name__}; row numbers can travel in a mapping only. "
+                "Return a dict of tensors, as `Trainer` feeds it to the model."
+            )
+        batch[ROW] = torch.tensor([row for row, _ in numbered], dtype=torch.int64)
+        return batch
+
+
+class PruningSampler(Sampler[int]):
+    """Yields the planned rows in the order that the stock sampler gives to all rows.
+
+    Args:
+        base: The stock sampler: random without replacement, sequential, or `LengthGroupedSampler`.
+        n: Rows of the training set.
+        seed: Seed of the order; epoch e draws from a private generator seeded with seed + e.
+
+    Raises:
+        ValueError: The order of `base` can't be filtered.
+    """
+
+    def __init__(self, base: Sampler, n: int, seed: int):
+        grouped = type(base).__name__ == "LengthGroupedSampler"
+        whole = isinstance(base, RandomSampler) and not base.replacement and base.num_samples == n
+        if not (grouped or whole or isinstance(base, SequentialSampler)):
+            raise ValueError(
+                f"The training sampler is a {type(base).__name__}, whose order can't be filtered row by row. Use "
+                "train_sampling_strategy='random', 'sequential' or 'group_by_length', or train without a policy."
+            )
+        self.base = base
+        self.n = n
+        self.seed = seed
+        self.length = n
+        self.plan(0, np.arange(n))
+
+    def plan(self, epoch: int, rows: np.ndarray) -> None:
+        """From now on, an iteration yields `rows`, (K,) int64, in the order of `epoch`."""
+        self.epoch = epoch
+        self.rows = rows
+        self.length = len(rows)
+
+    def __len__(self):
+        return self.length
+
+    def order(self) -> torch.Tensor:
+        """(K,) int64, the planned rows in the order of the epoch."""
+        # The same generator as accelerate's SeedableRandomSampler: a full selection is Trainer's own order.
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        if isinstance(self.base, SequentialSampler):
+            order = torch.arange(self.n)
+        elif isinstance(self.base, RandomSampler):
+            order = torch.randperm(self.n, generator=generator)
+        else:
+            self.base.generator = generator
+            order = torch.tensor(list(self.base), dtype=torch.int64)
+        if len(self.rows) == self.n:
+            return order
+        keep = torch.zeros(self.n, dtype=torch.bool)
+        keep[torch.from_numpy(self.rows)] = True
+        return order[keep[order]]
+
+    def __iter__(self) -> Iterator[int]:
+        for chunk in self.order().split(_CHUNK):
+            yield from chunk.tolist()

@@ -1,0 +1,106 @@
+"""One clock for learning rates and step counts: passes over the data set, however many rows a pass trains."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass(frozen=True)
+class FullRun:
+    """The run over all rows that a pruned run stands for.
+
+    Attributes:
+        updates: Optimizer steps of an epoch over all rows.
+        steps: Optimizer steps of the whole run; the learning-rate schedule is made for these.
+        epochs: Passes over the data set, may be fractional.
+        by_steps: `max_steps` was given: it is the budget in real steps, and epochs follow.
+    """
+
+    updates: int
+    steps: int
+    epochs: float
+    by_steps: bool
+
+    def plan(self, epoch: int, first_step: int, updates: int) -> "EpochPlan":
+        """The plan of an epoch that begins at `first_step` and takes `updates` steps over its kept rows."""
+        if self.by_steps:
+            steps = min(updates, self.steps - first_step)
+            return EpochPlan(epoch, first_step, updates, steps, first_step, first_step + steps)
+        start, end = min(epoch * self.updates, self.steps), min((epoch + 1) * self.updates, self.steps)
+        steps = math.ceil(updates * (end - start) / self.updates)  # fewer only in the last, fractional epoch
+        return EpochPlan(epoch, first_step, updates, steps, start, end)
+
+    def share(self, epoch: int, step: int) -> float:
+        """Share of training done when `epoch` begins at `step`, in [0, 1)."""
+        return step / self.steps if self.by_steps else epoch / self.epochs
+
+    def total_steps(self, plan: "EpochPlan", updates: Callable[[int, int], int]) -> tuple[int, int]:
+        """Optimizer steps and epochs of the run, given the plan of one epoch and a forecast of the later ones.
+
+        Args:
+            plan: The epoch in progress.
+            updates: (epoch, first step) -> steps over the rows that will be kept, as far as can be said.
+
+        Returns:
+            The number of optimizer steps and of epochs begun.
+        """
+        while not self.is_last(plan):
+            step = plan.first_step + plan.steps
+            plan = self.plan(plan.epoch + 1, step, updates(plan.epoch + 1, step))
+        return plan.first_step + plan.steps, plan.epoch + 1
+
+    def is_last(self, plan: "EpochPlan") -> bool:
+        """Whether the run ends with this epoch."""
+        return plan.end >= self.steps
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """An epoch in progress, in real optimizer steps and in steps of the full run.
+
+    Attributes:
+        epoch: From 0.
+        first_step: Real steps done when it began.
+        updates: Real steps of a whole pass over its rows.
+        steps: Those of them that will be taken.
+        start: Steps of the full run done when it began.
+        end: And when it will have ended.
+    """
+
+    epoch: int
+    first_step: int
+    updates: int
+    steps: int
+    start: int
+    end: int
+
+    def position(self, step: int) -> float:
+        """Real step `step` in steps of the full run; exactly `step` where the epoch trains all rows."""
+        done = min(max(step - self.first_step, 0), self.steps)
+        position = self.start + done * (self.end - self.start) / self.steps
+        return int(position) if position == int(position) else position  # a user's lambda may index with it
+
+
+def follow_clock(scheduler: LambdaLR, position: Callable[[int], float], scale: Callable[[], float]) -> None:
+    """Make every factor of `scheduler` read `position(step)` instead of its own step count, times `scale()`."""
+
+    def clocked(factor):
+        # A plain function: LambdaLR writes the attributes of any other callable into checkpoints.
+        return lambda step: scale() * factor(position(step))
+
+    scheduler.lr_lambdas = [clocked(factor) for factor in scheduler.lr_lambdas]
+
+
+def set_rate(scheduler: LambdaLR) -> None:
+    """Set the learning rates anew for the scheduler's current step, after its clock or scale has changed."""
+    groups = scheduler.optimizer.param_groups
+    for group, base, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+        rate = base * factor(scheduler.last_epoch)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+    scheduler._last_lr = [group["lr"] for group in groups]

@@ -1,0 +1,442 @@
+"""What a training batch tells of each of its rows, from the logits that training computes anyway.
+
+`recipe_for` recognises a model's task; the task's `Recipe` reads a batch's outputs and targets into a `Prediction`, and
+that gives the signals, each (B,) float32, of B rows:
+
+    loss        nats; mean over the row's target tokens, without label smoothing
+    correct     1 where every target of the row is predicted right, else 0
+    confidence  exp(-loss): probability of the label; of tokens the geometric mean
+    el2n        ||p - y||_2, p the class probabilities, y one-hot; mean over target tokens (Paul et al., 2021)
+    grad_norm   ||p - y||_2 * sqrt(||h||^2 + 1), h the input of the linear head: the norm of the loss's gradient in
+                the head's parameters; mean over target tokens, each on its own
+
+NaN is a row without any target. Nothing here waits for the device.
+"""
+
+import inspect
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TARGETS = ("labels", "shift_labels", "start_positions", "end_positions")
+"""What a recipe reads from the batch."""
+
+IGNORED = -100
+"""The label of positions that are no targets, as in transformers."""
+
+_CLASSES = frozenset({"loss", "correct", "confidence", "el2n", "grad_norm"})
+_PROBLEMS = {
+    "single_label_classification": _CLASSES,
+    "multi_label_classification": frozenset({"loss", "correct"}),
+    "regression": frozenset({"loss"}),
+}
+
+
+@dataclass(eq=False)
+class Prediction:
+    """A batch of B rows with T positions each, of which some are targets among C classes.
+
+    Args:
+        logits: (B, T, C), any float type.
+        labels: (B, T) int64, `IGNORED` where there is no target.
+        task: The task in English, for messages.
+        gives: Names of the signals that have a meaning here.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    task: str
+    gives: frozenset[str]
+
+    CHUNK: ClassVar[int] = 2**24
+    """Logits per chunk: a float32 copy of more is never made (64 MiB)."""
+
+    @property
+    def is_target(self) -> Tensor:
+        """(B, T) bool."""
+        return self.labels != IGNORED
+
+    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy of each position, with the graph where gradients are enabled.
+
+        Args:
+            label_smoothing: Share of the target spread evenly over the classes, in [0, 1); leaves multi-label,
+                regression and question answering as they are, because the Trainer does.
+
+        Returns:
+            (B, T) float32, nats, zero where there is no target.
+        """
+
+        def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+            return F.cross_entropy(
+                logits.float(), labels, ignore_index=IGNORED, reduction="none", label_smoothing=label_smoothing
+            )
+
+        return self._by_position(cross_entropy)
+
+    def losses(self) -> Tensor:
+        """(B,) float32, nats: mean of the token losses over the targets, NaN for a row without any."""
+        return self._mean(self.token_losses())
+
+    @torch.no_grad()
+    def signals(
+        self, names: Collection[str], head_input: Tensor | None = None, head_bias: bool = True
+    ) -> dict[str, Tensor]:
+        """The named signals, detached.
+
+        Args:
+            names: Which, out of `gives`.
+            head_input: For grad_norm alone, what went into the head (see `head_of`): (B, T, H), or (B, H) when T = 1.
+            head_bias: Whether the head has a bias; without, grad_norm is ||p - y||_2 * ||h||.
+
+        Returns:
+            Name -> (B,) float32; NaN for a row without a target.
+
+        Raises:
+            ValueError: If a name is not in `gives`, or grad_norm lacks a head_input that fits.
+        """
+        if unknown := sorted(set(names) - self.gives):
+            raise ValueError(f"A {self.task} model gives {sorted(self.gives)}, not {unknown}: choose among those.")
+        values = {}
+        if set(names) <= {"loss", "confidence"}:
+            token_losses = self.token_losses()
+        else:
+            token_losses, distance, hit = self._by_position(_compare).unbind(-1)
+            count = self.is_target.sum(1)
+            values["correct"] = (hit.sum(1) == count).float().masked_fill(count == 0, torch.nan)
+            values["el2n"] = distance.sum(1) / count
+            if "grad_norm" in names:
+                values["grad_norm"] = (distance * self._head_norms(head_input, head_bias)).sum(1) / count
+        values["loss"] = self._mean(token_losses)
+        values["confidence"] = torch.exp(-values["loss"])
+        return {name: values[name] for name in names}
+
+    def _mean(self, token_losses: Tensor) -> Tensor:
+        return token_losses.sum(1) / self.is_target.sum(1)
+
+    def _by_position(self, measure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Apply measure((n, C) logits, (n,) labels) -> (n, ...) in chunks: (B, T, ...), zero where is no target."""
+        step = max(1, self.CHUNK // self.logits.shape[-1])
+        parts = []
+        for logits, labels in zip(
+            self.logits.flatten(0, 1).split(step), self.labels.flatten().split(step), strict=True
+        ):
+            if _is_on_cpu(logits):  # the targets alone; on an accelerator, picking them out would wait for the device
+                index = (labels != IGNORED).nonzero().squeeze(1)
+                values = measure(logits.index_select(0, index), labels[index])
+                parts.append(values.new_zeros(len(labels), *values.shape[1:]).index_copy(0, index, values))
+            else:
+                parts.append(measure(logits, labels))
+        return torch.cat(parts).unflatten(0, self.labels.shape)
+
+    def _head_norms(self, head_input: Tensor | None, head_bias: bool) -> Tensor:
+        """Norm of each position's head input, with the bias's 1: (B, T) float32."""
+        shape = tuple(self.labels.shape)
+        if head_input is not None and head_input.dim() == 2 and shape[1] == 1:
+            head_input = head_input.unsqueeze(1)
+        if head_input is None or tuple(head_input.shape[:-1]) != shape:
+            got = None if head_input is None else tuple(head_input.shape)
+            raise ValueError(
+                f"grad_norm needs the head's input at each of the {shape} positions of the logits, got head_input of "
+                f"shape {got}. Where a model picks the position only behind its head, use el2n."
+            )
+        norms = torch.linalg.vector_norm(head_input, dim=-1, dtype=torch.float32)
+        return torch.sqrt(norms**2 + 1) if head_bias else norms
+
+
+class _Answer(Prediction):
+    """Start and end of an answer: T = 2, the classes are the positions of the text."""
+
+    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
+        return super().token_losses()
+
+    def _mean(self, token_losses: Tensor) -> Tensor:
+        """The half of the sum: where one of the two is ignored, it counts as zero."""
+        return token_losses.sum(1) / (2 * self.is_target.any(1))
+
+
+class _Numbers(Prediction):
+    """Regression: labels are numbers, (B, 1, C) float32, beside logits of the same shape."""
+
+    measure: ClassVar = staticmethod(F.mse_loss)
+
+    @property
+    def is_target(self) -> Tensor:
+        return torch.ones(self.labels.shape[:2], dtype=torch.bool, device=self.labels.device)
+
+    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
+        return self.measure(self.logits.float(), self.labels, reduction="none").mean(-1)
+
+
+class _Switches(_Numbers):
+    """Multi-label: each of the C labels is on (1) or off (0)."""
+
+    measure: ClassVar = staticmethod(F.binary_cross_entropy_with_logits)
+
+    def _by_position(self, measure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Loss, nothing, and whether every label is on the right side of zero: (B, 1, 3)."""
+        hit = ((self.logits > 0) == (self.labels > 0.5)).all(-1)
+        losses = self.token_losses()
+        return torch.stack([losses, torch.zeros_like(losses), hit.float()], dim=-1)
+
+
+def _compare(logits: Tensor, labels: Tensor) -> Tensor:
+    """Loss, ||p - y||_2, whether the label is the likeliest class: (n, 3) float32, zero where there is no target."""
+    wanted = labels.clamp(min=0).unsqueeze(1)
+    log_p = F.log_softmax(logits.float(), dim=-1)
+    loss = -log_p.gather(1, wanted)
+    # Not as sum(p^2) - 2 p_y + 1, whose rounding errors outgrow the value when p_y nears 1.
+    distance = torch.linalg.vector_norm(log_p.exp_().scatter_(1, wanted, torch.expm1(-loss)), dim=1)
+    values = torch.stack([loss.squeeze(1), distance, (logits.argmax(1) == labels).float()], dim=-1)
+    return values.masked_fill((labels == IGNORED).unsqueeze(1), 0.0)
+
+
+def _is_on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
+@dataclass(frozen=True)
+class Recipe(ABC):
+    """How the losses of a task's rows are read from a batch.
+
+    Args:
+        task: The task in English, for messages.
+        gives: Names of the signals that the task can give; "loss" always.
+    """
+
+    task: str
+    gives: frozenset[str]
+
+    @abstractmethod
+    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
+        """Bring a batch in the form of a `Prediction`.
+
+        Args:
+            outputs: What the model's forward returned: a mapping, or a tuple with the loss (if any) first.
+            targets: The batch's tensors named in `TARGETS`.
+
+        Raises:
+            ValueError: If the outputs hold no logits, the batch no targets, or the two do not fit.
+        """
+
+    def _logits(self, outputs: Any, *names: str) -> list[Tensor]:
+        if isinstance(outputs, Mapping):
+            found = [outputs.get(name) for name in names]
+        else:  # the loss, if there is one, has fewer than two dimensions
+            found = [value for value in outputs if isinstance(value, Tensor) and value.dim() >= 2][: len(names)]
+        tensors = [value for value in found if isinstance(value, Tensor)]
+        if len(tensors) < len(names):
+            raise ValueError(
+                f"The {self.task} model returned no {' and '.join(names)}, which the rows' losses are read from. "
+                'With use_liger_kernel, set liger_kernel_config={"fused_linear_cross_entropy": False, '
+                '"cross_entropy": True}; else pass example_loss_func.'
+            )
+        return tensors
+
+    def _target(self, targets: Mapping[str, Tensor], name: str, device: torch.device) -> Tensor:
+        if name not in targets:
+            raise ValueError(
+                f"The batch lacks {name!r}, which the loss of a {self.task} row is made of; it has targets "
+                f"{sorted(targets)}. Let the data collator provide it, or pass example_loss_func."
+            )
+        return targets[name].to(device)
+
+    def _misfit(self, logits: Tensor, labels: Tensor) -> ValueError:
+        return ValueError(
+            f"Logits of shape {tuple(logits.shape)} do not fit labels of shape {tuple(labels.shape)} in a {self.task} "
+            "model: it adds or drops positions (image tokens, prompt tuning, ...). Pass example_loss_func."
+        )
+
+
+class _AnswerRecipe(Recipe):
+    """Question answering by start and end; a position outside the text is ignored."""
+
+    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
+        logits = torch.stack(self._logits(outputs, "start_logits", "end_logits"), dim=1)
+        names = ("start_positions", "end_positions")
+        ends = [self._target(targets, name, logits.device).reshape(-1) for name in names]
+        if logits.dim() != 3 or any(len(end) != len(logits) for end in ends):
+            raise self._misfit(logits, ends[0])
+        length = logits.shape[-1]
+        labels = torch.stack(ends, dim=1).long().clamp(0, length)
+        return _Answer(logits, labels.masked_fill(labels == length, IGNORED), self.task, self.gives)
+
+
+class _ChoiceRecipe(Recipe):
+    """One class a row."""
+
+    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
+        (logits,) = self._logits(outputs, "logits")
+        labels = self._target(targets, "labels", logits.device)
+        if logits.dim() != 2 or labels.numel() != len(logits):
+            raise self._misfit(logits, labels)
+        return Prediction(logits.unsqueeze(1), labels.reshape(-1, 1).long(), self.task, self.gives)
+
+
+@dataclass(frozen=True)
+class _LabelRecipe(_ChoiceRecipe):
+    """One class a row, several, or numbers: by config.problem_type, which transformers settles in the first forward."""
+
+    config: Any
+
+    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
+        (logits,) = self._logits(outputs, "logits")
+        labels = self._target(targets, "labels", logits.device)
+        problem = _problem_type(self.config, labels.dtype)
+        if problem == "single_label_classification":
+            return super().read(outputs, targets)
+        if len(labels) != len(logits) or labels.numel() != logits.numel():
+            raise self._misfit(logits, labels)
+        form = _Numbers if problem == "regression" else _Switches
+        shape = (len(logits), 1, -1)
+        return form(logits.reshape(shape), labels.reshape(shape).float(), self.task, self.gives & _PROBLEMS[problem])
+
+
+def _problem_type(config: Any, dtype: torch.dtype = torch.int64) -> str:
+    """What transformers' loss_utils.py: ForSequenceClassificationLoss makes of labels of this type."""
+    if config.problem_type is not None:
+        return config.problem_type
+    if config.num_labels == 1:
+        return "regression"
+    return "single_label_classification" if dtype in (torch.int64, torch.int32) else "multi_label_classification"
+
+
+@dataclass(frozen=True)
+class _TokenRecipe(Recipe):
+    """A label a token; `is_shifted` where the logits at t predict the label at t + 1."""
+
+    is_shifted: bool = False
+
+    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
+        (logits,) = self._logits(outputs, "logits")
+        if self.is_shifted and "shift_labels" in targets:
+            labels = self._target(targets, "shift_labels", logits.device)
+        else:
+            labels = self._target(targets, "labels", logits.device)
+            labels = F.pad(labels, (0, 1), value=IGNORED)[..., 1:] if self.is_shifted else labels
+        if logits.dim() != 3 or logits.shape[:2] != labels.shape:
+            raise self._misfit(logits, labels)
+        return Prediction(logits, labels.long(), self.task, self.gives)
+
+
+def recipe_for(model: nn.Module) -> Recipe | None:
+    """The recipe for a model's loss, or None where none is known.
+
+    Args:
+        model: The model of transformers itself, out of what DDP, torch.compile or PEFT wrapped round it. It is known by
+            its class's name or that of a class it inherits from, and by its config.
+    """
+    names = [cls.__name__ for cls in type(model).__mro__]
+    if "PreTrainedModel" not in names:
+        return None
+    recipe = next((recipe for name in names if (recipe := _recognise(name, model))), None)
+    if recipe and head_of(model) is None:
+        recipe = replace(recipe, gives=recipe.gives - {"grad_norm"})
+    return recipe
+
+
+def _recognise(name: str, model: Any) -> Recipe | None:
+    """The recipe that belongs to a class name."""
+    config = model.config
+    one_of_many = _CLASSES - {"grad_norm"}  # their heads give one number for each class, from an input of its own
+    if re.search(r"ForQuestionAnswering(Simple)?$", name):
+        # Others answer by class, or by a beam search: their loss is another.
+        is_plain = not {"labels", "p_mask"} & set(inspect.signature(model.forward).parameters)
+        return _AnswerRecipe("question answering", one_of_many) if is_plain else None
+    if kind := re.search(r"For(Sequence|Image|Video|Audio)Classification$", name):
+        return _LabelRecipe(f"{kind[1].lower()} classification", _PROBLEMS[_problem_type(config)], config)
+    if name.endswith("ForMultipleChoice"):
+        return _ChoiceRecipe("multiple choice", one_of_many)
+    if name.endswith("ForTokenClassification"):
+        return _TokenRecipe("token classification", _CLASSES)
+    if name.endswith("ForMaskedLM"):
+        return _TokenRecipe("masked language modelling", _CLASSES)
+    if config.is_encoder_decoder:
+        is_known = name.endswith(("ForConditionalGeneration", "MTModel", "EncoderDecoderModel"))
+        return _TokenRecipe("encoder-decoder", _CLASSES - {"correct"}) if is_known else None
+    # XLNet, XLM and Flaubert (WithLMHeadModel) predict permuted or masked tokens.
+    is_causal = re.search(r"ForCausalLM$|(?<!XLNet)(?<!With)LMHeadModel$|ModelWithLMHead$", name)
+    # A vision-language model, unless its class has a loss of its own.
+    is_causal = is_causal or (
+        name.endswith("ForConditionalGeneration")
+        and getattr(model, "loss_type", None) in (None, "ForCausalLM", "ForConditionalGeneration")
+    )
+    # The decoders of BART and its relatives take labels that are shifted already.
+    is_shifted = not hasattr(config, "decoder_layers")
+    return _TokenRecipe("causal language modelling", _CLASSES - {"correct"}, is_shifted) if is_causal else None
+
+
+def head_of(model: Any, classes: int | None = None) -> nn.Linear | None:
+    """The linear layer that makes a model's logits; its input is grad_norm's `head_input`.
+
+    Args:
+        model: As for `recipe_for`.
+        classes: Number of outputs of the layer that is looked for; None = config.num_labels for classification, and
+            the output embeddings for a language model.
+
+    Returns:
+        None where there is no such layer, or it is no plain nn.Linear.
+    """
+    if classes is None and any("Classification" in cls.__name__ for cls in type(model).__mro__):
+        classes = model.config.num_labels
+    if classes is None:
+        head = model.get_output_embeddings()
+    else:
+        linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        head = next((linear for linear in reversed(linears) if linear.out_features == classes), None)
+    return head if isinstance(head, nn.Linear) else None
+
+
+def reweigh(loss: Tensor, token_losses: Tensor, weights: Tensor) -> Tensor:
+    """Weigh each row's part of a training loss, whatever scale the trainer gave it.
+
+    loss = c * sum(token_losses) for some c becomes c * sum(weights * token_losses).
+
+    Args:
+        loss: () of the batch, as it is about to be trained on.
+        token_losses: (B, T) float32 with the graph, zero where there is no target; smoothed if the loss is.
+        weights: (B,) float32.
+
+    Returns:
+        () of the loss's type; the same bits if all weights are 1, or if the batch has no target.
+
+    Raises:
+        ValueError: If the token losses carry no gradient though the loss does.
+    """
+    if loss.requires_grad and not token_losses.requires_grad:
+        raise ValueError("weights need token_losses that carry gradients: read them with gradients enabled.")
+    total = token_losses.sum()
+    scale = torch.where(total == 0, 0.0, loss.to(total.device) / total).detach()
+    extra = scale * ((weights.to(token_losses.device)[:, None] - 1) * token_losses).sum()
+    return loss + extra.to(loss.device, loss.dtype)
+
+
+def count_tokens(inputs: Mapping[str, Any], is_encoder_decoder: bool) -> tuple[Tensor, int]:
+    """Count the tokens of a batch.
+
+    Args:
+        inputs: The batch, as the collator made it.
+        is_encoder_decoder: Whether the labels are tokens, too, that a decoder reads.
+
+    Returns:
+        (B,) int64 real tokens of each row, and the batch's number of tokens with padding; zeros for a batch without
+        input_ids.
+    """
+    ids = inputs.get("input_ids")
+    if ids is None:
+        first = next(value for value in inputs.values() if isinstance(value, Tensor))
+        return torch.zeros(len(first), dtype=torch.int64, device=first.device), 0
+    mask = inputs.get("attention_mask")
+    if mask is None or mask.shape != ids.shape:
+        mask = torch.ones_like(ids)
+    real, padded = mask.ne(0).flatten(1).sum(1), ids.numel()
+    if is_encoder_decoder and "labels" in inputs:
+        labels = inputs["labels"]
+        real, padded = real + labels.ne(IGNORED).flatten(1).sum(1), padded + labels.numel()
+    return real, padded

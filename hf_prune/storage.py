@@ -1,0 +1,81 @@
+"""Files that are either whole or refused: named arrays and a JSON header in one checksummed safetensors file."""
+
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse
+from safetensors.numpy import save as serialize
+
+FORMAT = 1
+_HEADER_SIZE = 8  # bytes of the little-endian length that opens a safetensors file
+
+
+class DamagedFile(ValueError):
+    """The file is truncated, altered, or of a format that this version does not read."""
+
+
+def save(path: str | os.PathLike, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
+    """Write `arrays` and `header` to `path`; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: File to write; its folder is made where missing.
+        arrays: Any shapes, numeric dtypes.
+        header: JSON-serialisable facts about the arrays.
+
+    Raises:
+        OSError: The disk is full or the folder can't be written; an earlier file at `path` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
+    blob = serialize(arrays, metadata={"hf_prune": text, "crc32": str(_checksum(arrays, text))})
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read what `save` wrote.
+
+    Returns:
+        The arrays and the header.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedFile: It is truncated, altered, or of another format.
+    """
+    blob = Path(path).read_bytes()
+    try:
+        size = int.from_bytes(blob[:_HEADER_SIZE], "little")
+        metadata = json.loads(blob[_HEADER_SIZE : _HEADER_SIZE + size])["__metadata__"]
+        arrays = parse(blob)
+        text, expected = metadata["hf_prune"], int(metadata["crc32"])
+    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise DamagedFile(f"{path} is damaged or was not written by hf_prune ({error}).") from error
+    if _checksum(arrays, text) != expected:
+        raise DamagedFile(f"{path} is damaged: its checksum does not match its content.")
+    header = json.loads(text)
+    if header.pop("format") != FORMAT:
+        raise DamagedFile(f"{path} has another format than this version of hf_prune reads ({FORMAT}).")
+    return arrays, header
+
+
+def _checksum(arrays: dict[str, np.ndarray], text: str) -> int:
+    value = zlib.crc32(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        value = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), value)
+        value = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data if array.size else b"", value)
+    return value

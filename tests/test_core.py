@@ -1,0 +1,113 @@
+"""History, Selection and the budget, by hand."""
+
+import numpy as np
+import pytest
+
+from hf_prune import BudgetPolicy, Clock, History, Selection
+from hf_prune.policies.uniform import Uniform
+
+
+def clock(step_rows=1, **changes):
+    return Clock(**{"round": 1, "epoch": 1, "epochs": 4, "share": 0.25, "step_rows": step_rows} | changes)
+
+
+def test_record_keeps_the_last_finite_loss_and_counts_the_others():
+    history = History.empty(4, signals=("correct",))
+    history.record(np.array([2, 0]), np.array([0.5, np.nan], np.float32), 0, correct=np.array([1, 0], np.float32))
+    history.record(np.array([2, 1]), np.array([np.inf, 3.0], np.float32), 1, correct=np.array([0, 0], np.float32))
+    np.testing.assert_array_equal(history.loss, np.array([np.nan, 3.0, 0.5, np.nan], np.float32))
+    assert history.seen.tolist() == [-1, 1, 0, -1]
+    assert history.faults.tolist() == [1, 0, 1, 0]
+    np.testing.assert_array_equal(history.signals["correct"], np.array([np.nan, 0, 1, np.nan], np.float32))
+
+
+def test_faults_saturate():
+    history = History.empty(1)
+    for round in range(300):
+        history.record(np.array([0]), np.array([np.nan], np.float32), round)
+    assert history.faults.tolist() == [255]
+
+
+def test_history_survives_a_file_and_refuses_other_data(tmp_path):
+    history = History.empty(3, signals=("el2n",))
+    history.record(np.array([1]), np.array([2.0], np.float32), 0, el2n=np.array([0.5], np.float32))
+    history.notes["mean"] = np.arange(3.0)
+    history.save(tmp_path / "history.safetensors")
+    again = History.load(tmp_path / "history.safetensors", rows=3)
+    assert list(again.arrays()) == list(history.arrays())
+    for name, array in history.arrays().items():
+        np.testing.assert_array_equal(again.arrays()[name], array)
+    with pytest.raises(ValueError, match="of 3 rows, but the training set has 4"):
+        History.load(tmp_path / "history.safetensors", rows=4)
+
+
+def test_an_empty_training_set_has_no_history():
+    with pytest.raises(ValueError, match="at least one row"):
+        History.empty(0)
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        (Selection(np.array([], np.int64)), "keeps 0 rows"),
+        (Selection(np.array([0, 0])), "repeat"),
+        (Selection(np.array([0, 4])), r"must lie in \[0, 4\), got 0 to 4"),
+        (Selection(np.array([-1, 2])), "got -1 to 2"),
+        (Selection(np.array([0.0])), "int64"),
+        (Selection(np.array([0, 1]), weights=np.array([1.0], np.float32)), "weights"),
+        (Selection(np.array([0]), weights=np.array([0.0], np.float32)), "weights"),
+        (Selection(np.array([0]), weights=np.array([np.nan], np.float32)), "weights"),
+        (Selection(np.array([0]), lr_scale=0.0), "lr_scale"),
+    ],
+)
+def test_an_invalid_selection_is_refused(selection, message):
+    with pytest.raises(ValueError, match=message):
+        selection.check(4)
+
+
+@pytest.mark.parametrize(
+    ("keep", "n", "step_rows", "kept"),
+    [
+        (0.5, 8, 1, 4),
+        (0.5, 9, 1, 5),  # ceil(4.5)
+        (0.3, 10, 1, 3),  # not 4: 0.3 * 10 is 3.0000000000000004 in no other base
+        (0.5, 8, 3, 6),  # 4 rows fill two steps of 3
+        (0.5, 8, 16, 16),  # one step holds all there are
+        (1.0, 8, 3, 8),  # everything is never rounded
+    ],
+)
+def test_a_budget_in_rows_fills_whole_steps(keep, n, step_rows, kept):
+    policy, history = Uniform(keep=keep), History.empty(n)
+    rows = policy.within_budget(np.arange(n), history, clock(step_rows))
+    assert rows.tolist() == list(range(min(kept, n)))
+    assert policy.forecast(history, clock(step_rows)) == len(rows)
+
+
+def test_a_budget_in_tokens_is_the_shortest_prefix_that_reaches_it():
+    history = History.empty(5)
+    history.tokens[:] = [10, 1, 1, 4, 4]  # 20 in all, half is 10
+    policy = Uniform(keep=0.5, unit="tokens")
+    assert policy.within_budget(np.array([0, 1, 2, 3, 4]), history, clock()).tolist() == [0]
+    assert policy.within_budget(np.array([4, 3, 2, 1, 0]), history, clock()).tolist() == [4, 3, 2, 1]  # 4+4+1+1
+    assert policy.within_budget(np.array([4, 3, 2, 1, 0]), history, clock(3)).tolist() == [4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("keep", [0, -0.1, 1.01, float("nan")])
+def test_a_budget_outside_its_range_is_refused(keep):
+    with pytest.raises(ValueError, match=r"Uniform\(keep=...\) must be in \(0, 1\]"):
+        Uniform(keep=keep)
+
+
+def test_an_unknown_unit_is_refused():
+    with pytest.raises(ValueError, match="must be 'rows' or 'tokens', got 'words'"):
+        Uniform(unit="words")
+
+
+def test_the_clock_knows_when_a_round_ends():
+    assert clock(epochs=4, share=0.25).share_after == 0.5
+    assert clock(epochs=2.5, share=0.8).share_after == 1.0
+
+
+def test_a_budget_policy_is_abstract():
+    with pytest.raises(TypeError, match="abstract"):
+        BudgetPolicy()

@@ -1,0 +1,160 @@
+"""The contract: what every file in hf_prune/policies must do, found by walking the folder."""
+
+import dataclasses
+import inspect
+import pickle
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hf_prune.policies as registry
+from hf_prune import Clock, History, Policy
+from hf_prune.policies import uniform
+
+LOSSES = st.lists(st.sampled_from([np.nan, 0.0, 0.5, 0.5, 1.0, 3.0, 1e30]) | st.floats(0, 10, width=32), min_size=1, max_size=200)
+
+
+@pytest.fixture(params=registry.names())
+def name(request):
+    return request.param
+
+
+def history_of(policy, losses):
+    losses = np.asarray(losses, np.float32)
+    n, rng = len(losses), np.random.default_rng(0)
+    history = History.empty(n, policy.needs)
+    history.tokens[:] = rng.integers(1, 50, n)
+    signals = {signal: rng.random(n).astype(np.float32) for signal in history.signals}
+    history.record(np.arange(n), losses, 0, **signals)
+    return history
+
+
+def copy_of(history):
+    return {key: array.copy() for key, array in history.arrays().items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(losses=LOSSES, epoch=st.integers(0, 9), seed=st.integers(0, 2**31), step_rows=st.integers(1, 16))
+@pytest.mark.parametrize("policy", registry.names())
+def test_select_is_valid_pure_and_repeatable(policy, losses, epoch, seed, step_rows):
+    policy = registry.find(policy)()
+    history, clock = history_of(policy, losses), Clock(epoch, epoch, 10, epoch / 10, step_rows)
+    before = copy_of(history)
+    first = policy.select(history, clock, np.random.default_rng(seed)).check(len(losses))
+    again = policy.select(history, clock, np.random.default_rng(seed))
+    np.testing.assert_array_equal(first.rows, again.rows)
+    np.testing.assert_array_equal(first.weights, again.weights)
+    assert policy.weighs or first.weights is None
+    for key, array in history.arrays().items():
+        np.testing.assert_array_equal(array, before[key], err_msg=f"select changed {key}")
+    assert 1 <= policy.forecast(history, clock) <= len(losses)
+
+
+@settings(max_examples=20, deadline=None)
+@given(losses=LOSSES, seed=st.integers(0, 2**31))
+@pytest.mark.parametrize("policy", registry.names())
+def test_a_saved_history_gives_the_same_next_selection(policy, losses, seed, tmp_path_factory):
+    policy = registry.find(policy)()
+    history, clock = history_of(policy, losses), Clock(1, 1, 10, 0.1)
+    policy.update(history, clock, np.random.default_rng(seed))
+    path = tmp_path_factory.mktemp("history") / "file"
+    history.save(path)
+    following = Clock(2, 2, 10, 0.2)
+    here = policy.select(history, following, np.random.default_rng(seed))
+    there = policy.select(History.load(path), following, np.random.default_rng(seed))
+    np.testing.assert_array_equal(here.rows, there.rows)
+    np.testing.assert_array_equal(here.weights, there.weights)
+
+
+def test_nothing_known_and_one_row(name):
+    policy = registry.find(name)()
+    for n in (1, 7):
+        policy.select(History.empty(n, policy.needs), Clock(0, 0, 3, 0.0), np.random.default_rng(0)).check(n)
+
+
+def test_no_global_randomness_is_drawn(name):
+    policy = registry.find(name)()
+    state = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is what must stay
+    policy.select(history_of(policy, [0.1, 0.2, 5.0]), Clock(1, 1, 10, 0.1), np.random.default_rng(0))
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+
+
+def test_objects_are_frozen_picklable_and_spelled_by_their_repr(name):
+    policy = registry.find(name)()
+    assert pickle.loads(pickle.dumps(policy)) == policy
+    assert eval(repr(policy), {type(policy).__name__: type(policy)}) == policy
+    for field in dataclasses.fields(policy):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(policy, field.name, None)
+
+
+def test_the_card_says_everything(name):
+    card = inspect.getmodule(registry.find(name)).__doc__
+    headings = ("Needs", "Good for", "Not for", "Defaults", "Deviates", "Reference")
+    assert [heading for heading in headings if not re.search(rf"^{heading}\b", card, re.MULTILINE)] == []
+    assert len(card.strip().splitlines()) <= 25
+
+
+def test_every_field_is_explained(name):
+    policy = registry.find(name)
+    arguments = policy.__doc__.partition("Args:")[2]
+    assert [f.name for f in dataclasses.fields(policy) if not re.search(rf"^\s+{f.name}: ", arguments, re.MULTILINE)] == []
+
+
+def test_a_file_is_short_and_has_its_golden_test(name):
+    source = Path(inspect.getfile(registry.find(name)))
+    assert len(source.read_text().splitlines()) <= 150
+    assert (Path(__file__).parent / "policies" / f"test_{name}.py").exists()
+
+
+# ---- Names ----
+
+
+def test_names_with_fields_become_objects():
+    assert registry.make("uniform:keep=0.25, unit=tokens") == uniform.Uniform(keep=0.25, unit="tokens")
+    assert registry.make("infobatch") == registry.find("infobatch")()
+    assert registry.make(None) is None
+    policy = uniform.Uniform()
+    assert registry.make(policy) is policy
+
+
+@pytest.mark.parametrize(
+    ("policy", "error", "message"),
+    [
+        ("infobach", ValueError, "Unknown policy 'infobach'. Did you mean 'infobatch'"),
+        ("nothing_like_it", ValueError, "Available: .*uniform"),
+        ("uniform:ratio=0.3", ValueError, "'ratio=0.3' is not a setting of uniform, which takes keep=..., unit=..."),
+        ("uniform:keep", ValueError, "'keep' is not a setting"),
+        ("uniform:keep=2", ValueError, r"Uniform\(keep=...\) must be in \(0, 1\], got 2"),
+        ("uniform:keep=half", ValueError, r"Uniform\(keep=...\)"),
+        ("no.such.module", ValueError, "there is no module 'no'"),
+        ("hf_prune.core.Clock", ValueError, "hf_prune.core has no policy called 'Clock'"),
+        ("hf_prune.core", ValueError, "must define exactly one policy, but defines none"),
+        (3, TypeError, "must be a Policy object"),
+    ],
+)
+def test_a_bad_name_says_what_to_write(policy, error, message):
+    with pytest.raises(error, match=message):
+        registry.make(policy)
+
+
+def test_a_module_of_the_users_own(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "hardest.py").write_text(
+        "from dataclasses import dataclass\nimport numpy as np\nfrom hf_prune import Policy, Selection\n\n"
+        "@dataclass(frozen=True)\nclass Hardest(Policy):\n    first: int = 3\n\n"
+        "    def select(self, history, clock, rng):\n        return Selection(np.argsort(-history.loss)[: self.first])\n"
+    )
+    (tmp_path / "broken.py").write_text("import a_module_that_is_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    policy = registry.make("mine.hardest:first=2")
+    assert isinstance(policy, Policy)
+    assert policy.first == 2
+    assert registry.make("mine.hardest.Hardest") == sys.modules["mine.hardest"].Hardest()
+    with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):
+        registry.make("broken.Anything")

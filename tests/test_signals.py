@@ -1,0 +1,604 @@
+"""Signals against the models' own losses, autograd, and values worked by hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+import transformers as tf
+from torch import nn
+from torch.nn import functional as F
+from transformers.trainer_pt_utils import LabelSmoother
+
+from hf_prune import signals
+from hf_prune.signals import TARGETS, Prediction, count_tokens, head_of, recipe_for, reweigh
+
+ALL = frozenset({"loss", "correct", "confidence", "el2n", "grad_norm"})
+IGNORED = -100
+VOCAB, WIDTH, ROWS, LENGTH = 23, 16, 4, 9
+SIZES = [9, 4, 7, 5]  # real tokens of each row
+BERT = dict(vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
+BART = dict(vocab_size=VOCAB, d_model=WIDTH, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+            decoder_attention_heads=2, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=32,
+            pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2)  # fmt: skip
+
+
+def text(rng, **extra):
+    """Padded on the right: input_ids and attention_mask."""
+    mask = (torch.arange(LENGTH) < torch.tensor(SIZES)[:, None]).long()
+    return {"input_ids": torch.randint(3, VOCAB, (ROWS, LENGTH), generator=rng) * mask, "attention_mask": mask, **extra}
+
+
+def token_labels(rng, classes, every=1):
+    """A label for every `every`-th real token."""
+    labels = torch.randint(0, classes, (ROWS, LENGTH), generator=rng)
+    at = torch.arange(LENGTH)
+    return labels.masked_fill((at >= torch.tensor(SIZES)[:, None]) | (at % every != every - 1), IGNORED)
+
+
+def classes(rng, n=3):
+    return torch.randint(0, n, (ROWS,), generator=rng)
+
+
+@dataclass(frozen=True)
+class Task:
+    model: str
+    config: Callable[[], tf.PreTrainedConfig]
+    batch: Callable[[torch.Generator], dict]
+    gives: frozenset = ALL
+
+
+def bert(**extra):
+    return lambda: tf.BertConfig(**BERT, **extra)
+
+
+def causal_batch(rng):
+    batch = text(rng)
+    return batch | {"labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)}
+
+
+def translation_batch(rng):
+    return text(rng, labels=token_labels(rng, VOCAB))
+
+
+def choice_batch(rng):
+    ids = torch.randint(3, VOCAB, (ROWS, 3, LENGTH), generator=rng)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": classes(rng)}
+
+
+def span_batch(rng):  # the last row's answer lies outside of the text
+    return text(rng, start_positions=torch.tensor([1, 0, 3, 99]), end_positions=torch.tensor([8, 2, 3, 99]))
+
+
+TASKS = {
+    "one label": Task("BertForSequenceClassification", bert(num_labels=3), lambda r: text(r, labels=classes(r))),
+    "one label, named": Task(
+        "BertForSequenceClassification",
+        bert(num_labels=3, problem_type="single_label_classification"),
+        lambda r: text(r, labels=classes(r)),
+    ),
+    "many labels": Task(
+        "BertForSequenceClassification",
+        bert(num_labels=3, problem_type="multi_label_classification"),
+        lambda r: text(r, labels=torch.randint(0, 2, (ROWS, 3), generator=r).float()),
+        frozenset({"loss", "correct"}),
+    ),
+    "many labels, unnamed": Task(
+        "BertForSequenceClassification",
+        bert(num_labels=3),
+        lambda r: text(r, labels=torch.randint(0, 2, (ROWS, 3), generator=r).float()),
+    ),
+    "number": Task(
+        "BertForSequenceClassification",
+        bert(num_labels=1),
+        lambda r: text(r, labels=torch.randn(ROWS, generator=r)),
+        frozenset({"loss"}),
+    ),
+    "numbers": Task(
+        "BertForSequenceClassification",
+        bert(num_labels=3, problem_type="regression"),
+        lambda r: text(r, labels=torch.randn(ROWS, 3, generator=r)),
+        frozenset({"loss"}),
+    ),
+    "image": Task(
+        "ViTForImageClassification",
+        lambda: tf.ViTConfig(hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+                             image_size=8, patch_size=4, num_labels=3),  # fmt: skip
+        lambda r: {"pixel_values": torch.randn(ROWS, 3, 8, 8, generator=r), "labels": classes(r)},
+    ),
+    "choice": Task("BertForMultipleChoice", bert(), choice_batch, ALL - {"grad_norm"}),
+    "tokens": Task("BertForTokenClassification", bert(num_labels=5), lambda r: text(r, labels=token_labels(r, 5))),
+    "masked": Task("BertForMaskedLM", bert(), lambda r: text(r, labels=token_labels(r, VOCAB, every=2))),
+    "llama": Task(
+        "LlamaForCausalLM",
+        lambda: tf.LlamaConfig(**BERT, num_key_value_heads=1),
+        causal_batch,
+        ALL - {"correct"},
+    ),
+    "gpt2": Task(
+        "GPT2LMHeadModel",
+        lambda: tf.GPT2Config(vocab_size=VOCAB, n_embd=WIDTH, n_layer=1, n_head=2, n_positions=32, bos_token_id=1,
+                              eos_token_id=2),  # fmt: skip
+        causal_batch,
+        ALL - {"correct"},
+    ),
+    "bart's decoder": Task("BartForCausalLM", lambda: tf.BartConfig(**BART), causal_batch, ALL - {"correct"}),
+    "t5": Task(
+        "T5ForConditionalGeneration",
+        lambda: tf.T5Config(vocab_size=VOCAB, d_model=WIDTH, d_kv=8, d_ff=24, num_layers=1, num_heads=2,
+                            decoder_start_token_id=0),  # fmt: skip
+        translation_batch,
+        ALL - {"correct"},
+    ),
+    "bart": Task(
+        "BartForConditionalGeneration", lambda: tf.BartConfig(**BART), translation_batch, ALL - {"correct"}
+    ),
+    "marian": Task("MarianMTModel", lambda: tf.MarianConfig(**BART), translation_batch, ALL - {"correct"}),
+    "answer": Task("BertForQuestionAnswering", bert(), span_batch, ALL - {"grad_norm"}),
+}  # fmt: skip
+WITH_LABELS = [name for name, task in TASKS.items() if name != "answer" and "loss" in task.gives]
+SMOOTHED = [name for name in WITH_LABELS if not name.startswith(("many", "number"))]
+WITH_GRAD_NORM = [name for name, task in TASKS.items() if "grad_norm" in task.gives and not name.startswith("many")]
+
+
+def build(name):
+    """Model without dropout, and a batch whose rows differ in length."""
+    torch.manual_seed(0)
+    config = TASKS[name].config()
+    model = getattr(tf, TASKS[name].model)(config).eval()
+    for parameter in model.parameters():  # the random head of a new model predicts the same for every row
+        nn.init.normal_(parameter, std=0.3)
+    return model, TASKS[name].batch(torch.Generator().manual_seed(1))
+
+
+def read(model, batch, outputs=None):
+    targets = {name: batch[name] for name in TARGETS if name in batch}
+    return recipe_for(model).read(model(**batch) if outputs is None else outputs, targets)
+
+
+def alone(batch, row):
+    """The row without padding, as a batch of one."""
+    one = {name: value[row : row + 1] for name, value in batch.items()}
+    if one.get("input_ids") is not None and one["input_ids"].dim() == 2:
+        tokens = SIZES[row]
+        one = {name: value[:, :tokens] if value.shape[1:] == (LENGTH,) else value for name, value in one.items()}
+    return one
+
+
+def prediction(logits, labels, gives=ALL):
+    return Prediction(torch.as_tensor(logits), torch.as_tensor(labels), "toy", gives)
+
+
+# The models' own losses
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_each_row_has_the_loss_the_model_gives_it_alone(name):
+    model, batch = build(name)
+    with torch.no_grad():
+        losses = read(model, batch).losses()
+        expected = torch.stack([model(**alone(batch, row)).loss for row in range(ROWS)])
+    assert losses.dtype == torch.float32 and losses.shape == (ROWS,)
+    torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+    assert losses.nan_to_num().unique().numel() == ROWS
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_recipe_gives_what_it_says(name):
+    model, batch = build(name)
+    recipe = recipe_for(model)
+    assert recipe.gives == TASKS[name].gives
+    prediction = read(model, batch)
+    values = prediction.signals(prediction.gives - {"grad_norm"})
+    assert set(values) == prediction.gives - {"grad_norm"}
+    torch.testing.assert_close(values["loss"], prediction.losses().detach(), equal_nan=True)
+    assert all(value.dtype == torch.float32 and value.shape == (ROWS,) for value in values.values())
+    assert not any(value.requires_grad for value in values.values())
+    if "confidence" in values:
+        torch.testing.assert_close(values["confidence"], torch.exp(-values["loss"]), equal_nan=True)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_tuples_read_like_mappings(name):
+    model, batch = build(name)
+    with torch.no_grad():
+        expected = read(model, batch).token_losses()
+        outputs = model(**batch, return_dict=False)
+        unlabelled = outputs[1:]  # with label smoothing the Trainer calls the model without labels: no loss in front
+    assert outputs[0].dim() == 0
+    torch.testing.assert_close(read(model, batch, outputs).token_losses(), expected, rtol=0, atol=0)
+    torch.testing.assert_close(read(model, batch, unlabelled).token_losses(), expected, rtol=0, atol=0)
+
+
+def test_given_shift_labels_are_taken_as_they_are():
+    model, batch = build("llama")
+    shifted = F.pad(batch["labels"], (0, 1), value=IGNORED)[:, 1:]
+    outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    given = recipe_for(model).read(outputs, {"labels": batch["labels"], "shift_labels": shifted})
+    assert torch.equal(given.token_losses(), read(model, batch).token_losses())
+    assert torch.equal(given.is_target, shifted != IGNORED)
+
+
+def test_half_an_answer_counts_half():
+    model, batch = build("answer")
+    batch["end_positions"][0] = 99
+    with torch.no_grad():
+        prediction = read(model, batch)
+    start = prediction.token_losses()[0, 0]
+    assert prediction.is_target[0].tolist() == [True, False]
+    torch.testing.assert_close(prediction.losses()[0], start / 2)
+    torch.testing.assert_close(prediction.signals(["el2n"])["el2n"][0], torch.linalg.vector_norm(
+        F.softmax(prediction.logits[0, 0], -1) - F.one_hot(batch["start_positions"][0], LENGTH)))  # fmt: skip
+
+
+# Goldens
+
+
+def test_el2n_and_grad_norm_by_hand():
+    """PAPERS: three classes, p and y given; el2n = ||p - y||, grad_norm times sqrt(||h||^2 + 1)."""
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3], [0.98, 0.01, 0.01]])
+    h = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    rows = prediction(p.log()[:, None], [[0], [1], [2], [0]])
+    values = rows.signals(ALL, head_input=h)
+    expected = {
+        "el2n": [0.374166, 1.067708, 0.816497, 0.024495],
+        "grad_norm": [1.907878, 1.067708, 1.154701, 0.054772],
+        "confidence": [0.7, 0.2, 1 / 3, 0.98],
+        "loss": [0.356675, 1.609438, 1.098612, 0.020203],
+        "correct": [1.0, 0.0, 0.0, 1.0],
+    }
+    for name, value in expected.items():
+        if name == "correct":
+            value[2] = values["correct"][2].item()  # three classes are equally likely
+        torch.testing.assert_close(values[name], torch.tensor(value), rtol=0, atol=1e-6, msg=name)
+    without_bias = rows.signals(["grad_norm"], head_input=h, head_bias=False)["grad_norm"]
+    torch.testing.assert_close(without_bias, torch.tensor([1.870829, 0.0, 0.816497, 0.048990]), rtol=0, atol=1e-6)
+
+
+def test_signals_of_tokens_are_means_over_the_targets():
+    """Two targets of p_y 0.5 and 0.125 of two classes: exp(-mean loss) = 0.25, el2n = sqrt(2) (0.5 + 0.875) / 2."""
+    p = torch.tensor([[[0.5, 0.5], [0.875, 0.125], [0.9, 0.1]], [[0.9, 0.1]] * 3])
+    rows = prediction(p.log(), [[0, 1, IGNORED], [IGNORED] * 3])
+    h = torch.tensor([[[0.0], [3**0.5], [9.0]], [[9.0]] * 3])  # sqrt(h^2 + 1): 1, 2
+    values = rows.signals(ALL, head_input=h)
+    torch.testing.assert_close(values["confidence"], torch.tensor([0.25, torch.nan]), equal_nan=True)
+    torch.testing.assert_close(values["el2n"], torch.tensor([2**0.5 * 0.6875, torch.nan]), equal_nan=True)
+    torch.testing.assert_close(values["grad_norm"], torch.tensor([2**0.5 * 1.125, torch.nan]), equal_nan=True)
+    torch.testing.assert_close(values["correct"], torch.tensor([0.0, torch.nan]), equal_nan=True)
+
+
+def test_a_row_of_tokens_is_correct_when_every_target_is():
+    p = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9]]).log().repeat(3, 1, 1)
+    labels = [[0, 0, 1], [0, 1, 1], [0, IGNORED, IGNORED]]
+    assert prediction(p, labels).signals(["correct"])["correct"].tolist() == [1.0, 0.0, 1.0]
+
+
+def test_many_labels_are_correct_when_all_are():
+    model, _ = build("many labels")
+    logits = torch.tensor([[1.0, -1.0, 2.0], [1.0, -1.0, -2.0]])
+    labels = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
+    assert recipe_for(model).read({"logits": logits}, {"labels": labels}).signals(["correct"])["correct"].tolist() == [1, 0]
+
+
+def test_el2n_of_a_sure_row_keeps_its_digits():
+    """p_y = 1 / (1 + exp(-14)), two classes: sqrt(2) (1 - p_y) = 1.175961e-06."""
+    (value,) = prediction([[[14.0, 0.0]]], [[0]]).signals(["el2n"])["el2n"].tolist()
+    assert value == pytest.approx(1.1759614e-06, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", WITH_GRAD_NORM)
+def test_grad_norm_is_the_gradient_of_the_head(name):
+    """By autograd of each target's loss in the head's parameters, one at a time."""
+    model, batch = build(name)
+    head = head_of(model)
+    if getattr(model.config, "tie_word_embeddings", False) and hasattr(head, "weight"):
+        head.weight = nn.Parameter(head.weight.detach().clone())  # the head's part alone
+    seen = []
+    hook = head.register_forward_hook(lambda module, args, output: seen.append(args[0].detach()))
+    prediction = read(model, batch)
+    hook.remove()
+    got = prediction.signals(["grad_norm"], head_input=seen[0], head_bias=head.bias is not None)["grad_norm"]
+    parameters = [head.weight] if head.bias is None else [head.weight, head.bias]
+    token_losses = prediction.token_losses()
+    for row in range(ROWS):
+        norms = []
+        for at in prediction.is_target[row].nonzero().flatten():
+            gradients = torch.autograd.grad(token_losses[row, at], parameters, retain_graph=True)
+            norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+        torch.testing.assert_close(got[row], torch.stack(norms).mean(), rtol=1e-4, atol=1e-6)
+
+
+# Label smoothing and weights
+
+
+@pytest.mark.parametrize("name", SMOOTHED)
+def test_smoothed_losses_are_those_of_the_trainer(name):
+    model, batch = build(name)
+    outputs = model(**batch)
+    prediction = read(model, batch, outputs)
+    smoothed = prediction.token_losses(label_smoothing=0.1)
+    is_causal = name in ("llama", "gpt2")
+    expected = LabelSmoother(0.1)(outputs, batch["labels"], shift_labels=is_causal)
+    torch.testing.assert_close(smoothed.sum() / prediction.is_target.sum(), expected, rtol=1e-5, atol=1e-6)
+    for row in range(ROWS):
+        one = {"logits": outputs.logits[row : row + 1].detach()}
+        expected = LabelSmoother(0.1)(one, batch["labels"][row : row + 1], shift_labels=is_causal)
+        torch.testing.assert_close(smoothed[row].sum() / prediction.is_target[row].sum(), expected)
+    assert (prediction.token_losses() != smoothed)[prediction.is_target].all()
+
+
+@pytest.mark.parametrize("name", ["many labels", "number", "answer"])
+def test_what_the_trainer_does_not_smooth_stays(name):
+    prediction = read(*build(name))
+    assert torch.equal(prediction.token_losses(0.1), prediction.token_losses())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("name", TASKS)
+def test_reweighing_gives_the_gradient_of_the_weighted_loss(name, smoothing):
+    model, batch = build(name)
+    outputs = model(**batch)
+    token_losses = read(model, batch, outputs).token_losses(smoothing if name in SMOOTHED else 0.0)
+    weights = torch.tensor([2.0, 1.0, 0.5, 3.0])
+    scale = 0.37  # whatever the trainer divides by
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def gradients(loss):
+        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        return [gradient for gradient in found if gradient is not None]
+
+    loss = scale * token_losses.sum()
+    expected = scale * (weights[:, None] * token_losses).sum()
+    reweighed = reweigh(loss, token_losses, weights)
+    torch.testing.assert_close(reweighed, expected)
+    largest = max(gradient.abs().max() for gradient in gradients(expected))
+    for got, wanted in zip(gradients(reweighed), gradients(expected), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=float(largest) * 1e-6)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_weights_on_the_models_own_loss(name):
+    """As for the identity: the stock loss is c times the sum of the token losses (of an answer: both ends ignored)."""
+    model, batch = build(name)
+    outputs = model(**batch)
+    token_losses = read(model, batch, outputs).token_losses()
+    assert torch.equal(reweigh(outputs.loss, token_losses, torch.ones(ROWS)), outputs.loss)
+    weights = torch.tensor([2.0, 1.0, 0.5, 3.0])
+    c = outputs.loss.detach() / token_losses.detach().sum()
+    torch.testing.assert_close(
+        reweigh(outputs.loss, token_losses, weights), c * (weights[:, None] * token_losses).sum(), rtol=1e-5, atol=1e-6
+    )
+    is_target = read(model, batch, outputs).is_target
+    torch.testing.assert_close(outputs.loss, token_losses.sum() / is_target.sum(), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_of_one_leave_t5s_gradient_to_the_bit():
+    model, batch = build("t5")
+    outputs = model(**batch)
+    token_losses = read(model, batch, outputs).token_losses()
+    parameters = list(model.parameters())
+    stock = torch.autograd.grad(outputs.loss, parameters, retain_graph=True)
+    ours = torch.autograd.grad(reweigh(outputs.loss, token_losses, torch.ones(ROWS)), parameters)
+    assert all(torch.equal(a, b) for a, b in zip(stock, ours, strict=True))
+
+
+def test_a_batch_without_targets_keeps_its_loss():
+    model, batch = build("llama")
+    batch["labels"][:] = IGNORED
+    outputs = model(**batch, num_items_in_batch=torch.tensor(7))
+    prediction = read(model, batch, outputs)
+    assert prediction.losses().isnan().all()
+    reweighed = reweigh(outputs.loss, prediction.token_losses(), torch.full((ROWS,), 2.0))
+    assert reweighed == outputs.loss == 0.0
+    reweighed.backward()
+    assert all((parameter.grad == 0).all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+def test_weights_without_a_graph_are_refused():
+    model, batch = build("llama")
+    outputs = model(**batch)
+    with torch.no_grad():
+        token_losses = read(model, batch, outputs).token_losses()
+    with pytest.raises(ValueError, match="gradients enabled"):
+        reweigh(outputs.loss, token_losses, torch.full((ROWS,), 2.0))
+
+
+def test_the_type_of_the_loss_stays():
+    token_losses = torch.ones(2, 1, requires_grad=True)
+    assert reweigh(torch.tensor(1.0, dtype=torch.bfloat16), token_losses, torch.tensor([1.0, 3.0])).dtype == torch.bfloat16
+
+
+# Chunks and types
+
+
+@pytest.mark.parametrize("is_on_cpu", [True, False])
+@pytest.mark.parametrize("chunk", [1, 70, 2**24])
+@pytest.mark.parametrize("name", ["masked", "llama", "t5", "answer", "one label", "tokens"])
+def test_neither_chunks_nor_the_device_change_the_values(monkeypatch, name, chunk, is_on_cpu):
+    model, batch = build(name)
+    outputs = model(**batch)
+    names = TASKS[name].gives - {"grad_norm"}
+    whole = read(model, batch, outputs)
+    expected, token_losses = whole.signals(names), whole.token_losses(0.1)
+    (gradient,) = torch.autograd.grad(token_losses.square().sum(), model.get_input_embeddings().weight, retain_graph=True) \
+        if name != "image" else (None,)  # fmt: skip
+    monkeypatch.setattr(Prediction, "CHUNK", chunk)
+    monkeypatch.setattr(signals, "_is_on_cpu", lambda tensor: is_on_cpu)
+    parts = read(model, batch, outputs)
+    for key, value in parts.signals(names).items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-6, atol=1e-7, equal_nan=True)
+    torch.testing.assert_close(parts.token_losses(0.1), token_losses, rtol=1e-6, atol=1e-7)
+    (again,) = torch.autograd.grad(parts.token_losses(0.1).square().sum(), model.get_input_embeddings().weight)
+    torch.testing.assert_close(again, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("is_on_cpu", [True, False])
+def test_ignored_positions_are_not_looked_at(monkeypatch, is_on_cpu):
+    monkeypatch.setattr(signals, "_is_on_cpu", lambda tensor: is_on_cpu)
+    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[1, IGNORED, 2], [IGNORED, 4, 0]])
+    expected = prediction(logits, labels).signals(ALL - {"grad_norm"})
+    logits[labels == IGNORED] = torch.nan
+    got = prediction(logits, labels).signals(ALL - {"grad_norm"})
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+    assert (prediction(logits, labels).token_losses() == 0).tolist() == (labels == IGNORED).tolist()
+
+
+def test_half_precision_is_lifted_first():
+    logits = 4 * torch.randn(3, 4, 50, generator=torch.Generator().manual_seed(0)).bfloat16()
+    labels = torch.randint(0, 50, (3, 4), generator=torch.Generator().manual_seed(0))
+    half, full = prediction(logits, labels), prediction(logits.float(), labels)
+    assert half.token_losses().dtype == torch.float32
+    assert torch.equal(half.token_losses(), full.token_losses())
+    h = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    got, expected = half.signals(ALL, head_input=h), full.signals(ALL, head_input=h.float())
+    assert all(torch.equal(got[name], expected[name]) for name in ALL)
+
+
+# Recognition
+
+
+class Own(tf.BertForSequenceClassification):
+    """A user's subclass."""
+
+
+def test_a_subclass_is_known_by_its_parent():
+    recipe = recipe_for(Own(bert(num_labels=3)()))
+    assert recipe.task == "sequence classification" and recipe.gives == ALL
+
+
+def test_the_problem_type_is_settled_as_transformers_settles_it():
+    """Before and after the forward that writes it into the config; reading writes nothing."""
+    for name, problem in [
+        ("one label", "single_label_classification"),
+        ("many labels, unnamed", "multi_label_classification"),
+        ("number", "regression"),
+    ]:
+        model, batch = build(name)
+        labels = batch.pop("labels")
+        outputs = model(**batch)
+        before = recipe_for(model).read(outputs, {"labels": labels})
+        assert model.config.problem_type is None
+        model(**batch, labels=labels)
+        assert model.config.problem_type == problem
+        after = recipe_for(model).read(outputs, {"labels": labels})
+        assert torch.equal(before.token_losses(), after.token_losses())
+        assert before.gives == after.gives == recipe_for(model).gives
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: nn.Linear(2, 2),
+        lambda: tf.BertModel(bert()()),
+        lambda: tf.BertForNextSentencePrediction(bert()()),
+        lambda: tf.BertForPreTraining(bert()()),
+        lambda: tf.XLMWithLMHeadModel(tf.XLMConfig(vocab_size=VOCAB, emb_dim=WIDTH, n_layers=1, n_heads=2)),
+        lambda: tf.XLNetForQuestionAnswering(tf.XLNetConfig(vocab_size=VOCAB, d_model=WIDTH, n_layer=1, n_head=2)),
+    ],
+)
+def test_what_is_unknown_has_no_recipe(model):
+    assert recipe_for(model()) is None
+
+
+def test_a_vision_language_model_is_a_causal_one():
+    config = tf.LlavaConfig(
+        text_config=tf.LlamaConfig(**BERT, num_key_value_heads=1),
+        vision_config=tf.CLIPVisionConfig(hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, image_size=8,
+                                          patch_size=4, intermediate_size=24),
+        image_token_index=VOCAB - 1,
+    )  # fmt: skip
+    recipe = recipe_for(tf.LlavaForConditionalGeneration(config))
+    assert recipe.task == "causal language modelling"
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "outputs"), [("one label", WIDTH, 3), ("t5", WIDTH, VOCAB), ("masked", WIDTH, VOCAB)]
+)
+def test_the_head_is_found(name, inputs, outputs):
+    model, _ = build(name)
+    head = head_of(model)
+    assert (head.in_features, head.out_features) == (inputs, outputs)
+    assert head is (model.classifier if name == "one label" else model.get_output_embeddings())
+
+
+def test_without_a_linear_head_there_is_no_grad_norm():
+    model, _ = build("one label")
+    assert head_of(model, classes=99) is None
+    model.classifier = nn.Sequential()
+    assert recipe_for(model).gives == ALL - {"grad_norm"}
+    model, _ = build("t5")
+    model.lm_head = nn.Identity()
+    assert recipe_for(model).gives == ALL - {"correct", "grad_norm"}
+
+
+# Errors
+
+
+def test_outputs_without_logits_name_the_cure():
+    model, batch = build("llama")
+    for outputs in ({"loss": torch.tensor(1.0), "logits": None}, (torch.tensor(1.0),)):
+        with pytest.raises(ValueError, match="use_liger_kernel.*fused_linear_cross_entropy.*example_loss_func"):
+            read(model, batch, outputs)
+
+
+@pytest.mark.parametrize(("name", "missing"), [("llama", "labels"), ("one label", "labels"), ("answer", "end_positions")])
+def test_a_batch_without_targets_is_refused(name, missing):
+    model, batch = build(name)
+    outputs = model(**batch)
+    del batch[missing]
+    with pytest.raises(ValueError, match=f"lacks '{missing}'"):
+        read(model, batch, outputs)
+
+
+@pytest.mark.parametrize("name", ["llama", "one label", "many labels", "choice", "answer", "t5"])
+def test_logits_that_do_not_fit_are_refused(name):
+    model, batch = build(name)
+    outputs = {key: torch.cat([value, value]) for key, value in model(**batch).items() if "logits" in key}
+    with pytest.raises(ValueError, match="do not fit labels"):
+        read(model, batch, outputs)
+
+
+def test_expanded_image_tokens_are_refused():
+    model, batch = build("llama")
+    logits = torch.zeros(ROWS, LENGTH + 3, VOCAB)
+    with pytest.raises(ValueError, match="image tokens"):
+        read(model, batch, {"logits": logits})
+
+
+def test_signals_without_a_meaning_are_refused():
+    with pytest.raises(ValueError, match="sequence classification model gives .*'el2n'"):
+        read(*build("many labels, unnamed")).signals({"loss", "el2n"})
+
+
+@pytest.mark.parametrize("head_input", [None, torch.zeros(ROWS, LENGTH, WIDTH)])
+def test_grad_norm_without_its_head_input_is_refused(head_input):
+    with pytest.raises(ValueError, match="head_input"):
+        read(*build("one label")).signals({"grad_norm"}, head_input=head_input)
+
+
+# Tokens
+
+
+def test_tokens_are_counted():
+    model, batch = build("t5")
+    real, padded = count_tokens(batch, is_encoder_decoder=True)
+    assert real.tolist() == [2 * size for size in SIZES] and real.dtype == torch.int64
+    assert padded == 2 * ROWS * LENGTH and type(padded) is int
+    real, padded = count_tokens(batch, is_encoder_decoder=False)
+    assert real.tolist() == SIZES and padded == ROWS * LENGTH
+    del batch["attention_mask"]
+    assert count_tokens(batch, is_encoder_decoder=False)[0].tolist() == [LENGTH] * ROWS
+    batch["attention_mask"] = torch.ones(ROWS, 1, LENGTH, LENGTH)
+    assert count_tokens(batch, is_encoder_decoder=False)[0].tolist() == [LENGTH] * ROWS
+
+
+def test_tokens_of_choices_and_images_are_counted():
+    _, batch = build("choice")
+    batch["attention_mask"][0, 1, 4:] = 0
+    real, padded = count_tokens(batch, is_encoder_decoder=False)
+    assert real.tolist() == [3 * LENGTH - 5, *[3 * LENGTH] * 3] and padded == 3 * ROWS * LENGTH
+    _, batch = build("image")
+    real, padded = count_tokens(batch, is_encoder_decoder=False)
+    assert real.tolist() == [0] * ROWS and real.dtype == torch.int64 and padded == 0
