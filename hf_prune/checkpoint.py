@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from . import storage
 from .core import Clock, History, Selection
 from .recorder import Measurements

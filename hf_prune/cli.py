@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -91,11 +92,20 @@ def _read_policy(spec: str) -> tuple[type, dict[str, Any]]:
     name, _, settings = (part.strip() for part in spec.partition(":"))
     if name == NO_POLICY:
         return _NoPolicy, {}
+    cls = _find(name)
     if not settings:
-        return policies.find(name), {}
+        return cls, {}
     policy = policies.make(spec)
     keys = [setting.partition("=")[0].strip() for setting in settings.split(",") if setting]
-    return type(policy), {key: getattr(policy, key) for key in keys}
+    return cls, {key: getattr(policy, key) for key in keys}
+
+
+def _find(name: str) -> type[Policy]:
+    """The policy of a name; a module of the user's own may lie in the working folder, installed or not."""
+    folder = os.getcwd()
+    if "." in name and folder not in sys.path:
+        sys.path.append(folder)
+    return policies.find(name)
 
 
 def _read_settings(path: str) -> dict[str, Any]:
@@ -228,6 +238,10 @@ def _overview() -> str:
     return "\n".join(["policies:", *lines])
 
 
+def _shown(field: dataclasses.Field[Any]) -> str:
+    return "" if field.default is dataclasses.MISSING else f" {field.default}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The `hf-prune` command: `hf-prune policies` lists the policies, `hf-prune policies NAME` prints one card."""
     parser = argparse.ArgumentParser(prog="hf-prune", description="Look up what can be pruned with.")
@@ -242,11 +256,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"{known}\n    {_card(cls).splitlines()[0]}\n    needs: {needs}\n")
         return 0
     try:
-        cls = policies.find(name)
+        cls = _find(name)
     except ValueError as error:
         parser.error(str(error))
     texts = _arguments(cls)
-    fields = [(f"--{field.name} {field.default}", texts.get(field.name, "")) for field in dataclasses.fields(cls)]
+    fields = [(f"--{field.name}{_shown(field)}", texts.get(field.name, "")) for field in dataclasses.fields(cls)]
     width = max((len(flag) for flag, _ in fields), default=0)
     sys.stdout.write(_card(cls) + "\n")
     if fields:

@@ -1,4 +1,4 @@
-"""The three nouns: a `History` goes in, a `Selection` comes out, a `Policy` stands between; a `Clock` tells the time."""
+"""Three nouns and a clock: a `History` goes in, a `Selection` comes out, a `Policy` stands between."""
 
 import abc
 import math

@@ -66,6 +66,7 @@ class Meter:
 
     Attributes:
         signals: Names of what is measured, the loss first; empty where the loss is not known and not needed.
+        is_encoder_decoder: Whether the model's labels are tokens that it reads, too.
 
     Raises:
         ValueError: The model can't give a signal that the policy needs.
@@ -76,7 +77,7 @@ class Meter:
         self._name = type(model).__name__
         self._example_loss_func = example_loss_func
         self._recipe: Recipe | None = None if example_loss_func else recipe_for(model)
-        self._is_encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+        self.is_encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
         gives = frozenset({"loss"}) if example_loss_func else self._recipe.gives if self._recipe else frozenset()
         if missing := sorted(policy.needs - gives):
             task = f"{self._name} ({self._recipe.task})" if self._recipe else self._name
@@ -140,7 +141,7 @@ class Meter:
         Raises:
             ValueError: The outputs don't fit the batch, or the loss has terms that can't be weighted.
         """
-        tokens, padded = count_tokens(seen.inputs, self._is_encoder_decoder)
+        tokens, padded = count_tokens(seen.inputs, self.is_encoder_decoder)
         if tokens.shape != rows.shape:  # rows flattened into one sequence: not told apart
             tokens = torch.zeros_like(rows)
         prediction = None
@@ -190,7 +191,7 @@ class Meter:
         return [signals[name] for name in self.signals]
 
     def _check_terms(self, loss: Tensor, token_losses: Tensor, count: Tensor, items: Any, processes: int) -> None:
-        """On the first batch with a finite loss: is the trainer's loss the sum of these, but for a factor it may have?"""
+        """On the first batch with a finite loss: is it the sum of these, but for a factor that a trainer may give?"""
         if not torch.isfinite(loss):
             return
         self._checked = True
@@ -199,11 +200,14 @@ class Meter:
         means = [total * factor / divisor for divisor in divisors for factor in {1, processes}]
         if any(torch.isclose(loss.float(), mean.float(), rtol=_TOLERANCE).all() for mean in means):
             return
-        found = f"The loss of {self._name} is {loss:.6g} on the first batch, but its rows' losses have mean {total / count:.6g}"
+        found = (
+            f"The loss of {self._name} is {loss:.6g} on the first batch, but the mean of its rows' losses is "
+            f"{total / count:.6g}: it has other terms"
+        )
         if self._policy.weighs:
             raise ValueError(
-                f"policy={self._policy!r} weights rows, which needs a loss that is a sum over rows. {found}: it has other "
-                "terms (an auxiliary loss, class weights, a compute_loss_func). Turn these off, or choose a policy "
-                "without weights, such as 'uniform'."
+                f"policy={self._policy!r} weights rows, which needs a loss that is a sum over rows. {found} (an auxiliary "
+                "loss, class weights, a compute_loss_func). Turn these off, or choose a policy without weights, such as "
+                "'uniform'."
             )
-        logger.warning(f"{found}: it has other terms, which the recorded losses leave out.")
+        logger.warning(f"{found}, which the recorded losses leave out.")

@@ -18,17 +18,15 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TARGETS = ("labels", "shift_labels", "start_positions", "end_positions")
-"""What a recipe reads from the batch."""
-
-IGNORED = -100
-"""The label of positions that are no targets, as in transformers."""
+TARGETS = ("labels", "shift_labels", "start_positions", "end_positions")  # what recipes read from the batch
+IGNORED = -100  # the label of a position that is no target, as in transformers
 
 _CLASSES = frozenset({"loss", "correct", "confidence", "el2n", "grad_norm"})
 _PROBLEMS = {
@@ -54,8 +52,7 @@ class Prediction:
     task: str
     gives: frozenset[str]
 
-    CHUNK: ClassVar[int] = 2**24
-    """Logits per chunk: a float32 copy of more is never made (64 MiB)."""
+    CHUNK: ClassVar[int] = 2**24  # logits that are copied to float32 at a time (64 MiB)
 
     @property
     def is_target(self) -> Tensor:
@@ -72,13 +69,8 @@ class Prediction:
         Returns:
             (B, T) float32, nats, zero where there is no target.
         """
-
-        def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-            return F.cross_entropy(
-                logits.float(), labels, ignore_index=IGNORED, reduction="none", label_smoothing=label_smoothing
-            )
-
-        return self._by_position(cross_entropy)
+        cross_entropy = partial(F.cross_entropy, ignore_index=IGNORED, reduction="none")
+        return self._by_position(partial(cross_entropy, label_smoothing=label_smoothing))
 
     def losses(self) -> Tensor:
         """(B,) float32, nats: mean of the token losses over the targets, NaN for a row without any."""
@@ -96,7 +88,7 @@ class Prediction:
             head_bias: Whether the head has a bias; without, grad_norm is ||p - y||_2 * ||h||.
 
         Returns:
-            Name -> (B,) float32; NaN for a row without a target.
+            Name -> (B,) float32, "loss" always among them; NaN for a row without a target.
 
         Raises:
             ValueError: If a name is not in `gives`, or grad_norm lacks a head_input that fits.
@@ -115,24 +107,23 @@ class Prediction:
                 values["grad_norm"] = (distance * self._head_norms(head_input, head_bias)).sum(1) / count
         values["loss"] = self._mean(token_losses)
         values["confidence"] = torch.exp(-values["loss"])
-        return {name: values[name] for name in names}
+        return {name: values[name] for name in ("loss", *sorted(set(names) - {"loss"}))}
 
     def _mean(self, token_losses: Tensor) -> Tensor:
         return token_losses.sum(1) / self.is_target.sum(1)
 
     def _by_position(self, measure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Apply measure((n, C) logits, (n,) labels) -> (n, ...) in chunks: (B, T, ...), zero where is no target."""
+        """Apply measure((n, C) float32, (n,) labels) -> (n, ...) in chunks: (B, T, ...), zero where is no target."""
         step = max(1, self.CHUNK // self.logits.shape[-1])
+        chunks = zip(self.logits.flatten(0, 1).split(step), self.labels.flatten().split(step), strict=True)
         parts = []
-        for logits, labels in zip(
-            self.logits.flatten(0, 1).split(step), self.labels.flatten().split(step), strict=True
-        ):
+        for logits, labels in chunks:
             if _is_on_cpu(logits):  # the targets alone; on an accelerator, picking them out would wait for the device
                 index = (labels != IGNORED).nonzero().squeeze(1)
-                values = measure(logits.index_select(0, index), labels[index])
+                values = measure(logits.index_select(0, index).float(), labels[index])
                 parts.append(values.new_zeros(len(labels), *values.shape[1:]).index_copy(0, index, values))
             else:
-                parts.append(measure(logits, labels))
+                parts.append(measure(logits.float(), labels))
         return torch.cat(parts).unflatten(0, self.labels.shape)
 
     def _head_norms(self, head_input: Tensor | None, head_bias: bool) -> Tensor:
@@ -151,7 +142,7 @@ class Prediction:
 
 
 class _Answer(Prediction):
-    """Start and end of an answer: T = 2, the classes are the positions of the text."""
+    """Start and end of an answer: T = 2, the classes are the positions of the text, its padding included."""
 
     def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
         return super().token_losses()
@@ -189,7 +180,7 @@ class _Switches(_Numbers):
 def _compare(logits: Tensor, labels: Tensor) -> Tensor:
     """Loss, ||p - y||_2, whether the label is the likeliest class: (n, 3) float32, zero where there is no target."""
     wanted = labels.clamp(min=0).unsqueeze(1)
-    log_p = F.log_softmax(logits.float(), dim=-1)
+    log_p = F.log_softmax(logits, dim=-1)
     loss = -log_p.gather(1, wanted)
     # Not as sum(p^2) - 2 p_y + 1, whose rounding errors outgrow the value when p_y nears 1.
     distance = torch.linalg.vector_norm(log_p.exp_().scatter_(1, wanted, torch.expm1(-loss)), dim=1)
@@ -239,19 +230,21 @@ class Recipe(ABC):
             )
         return tensors
 
-    def _target(self, targets: Mapping[str, Tensor], name: str, device: torch.device) -> Tensor:
+    def _target(self, targets: Mapping[str, Tensor], name: str, logits: Tensor) -> Tensor:
         if name not in targets:
             raise ValueError(
                 f"The batch lacks {name!r}, which the loss of a {self.task} row is made of; it has targets "
                 f"{sorted(targets)}. Let the data collator provide it, or pass example_loss_func."
             )
-        return targets[name].to(device)
+        return targets[name].to(logits.device)
 
-    def _misfit(self, logits: Tensor, labels: Tensor) -> ValueError:
-        return ValueError(
-            f"Logits of shape {tuple(logits.shape)} do not fit labels of shape {tuple(labels.shape)} in a {self.task} "
-            "model: it adds or drops positions (image tokens, prompt tuning, ...). Pass example_loss_func."
-        )
+    def _check(self, fits: bool, logits: Tensor, labels: Tensor) -> None:
+        if not fits:
+            raise ValueError(
+                f"Logits of shape {tuple(logits.shape)} do not fit labels of shape {tuple(labels.shape)} in a "
+                f"{self.task} model: it adds or drops positions (image tokens, prompt tuning, ...). "
+                "Pass example_loss_func."
+            )
 
 
 class _AnswerRecipe(Recipe):
@@ -259,12 +252,11 @@ class _AnswerRecipe(Recipe):
 
     def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
         logits = torch.stack(self._logits(outputs, "start_logits", "end_logits"), dim=1)
-        names = ("start_positions", "end_positions")
-        ends = [self._target(targets, name, logits.device).reshape(-1) for name in names]
-        if logits.dim() != 3 or any(len(end) != len(logits) for end in ends):
-            raise self._misfit(logits, ends[0])
+        ends = [self._target(targets, name, logits).reshape(-1) for name in ("start_positions", "end_positions")]
+        labels = torch.stack(ends, dim=1).long()
+        self._check(logits.shape[:2] == labels.shape, logits, labels)
         length = logits.shape[-1]
-        labels = torch.stack(ends, dim=1).long().clamp(0, length)
+        labels = labels.clamp(0, length)
         return _Answer(logits, labels.masked_fill(labels == length, IGNORED), self.task, self.gives)
 
 
@@ -273,9 +265,8 @@ class _ChoiceRecipe(Recipe):
 
     def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
         (logits,) = self._logits(outputs, "logits")
-        labels = self._target(targets, "labels", logits.device)
-        if logits.dim() != 2 or labels.numel() != len(logits):
-            raise self._misfit(logits, labels)
+        labels = self._target(targets, "labels", logits)
+        self._check(logits.dim() == 2 and labels.numel() == len(logits), logits, labels)
         return Prediction(logits.unsqueeze(1), labels.reshape(-1, 1).long(), self.task, self.gives)
 
 
@@ -287,12 +278,11 @@ class _LabelRecipe(_ChoiceRecipe):
 
     def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
         (logits,) = self._logits(outputs, "logits")
-        labels = self._target(targets, "labels", logits.device)
+        labels = self._target(targets, "labels", logits)
         problem = _problem_type(self.config, labels.dtype)
         if problem == "single_label_classification":
             return super().read(outputs, targets)
-        if len(labels) != len(logits) or labels.numel() != logits.numel():
-            raise self._misfit(logits, labels)
+        self._check(len(labels) == len(logits) and labels.numel() == logits.numel(), logits, labels)
         form = _Numbers if problem == "regression" else _Switches
         shape = (len(logits), 1, -1)
         return form(logits.reshape(shape), labels.reshape(shape).float(), self.task, self.gives & _PROBLEMS[problem])
@@ -316,12 +306,11 @@ class _TokenRecipe(Recipe):
     def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
         (logits,) = self._logits(outputs, "logits")
         if self.is_shifted and "shift_labels" in targets:
-            labels = self._target(targets, "shift_labels", logits.device)
+            labels = self._target(targets, "shift_labels", logits)
         else:
-            labels = self._target(targets, "labels", logits.device)
+            labels = self._target(targets, "labels", logits)
             labels = F.pad(labels, (0, 1), value=IGNORED)[..., 1:] if self.is_shifted else labels
-        if logits.dim() != 3 or logits.shape[:2] != labels.shape:
-            raise self._misfit(logits, labels)
+        self._check(logits.dim() == 3 and logits.shape[:2] == labels.shape, logits, labels)
         return Prediction(logits, labels.long(), self.task, self.gives)
 
 
@@ -336,7 +325,10 @@ def recipe_for(model: nn.Module) -> Recipe | None:
     if "PreTrainedModel" not in names:
         return None
     recipe = next((recipe for name in names if (recipe := _recognise(name, model))), None)
-    if recipe and head_of(model) is None:
+    head = head_of(model)
+    # GPT-2, LLaMA and their like make logits of every token in `score`, then pick one: h is not the row's alone.
+    picks_later = isinstance(recipe, _LabelRecipe) and head is getattr(model, "score", None)
+    if recipe and (head is None or picks_later):
         recipe = replace(recipe, gives=recipe.gives - {"grad_norm"})
     return recipe
 
@@ -344,32 +336,29 @@ def recipe_for(model: nn.Module) -> Recipe | None:
 def _recognise(name: str, model: Any) -> Recipe | None:
     """The recipe that belongs to a class name."""
     config = model.config
-    one_of_many = _CLASSES - {"grad_norm"}  # their heads give one number for each class, from an input of its own
+    ranking, generation = _CLASSES - {"grad_norm"}, _CLASSES - {"correct"}  # ranking: each class has an h of its own
     if re.search(r"ForQuestionAnswering(Simple)?$", name):
         # Others answer by class, or by a beam search: their loss is another.
         is_plain = not {"labels", "p_mask"} & set(inspect.signature(model.forward).parameters)
-        return _AnswerRecipe("question answering", one_of_many) if is_plain else None
+        return _AnswerRecipe("question answering", ranking) if is_plain else None
     if kind := re.search(r"For(Sequence|Image|Video|Audio)Classification$", name):
         return _LabelRecipe(f"{kind[1].lower()} classification", _PROBLEMS[_problem_type(config)], config)
     if name.endswith("ForMultipleChoice"):
-        return _ChoiceRecipe("multiple choice", one_of_many)
+        return _ChoiceRecipe("multiple choice", ranking)
     if name.endswith("ForTokenClassification"):
         return _TokenRecipe("token classification", _CLASSES)
     if name.endswith("ForMaskedLM"):
         return _TokenRecipe("masked language modelling", _CLASSES)
     if config.is_encoder_decoder:
         is_known = name.endswith(("ForConditionalGeneration", "MTModel", "EncoderDecoderModel"))
-        return _TokenRecipe("encoder-decoder", _CLASSES - {"correct"}) if is_known else None
+        return _TokenRecipe("encoder-decoder", generation) if is_known else None
     # XLNet, XLM and Flaubert (WithLMHeadModel) predict permuted or masked tokens.
     is_causal = re.search(r"ForCausalLM$|(?<!XLNet)(?<!With)LMHeadModel$|ModelWithLMHead$", name)
-    # A vision-language model, unless its class has a loss of its own.
-    is_causal = is_causal or (
-        name.endswith("ForConditionalGeneration")
-        and getattr(model, "loss_type", None) in (None, "ForCausalLM", "ForConditionalGeneration")
-    )
+    if name.endswith("ForConditionalGeneration"):  # vision-language models, but for those with a loss of their own
+        is_causal = getattr(model, "loss_type", None) in (None, "ForCausalLM", "ForConditionalGeneration")
     # The decoders of BART and its relatives take labels that are shifted already.
     is_shifted = not hasattr(config, "decoder_layers")
-    return _TokenRecipe("causal language modelling", _CLASSES - {"correct"}, is_shifted) if is_causal else None
+    return _TokenRecipe("causal language modelling", generation, is_shifted) if is_causal else None
 
 
 def head_of(model: Any, classes: int | None = None) -> nn.Linear | None:
@@ -381,7 +370,7 @@ def head_of(model: Any, classes: int | None = None) -> nn.Linear | None:
             the output embeddings for a language model.
 
     Returns:
-        None where there is no such layer, or it is no plain nn.Linear.
+        None where there is no such layer, or it is no nn.Linear.
     """
     if classes is None and any("Classification" in cls.__name__ for cls in type(model).__mro__):
         classes = model.config.num_labels
@@ -425,8 +414,7 @@ def count_tokens(inputs: Mapping[str, Any], is_encoder_decoder: bool) -> tuple[T
         is_encoder_decoder: Whether the labels are tokens, too, that a decoder reads.
 
     Returns:
-        (B,) int64 real tokens of each row, and the batch's number of tokens with padding; zeros for a batch without
-        input_ids.
+        (B,) int64 real tokens of each row, and the batch's tokens with padding; zeros without input_ids (images).
     """
     ids = inputs.get("input_ids")
     if ids is None:
@@ -436,7 +424,7 @@ def count_tokens(inputs: Mapping[str, Any], is_encoder_decoder: bool) -> tuple[T
     if mask is None or mask.shape != ids.shape:
         mask = torch.ones_like(ids)
     real, padded = mask.ne(0).flatten(1).sum(1), ids.numel()
-    if is_encoder_decoder and "labels" in inputs:
-        labels = inputs["labels"]
+    labels = inputs.get("labels")
+    if is_encoder_decoder and labels is not None and labels.dim() == 2:  # else a classifier's
         real, padded = real + labels.ne(IGNORED).flatten(1).sum(1), padded + labels.numel()
     return real, padded

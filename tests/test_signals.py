@@ -1,8 +1,7 @@
 """Signals against the models' own losses, autograd, and values worked by hand."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -19,9 +18,14 @@ IGNORED = -100
 VOCAB, WIDTH, ROWS, LENGTH = 23, 16, 4, 9
 SIZES = [9, 4, 7, 5]  # real tokens of each row
 BERT = dict(vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
-BART = dict(vocab_size=VOCAB, d_model=WIDTH, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-            decoder_attention_heads=2, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=32,
-            pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2)  # fmt: skip
+GPT2 = dict(vocab_size=VOCAB, n_embd=WIDTH, n_layer=1, n_head=2, n_positions=32, bos_token_id=1, eos_token_id=2)
+BART = dict(
+    **dict.fromkeys(["encoder_layers", "decoder_layers"], 1),
+    **dict.fromkeys(["encoder_attention_heads", "decoder_attention_heads"], 2),
+    **dict.fromkeys(["encoder_ffn_dim", "decoder_ffn_dim"], 24),
+    **dict(vocab_size=VOCAB, d_model=WIDTH, max_position_embeddings=32),
+    **dict(pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2),
+)
 
 
 def text(rng, **extra):
@@ -101,6 +105,18 @@ TASKS = {
         lambda r: text(r, labels=torch.randn(ROWS, 3, generator=r)),
         frozenset({"loss"}),
     ),
+    "gpt2 one label": Task(
+        "GPT2ForSequenceClassification",
+        lambda: tf.GPT2Config(**GPT2, num_labels=3, pad_token_id=0),
+        lambda r: text(r, labels=classes(r)),
+        ALL - {"grad_norm"},
+    ),
+    "bart one label": Task(
+        "BartForSequenceClassification",
+        lambda: tf.BartConfig(**BART, num_labels=3),
+        lambda r: text(r, labels=classes(r)) | {"input_ids": torch.randint(3, VOCAB, (ROWS, LENGTH), generator=r)
+            .index_fill(1, torch.tensor([LENGTH - 1]), 2), "attention_mask": torch.ones(ROWS, LENGTH).long()},
+    ),
     "image": Task(
         "ViTForImageClassification",
         lambda: tf.ViTConfig(hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
@@ -118,8 +134,7 @@ TASKS = {
     ),
     "gpt2": Task(
         "GPT2LMHeadModel",
-        lambda: tf.GPT2Config(vocab_size=VOCAB, n_embd=WIDTH, n_layer=1, n_head=2, n_positions=32, bos_token_id=1,
-                              eos_token_id=2),  # fmt: skip
+        lambda: tf.GPT2Config(**GPT2),
         causal_batch,
         ALL - {"correct"},
     ),
@@ -135,6 +150,14 @@ TASKS = {
         "BartForConditionalGeneration", lambda: tf.BartConfig(**BART), translation_batch, ALL - {"correct"}
     ),
     "marian": Task("MarianMTModel", lambda: tf.MarianConfig(**BART), translation_batch, ALL - {"correct"}),
+    "two berts": Task(
+        "EncoderDecoderModel",
+        lambda: tf.EncoderDecoderConfig.from_encoder_decoder_configs(
+            tf.BertConfig(**BERT), tf.BertConfig(**BERT), decoder_start_token_id=1, pad_token_id=0
+        ),
+        translation_batch,
+        ALL - {"correct"},
+    ),
     "answer": Task("BertForQuestionAnswering", bert(), span_batch, ALL - {"grad_norm"}),
 }  # fmt: skip
 WITH_LABELS = [name for name, task in TASKS.items() if name != "answer" and "loss" in task.gives]
@@ -158,9 +181,9 @@ def read(model, batch, outputs=None):
 
 
 def alone(batch, row):
-    """The row without padding, as a batch of one."""
+    """The row as a batch of one, without padding; in an answer's softmax the padding has its share, so it stays."""
     one = {name: value[row : row + 1] for name, value in batch.items()}
-    if one.get("input_ids") is not None and one["input_ids"].dim() == 2:
+    if "input_ids" in one and one["input_ids"].dim() == 2 and "start_positions" not in one:
         tokens = SIZES[row]
         one = {name: value[:, :tokens] if value.shape[1:] == (LENGTH,) else value for name, value in one.items()}
     return one
@@ -190,7 +213,7 @@ def test_the_recipe_gives_what_it_says(name):
     recipe = recipe_for(model)
     assert recipe.gives == TASKS[name].gives
     prediction = read(model, batch)
-    values = prediction.signals(prediction.gives - {"grad_norm"})
+    values = prediction.signals(prediction.gives - {"grad_norm", "loss"})
     assert set(values) == prediction.gives - {"grad_norm"}
     torch.testing.assert_close(values["loss"], prediction.losses().detach(), equal_nan=True)
     assert all(value.dtype == torch.float32 and value.shape == (ROWS,) for value in values.values())
@@ -246,12 +269,10 @@ def test_el2n_and_grad_norm_by_hand():
         "grad_norm": [1.907878, 1.067708, 1.154701, 0.054772],
         "confidence": [0.7, 0.2, 1 / 3, 0.98],
         "loss": [0.356675, 1.609438, 1.098612, 0.020203],
-        "correct": [1.0, 0.0, 0.0, 1.0],
     }
     for name, value in expected.items():
-        if name == "correct":
-            value[2] = values["correct"][2].item()  # three classes are equally likely
         torch.testing.assert_close(values[name], torch.tensor(value), rtol=0, atol=1e-6, msg=name)
+    assert values["correct"][[0, 1, 3]].tolist() == [1.0, 0.0, 1.0]
     without_bias = rows.signals(["grad_norm"], head_input=h, head_bias=False)["grad_norm"]
     torch.testing.assert_close(without_bias, torch.tensor([1.870829, 0.0, 0.816497, 0.048990]), rtol=0, atol=1e-6)
 
@@ -278,13 +299,14 @@ def test_many_labels_are_correct_when_all_are():
     model, _ = build("many labels")
     logits = torch.tensor([[1.0, -1.0, 2.0], [1.0, -1.0, -2.0]])
     labels = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
-    assert recipe_for(model).read({"logits": logits}, {"labels": labels}).signals(["correct"])["correct"].tolist() == [1, 0]
+    rows = recipe_for(model).read({"logits": logits}, {"labels": labels})
+    assert rows.signals(["correct"])["correct"].tolist() == [1.0, 0.0]
 
 
 def test_el2n_of_a_sure_row_keeps_its_digits():
     """p_y = 1 / (1 + exp(-14)), two classes: sqrt(2) (1 - p_y) = 1.175961e-06."""
     (value,) = prediction([[[14.0, 0.0]]], [[0]]).signals(["el2n"])["el2n"].tolist()
-    assert value == pytest.approx(1.1759614e-06, rel=1e-3)
+    assert value == pytest.approx(1.1759614e-06, rel=1e-2)
 
 
 @pytest.mark.parametrize("name", WITH_GRAD_NORM)
@@ -406,7 +428,8 @@ def test_weights_without_a_graph_are_refused():
 
 def test_the_type_of_the_loss_stays():
     token_losses = torch.ones(2, 1, requires_grad=True)
-    assert reweigh(torch.tensor(1.0, dtype=torch.bfloat16), token_losses, torch.tensor([1.0, 3.0])).dtype == torch.bfloat16
+    loss = torch.tensor(1.0, dtype=torch.bfloat16)
+    assert reweigh(loss, token_losses, torch.tensor([1.0, 3.0])).dtype == torch.bfloat16
 
 
 # Chunks and types
@@ -421,15 +444,15 @@ def test_neither_chunks_nor_the_device_change_the_values(monkeypatch, name, chun
     names = TASKS[name].gives - {"grad_norm"}
     whole = read(model, batch, outputs)
     expected, token_losses = whole.signals(names), whole.token_losses(0.1)
-    (gradient,) = torch.autograd.grad(token_losses.square().sum(), model.get_input_embeddings().weight, retain_graph=True) \
-        if name != "image" else (None,)  # fmt: skip
+    embeddings = model.get_input_embeddings().weight
+    (gradient,) = torch.autograd.grad(token_losses.square().sum(), embeddings, retain_graph=True)
     monkeypatch.setattr(Prediction, "CHUNK", chunk)
     monkeypatch.setattr(signals, "_is_on_cpu", lambda tensor: is_on_cpu)
     parts = read(model, batch, outputs)
     for key, value in parts.signals(names).items():
         torch.testing.assert_close(value, expected[key], rtol=1e-6, atol=1e-7, equal_nan=True)
     torch.testing.assert_close(parts.token_losses(0.1), token_losses, rtol=1e-6, atol=1e-7)
-    (again,) = torch.autograd.grad(parts.token_losses(0.1).square().sum(), model.get_input_embeddings().weight)
+    (again,) = torch.autograd.grad(parts.token_losses(0.1).square().sum(), embeddings)
     torch.testing.assert_close(again, gradient, rtol=1e-4, atol=1e-6)
 
 
@@ -543,7 +566,9 @@ def test_outputs_without_logits_name_the_cure():
             read(model, batch, outputs)
 
 
-@pytest.mark.parametrize(("name", "missing"), [("llama", "labels"), ("one label", "labels"), ("answer", "end_positions")])
+@pytest.mark.parametrize(
+    ("name", "missing"), [("llama", "labels"), ("one label", "labels"), ("answer", "end_positions")]
+)
 def test_a_batch_without_targets_is_refused(name, missing):
     model, batch = build(name)
     outputs = model(**batch)

@@ -1,0 +1,220 @@
+"""One pruned training run: opens and closes its rounds, and keeps its clock, its measurements and its accounts."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from .checkpoint import PruningState, Round
+from .core import Clock, History, Policy
+from .meter import Meter
+from .recorder import Recorder
+from .sampler import PruningSampler
+from .schedule import FullRun
+
+
+class PruningRun:
+    """What happens between the first and the last step of a `train()` call.
+
+    Args:
+        policy: Chooses the rows.
+        full: The run over all rows that this one stands for.
+        history: What is known of the rows when it begins.
+        sampler: Is told each round's rows.
+        meter: Measures the batches.
+        facts: What the run is made with, see `PruningState`.
+        step_rows: Rows in an optimizer step.
+        updates: Number of rows -> optimizer steps over them.
+        gather: Joins an (S, V) array of every process along V.
+
+    Attributes:
+        state: All that a checkpoint must hold.
+        recorder: The measurements of the round in progress.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        full: FullRun,
+        history: History,
+        sampler: PruningSampler,
+        meter: Meter,
+        facts: dict[str, Any],
+        step_rows: int,
+        updates: Callable[[int], int],
+        gather: Callable[[torch.Tensor], torch.Tensor],
+    ):
+        self.policy = policy
+        self.full = full
+        self.meter = meter
+        self.state = PruningState(history, sampler.seed, facts)
+        self.recorder = Recorder(len(meter.signals))
+        self._sampler = sampler
+        self._step_rows = step_rows
+        self._updates = updates
+        self._gather = gather
+        self._mark = time.perf_counter()
+
+    # ---- The clock ----
+
+    def forecast(self) -> tuple[int, int]:
+        """Optimizer steps and epochs of the whole run, as far as can be said now."""
+        current = self.state.round
+        plan = current.plan if current else self.full.plan(0, 0, self._forecast_updates(0, 0))
+        return self.full.total_steps(plan, self._forecast_updates)
+
+    def position(self, step: int) -> float:
+        """Real optimizer step `step` in steps of the full run, which the learning-rate schedule is made for."""
+        current = self.state.round
+        return step if current is None else current.plan.position(step)
+
+    def lr_scale(self) -> float:
+        """Factor on the learning rate of the round in progress."""
+        return self.state.round.selection.lr_scale if self.state.round else 1.0
+
+    def _clock(self, epoch: int, step: int) -> Clock:
+        return Clock(epoch, epoch, self.full.epochs, self.full.share(epoch, step), self._step_rows)
+
+    def _forecast_updates(self, epoch: int, step: int) -> int:
+        return self._updates(self.policy.forecast(self.state.history, self._clock(epoch, step)))
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng([self.state.seed % 2**64, *key])
+
+    # ---- Rounds ----
+
+    def open_round(self, epoch: int, step: int) -> None:
+        """Select the rows of the epoch that begins when `step` optimizer steps are done."""
+        start = time.perf_counter()
+        clock, history = self._clock(epoch, step), self.state.history
+        selection = self.policy.select(history, clock, self._rng(epoch)).check(len(history))
+        if selection.weights is not None and not self.policy.weighs:
+            raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
+        plan = self.full.plan(epoch, step, self._updates(len(selection.rows)))
+        self.state.round = Round(clock, plan, selection, time.perf_counter() - start)
+
+    def plan(self) -> None:
+        """Tell the sampler the rows of the round in progress."""
+        self._sampler.plan(self.state.round.clock.epoch, self.state.round.selection.rows)
+
+    def weights(self, device: torch.device) -> torch.Tensor | None:
+        """(N,) float32 factor on each row's loss in the round in progress, None where all are 1."""
+        selection = self.state.round.selection
+        if selection.weights is None:
+            return None
+        table = torch.ones(len(self.state.history))
+        table[torch.from_numpy(selection.rows)] = torch.from_numpy(selection.weights)
+        return table.to(device)
+
+    def close_round(self, step: int) -> None:
+        """Bring the round's measurements into the History, and what it cost into the accounts."""
+        current, history = self.state.round, self.state.history
+        if current is None:
+            return
+        start = time.perf_counter()
+        measured = self.recorder.collect(self._gather)
+        rows, tokens, values = measured.by_row()
+        history.tokens[rows] = tokens
+        if len(values):
+            signals = dict(zip(self.meter.signals[1:], values[1:], strict=True))
+            history.record(rows, values[0], current.clock.round, **signals)
+        self.policy.update(history, current.clock, self._rng(current.clock.epoch, 1))
+        steps = step - current.plan.first_step
+        offered = len(history) * steps / current.plan.updates  # a last epoch may be a part of one
+        known = history.tokens[history.tokens > 0]
+        self.state.epochs.append(
+            {
+                "epoch": current.clock.epoch,
+                "rows_offered": round(offered),
+                "rows": len(measured.rows),
+                "tokens_offered": round(offered * float(known.mean())) if len(known) else 0,
+                "tokens": int(measured.tokens.sum()),
+                "padded_tokens": measured.padded_tokens,
+                "steps": steps,
+                "seconds_training": current.seconds_training,
+                "seconds_selecting": current.seconds_selecting + time.perf_counter() - start,
+            }
+        )
+        self.recorder = Recorder(len(self.meter.signals))
+        self.state.round = None
+
+    # ---- Seconds and counts ----
+
+    def start_timing(self) -> None:
+        """Training goes on from here."""
+        self._mark = time.perf_counter()
+
+    def stop_timing(self) -> None:
+        """Training pauses: what follows is counted elsewhere."""
+        self.state.round.seconds_training += time.perf_counter() - self._mark
+
+    def progress(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+        """What stands beside the loss in the logs: of the whole run so far, and quantiles of the losses since the last.
+
+        Args:
+            reduce: Adds up an int64 tensor over all processes.
+        """
+        current, epochs = self.state.round, self.state.epochs
+        losses = self.recorder.drain()
+        losses = losses[np.isfinite(losses)]
+        rows, tokens = reduce(torch.tensor(self.recorder.counts())).tolist()
+        logs = {
+            "prune/kept": len(current.selection.rows) / len(self.state.history),
+            "prune/rows": rows + sum(epoch["rows"] for epoch in epochs),
+            "prune/tokens": tokens + sum(epoch["padded_tokens"] for epoch in epochs),
+            "prune/seconds": current.seconds_selecting + sum(epoch["seconds_selecting"] for epoch in epochs),
+        }
+        if len(losses):
+            names = ("prune/loss_p10", "prune/loss_p50", "prune/loss_p90")
+            logs |= dict(zip(names, np.quantile(losses, (0.1, 0.5, 0.9)).tolist(), strict=True))
+        return logs
+
+    # ---- Checkpoints ----
+
+    def save(self, folder: str | os.PathLike, is_writer: bool) -> None:
+        """Write the state into a checkpoint; every process must call it, the writer alone writes."""
+        measured = self.recorder.collect(self._gather)
+        if is_writer:
+            self.state.save(folder, measured)
+
+    def restore(self, folder: str | os.PathLike, is_main: bool, warn: Callable[[str], None]) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            folder: The checkpoint.
+            is_main: The main process takes in what all had measured in the round in progress.
+            warn: Is told what has changed since and does not forbid going on.
+
+        Raises:
+            ValueError: The state is damaged, of other data, or was cut into other batches.
+        """
+        facts = self.state.facts
+        state, measured = PruningState.load(folder, len(self.state.history))
+        if state.facts["data"] != facts["data"]:
+            raise ValueError(
+                f"resume_from_checkpoint={str(folder)!r} was saved while training on another data set: its rows differ "
+                "from those of train_dataset. Resume with the data set it was made with, in the same order."
+            )
+        sizes = ("batch", "accumulation", "processes")
+        changed = [f"{name} {state.facts[name]} -> {facts[name]}" for name in sizes if state.facts[name] != facts[name]]
+        if changed and state.round is not None:
+            raise ValueError(
+                f"resume_from_checkpoint={str(folder)!r} was saved inside an epoch that was cut into other batches "
+                f"({', '.join(changed)}). Resume with the sizes it was made with."
+            )
+        if state.facts["policy"] != facts["policy"]:
+            warn(
+                f"{folder} was saved under {state.facts['policy']}; from the next epoch on, {facts['policy']} chooses."
+            )
+        state.facts = facts
+        self.state, self._sampler.seed = state, state.seed
+        if measured is None:
+            return
+        if len(measured.values) == 0 and self.meter.signals:
+            self.meter.forget("nor did the run that goes on")
+            self.recorder.forget()
+        if is_main:
+            self.recorder.restore(measured)

@@ -1,0 +1,211 @@
+"""The report's sums, worked by hand, its Markdown and its figure."""
+
+import dataclasses
+import json
+import math
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from hf_prune.report import PruningReport
+
+EPOCHS = [
+    {
+        "epoch": 0,
+        "rows_offered": 100,
+        "rows": 100,
+        "tokens_offered": 1000,
+        "tokens": 1000,
+        "padded_tokens": 1200,
+        "steps": 10,
+        "seconds_training": 4.0,
+        "seconds_selecting": 0.25,
+    },
+    {
+        "epoch": 1,
+        "rows_offered": 100,
+        "rows": 60,
+        "tokens_offered": 1000,
+        "tokens": 500,
+        "padded_tokens": 550,
+        "steps": 6,
+        "seconds_training": 2.5,
+        "seconds_selecting": 0.5,
+    },
+]
+LOG = [
+    {"step": 5, "loss": 3.0, "prune/rows": 50, "prune/tokens": 480},
+    {"step": 10, "eval_loss": 2.0, "eval_bleu": 10.0},
+    {"step": 15, "loss": 1.5, "prune/rows": 150, "prune/tokens": 1450},
+    {"step": 16, "eval_loss": 1.0, "eval_bleu": 20.0},
+    {"step": 16, "eval_loss": 9.0, "eval_bleu": 99.0},
+]
+REPORT = PruningReport(
+    policy="Uniform(keep=0.6, unit='tokens')",
+    epochs=EPOCHS,
+    log_history=LOG,
+    rows=100,
+    faults=2,
+    seconds_evaluating=1.25,
+    steps_full=20,
+)
+IMAGES = dataclasses.replace(
+    REPORT, epochs=[epoch | {"tokens_offered": 0, "tokens": 0, "padded_tokens": 0} for epoch in EPOCHS], faults=0
+)
+
+
+def test_totals():
+    assert REPORT.totals() == {
+        "rows": 160,  # 100 + 60
+        "rows_offered": 200,
+        "tokens": 1500,  # 1000 + 500
+        "tokens_offered": 2000,
+        "padded_tokens": 1750,  # 1200 + 550
+        "optimizer_steps": 16,  # 10 + 6
+        "optimizer_steps_full": 20,
+        "seconds_training": 6.5,  # 4 + 2.5
+        "seconds_selecting": 0.75,
+        "seconds_evaluating": 1.25,
+        "faults": 2,
+    }
+
+
+def test_to_dict_survives_json():
+    odd = [EPOCHS[0] | {"rows": np.int64(100), "seconds_training": np.float32("nan"), "steps": np.int32(10)}]
+    found = json.loads(json.dumps(dataclasses.replace(REPORT, epochs=odd).to_dict(), allow_nan=False))
+    assert found["policy"] == REPORT.policy
+    assert found["training_rows"] == 100
+    assert found["epochs"][0] == EPOCHS[0] | {"seconds_training": None}
+    assert found["totals"]["rows"] == 100
+    assert found["totals"]["seconds_training"] is None
+    assert REPORT.to_dict()["epochs"] == EPOCHS
+
+
+def cells(markdown):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if line[:1] == "|"]
+
+
+def test_summary_shares():
+    table = cells(REPORT.summary())
+    assert {len(row) for row in table} == {4}
+    assert table[2:] == [
+        ["rows", "160", "200", "80.0 %"],
+        ["tokens", "1,500", "2,000", "75.0 %"],
+        ["optimizer steps", "16", "20", "80.0 %"],
+        ["seconds training", "6.5", "", ""],
+        ["seconds selecting", "0.8", "", ""],
+        ["seconds evaluating", "1.2", "", ""],
+    ]
+
+
+def test_card_counts_tokens_and_claims_no_time():
+    card = REPORT.card()
+    assert card.startswith("## Data pruning\n")
+    assert "`Uniform(keep=0.6, unit='tokens')`" in card
+    assert "Tokens not trained: **500** of 2,000 (25.0 %)." in card
+    assert "1,750 positions" in card
+    assert "NaN or infinite at least once, which no choice went by: 2." in card
+    assert not re.search(r"time saved|faster|speed-?up", card, re.IGNORECASE)
+    assert cells(card)[-2:] == [
+        ["1", "100", "100.0 %", "1,000", "100.0 %", "10"],
+        ["2", "60", "60.0 %", "500", "50.0 %", "6"],
+    ]
+
+
+def test_rows_are_counted_where_there_are_no_tokens():
+    card = IMAGES.card()
+    assert "Rows not trained: **40** of 200 (20.0 %)." in card
+    assert "token" not in card.replace(REPORT.policy, "").lower()
+    assert "NaN" not in card
+    assert cells(card)[-1] == ["2", "60", "60.0 %", "6"]
+    assert "tokens" not in IMAGES.summary()
+
+
+def test_a_run_stopped_in_its_first_epoch():
+    early = dataclasses.replace(REPORT, epochs=[], log_history=[])
+    assert early.totals()["rows"] == 0
+    assert "| rows | 0 | 0 | - |" in early.summary()
+    assert "Rows not trained: **0** of 0 (-)." in early.card()
+
+
+def test_curve_interpolates_what_was_trained():
+    trained, values = REPORT._curve("eval_loss", "tokens")
+    assert trained.tolist() == [1000, 1500]  # both known from the epochs' ends
+    assert values.tolist() == [2.0, 1.0]  # not the evaluation made after the best model was loaded
+    log = [{"step": 0, "eval_loss": 5.0}, *LOG, {"step": 12, "eval_loss": 1.8}]
+    trained, values = dataclasses.replace(REPORT, log_history=log)._curve("eval_loss", "tokens")
+    assert trained.tolist() == [0, 1000, 1180, 1500]  # 1000 + 2/5 * (1450 - 1000)
+    assert values.tolist() == [5.0, 2.0, 1.8, 1.0]
+    assert len(REPORT._curve("eval_accuracy", "tokens")[0]) == 0
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures saved during the test."""
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args: (figures.append(self), save(self, *args))[1])
+    return figures
+
+
+def test_figure_shows_what_the_report_says(tmp_path, drawn):
+    path = tmp_path / "run.png"
+    REPORT.figure(path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    loss, bleu, share = drawn[0].axes
+    assert [panel.get_ylabel() for panel in (loss, bleu)] == ["loss", "BLEU"]
+    assert bleu.get_xlabel() == "tokens trained (thousands)"
+    np.testing.assert_allclose(bleu.lines[0].get_xydata(), [[1.0, 10.0], [1.5, 20.0]])
+    assert [bar.get_height() for bar in share.patches] == [100, 60, 100, 50]  # rows, then tokens
+    assert share.get_legend_handles_labels()[1] == ["tokens, whole run: 75.0 %", "rows", "tokens"]
+
+
+def test_figure_leaves_out_a_missing_metric_and_counts_rows_of_images(tmp_path, drawn):
+    IMAGES.figure(tmp_path / "run.png", metrics=("eval_accuracy", "eval_loss"))
+    loss, share = drawn[0].axes
+    assert loss.get_xlabel() == "rows trained"
+    np.testing.assert_allclose(loss.lines[0].get_xdata(), [100, 160])
+    assert [bar.get_height() for bar in share.patches] == [100, 60]
+    IMAGES.figure(tmp_path / "bare.png", metrics=("eval_accuracy",))
+    assert len(drawn[1].axes) == 1
+
+
+def test_figure_of_a_long_run_and_of_none(tmp_path, drawn):
+    epochs = [EPOCHS[1] | {"epoch": number} for number in range(40)]
+    dataclasses.replace(REPORT, epochs=epochs).figure(tmp_path / "long.png")
+    assert not drawn[0].axes[-1].patches
+    assert {len(line.get_xdata()) for line in drawn[0].axes[-1].lines[:2]} == {40}
+    dataclasses.replace(REPORT, epochs=[], log_history=[]).figure(tmp_path / "none.png")
+    assert (tmp_path / "none.png").exists()
+
+
+def test_text_in_the_figure_does_not_overlap(tmp_path, drawn):
+    REPORT.figure(tmp_path / "run.png")
+    figure = drawn[0]
+    share = figure.axes[-1]
+    boxes = [share.get_legend().get_window_extent(), share._left_title.get_window_extent()]
+    boxes += [text.get_window_extent() for text in (share.xaxis.label, figure._suptitle)]
+    for place, box in enumerate(boxes):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[place + 1 :])
+
+
+def test_figure_without_matplotlib_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'hf_prune\[recipes\]'"):
+        REPORT.figure(tmp_path / "run.png")
+
+
+def test_pyplot_is_left_alone(tmp_path):
+    before = "matplotlib.pyplot" in sys.modules
+    REPORT.figure(tmp_path / "run.png")
+    assert before or "matplotlib.pyplot" not in sys.modules
+
+
+def test_a_nan_metric_is_drawn_as_a_gap(tmp_path):
+    log = [*LOG[:1], {"step": 10, "eval_loss": math.nan}, *LOG[2:]]
+    dataclasses.replace(REPORT, log_history=log).figure(tmp_path / "run.png")
+    assert (tmp_path / "run.png").stat().st_size > 0
