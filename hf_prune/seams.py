@@ -18,6 +18,8 @@ SEAMS = {
     ),
     "_run_epoch": ("epoch", "train_dataloader", "steps_in_epoch", "num_update_steps_per_epoch"),
     "_maybe_log_save_evaluate": (),
+    "_get_output_dir": ("trial",),
+    "_save_checkpoint": ("model", "trial"),
     "_save_rng_state": ("output_dir",),
     "_finalize_training": ("trial", "num_train_samples", "start_time"),
 }

@@ -411,7 +411,7 @@ def count_tokens(inputs: Mapping[str, Any], is_encoder_decoder: bool) -> tuple[T
 
     Args:
         inputs: The batch, as the collator made it.
-        is_encoder_decoder: Whether the labels are tokens, too, that a decoder reads.
+        is_encoder_decoder: Whether a decoder reads the labels as tokens (classes and numbers are told apart).
 
     Returns:
         (B,) int64 real tokens of each row, and the batch's tokens with padding; zeros without input_ids (images).
@@ -425,6 +425,6 @@ def count_tokens(inputs: Mapping[str, Any], is_encoder_decoder: bool) -> tuple[T
         mask = torch.ones_like(ids)
     real, padded = mask.ne(0).flatten(1).sum(1), ids.numel()
     labels = inputs.get("labels")
-    if is_encoder_decoder and labels is not None and labels.dim() == 2:  # else a classifier's
+    if is_encoder_decoder and labels is not None and labels.dim() == 2 and not labels.is_floating_point():
         real, padded = real + labels.ne(IGNORED).flatten(1).sum(1), padded + labels.numel()
     return real, padded

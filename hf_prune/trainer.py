@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer_utils import unwrap_peft_model
 
 from . import policies
-from .checkpoint import STATE, last_whole
+from .checkpoint import STATE, TRAINER_STATE, last_whole
 from .core import History, Policy, Selection
 from .data import fingerprint, is_arrow, row_tokens
 from .meter import Meter
@@ -333,6 +334,13 @@ class PruningMixin:
         self._run.start_timing()
 
     # ---- Ends ----
+
+    def _save_checkpoint(self, model, trial):
+        if self.policy is not None and self.args.should_save:
+            # Written last, it says that a checkpoint is whole: one that is written again is not, until it is again.
+            folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
+            Path(folder, TRAINER_STATE).unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)

@@ -5,32 +5,33 @@ model from scratch, nothing downloaded, under three minutes on two CPU cores:
 
     accelerate launch recipes/translate.py
 
-Real corpora are files (Parquet, JSON lines, CSV, TSV) with a column for each language, or with a column `translation`
-that holds both, or a data set of the Hub. On one GPU, or on N of them:
+Real corpora are files (Parquet, JSON lines, CSV, TSV) or a data set of the Hub, with a column for each language or a
+column `translation` that holds both. On one GPU, or on N of them:
 
     accelerate launch recipes/translate.py --train_file train.parquet --validation_file validation.parquet \
-        --test_file test.parquet --source_lang en --target_lang de --model_size small --num_train_epochs 10
+        --test_file test.parquet --source_lang en --target_lang de --model_size small --num_train_epochs 8
     accelerate launch --multi_gpu --num_processes N recipes/translate.py --train_file ...
 
-A pretrained model, language codes where its tokenizer has them:
+A pretrained model, with language codes where its tokenizer has them:
 
     accelerate launch recipes/translate.py --model_name_or_path facebook/nllb-200-distilled-600M \
-        --source_lang eng_Latn --target_lang deu_Latn --dataset_name ... --num_train_epochs 3
+        --source_lang eng_Latn --target_lang deu_Latn --dataset_name ...
 
 `--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain Trainer; `--help` lists every flag.
-The same command again goes on from the last checkpoint of a run that was interrupted.
+The same command again goes on from the last checkpoint of a run that was interrupted, and refuses a finished one.
 """
 
 import csv
 import datetime
+import difflib
 import json
+import math
+import os
 import platform
 import random
-import shutil
 import subprocess
 import time
 import zlib
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -58,7 +59,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 
-from hf_prune import PruningSeq2SeqTrainer
+from hf_prune import PruningSeq2SeqTrainer, __version__
 from hf_prune.cli import parse
 
 
@@ -68,21 +69,19 @@ class RecipeArguments:
 
     Args:
         train_file: File to train on (.parquet, .json, .jsonl, .csv, .tsv); without it, the embedded corpus.
-        validation_file: File to validate on after each epoch; without it, 5 % of the training rows, at most 1,000.
+        validation_file: File to validate on; without it, 5 % of the training rows, at most 1,000, are held out.
         test_file: File for the final score; without it, the validation rows give that, too.
-        dataset_name: Data set of the Hub instead of files, with a split `train`.
+        dataset_name: Data set of the Hub, or a folder, instead of files; its split `train` is a must.
         dataset_config_name: Its configuration.
-        source_lang: Column of the source, and its code for a tokenizer that knows languages (en_XX finds column en).
+        source_lang: Column of the source, and its code for a tokenizer that knows codes (en_XX finds column en).
         target_lang: Column of the target, and its code.
         source_prefix: Text put before every source, as T5 wants it.
         model_name_or_path: Model to fine-tune; without it, a model and its tokenizer are made from scratch.
         model_size: Size of a model from scratch: tiny, small or base.
         vocab_size: Entries of a tokenizer from scratch, which both languages share.
         max_length: Tokens of a sentence at most; longer ones are cut.
-        num_beams: Beams for the final score and in what is saved. The validations in between use
-            --generation_num_beams.
+        num_beams: Beams for the final score and of the saved model; --generation_num_beams is for validations.
         early_stopping_patience: Stop after so many validations without a better score.
-        overwrite_output_dir: Delete the run that output_dir holds, and start afresh.
     """
 
     train_file: str | None = None
@@ -99,22 +98,22 @@ class RecipeArguments:
     max_length: int = 128
     num_beams: int = 4
     early_stopping_patience: int | None = None
-    overwrite_output_dir: bool = False
 
 
 FROM_SCRATCH = dict(
-    policy="infobatch",  # its weights keep the gradient unbiased, so it is the mildest
-    unit="tokens",  # a short sentence left out saves little
+    policy="infobatch",  # its weights keep the gradient unbiased
+    unit="tokens",  # for policies with a budget: a short sentence left out saves little
     output_dir="translate-output",
     num_train_epochs=12,
-    per_device_train_batch_size=64,  # small models on small corpora want many steps
+    per_device_train_batch_size=64,  # a small model on a small corpus wants many steps
     per_device_eval_batch_size=128,
-    learning_rate=2e-3,  # small models bear it
-    warmup_steps=0.1,  # a share of training; without it, layer norms after the residuals diverge
+    learning_rate=2e-3,  # and bears large ones
+    warmup_steps=0.1,  # share of training; layer norms that follow the residuals diverge without
     adam_beta2=0.98,  # Vaswani et al. 2017, section 5.3
     label_smoothing_factor=0.1,  # Vaswani et al. 2017, section 5.4
-    train_sampling_strategy="group_by_length",  # half of a batch would be padding
+    train_sampling_strategy="group_by_length",  # else half of a batch is padding
     bf16=is_torch_bf16_gpu_available(),
+    dataloader_pin_memory=torch.accelerator.is_available(),
     eval_strategy="epoch",
     save_strategy="epoch",
     save_total_limit=2,
@@ -122,42 +121,39 @@ FROM_SCRATCH = dict(
     metric_for_best_model="bleu",
     greater_is_better=True,
     predict_with_generate=True,
-    generation_num_beams=1,  # a validation in between need not be the best translation, only comparable
+    generation_num_beams=1,  # validations need comparable translations, not the best ones
     logging_steps=50,
 )
-FINE_TUNING = dict(learning_rate=5e-5, num_train_epochs=3)  # with a model that knows the languages already
+FINE_TUNING = dict(learning_rate=5e-5, num_train_epochs=3)  # for a model that knows the languages already
 
-SIZES = {  # d_model, layers on either side, heads, feed-forward, dropout
+SIZES = {  # width, layers on either side, heads, inner width of the feed-forward layers, dropout
     "tiny": (128, 2, 4, 512, 0.1),
     "small": (128, 3, 4, 512, 0.1),
     "base": (512, 6, 8, 2048, 0.1),  # Vaswani et al. 2017, table 3
 }
 
-
 # ---- The embedded corpus ----
 
-COUNTRIES = (  # those that German names without an article
-    "AL AR AT AU BE BG BO BR CA CL CN CO CR CZ DE DK EC EE EG ES ET FI FR GH GR HR HU ID IE IL IN IS IT JO JP KE KR LT LU "
-    "LV MA MX MY NO NP NZ PA PE PL PT PY RO RU SE SG SI TH TN TZ UG UY VE VN ZA"
+COUNTRIES = (  # German names that take no article
+    "AL AR AT AU BE BG BO BR CA CL CN CO CR CZ DE DK EC EE EG ES ET FI FR GH GR HR HU ID IE IL IN IS IT JO JP KE KR LT "
+    "LU LV MA MX MY NO NP NZ PA PE PL PT PY RO RU SE SG SI TH TN TZ UG UY VE VN ZA"
 ).split()
 LANGUAGES = "ar bg cs da de el es et fa fi fr he hr hu is it ja ko lt lv nl pl pt ro ru sk sl sv th tr uk vi zh".split()
 NAMES = "Anna Ben Clara David Emma Felix Hanna Jonas Laura Maria Martin Paul Peter Sarah Thomas Vera".split()
-NOUNS = {  # kind: English / German, nominative
-    "person": "my brother/mein Bruder, my sister/meine Schwester, our teacher/unsere Lehrerin, her husband/ihr Mann, "
-    "his mother/seine Mutter, the doctor/die Ärztin, the young man/der junge Mann, my old friend/mein alter Freund",
-    "place": "the museum/das Museum, the library/die Bibliothek, the bank/die Bank, the restaurant/das Restaurant, the "
-    "pharmacy/die Apotheke, the office/das Büro, the market/der Markt, the bakery/die Bäckerei, the old castle/das alte "
-    "Schloss, the swimming pool/das Schwimmbad",
-    "event": "the concert/das Konzert, the meeting/die Besprechung, the course/der Kurs, the exhibition/die Ausstellung, "
-    "the lecture/der Vortrag, the film/der Film, the game/das Spiel, the exam/die Prüfung, the wedding/die Hochzeit",
-    "vehicle": "the train/der Zug, the bus/der Bus, the ferry/die Fähre, the next train/der nächste Zug",
-    "building": "the bridge/die Brücke, the tower/der Turm, the church/die Kirche, the castle/das Schloss, the town "
-    "hall/das Rathaus, the lighthouse/der Leuchtturm, the old mill/die alte Mühle",
-    "thing": "the ticket/die Karte, the book/das Buch, the lamp/die Lampe, the bicycle/das Fahrrad, the clock/die Uhr, the "
-    "picture/das Bild, the camera/die Kamera, the bed/das Bett, the jacket/die Jacke, the shirt/das Hemd",
+NOUNS = {  # English/German, nominative; `thing` has no masculine, so that its accusative is the same
+    "person": "my brother/mein Bruder|my sister/meine Schwester|our teacher/unsere Lehrerin|her husband/ihr Mann"
+    "|his mother/seine Mutter|the doctor/die Ärztin|the young man/der junge Mann|my old friend/mein alter Freund",
+    "place": "the museum/das Museum|the library/die Bibliothek|the bank/die Bank|the restaurant/das Restaurant"
+    "|the office/das Büro|the market/der Markt|the bakery/die Bäckerei|the pharmacy/die Apotheke",
+    "event": "the concert/das Konzert|the meeting/die Besprechung|the course/der Kurs|the exhibition/die Ausstellung"
+    "|the lecture/der Vortrag|the film/der Film|the game/das Spiel|the exam/die Prüfung|the wedding/die Hochzeit",
+    "vehicle": "the train/der Zug|the bus/der Bus|the ferry/die Fähre|the next train/der nächste Zug",
+    "building": "the bridge/die Brücke|the tower/der Turm|the church/die Kirche|the castle/das Schloss|the town hall"
+    "/das Rathaus|the lighthouse/der Leuchtturm|the old mill/die alte Mühle",
+    "thing": "the ticket/die Karte|the book/das Buch|the lamp/die Lampe|the bicycle/das Fahrrad|the clock/die Uhr"
+    "|the picture/das Bild|the camera/die Kamera|the bed/das Bett|the jacket/die Jacke|the shirt/das Hemd",
 }
-TEMPLATES = """
-Good morning, {name}!|Guten Morgen, {name}!
+TEMPLATES = """Good morning, {name}!|Guten Morgen, {name}!
 {subject} comes from {country}.|{subject} kommt aus {country}.
 {subject} speaks {language} and {language2}.|{subject} spricht {language} und {language2}.
 {place} opens at {time}.|{place} öffnet um {time} Uhr.
@@ -176,188 +172,145 @@ Good morning, {name}!|Guten Morgen, {name}!
 {event} takes place every {weekday} at {time}.|{event} findet jeden {weekday} um {time} Uhr statt.
 {place} is open from {time} to {time2}.|{place} ist von {time} bis {time2} Uhr geöffnet.
 Please turn to page {cardinal}.|Bitte schlagen Sie Seite {cardinal} auf.
-The number {written}.|Die Zahl {written}.
 This is the {ordinal} time.|Das ist das {ordinal} Mal.
 {subject} took {ordinal} place.|{subject} belegte den {ordinal}n Platz.
 Today is {day}.|Heute ist {day}.
 In {month} it often rains in {country}.|Im {month} regnet es in {country} oft.
 {subject} wants to visit {countries}.|{subject} will {countries} besuchen.
-{subject} is learning {language}, because {name} comes from {country}.|{subject} lernt {language}, weil {name} aus \
-{country} kommt.
+{subject} is learning {language} in {country}.|{subject} lernt {language} in {country}.
 {country} has {people} inhabitants.|{country} hat {people} Einwohner.
 Prices in {country} rose by {percent} in {year}.|Die Preise in {country} stiegen im Jahr {year} um {percent}.
 The temperature in {country} rose to {heat}.|Die Temperatur in {country} stieg auf {heat}.
 The journey from {country} to {country2} takes {while}.|Die Reise von {country} nach {country2} dauert {while}.
-{subject} translated the letter from {language} into {language2}.|{subject} hat den Brief aus dem {language}en ins \
-{language2}e übersetzt.
+{subject} translates from {language} into {language2}.|{subject} übersetzt aus dem {language}en ins {language2}e.
 {subject} ran {distance} in {minutes}.|{subject} lief {distance} in {minutes}.
-The bottle holds {volume} and costs {price}.|Die Flasche fasst {volume} und kostet {price}.
 The room is {area} in size.|Das Zimmer ist {area} groß.
 {subject} exchanged {price} for {francs}.|{subject} hat {price} gegen {francs} getauscht.
-When {name} called, it was {time} in {country}.|Als {name} anrief, war es in {country} {time} Uhr.
-"""
+When {name} called, it was {time} in {country}.|Als {name} anrief, war es in {country} {time} Uhr."""
 
 
-def _both(function: Callable, *args, **options) -> tuple[str, str]:
-    """A Babel formatter's answer in English and in German."""
+def both(function, *args, **options) -> tuple[str, str]:
+    """What a formatter of Babel writes in English and in German."""
     return function(*args, locale="en", **options), function(*args, locale="de", **options)
 
 
-def _words(number: float, to: str, **options) -> tuple[str, str]:
-    english = num2words(number, lang="en", to=to, **options | ({"separator": " and"} if to == "currency" else {}))
-    return english, num2words(number, lang="de", to=to, **options)
+def fill(kind: str, rng: random.Random) -> tuple[str, str]:
+    """A random value for a slot of a template, in English and in German."""
 
+    def words(number, to="cardinal", **options):
+        german = num2words(number, lang="de", to=to, **options)
+        if to == "currency":
+            options["separator"] = " and"
+        return num2words(number, lang="en", to=to, **options), german
 
-def _named(table: str, code: str) -> tuple[str, str]:
-    return getattr(Locale("en"), table)[code], getattr(Locale("de"), table)[code]
+    def measure(names, low=None, high=None):
+        value = rng.choice([rng.randint(2, 99), rng.randint(20, 999) / 10]) if low is None else rng.randint(low, high)
+        return both(units.format_unit, value, rng.choice(names.split()), length="long")
 
+    def name(table, code):
+        return getattr(Locale("en"), table)[code], getattr(Locale("de"), table)[code]
 
-def _listed(names: list[tuple[str, str]]) -> tuple[str, str]:
-    return lists.format_list([name[0] for name in names], locale="en"), lists.format_list([name[1] for name in names], locale="de")
-
-
-def _day(rng: random.Random) -> datetime.date:
-    return datetime.date(1950, 1, 1) + datetime.timedelta(rng.randrange(30_000))
-
-
-def _full_day(day: datetime.date) -> tuple[str, str]:
-    return dates.format_date(day, "full", "en"), dates.format_date(day, "EEEE, 'der' d. MMMM y", "de")
-
-
-def _measure(rng: random.Random, names: str, low: int = 2, high: int = 0) -> tuple[str, str]:
-    """A value of one of the units, whole in [low, high], or with a decimal at times where there is no `high`."""
-    value = rng.randint(low, high) if high else rng.choice([rng.randint(2, 99), rng.randint(20, 999) / 10])
-    return _both(units.format_unit, value, rng.choice(names.split()), length="long")
-
-
-def _written(number: int) -> tuple[str, str]:
-    figures, words = _both(numbers.format_decimal, number), _words(number, "cardinal")
-    return f"{figures[0]} is written {words[0]}", f"{figures[1]} schreibt man {words[1]}"
-
-
-def _noun(rng: random.Random, kind: str) -> tuple[str, str]:
-    english, _, german = rng.choice(NOUNS[kind].split(", ")).partition("/")
-    return english, german
-
-
-SLOTS: dict[str, Callable[[random.Random], tuple[str, str]]] = {  # kind: a value in English and in German
-    "name": lambda rng: (rng.choice(NAMES),) * 2,
-    "subject": lambda rng: _noun(rng, "person") if rng.random() < 0.5 else (rng.choice(NAMES),) * 2,
-    "place": lambda rng: _noun(rng, "place"),
-    "event": lambda rng: _noun(rng, "event"),
-    "vehicle": lambda rng: _noun(rng, "vehicle"),
-    "building": lambda rng: _noun(rng, "building"),
-    "thing": lambda rng: _noun(rng, "thing"),
-    "country": lambda rng: _named("territories", rng.choice(COUNTRIES)),
-    "countries": lambda rng: _listed([_named("territories", code) for code in rng.sample(COUNTRIES, 3)]),
-    "language": lambda rng: _named("languages", rng.choice(LANGUAGES)),
-    "date": lambda rng: _both(dates.format_date, _day(rng), format="long"),
-    "day": lambda rng: _full_day(_day(rng)),
-    "weekday": lambda rng: _both(dates.format_date, _day(rng), format="EEEE"),
-    "month": lambda rng: _both(dates.format_date, _day(rng), format="MMMM"),
-    "time": lambda rng: _both(
-        dates.format_time, datetime.time(rng.randrange(24), rng.randrange(0, 60, 5)), format="short"
-    ),
-    "soon": lambda rng: _both(
-        dates.format_timedelta, rng.randint(2, 50) * datetime.timedelta(**{rng.choice(["minutes", "hours", "days"]): 1}),
-        add_direction=True,
-    ),
-    "year": lambda rng: _words(rng.randint(1400, 2024), "year"),
-    "age": lambda rng: _words(rng.randint(2, 99), "cardinal"),
-    "cardinal": lambda rng: _words(rng.randint(2, rng.choice([99, 999, 9999])), "cardinal"),
-    "ordinal": lambda rng: _words(rng.randint(1, 99), "ordinal"),
-    "written": lambda rng: _written(rng.randint(2, 99_999)),
-    "dollars": lambda rng: _words(rng.randint(2, 99) + rng.randrange(5, 100, 5) / 100, "currency", currency="USD"),
-    "price": lambda rng: _both(numbers.format_currency, rng.randint(100, 200_000) / 100, "EUR"),
-    "francs": lambda rng: _both(
-        numbers.format_currency, rng.randint(20, 2000), "CHF", format_type="name", currency_digits=False
-    ),
-    "people": lambda rng: _both(numbers.format_decimal, rng.randrange(1_000_000, 90_000_000, 1000)),
-    "percent": lambda rng: _both(numbers.format_percent, rng.randint(1, 60) / 100),
-    "while": lambda rng: _measure(rng, "duration-hour duration-day duration-week", 2, 30),
-    "minutes": lambda rng: _measure(rng, "duration-minute", 2, 120),
-    "height": lambda rng: _measure(rng, "length-meter"),
-    "distance": lambda rng: _measure(rng, "length-kilometer length-mile"),
-    "mass": lambda rng: _measure(rng, "mass-kilogram mass-gram mass-pound"),
-    "volume": lambda rng: _measure(rng, "volume-liter volume-milliliter"),
-    "area": lambda rng: _measure(rng, "area-square-meter"),
-    "heat": lambda rng: _measure(rng, "temperature-celsius temperature-fahrenheit", 2, 45),
-}
+    day = datetime.date(1950, 1, 1) + datetime.timedelta(rng.randrange(30_000))
+    moment = datetime.time(rng.randrange(24), rng.randrange(0, 60, 5))
+    wait = rng.randint(2, 50) * datetime.timedelta(**{rng.choice(["minutes", "hours", "days"]): 1})
+    if kind == "subject":
+        kind = rng.choice(["name", "person"])
+    if kind in NOUNS:
+        return tuple(rng.choice(NOUNS[kind].split("|")).split("/"))
+    return {
+        "name": lambda: (rng.choice(NAMES),) * 2,
+        "country": lambda: name("territories", rng.choice(COUNTRIES)),
+        "countries": lambda: tuple(
+            lists.format_list([Locale(lang).territories[code] for code in codes], locale=lang)
+            for codes in [rng.sample(COUNTRIES, 3)]
+            for lang in ("en", "de")
+        ),
+        "language": lambda: name("languages", rng.choice(LANGUAGES)),
+        "date": lambda: both(dates.format_date, day, format="long"),
+        "day": lambda: (dates.format_date(day, "full", "en"), dates.format_date(day, "EEEE, 'der' d. MMMM y", "de")),
+        "weekday": lambda: both(dates.format_date, day, format="EEEE"),
+        "month": lambda: both(dates.format_date, day, format="MMMM"),
+        "time": lambda: both(dates.format_time, moment, format="short"),
+        "soon": lambda: both(dates.format_timedelta, wait, add_direction=True),
+        "year": lambda: words(rng.randint(1400, 2024), "year"),
+        "age": lambda: words(rng.randint(2, 99)),
+        "cardinal": lambda: words(rng.randint(2, rng.choice([99, 999, 9999]))),
+        "ordinal": lambda: words(rng.randint(1, 99), "ordinal"),
+        "dollars": lambda: words(rng.randint(2, 99) + rng.randrange(5, 100, 5) / 100, "currency", currency="USD"),
+        "price": lambda: both(numbers.format_currency, rng.randint(100, 200_000) / 100, "EUR"),
+        "francs": lambda: both(numbers.format_currency, rng.randint(2, 999), "CHF", "#,##0", format_type="name"),
+        "people": lambda: both(numbers.format_decimal, rng.randrange(1_000_000, 90_000_000, 1000)),
+        "percent": lambda: both(numbers.format_percent, rng.randint(1, 60) / 100),
+        "while": lambda: measure("duration-hour duration-day duration-week", 2, 30),
+        "minutes": lambda: measure("duration-minute", 2, 120),
+        "height": lambda: measure("length-meter"),
+        "distance": lambda: measure("length-kilometer length-mile"),
+        "mass": lambda: measure("mass-kilogram mass-gram mass-pound"),
+        "area": lambda: measure("area-square-meter"),
+        "heat": lambda: measure("temperature-celsius temperature-fahrenheit", 2, 45),
+    }[kind]()
 
 
 def embedded_corpus(rows: int = 4000, seed: int = 0) -> DatasetDict:
-    """English sentences with their German translations, from templates that Babel and num2words fill.
+    """English sentences and their translations, from templates that Babel and num2words fill.
 
-    As in real corpora, some patterns are far more frequent than others, and many sentences differ from another in one
-    value only. A checksum of the source chooses the split, so that no source is in two of them; the training split may
-    repeat itself.
+    As in real corpora, few patterns make most of the rows, many rows differ from another in one value only, and the
+    training split repeats itself. A checksum of the source chooses the split, so no source is in two of them.
 
     Args:
-        rows: Rows of the training split; validation has a twentieth and test a tenth of them.
+        rows: Rows of the training split; validation has a twentieth and test a tenth of that.
         seed: Another seed gives other sentences.
 
     Returns:
         Splits train, validation and test with columns `en` and `de`.
     """
     rng = random.Random(seed)
-    templates = [line.split("|") for line in TEMPLATES.strip().splitlines()]
-    frequency = [1 / (rank + 8) for rank in range(len(templates))]  # nearly Zipf's law
+    templates = [line.split("|") for line in TEMPLATES.splitlines()]
+    frequency = [1 / (rank + 8) for rank in range(len(templates))]  # Zipf's law, flattened
     sizes = {"train": rows, "validation": rows // 20, "test": rows // 10}
     splits: dict[str, list[tuple[str, str]]] = {split: [] for split in sizes}
     sides, values = templates[0], {}
     while any(len(splits[split]) < size for split, size in sizes.items()):
-        if values and rng.random() < 0.3:  # the sentence before with another value in one place
+        if values and rng.random() < 0.3:  # the sentence before, with another value in one place
             del values[rng.choice(list(values))]
         else:
             sides, values = rng.choices(templates, frequency)[0], {}
         for slot in [part.partition("}")[0] for part in sides[0].split("{")[1:]]:
             while slot not in values or len(set(values.values())) < len(values):
-                values[slot] = SLOTS[slot.rstrip("2")](rng)
+                values[slot] = fill(slot.rstrip("2"), rng)
         texts = [side.format(**{slot: value[i] for slot, value in values.items()}) for i, side in enumerate(sides)]
-        texts = [" ".join(text.split()) for text in texts]  # Babel writes narrow and unbreakable spaces, too
-        source, target = (text[0].upper() + text[1:] for text in texts)
+        source, target = (text[0].upper() + text[1:].replace("\u202f", " ").replace("\xa0", " ") for text in texts)
         bucket = zlib.crc32(source.encode()) % 20
         split = "test" if bucket < 2 else "validation" if bucket == 2 else "train"
         if len(splits[split]) < sizes[split] and (split == "train" or (source, target) not in splits[split]):
             splits[split].append((source, target))
     return DatasetDict(
-        {split: Dataset.from_dict(dict(zip(("en", "de"), zip(*pairs)))) for split, pairs in splits.items()}
+        {split: Dataset.from_list([{"en": en, "de": de} for en, de in pairs]) for split, pairs in splits.items()}
     )
 
 
 # ---- Data ----
 
-READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
-
 
 def read_file(path: str) -> Dataset:
-    """All rows of a file.
-
-    Raises:
-        ValueError: Unknown suffix, an empty file, or one that can't be read as what its suffix says.
-    """
-    file = Path(path)
-    if file.suffix not in READERS:
-        raise ValueError(f"{path}: unknown suffix {file.suffix!r}; give one of {', '.join(READERS)}.")
-    if file.is_file() and not file.stat().st_size:
-        raise ValueError(f"{path} is empty; give a file with a row for each pair of sentences.")
-    options = {"sep": "\t", "quoting": csv.QUOTE_NONE} if file.suffix == ".tsv" else {}
+    """All rows of a file; ValueError where its suffix is unknown or no row can be read."""
+    readers = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
+    suffix = Path(path).suffix
+    if suffix not in readers:
+        raise ValueError(f"{path}: suffix {suffix!r} is not known; give one of {', '.join(readers)}.")
+    options = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
     try:
-        return load_dataset(READERS[file.suffix], data_files=path, split="train", **options)
-    except DatasetGenerationError as error:
-        raise ValueError(f"{path} can't be read as {READERS[file.suffix]}: {error.__cause__ or error}") from error
+        return load_dataset(readers[suffix], data_files=path, split="train", **options)
+    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
+        cause = error.__cause__ or error
+        raise ValueError(f"{path} is empty, or can't be read as {readers[suffix]}: {cause}") from error
 
 
 def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
-    """The columns `source` and `target` of a data set, rows without text on either side left out.
-
-    Args:
-        rows: A column for each language, or one `translation` of mappings from language to text.
-        recipe: Names the languages.
-        name: Names the data set in messages.
+    """The columns `source` and `target` of what `name` names, without the rows that lack text on either side.
 
     Raises:
-        ValueError: A language without a column, or no row with text.
+        ValueError: A language that has no column, or no row with text.
     """
     if "translation" in rows.column_names:
         rows = rows.flatten()
@@ -367,12 +320,274 @@ def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
         lang = getattr(recipe, f"{side}_lang")
         key = lang if lang in columns else lang.partition("_")[0]
         if key not in columns:
-            raise ValueError(f"{side}_lang={lang!r}: {name} has no column of this name; it has {', '.join(columns)}.")
-        found[side] = rows[columns[key]]
-    pairs = Dataset.from_dict(
-        {side: [text if isinstance(text, str) else "" for text in texts] for side, texts in found.items()}
-    )
-    pairs = pairs.filter(lambda source, target: bool(source.strip() and target.strip()), input_columns=list(found))
+            raise ValueError(f"{side}_lang={lang!r}: {name} has no such column; it has {', '.join(columns)}.")
+        found[columns[key]] = side
+    pairs = rows.select_columns(list(found)).rename_columns(found)
+    pairs = pairs.filter(lambda row: all(isinstance(text, str) and text.strip() for text in row.values()))
     if not len(pairs):
         raise ValueError(f"{name} has no row with text in both languages ({len(rows)} rows read).")
     return pairs
+
+
+def load_corpus(recipe: RecipeArguments, seed: int) -> DatasetDict:
+    """Splits train, validation and, where there is one, test, with columns `source` and `target`.
+
+    Raises:
+        ValueError: Arguments that don't go together, or what `read_file` and `read_pairs` refuse.
+    """
+    files = {"train": recipe.train_file, "validation": recipe.validation_file, "test": recipe.test_file}
+    files = {split: path for split, path in files.items() if path is not None}
+    if recipe.source_lang == recipe.target_lang:
+        raise ValueError(f"source_lang and target_lang are both {recipe.source_lang!r}; name two languages.")
+    if files and (recipe.dataset_name or "train" not in files):
+        raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
+    if recipe.dataset_name:
+        raw = load_dataset(recipe.dataset_name, recipe.dataset_config_name)
+        if "train" not in raw:
+            raise ValueError(f"dataset_name={recipe.dataset_name!r} has no split train; it has {', '.join(raw)}.")
+        raw = {split: raw[split] for split in ("train", "validation", "test") if split in raw}
+    else:
+        raw = {split: read_file(path) for split, path in files.items()} if files else embedded_corpus()
+    names = {split: files.get(split) or f"split {split} of {recipe.dataset_name}" for split in raw}
+    corpus = DatasetDict({split: read_pairs(rows, recipe, names[split]) for split, rows in raw.items()})
+    if "validation" not in corpus:
+        held_out = min(1000, math.ceil(len(corpus["train"]) / 20))
+        parts = corpus["train"].train_test_split(held_out, seed=seed)
+        corpus["train"], corpus["validation"] = parts["train"], parts["test"]
+    return corpus
+
+
+# ---- Model ----
+
+
+def new_tokenizer(texts, vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer: no character is unknown to it, and each digit is a token."""
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Prepend(" ")])
+    split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(split)
+    bpe.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    options = {"special_tokens": ["<pad>", "</s>"], "initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False, **options))
+    bpe.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    names = {"pad_token": "<pad>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=max_length, **names)
+
+
+def new_model(size: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> MarianMTModel:
+    """A Marian model with random weights, one embedding for source, target and output; ValueError for unknown sizes."""
+    if size not in SIZES:
+        raise ValueError(f"model_size={size!r} is not known; give one of {', '.join(SIZES)}.")
+    width, layers, heads, inner, dropout = SIZES[size]
+    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
+    shape = {"layers": layers, "attention_heads": heads, "ffn_dim": inner}
+    config = MarianConfig(
+        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in shape.items()},
+        vocab_size=len(tokenizer),
+        d_model=width,
+        dropout=dropout,
+        activation_function="relu",
+        scale_embedding=True,
+        max_position_embeddings=max_length,
+        pad_token_id=pad,
+        eos_token_id=eos,
+        forced_eos_token_id=eos,
+        decoder_start_token_id=pad,  # as all Marian models
+    )
+    model = MarianMTModel(config)
+    model.generation_config.bad_words_ids = [[pad]]
+    return model
+
+
+def set_languages(model, tokenizer, source: str, target: str) -> None:
+    """Where a tokenizer has language codes, tell it which, and the model which one to begin with.
+
+    Raises:
+        ValueError: A code that the tokenizer does not know.
+    """
+    if getattr(tokenizer, "src_lang", None) is None:
+        return
+    for side, code in (("source", source), ("target", target)):
+        token = next((token for token in (code, f"__{code}__") if token in tokenizer.all_special_tokens), None)
+        if token is None:
+            near = difflib.get_close_matches(code, tokenizer.all_special_tokens, n=3, cutoff=0.4)
+            raise ValueError(f"{side}_lang={code!r}: the tokenizer has no such code; near ones: {', '.join(near)}.")
+    tokenizer.src_lang, tokenizer.tgt_lang = source, target
+    start = tokenizer.convert_tokens_to_ids(token)
+    if tokenizer(text_target="a")["input_ids"][0] == start:
+        model.generation_config.forced_bos_token_id = start
+    else:  # the first mBART: its targets end with the code, and its decoder starts from it
+        model.generation_config.decoder_start_token_id = model.config.decoder_start_token_id = start
+
+
+# ---- Metric ----
+
+
+class SacreBleu(evaluate.Metric):
+    """BLEU and chrF as sacreBLEU computes them; nothing is downloaded."""
+
+    def _info(self):
+        return evaluate.MetricInfo(
+            description="BLEU and chrF with signatures; on request, the mean and half the width of 95 % of resamples.",
+            citation="Post (2018), A Call for Clarity in Reporting BLEU Scores, WMT.",
+            inputs_description="Texts, not tokenized. target_lang: chooses BLEU's tokenizer. n_bootstrap: resamples.",
+            features=datasets.Features({name: datasets.Value("string") for name in ("predictions", "references")}),
+        )
+
+    def _compute(self, predictions, references, target_lang="", n_bootstrap=1):
+        results = {}
+        for name, scorer in (("bleu", BLEU(trg_lang=target_lang)), ("chrf", CHRF())):
+            score = scorer.corpus_score(predictions, [references], n_bootstrap=n_bootstrap)
+            results |= {name: score.score, f"{name}_signature": str(scorer.get_signature())}
+            if n_bootstrap > 1:
+                results |= {f"{name}_mean": score._mean, f"{name}_interval": score._ci}
+        return results
+
+
+# ---- The run ----
+
+
+def find_checkpoint(args: Seq2SeqTrainingArguments) -> str | bool:
+    """What to resume from: the checkpoint asked for, True for the last one in output_dir, False where there is none.
+
+    Raises:
+        ValueError: output_dir holds a finished run.
+    """
+    if args.resume_from_checkpoint not in (None, "True", "true"):
+        return args.resume_from_checkpoint
+    if Path(args.output_dir, "results.json").exists():
+        raise ValueError(f"output_dir={args.output_dir!r} holds a finished run; give another, or remove it.")
+    return Path(args.output_dir).is_dir() and get_last_checkpoint(args.output_dir) is not None
+
+
+def surroundings() -> dict:
+    """Versions, hardware, and the commit of the repository that holds this file (None outside of one)."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    packages = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
+    except FileNotFoundError:
+        commit = None
+    return {
+        "versions": {"python": platform.python_version(), "hf_prune": __version__} | {p: version(p) for p in packages},
+        "hardware": {
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+        "commit": commit,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    begin = time.perf_counter()
+    types = (RecipeArguments, Seq2SeqTrainingArguments)
+    recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH)
+    if recipe.model_name_or_path:
+        recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH | FINE_TUNING)
+    arguments = asdict(recipe) | args.to_dict()
+    checkpoint = find_checkpoint(args)
+    say = print if args.process_index == 0 else lambda *texts: None
+    set_seed(args.seed)
+
+    # Data
+    with args.main_process_first(desc="read the corpus"):
+        corpus = load_corpus(recipe, args.seed)
+    final = "test" if "test" in corpus else "validation"
+
+    # Model
+    if recipe.model_name_or_path:
+        tokenizer = AutoTokenizer.from_pretrained(recipe.model_name_or_path)
+        model = AutoModelForSeq2SeqLM.from_pretrained(recipe.model_name_or_path)
+        set_languages(model, tokenizer, recipe.source_lang, recipe.target_lang)
+    else:
+        texts = (text for rows in corpus["train"].iter(1000) for side in rows.values() for text in side)
+        tokenizer = new_tokenizer(texts, recipe.vocab_size, recipe.max_length)
+        model = new_model(recipe.model_size, tokenizer, recipe.max_length)
+    model.generation_config.max_length = recipe.max_length
+    model.generation_config.num_beams = recipe.num_beams
+
+    def encode(rows):
+        sources = [recipe.source_prefix + text for text in rows["source"]]
+        encoded = tokenizer(sources, text_target=rows["target"], max_length=recipe.max_length, truncation=True)
+        lengths = [map(len, encoded[name]) for name in ("input_ids", "labels")]
+        return encoded | {"length": list(map(max, *lengths))}  # grouped by the source alone, targets are padded by half
+
+    with args.main_process_first(desc="tokenize"):
+        rows = corpus.map(encode, batched=True, remove_columns=["source", "target"], desc="Tokenize")
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in rows.items())
+    say(f"{sizes} rows; {model.num_parameters():,} parameters; vocabulary of {len(tokenizer):,}")
+    read = time.perf_counter()
+
+    # Metric
+    metric = SacreBleu(keep_in_memory=True)
+
+    def decode(ids):
+        ids = np.where(ids < 0, tokenizer.pad_token_id, ids)  # the Trainer fills up with -100
+        return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def compute_metrics(outputs):
+        texts = {"predictions": decode(outputs.predictions), "references": decode(outputs.label_ids)}
+        scores = metric.compute(**texts, target_lang=recipe.target_lang)
+        return {name: scores[name] for name in ("bleu", "chrf")}
+
+    # Train
+    trainer = PruningSeq2SeqTrainer(
+        model=model,
+        args=args,
+        policy=policy,
+        train_dataset=rows["train"],
+        eval_dataset=rows["validation"],
+        processing_class=tokenizer,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
+        compute_metrics=compute_metrics if args.predict_with_generate else None,
+    )
+    if recipe.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(recipe.early_stopping_patience))
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trained = time.perf_counter()
+
+    # Test: in order of length, and not shuffled, so that each prediction can be put beside its row
+    order = np.argsort(rows[final]["length"], kind="stable")[::-1]
+    args.train_sampling_strategy, args.predict_with_generate, trainer.compute_metrics = "sequential", True, None
+    output = trainer.predict(rows[final].select(order), num_beams=recipe.num_beams)
+    hypotheses = dict(sorted(zip(order.tolist(), decode(output.predictions), strict=False)))  # ranks may repeat rows
+    texts = {"predictions": list(hypotheses.values()), "references": corpus[final]["target"]}
+    scores = metric.compute(**texts, target_lang=recipe.target_lang, n_bootstrap=1000)
+    seconds = {"reading": read - begin, "training": trained - read, "testing": time.perf_counter() - trained}
+
+    # Report
+    dataset = recipe.dataset_name or recipe.train_file or "embedded corpus"
+    card = {"tasks": "translation", "language": [recipe.source_lang, recipe.target_lang], "dataset": dataset}
+    if trainer.is_world_process_zero():
+        report = trainer.pruning_report() if policy is not None else None
+        lines = [
+            f"{title} {scores[name]:.2f}, resampled {scores[f'{name}_mean']:.2f} ± {scores[f'{name}_interval']:.2f} "
+            f"({final}, {len(order):,} rows, {scores[f'{name}_signature']})"
+            for name, title in (("bleu", "BLEU"), ("chrf", "chrF"))
+        ]
+        if report is not None:
+            seconds |= {name: report.totals()[f"seconds_{name}"] for name in ("training", "selecting", "evaluating")}
+            report.figure(Path(args.output_dir, "run.png"))
+            lines += ["", report.summary(), ""]
+        lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+        for row in random.Random(args.seed).sample(sorted(hypotheses), min(5, len(hypotheses))):
+            source, reference = corpus[final][row].values()
+            lines.append(f"\nsource      {source}\nreference   {reference}\nhypothesis  {hypotheses[row]}")
+        say("\n".join(lines))
+        trainer.create_model_card(**card)
+        results = {"arguments": arguments, "policy": repr(policy), "parameters": model.num_parameters()}
+        results["scores"] = {"split": final, "rows": len(order), "num_beams": recipe.num_beams} | scores
+        results["pruning"] = report and report.to_dict()
+        results |= {"seconds": seconds} | surroundings()
+        text = json.dumps(results, indent=2, default=str) + "\n"
+        Path(args.output_dir, "results.json").write_text(text, encoding="utf-8")  # last: it marks a finished run
+    if args.push_to_hub:
+        trainer.push_to_hub(**card)
+
+
+if __name__ == "__main__":
+    main()

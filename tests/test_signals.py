@@ -13,6 +13,8 @@ from transformers.trainer_pt_utils import LabelSmoother
 from hf_prune import signals
 from hf_prune.signals import TARGETS, Prediction, count_tokens, head_of, recipe_for, reweigh
 
+# Of EncoderDecoderModel, whenever it computes a loss.
+pytestmark = pytest.mark.filterwarnings("ignore:Version v4.12.0 introduces a better way:FutureWarning")
 ALL = frozenset({"loss", "correct", "confidence", "el2n", "grad_norm"})
 IGNORED = -100
 VOCAB, WIDTH, ROWS, LENGTH = 23, 16, 4, 9
@@ -71,6 +73,12 @@ def choice_batch(rng):
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": classes(rng)}
 
 
+def ending_batch(rng):  # each row ends with one end token
+    ids = torch.randint(3, VOCAB, (ROWS, LENGTH), generator=rng)
+    ids[:, -1] = BART["eos_token_id"]
+    return {"input_ids": ids, "labels": classes(rng)}
+
+
 def span_batch(rng):  # the last row's answer lies outside of the text
     return text(rng, start_positions=torch.tensor([1, 0, 3, 99]), end_positions=torch.tensor([8, 2, 3, 99]))
 
@@ -114,8 +122,7 @@ TASKS = {
     "bart one label": Task(
         "BartForSequenceClassification",
         lambda: tf.BartConfig(**BART, num_labels=3),
-        lambda r: text(r, labels=classes(r)) | {"input_ids": torch.randint(3, VOCAB, (ROWS, LENGTH), generator=r)
-            .index_fill(1, torch.tensor([LENGTH - 1]), 2), "attention_mask": torch.ones(ROWS, LENGTH).long()},
+        ending_batch,
     ),
     "image": Task(
         "ViTForImageClassification",
@@ -183,7 +190,7 @@ def read(model, batch, outputs=None):
 def alone(batch, row):
     """The row as a batch of one, without padding; in an answer's softmax the padding has its share, so it stays."""
     one = {name: value[row : row + 1] for name, value in batch.items()}
-    if "input_ids" in one and one["input_ids"].dim() == 2 and "start_positions" not in one:
+    if "attention_mask" in one and "start_positions" not in one:
         tokens = SIZES[row]
         one = {name: value[:, :tokens] if value.shape[1:] == (LENGTH,) else value for name, value in one.items()}
     return one
@@ -314,8 +321,7 @@ def test_grad_norm_is_the_gradient_of_the_head(name):
     """By autograd of each target's loss in the head's parameters, one at a time."""
     model, batch = build(name)
     head = head_of(model)
-    if getattr(model.config, "tie_word_embeddings", False) and hasattr(head, "weight"):
-        head.weight = nn.Parameter(head.weight.detach().clone())  # the head's part alone
+    head.weight = nn.Parameter(head.weight.detach().clone())  # no longer the embeddings' weight
     seen = []
     hook = head.register_forward_hook(lambda module, args, output: seen.append(args[0].detach()))
     prediction = read(model, batch)
@@ -624,6 +630,10 @@ def test_tokens_of_choices_and_images_are_counted():
     batch["attention_mask"][0, 1, 4:] = 0
     real, padded = count_tokens(batch, is_encoder_decoder=False)
     assert real.tolist() == [3 * LENGTH - 5, *[3 * LENGTH] * 3] and padded == 3 * ROWS * LENGTH
+    _, batch = build("bart one label")
+    assert count_tokens(batch, is_encoder_decoder=True)[0].tolist() == [LENGTH] * ROWS
+    batch["labels"] = torch.ones(ROWS, 3)  # of a multi-label classifier
+    assert count_tokens(batch, is_encoder_decoder=True)[0].tolist() == [LENGTH] * ROWS
     _, batch = build("image")
     real, padded = count_tokens(batch, is_encoder_decoder=False)
     assert real.tolist() == [0] * ROWS and real.dtype == torch.int64 and padded == 0

@@ -1,0 +1,262 @@
+"""A run that is killed at any moment and goes on ends with the same bits as one that was not."""
+
+import multiprocessing
+import os
+import pickle
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import BertConfig, BertForSequenceClassification, TrainerCallback, TrainingArguments, set_seed
+
+from hf_prune import PruningTrainer, storage
+from hf_prune.checkpoint import STATE
+from hf_prune.sampler import ROW
+
+FORK = multiprocessing.get_context("fork")  # a new interpreter would take seconds to import
+ROWS, EPOCHS = 23, 4
+POLICIES = ("uniform:keep=0.6", "infobatch:ratio=0.6")
+ORDERS = ("random", "group_by_length")
+
+
+def build(folder, policy="infobatch:ratio=0.6", accumulation=1, order="random", **settings):
+    """A trainer that dropout makes sensitive to every random draw, and the log of what it does at each step."""
+    set_seed(3)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = BertForSequenceClassification(BertConfig(vocab_size=40, num_labels=3, pad_token_id=0, **sizes))
+    rng = np.random.default_rng(0)
+    data = Dataset.from_list(
+        [
+            {"input_ids": rng.integers(1, 40, size=rng.integers(3, 12)).tolist(), "labels": int(rng.integers(3))}
+            for _ in range(settings.pop("rows", ROWS))
+        ]
+    )
+    settings = {"save_strategy": "steps", "save_steps": 2, "num_train_epochs": EPOCHS, "learning_rate": 0.01} | settings
+    args = TrainingArguments(
+        folder,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        logging_steps=1,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=accumulation,
+        train_sampling_strategy=order,
+        **settings,
+    )
+    log = {}
+
+    class Logged(PruningTrainer):
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            if ROW in inputs:
+                log.setdefault(self.state.global_step, []).append(inputs[ROW].tolist())
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    trainer = Logged(model=model, args=args, train_dataset=data, data_collator=pad, policy=policy)
+    return trainer, log
+
+
+def pad(rows):
+    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(row["input_ids"]) for row in rows], batch_first=True)
+    labels = torch.tensor([row["labels"] for row in rows])
+    return {"input_ids": padded, "attention_mask": (padded != 0).long(), "labels": labels}
+
+
+def result_of(trainer, log):
+    """Everything that must not depend on an interruption."""
+    rates = {entry["step"]: entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry}
+    epochs = [{k: v for k, v in e.items() if "seconds" not in k} for e in trainer.pruning_report().epochs]
+    return {
+        "weights": {name: tensor.numpy().tobytes() for name, tensor in trainer.model.state_dict().items()},
+        "history": {name: array.tobytes() for name, array in trainer.history.arrays().items()},
+        "rates": rates,
+        "epochs": epochs,
+        "end": (trainer.state.global_step, trainer.state.max_steps, trainer.state.epoch),
+        "rows": log,
+    }
+
+
+def train_in(folder, settings):
+    """Runs in a process of its own: train, or go on, and leave the result in a file."""
+    torch.set_num_threads(1)
+    trainer, log = build(folder, **settings)
+    any_checkpoint = any(Path(folder).glob("checkpoint-*/trainer_state.json"))
+    trainer.train(resume_from_checkpoint=True if any_checkpoint else None)
+    Path(folder, "result").write_bytes(pickle.dumps(result_of(trainer, log)))
+
+
+def run(folder, settings, kill_after=None):
+    """Seconds that the run took, or None where it was killed."""
+    start = time.perf_counter()
+    process = FORK.Process(target=train_in, args=(str(folder), settings))
+    process.start()
+    process.join(kill_after)
+    if process.is_alive():
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        return None
+    assert process.exitcode == 0
+    return time.perf_counter() - start
+
+
+def assert_same(result, reference):
+    rows, expected = result.pop("rows"), dict(reference)
+    every = expected.pop("rows")
+    assert {step: every[step] for step in rows} == rows
+    for name, value in expected.items():
+        assert result[name] == value, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_killed_at_random_moments(tmp_path, policy, accumulation, order):
+    settings = {"policy": policy, "accumulation": accumulation, "order": order}
+    seconds = run(tmp_path / "whole", settings)
+    reference = pickle.loads((tmp_path / "whole" / "result").read_bytes())
+    moments = random.Random(f"{policy}{accumulation}{order}")
+    kills = 0
+    for trial in range(3):
+        folder = tmp_path / str(trial)
+        while run(folder, settings, kill_after=moments.uniform(0.1, 1.1) * seconds) is None:
+            kills += 1
+        assert_same(pickle.loads((folder / "result").read_bytes()), reference)
+    assert kills > 0
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
+@pytest.mark.parametrize(("policy", "accumulation", "order"), [(POLICIES[1], 3, "random"), (POLICIES[0], 1, ORDERS[1])])
+def test_stopped_at_every_step(tmp_path, policy, accumulation, order):
+    settings = {"policy": policy, "accumulation": accumulation, "order": order, "save_strategy": "no"}
+    trainer, log = build(tmp_path / "whole", **settings)
+    trainer.train()
+    reference, steps = result_of(trainer, log), trainer.state.global_step
+    for step in range(1, steps + 1):
+        folder = tmp_path / "stopped"
+        trainer, _ = build(folder, **settings)
+        trainer.add_callback(StopAt(step))
+        trainer.train()
+        trainer, log = build(folder, **settings)
+        trainer.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}"))
+        assert_same(result_of(trainer, log), reference)
+        shutil.rmtree(folder)
+
+
+def test_saved_at_the_end_of_an_epoch(tmp_path):
+    trainer, log = build(tmp_path, save_strategy="epoch")
+    trainer.train()
+    reference = result_of(trainer, log)
+    for checkpoint in sorted(tmp_path.glob("checkpoint-*")):
+        trainer, log = build(tmp_path / "again", save_strategy="no")
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+        assert_same(result_of(trainer, log), reference)
+
+
+def test_two_seeds_in_one_folder_share_nothing(tmp_path):
+    """A new run in an old run's folder begins from nothing unless told to go on."""
+    first, _ = build(tmp_path)
+    first.train()
+    second, _ = build(tmp_path, seed=4)
+    second.train()
+    third, _ = build(tmp_path / "other", seed=4)
+    third.train()
+    assert second.history.loss.tobytes() == third.history.loss.tobytes() != first.history.loss.tobytes()
+
+
+# ---- What can't go on ----
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """A folder with checkpoints at steps 2, 4, ... 12."""
+    trainer, _ = build(tmp_path)
+    trainer.add_callback(StopAt(12))
+    trainer.train()
+    return tmp_path
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "empty"])
+def test_a_damaged_state_names_the_checkpoint_before(stopped, damage):
+    path = stopped / "checkpoint-12" / STATE
+    content = path.read_bytes()
+    changed = {"truncated": content[: len(content) // 2], "empty": b""}
+    path.write_bytes(changed.get(damage, content[:-1] + bytes([content[-1] ^ 1])))
+    trainer, _ = build(stopped)
+    with pytest.raises(ValueError, match=r"checkpoint-12'.* is damaged.*Resume from .*checkpoint-10 instead"):
+        trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-12"))
+
+
+def test_a_half_written_checkpoint_is_passed_over(stopped, caplog):
+    (stopped / "checkpoint-12" / "trainer_state.json").unlink()
+    (stopped / "checkpoint-10" / STATE).write_bytes(b"half")
+    trainer, log = build(stopped)
+    trainer.train(resume_from_checkpoint=True)
+    assert min(log) == 8
+    assert caplog.text.count("is incomplete or damaged") == 2
+
+
+def test_a_checkpoint_that_is_written_again_is_not_whole_meanwhile(stopped, monkeypatch):
+    trainer, _ = build(stopped)
+    monkeypatch.setattr(trainer, "_save_optimizer_and_scheduler", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-8"))
+    assert not (stopped / "checkpoint-10" / "trainer_state.json").exists()
+    assert (stopped / "checkpoint-12" / "trainer_state.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": ROWS + 1}, f"is of {ROWS} rows, but the training set has {ROWS + 1}"),
+        ({"accumulation": 3}, r"other batches \(accumulation 1 -> 3\). Resume with the sizes"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(stopped, change, message):
+    trainer, _ = build(stopped, **change)
+    with pytest.raises(ValueError, match=message):
+        trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-10"))
+
+
+def test_other_data_of_the_same_length_are_refused(stopped):
+    trainer, _ = build(stopped)
+    trainer.train_dataset = trainer.train_dataset.map(lambda row: {"labels": 2 - row["labels"]})
+    with pytest.raises(ValueError, match="was saved while training on another data set"):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_stock_checkpoint_begins_the_policy_anew(tmp_path, caplog):
+    trainer, _ = build(tmp_path, policy=None)
+    trainer.add_callback(StopAt(5))
+    trainer.train()
+    trainer, log = build(tmp_path)
+    trainer.train(resume_from_checkpoint=True)
+    assert "the policy begins anew" in caplog.text
+    assert min(log) == 5
+    assert trainer.state.global_step == trainer.state.max_steps
+
+
+def test_another_policy_goes_on_with_a_warning(stopped, caplog):
+    trainer, _ = build(stopped, policy="uniform:keep=0.5")
+    trainer.train(resume_from_checkpoint=True)
+    assert "was saved under InfoBatch(ratio=0.6, anneal=0.875); from the next epoch on, Uniform" in caplog.text
+    assert trainer.state.global_step == trainer.state.max_steps
+
+
+def test_the_state_says_what_it_was_made_with(stopped):
+    _, header = storage.load(stopped / "checkpoint-12" / STATE)
+    assert header["facts"]["policy"] == "InfoBatch(ratio=0.6, anneal=0.875)"
+    assert header["facts"]["processes"] == 1
