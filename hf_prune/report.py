@@ -2,12 +2,19 @@
 
 import math
 import os
+import platform
+import subprocess
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+
+from . import __version__
 
 _BLUE, _ORANGE, _GREY = "#2a6fbb", "#d9762b", "#6a6a6a"
 _NAMES = {"bleu": "BLEU", "chrf": "chrF"}
@@ -146,7 +153,7 @@ class PruningReport:
             last = place == len(curves) - 1
             panel.tick_params(labelbottom=last)
             if last:
-                panel.set_xlabel(f"{unit} trained{word}")
+                panel.set_xlabel(f"{unit} trained{', padding included' if unit == 'tokens' else ''}{word}")
             if upper is None:
                 panel.set_title("Evaluation", loc="left", fontsize="medium")
             upper = upper or panel
@@ -198,10 +205,38 @@ class PruningReport:
         known = {0: 0.0}
         known |= {entry["step"]: entry[f"prune/{unit}"] for entry in self.log_history if f"prune/{unit}" in entry}
         steps = np.cumsum([epoch["steps"] for epoch in self.epochs])
-        known |= dict(zip(steps.tolist(), np.cumsum([epoch[unit] for epoch in self.epochs]).tolist(), strict=True))
+        counted = "padded_tokens" if unit == "tokens" else "rows"  # what the log counts
+        known |= dict(zip(steps.tolist(), np.cumsum([epoch[counted] for epoch in self.epochs]).tolist(), strict=True))
         at = sorted(known)
         trained = np.interp(sorted(first), at, [known[step] for step in at])
         return trained, np.array([first[step] for step in sorted(first)], dtype=float)
+
+
+def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a result was made with: versions, hardware, and the commit of the repository that holds `script`.
+
+    Args:
+        script: The file that runs, as `__file__` names it.
+
+    Returns:
+        `versions` (a package that is not installed is left out), `hardware`, and `commit`, which ends in "-dirty" where
+        files differ from it and is None outside of a repository.
+    """
+    git = ["git", "-C", str(Path(script).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        commit = subprocess.run([*git, "--exclude=*"], capture_output=True, text=True).stdout.strip() or None
+    except FileNotFoundError:
+        commit = None
+    versions = {"python": platform.python_version(), "hf_prune": __version__}
+    for package in ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    threads = torch.get_num_threads()
+    hardware = {"machine": platform.machine(), "cpus": os.cpu_count(), "threads": threads, "gpus": gpus}
+    return {"versions": versions, "hardware": hardware, "commit": commit}
 
 
 def _share(part: float, whole: float) -> float:

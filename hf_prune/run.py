@@ -62,8 +62,11 @@ class PruningRun:
 
     def forecast(self) -> tuple[int, int]:
         """Optimizer steps and epochs of the whole run, as far as can be said now."""
-        current = self.state.round
-        plan = current.plan if current else self.full.plan(0, 0, self._forecast_updates(0, 0))
+        if self.state.round is not None:
+            plan = self.state.round.plan
+        else:
+            epoch, step = len(self.state.epochs), sum(epoch["steps"] for epoch in self.state.epochs)
+            plan = self.full.plan(epoch, step, self._forecast_updates(epoch, step))
         return self.full.total_steps(plan, self._forecast_updates)
 
     def position(self, step: int) -> float:

@@ -159,7 +159,7 @@ class _Numbers(Prediction):
 
     @property
     def is_target(self) -> Tensor:
-        return torch.ones(self.labels.shape[:2], dtype=torch.bool, device=self.labels.device)
+        return torch.ones_like(self.labels[..., 0], dtype=torch.bool)
 
     def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
         return self.measure(self.logits.float(), self.labels, reduction="none").mean(-1)
@@ -217,18 +217,16 @@ class Recipe(ABC):
         """
 
     def _logits(self, outputs: Any, *names: str) -> list[Tensor]:
-        if isinstance(outputs, Mapping):
-            found = [outputs.get(name) for name in names]
-        else:  # the loss, if there is one, has fewer than two dimensions
-            found = [value for value in outputs if isinstance(value, Tensor) and value.dim() >= 2][: len(names)]
-        tensors = [value for value in found if isinstance(value, Tensor)]
-        if len(tensors) < len(names):
+        values = [outputs.get(name) for name in names] if isinstance(outputs, Mapping) else outputs
+        # In a tuple the loss, if there is one, comes first, and has fewer than two dimensions.
+        found = [value for value in values if isinstance(value, Tensor) and value.dim() >= 2][: len(names)]
+        if len(found) < len(names):
             raise ValueError(
                 f"The {self.task} model returned no {' and '.join(names)}, which the rows' losses are read from. "
                 'With use_liger_kernel, set liger_kernel_config={"fused_linear_cross_entropy": False, '
                 '"cross_entropy": True}; else pass example_loss_func.'
             )
-        return tensors
+        return found
 
     def _target(self, targets: Mapping[str, Tensor], name: str, logits: Tensor) -> Tensor:
         if name not in targets:
@@ -361,24 +359,17 @@ def _recognise(name: str, model: Any) -> Recipe | None:
     return _TokenRecipe("causal language modelling", generation, is_shifted) if is_causal else None
 
 
-def head_of(model: Any, classes: int | None = None) -> nn.Linear | None:
-    """The linear layer that makes a model's logits; its input is grad_norm's `head_input`.
+def head_of(model: Any) -> nn.Linear | None:
+    """The linear layer that makes a model's logits, its input being grad_norm's `head_input`; None if there is none.
 
     Args:
-        model: As for `recipe_for`.
-        classes: Number of outputs of the layer that is looked for; None = config.num_labels for classification, and
-            the output embeddings for a language model.
-
-    Returns:
-        None where there is no such layer, or it is no nn.Linear.
+        model: As for `recipe_for`. For classification the last linear layer with config.num_labels outputs is taken,
+            else the output embeddings of a language model.
     """
-    if classes is None and any("Classification" in cls.__name__ for cls in type(model).__mro__):
-        classes = model.config.num_labels
-    if classes is None:
-        head = model.get_output_embeddings()
-    else:
+    if any("Classification" in cls.__name__ for cls in type(model).__mro__):
         linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-        head = next((linear for linear in reversed(linears) if linear.out_features == classes), None)
+        return next((linear for linear in reversed(linears) if linear.out_features == model.config.num_labels), None)
+    head = model.get_output_embeddings()
     return head if isinstance(head, nn.Linear) else None
 
 

@@ -239,6 +239,7 @@ class PruningMixin:
             )
             return answer
         self._run.restore(resume_from_checkpoint, self.is_world_process_zero(), logger.warning)
+        self._show_total(*self._run.forecast())
         current = self._run.state.round
         if current is None:
             return len(self._run.state.epochs), 0

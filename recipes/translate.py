@@ -26,14 +26,10 @@ import datetime
 import difflib
 import json
 import math
-import os
-import platform
 import random
-import subprocess
 import time
 import zlib
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import datasets
@@ -59,8 +55,9 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 
-from hf_prune import PruningSeq2SeqTrainer, __version__
+from hf_prune import PruningSeq2SeqTrainer
 from hf_prune.cli import parse
+from hf_prune.report import surroundings
 
 
 @dataclass
@@ -124,7 +121,11 @@ FROM_SCRATCH = dict(
     generation_num_beams=1,  # validations need comparable translations, not the best ones
     logging_steps=50,
 )
-FINE_TUNING = dict(learning_rate=5e-5, num_train_epochs=3)  # for a model that knows the languages already
+FINE_TUNING = dict(  # for a model that knows the languages already
+    learning_rate=5e-5,
+    num_train_epochs=3,
+    label_smoothing_factor=0.0,  # the Trainer can't smooth for M2M100 and NLLB
+)
 
 SIZES = {  # width, layers on either side, heads, inner width of the feed-forward layers, dropout
     "tiny": (128, 2, 4, 512, 0.1),
@@ -238,7 +239,9 @@ def fill(kind: str, rng: random.Random) -> tuple[str, str]:
         "ordinal": lambda: words(rng.randint(1, 99), "ordinal"),
         "dollars": lambda: words(rng.randint(2, 99) + rng.randrange(5, 100, 5) / 100, "currency", currency="USD"),
         "price": lambda: both(numbers.format_currency, rng.randint(100, 200_000) / 100, "EUR"),
-        "francs": lambda: both(numbers.format_currency, rng.randint(2, 999), "CHF", "#,##0", format_type="name"),
+        "francs": lambda: both(
+            numbers.format_currency, rng.randint(2, 999), "CHF", currency_digits=False, format_type="name"
+        ),
         "people": lambda: both(numbers.format_decimal, rng.randrange(1_000_000, 90_000_000, 1000)),
         "percent": lambda: both(numbers.format_percent, rng.randint(1, 60) / 100),
         "while": lambda: measure("duration-hour duration-day duration-week", 2, 30),
@@ -301,7 +304,7 @@ def read_file(path: str) -> Dataset:
     options = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
     try:
         return load_dataset(readers[suffix], data_files=path, split="train", **options)
-    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
+    except (datasets.exceptions.DatasetGenerationError, ValueError, StopIteration) as error:
         cause = error.__cause__ or error
         raise ValueError(f"{path} is empty, or can't be read as {readers[suffix]}: {cause}") from error
 
@@ -460,26 +463,6 @@ def find_checkpoint(args: Seq2SeqTrainingArguments) -> str | bool:
     return Path(args.output_dir).is_dir() and get_last_checkpoint(args.output_dir) is not None
 
 
-def surroundings() -> dict:
-    """Versions, hardware, and the commit of the repository that holds this file (None outside of one)."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    packages = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or None
-    except FileNotFoundError:
-        commit = None
-    return {
-        "versions": {"python": platform.python_version(), "hf_prune": __version__} | {p: version(p) for p in packages},
-        "hardware": {
-            "machine": platform.machine(),
-            "cpus": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        },
-        "commit": commit,
-    }
-
-
 def main(argv: list[str] | None = None) -> None:
     begin = time.perf_counter()
     types = (RecipeArguments, Seq2SeqTrainingArguments)
@@ -501,6 +484,8 @@ def main(argv: list[str] | None = None) -> None:
         tokenizer = AutoTokenizer.from_pretrained(recipe.model_name_or_path)
         model = AutoModelForSeq2SeqLM.from_pretrained(recipe.model_name_or_path)
         set_languages(model, tokenizer, recipe.source_lang, recipe.target_lang)
+        if args.label_smoothing_factor and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
+            raise ValueError(f"{type(model).__name__} can't be trained with --label_smoothing_factor; leave it out.")
     else:
         texts = (text for rows in corpus["train"].iter(1000) for side in rows.values() for text in side)
         tokenizer = new_tokenizer(texts, recipe.vocab_size, recipe.max_length)
@@ -582,7 +567,7 @@ def main(argv: list[str] | None = None) -> None:
         results = {"arguments": arguments, "policy": repr(policy), "parameters": model.num_parameters()}
         results["scores"] = {"split": final, "rows": len(order), "num_beams": recipe.num_beams} | scores
         results["pruning"] = report and report.to_dict()
-        results |= {"seconds": seconds} | surroundings()
+        results |= {"seconds": seconds} | surroundings(__file__)
         text = json.dumps(results, indent=2, default=str) + "\n"
         Path(args.output_dir, "results.json").write_text(text, encoding="utf-8")  # last: it marks a finished run
     if args.push_to_hub:

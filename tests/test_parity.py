@@ -119,6 +119,10 @@ def arrow(rows: list[dict]) -> datasets.Dataset:
     return datasets.Dataset.from_list([{**row, "comment": f"row {n}"} for n, row in enumerate(rows)])
 
 
+def tensors(rows: list[dict]) -> datasets.Dataset:
+    return datasets.Dataset.from_list(rows).with_format("torch")
+
+
 def commented(rows: list[dict]) -> list[dict]:
     return [{**row, "comment": f"row {n}"} for n, row in enumerate(rows)]
 
@@ -141,7 +145,9 @@ CELLS = {
         [UNIFORM],
     ),
     "t5, smoothed, bf16": ("t5", Rows, PAIRS | dict(label_smoothing_factor=0.1, bf16=True), [UNIFORM]),
-    "llama": ("llama", list, dict(num_train_epochs=2), [UNIFORM, INFOBATCH]),
+    "llama, counting tokens": (
+        "llama", list, dict(num_train_epochs=2, include_num_input_tokens_seen="non_padding"), [UNIFORM, INFOBATCH],
+    ),
     "llama, accumulating, epochs and a half": (
         "llama", arrow, dict(gradient_accumulation_steps=4, num_train_epochs=2.5, lr_scheduler_type="cosine",
                              warmup_steps=0.25), [UNIFORM, INFOBATCH],
@@ -154,8 +160,8 @@ CELLS = {
         "llama", list, BY_STEPS | dict(label_smoothing_factor=0.2, gradient_accumulation_steps=3, num_train_epochs=2,
                                        eval_steps=3, logging_steps=3), [UNIFORM],
     ),
-    "llama, persistent workers, drop_last": (
-        "llama", list, dict(dataloader_num_workers=2, dataloader_persistent_workers=True, dataloader_drop_last=True,
+    "llama, a persistent worker, drop_last": (
+        "llama", list, dict(dataloader_num_workers=1, dataloader_persistent_workers=True, dataloader_drop_last=True,
                             num_train_epochs=2, lr_scheduler_type="polynomial"), [UNIFORM],
     ),
     "bert, data_seed, evaluated by steps": (
@@ -171,8 +177,9 @@ CELLS = {
     "bert, max_steps, epochs with a part of a group": (
         "one label", list, dict(max_steps=5, gradient_accumulation_steps=4, lr_scheduler_type="cosine"), [UNIFORM],
     ),
-    "bert, sequential": (
-        "one label", list, dict(train_sampling_strategy="sequential", num_train_epochs=2), [UNIFORM],
+    "bert, sequential, evaluated at the start": (
+        "one label", tensors, BY_EPOCH | dict(eval_on_start=True, logging_strategy="epoch", num_train_epochs=2,
+                                              train_sampling_strategy="sequential"), [UNIFORM],
     ),
     "bert, no clipping, other optimizer": (
         "one label", Rows, dict(max_grad_norm=0.0, optim="adafactor", num_train_epochs=1.5), [UNIFORM],
@@ -209,6 +216,34 @@ def test_keeping_every_row_is_the_stock_trainer(tmp_path, cell):
         same(ends, stock)
         known = np.isfinite(ours.history.loss).sum()
         assert known == len({row for row in range(22) if ours.history.seen[row] >= 0}) >= 8
+
+
+def test_an_optimizer_and_a_schedule_of_the_users(tmp_path):
+    ends = []
+    for policy in STOCK, UNIFORM:
+        model = TASKS["llama"].model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: [1.0, 0.5, 2.0, 0.25, 1.5][step])
+        settings = dict(optimizers=(optimizer, scheduler), gradient_accumulation_steps=3, num_train_epochs=2)
+        ends.append(run(tmp_path / policy[:5], policy, model, TASKS["llama"].rows(), **settings)[1])
+    same(*reversed(ends))
+    assert [float.fromhex(entry["learning_rate"]) for entry in ends[0]["logs"][:4]] == [0.3, 0.15, 0.6, 0.075]
+
+
+def test_trained_again(tmp_path):
+    ends = []
+    for policy in STOCK, UNIFORM:
+        model = TASKS["marian"].model()
+        settings = dict(is_pair=True, gradient_accumulation_steps=4, num_train_epochs=1.5)
+        ours, first = run(tmp_path / policy[:5], policy, model, TASKS["marian"].rows(), **settings)
+        ours.args.num_train_epochs = 3
+        ours.train()
+        again = {"weights": exactly(model.state_dict()), "logs": exactly([told(one) for one in ours.state.log_history])}
+        ends.append((first, again))
+    (stock, stock_again), (kept, kept_again) = ends
+    same(kept, stock)
+    same(kept_again, stock_again)
+    assert stock_again["weights"] != stock["weights"]
 
 
 # ---- Without a policy ----

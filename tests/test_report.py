@@ -157,7 +157,7 @@ def test_figure_shows_what_the_report_says(tmp_path, drawn):
     assert path.read_bytes().startswith(b"\x89PNG")
     loss, bleu, share = drawn[0].axes
     assert [panel.get_ylabel() for panel in (loss, bleu)] == ["loss", "BLEU"]
-    assert bleu.get_xlabel() == "tokens trained (thousands)"
+    assert bleu.get_xlabel() == "tokens trained, padding included (thousands)"
     np.testing.assert_allclose(bleu.lines[0].get_xydata(), [[1.0, 10.0], [1.5, 20.0]])
     assert [bar.get_height() for bar in share.patches] == [100, 60, 100, 50]  # rows, then tokens
     assert share.get_legend_handles_labels()[1] == ["tokens, whole run: 75.0 %", "rows", "tokens"]

@@ -20,7 +20,7 @@ from hf_prune.checkpoint import STATE
 from hf_prune.sampler import ROW
 
 FORK = multiprocessing.get_context("fork")  # a new interpreter would take seconds to import
-ROWS, EPOCHS = 23, 4
+ROWS, EPOCHS = 17, 3
 POLICIES = ("uniform:keep=0.6", "infobatch:ratio=0.6")
 ORDERS = ("random", "group_by_length")
 

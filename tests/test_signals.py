@@ -245,7 +245,7 @@ def test_given_shift_labels_are_taken_as_they_are():
     model, batch = build("llama")
     shifted = F.pad(batch["labels"], (0, 1), value=IGNORED)[:, 1:]
     outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    given = recipe_for(model).read(outputs, {"labels": batch["labels"], "shift_labels": shifted})
+    given = recipe_for(model).read(outputs, {"labels": torch.zeros_like(shifted), "shift_labels": shifted})
     assert torch.equal(given.token_losses(), read(model, batch).token_losses())
     assert torch.equal(given.is_target, shifted != IGNORED)
 
@@ -474,7 +474,9 @@ def test_ignored_positions_are_not_looked_at(monkeypatch, is_on_cpu):
     assert (prediction(logits, labels).token_losses() == 0).tolist() == (labels == IGNORED).tolist()
 
 
-def test_half_precision_is_lifted_first():
+@pytest.mark.parametrize("is_on_cpu", [True, False])
+def test_half_precision_is_lifted_first(monkeypatch, is_on_cpu):
+    monkeypatch.setattr(signals, "_is_on_cpu", lambda tensor: is_on_cpu)
     logits = 4 * torch.randn(3, 4, 50, generator=torch.Generator().manual_seed(0)).bfloat16()
     labels = torch.randint(0, 50, (3, 4), generator=torch.Generator().manual_seed(0))
     half, full = prediction(logits, labels), prediction(logits.float(), labels)
@@ -552,9 +554,13 @@ def test_the_head_is_found(name, inputs, outputs):
     assert head is (model.classifier if name == "one label" else model.get_output_embeddings())
 
 
+def test_the_head_is_the_last_layer_of_its_size():
+    model = tf.BertForSequenceClassification(bert(num_labels=WIDTH)())
+    assert head_of(model) is model.classifier
+
+
 def test_without_a_linear_head_there_is_no_grad_norm():
     model, _ = build("one label")
-    assert head_of(model, classes=99) is None
     model.classifier = nn.Sequential()
     assert recipe_for(model).gives == ALL - {"grad_norm"}
     model, _ = build("t5")
