@@ -36,9 +36,9 @@ EPOCHS = [
     },
 ]
 LOG = [
-    {"step": 5, "loss": 3.0, "prune/rows": 50, "prune/tokens": 480},
+    {"step": 5, "loss": 3.0, "prune/rows": 50, "prune/tokens": 600},
     {"step": 10, "eval_loss": 2.0, "eval_bleu": 10.0},
-    {"step": 15, "loss": 1.5, "prune/rows": 150, "prune/tokens": 1450},
+    {"step": 15, "loss": 1.5, "prune/rows": 150, "prune/tokens": 1475},
     {"step": 16, "eval_loss": 1.0, "eval_bleu": 20.0},
     {"step": 16, "eval_loss": 9.0, "eval_bleu": 99.0},
 ]
@@ -132,11 +132,11 @@ def test_a_run_stopped_in_its_first_epoch():
 
 def test_curve_interpolates_what_was_trained():
     trained, values = REPORT._curve("eval_loss", "tokens")
-    assert trained.tolist() == [1000, 1500]  # both known from the epochs' ends
+    assert trained.tolist() == [1200, 1750]  # both known from the epochs' ends, padding included
     assert values.tolist() == [2.0, 1.0]  # not the evaluation made after the best model was loaded
     log = [{"step": 0, "eval_loss": 5.0}, *LOG, {"step": 12, "eval_loss": 1.8}]
     trained, values = dataclasses.replace(REPORT, log_history=log)._curve("eval_loss", "tokens")
-    assert trained.tolist() == [0, 1000, 1180, 1500]  # 1000 + 2/5 * (1450 - 1000)
+    assert trained.tolist() == [0, 1200, 1310, 1750]  # 1200 + 2/5 * (1475 - 1200)
     assert values.tolist() == [5.0, 2.0, 1.8, 1.0]
     assert len(REPORT._curve("eval_accuracy", "tokens")[0]) == 0
 
