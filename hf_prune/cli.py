@@ -18,6 +18,7 @@ from transformers import HfArgumentParser
 
 from . import policies
 from .core import Policy
+from .report import results_table
 
 NO_POLICY = "none"
 _POLICY_HELP = (
@@ -243,31 +244,43 @@ def _shown(field: dataclasses.Field[Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The `hf-prune` command: `hf-prune policies` lists the policies, `hf-prune policies NAME` prints one card."""
-    parser = argparse.ArgumentParser(prog="hf-prune", description="Look up what can be pruned with.")
+    """The `hf-prune` command; `hf-prune --help` says what it does."""
+    parser = argparse.ArgumentParser(prog="hf-prune", description="Look up policies, and put results side by side.")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("policies", help="list the policies, or print the card of one")
     listing.add_argument("name", nargs="?", help="a policy's name, or the dotted path of a module of yours")
-    name = parser.parse_args(argv).name
-    if name is None:
-        for known in policies.names():
-            cls = policies.find(known)
-            needs = ", ".join(sorted(cls.needs)) or "nothing"
-            sys.stdout.write(f"{known}\n    {_card(cls).splitlines()[0]}\n    needs: {needs}\n")
-        return 0
+    table = commands.add_parser("table", help="print results.json files of recipes/translate.py as a Markdown table")
+    table.add_argument("results", nargs="+", help="files; shares are of the first one's tokens, padding included")
+    chosen = parser.parse_args(argv)
     try:
-        cls = _find(name)
-    except ValueError as error:
+        if chosen.command == "table":
+            text = results_table(chosen.results)
+        else:
+            text = _list_policies() if chosen.name is None else _describe_policy(chosen.name)
+    except (ValueError, OSError) as error:
         parser.error(str(error))
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def _list_policies() -> str:
+    lines = []
+    for name in policies.names():
+        cls = policies.find(name)
+        needs = ", ".join(sorted(cls.needs)) or "nothing"
+        lines += [name, f"    {_card(cls).splitlines()[0]}", f"    needs: {needs}"]
+    return "\n".join(lines)
+
+
+def _describe_policy(name: str) -> str:
+    cls = _find(name)
     texts = _arguments(cls)
     fields = [(f"--{field.name}{_shown(field)}", texts.get(field.name, "")) for field in dataclasses.fields(cls)]
     width = max((len(flag) for flag, _ in fields), default=0)
-    sys.stdout.write(_card(cls) + "\n")
+    lines = [_card(cls)]
     if fields:
-        sys.stdout.write("\nFlags and their defaults\n")
-    for flag, text in fields:
-        sys.stdout.write(f"  {flag:{width}}  {text}\n")
-    return 0
+        lines += ["", "Flags and their defaults"]
+    return "\n".join([*lines, *(f"  {flag:{width}}  {text}" for flag, text in fields)])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The account of a pruned run: what was trained of what was offered, as numbers, Markdown and a figure."""
 
+import json
 import math
 import os
 import platform
@@ -13,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
-from . import __version__
 
 _BLUE, _ORANGE, _GREY = "#2a6fbb", "#d9762b", "#6a6a6a"
 _NAMES = {"bleu": "BLEU", "chrf": "chrF"}
@@ -212,6 +211,35 @@ class PruningReport:
         return trained, np.array([first[step] for step in sorted(first)], dtype=float)
 
 
+def results_table(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """A Markdown table of the `results.json` files of translation runs; the first is the one that shares are of.
+
+    Raises:
+        ValueError: A file holds something else.
+    """
+    rows, whole = [], None
+    for path in paths:
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            scores, totals = found["scores"], found["pruning"]["totals"]
+            tokens = totals["padded_tokens"]
+            whole = whole or tokens
+            rows.append(
+                [
+                    Path(path).stem,
+                    f"`{found['policy']}`",
+                    f"{found['arguments']['num_train_epochs']:g}",
+                    f"{tokens:,}",
+                    _percent(tokens, whole),
+                    f"{totals['optimizer_steps']:,}",
+                    *(f"{scores[name]:.1f} ± {scores[f'{name}_interval']:.1f}" for name in ("bleu", "chrf")),
+                ]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no results.json of a pruned translation run ({error!r}).") from error
+    return _table(["run", "policy", "epochs", "tokens trained", "share", "optimizer steps", "BLEU", "chrF"], rows)
+
+
 def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
     """What a result was made with: versions, hardware, and the commit of the repository that holds `script`.
 
@@ -227,8 +255,8 @@ def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
         commit = subprocess.run([*git, "--exclude=*"], capture_output=True, text=True).stdout.strip() or None
     except FileNotFoundError:
         commit = None
-    versions = {"python": platform.python_version(), "hf_prune": __version__}
-    for package in ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu"):
+    versions = {"python": platform.python_version()}
+    for package in ("hf_prune", "torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
