@@ -207,7 +207,7 @@ class Meter:
         if self._policy.weighs:
             raise ValueError(
                 f"policy={self._policy!r} weights rows, which needs a loss that is a sum over rows. {found} (an "
-                "auxiliary loss, class weights, a compute_loss_func). Turn these off, or choose a policy without weights, "
-                "such as 'uniform'."
+                "auxiliary loss, class weights, a compute_loss_func). Turn these off, or choose a policy without "
+                "weights, such as 'uniform'."
             )
         logger.warning(f"{found}, which the recorded losses leave out.")

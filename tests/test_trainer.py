@@ -1,6 +1,7 @@
 """The trainer's promises on one process: clocks, exact rows, logs, reports, and what is refused."""
 
 import logging
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -109,7 +110,7 @@ def test_epochs_that_shrink_and_grow(classifier, tmp_path, sizes, schedule, accu
     progress.on_train_end = lambda *args, **kwargs: bars.append((progress.training_bar.n, progress.training_bar.total))
     trainer.train()
     watch, state = trainer.watch, trainer.state
-    steps = [-(-(-(-size // 2)) // accumulation) for size in sizes]
+    steps = [math.ceil(math.ceil(size / 2) / accumulation) for size in sizes]
 
     assert [sorted(rows) for rows in watch.rows] == [
         sorted(Scripted(sizes).select(History.empty(20), module_clock(epoch), rng_of(trainer, epoch)).rows.tolist())
@@ -120,9 +121,10 @@ def test_epochs_that_shrink_and_grow(classifier, tmp_path, sizes, schedule, accu
     assert bars == [(sum(steps), sum(steps))]
     assert watch.grads == [[], [], [], []]
     # At each epoch's end the rate is that of the full run's schedule after as many passes.
-    full = full_rates(schedule, -(-10 // accumulation), 4)
+    per_epoch = math.ceil(10 / accumulation)
+    full = full_rates(schedule, per_epoch, 4)
     ends = np.cumsum(steps) - 1
-    assert [watch.rates[end] for end in ends] == pytest.approx([full[-(-10 // accumulation) * e] for e in (1, 2, 3, 4)])
+    assert [watch.rates[end] for end in ends] == pytest.approx([full[per_epoch * epoch] for epoch in (1, 2, 3, 4)])
     if schedule in ("linear", "cosine"):
         assert watch.rates[-1] == 0.0
 
