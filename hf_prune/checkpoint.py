@@ -27,6 +27,7 @@ class Round:
         selection: What is trained.
         seconds_selecting: Spent in its selection, and in bringing its measurements together.
         seconds_training: Spent in its steps so far.
+        stopped: A callback has ended its epoch before the last step.
     """
 
     clock: Clock
@@ -34,6 +35,11 @@ class Round:
     selection: Selection
     seconds_selecting: float = 0.0
     seconds_training: float = 0.0
+    stopped: bool = False
+
+    def is_over(self, step: int) -> bool:
+        """Whether nothing is left of it when `step` optimizer steps are done."""
+        return self.stopped or step >= self.plan.first_step + self.plan.steps
 
 
 @dataclass
@@ -64,7 +70,7 @@ class PruningState:
         if self.round is not None:
             selection = self.round.selection
             arrays |= {f"measured/{name}": getattr(measured, name) for name in ("rows", "tokens", "values")}
-            for name in ("rows", "weights", "rescore"):
+            for name in ("rows", "weights"):
                 if getattr(selection, name) is not None:
                     arrays[f"selection/{name}"] = getattr(selection, name)
             header["round"] = {
@@ -73,6 +79,7 @@ class PruningState:
                 "lr_scale": selection.lr_scale,
                 "seconds_selecting": self.round.seconds_selecting,
                 "seconds_training": self.round.seconds_training,
+                "stopped": self.round.stopped,
                 "padded_tokens": measured.padded_tokens,
             }
         storage.save(Path(folder, STATE), arrays, header)
@@ -105,11 +112,10 @@ class PruningState:
         selection = Selection(
             arrays["selection/rows"],
             arrays.get("selection/weights"),
-            arrays.get("selection/rescore"),
             begun["lr_scale"],
         )
-        seconds = begun["seconds_selecting"], begun["seconds_training"]
-        state.round = Round(Clock(**begun["clock"]), EpochPlan(**begun["plan"]), selection, *seconds)
+        rest = {name: begun[name] for name in ("seconds_selecting", "seconds_training", "stopped")}
+        state.round = Round(Clock(**begun["clock"]), EpochPlan(**begun["plan"]), selection, **rest)
         measured = (arrays[f"measured/{name}"] for name in ("rows", "tokens", "values"))
         return state, Measurements(*measured, padded_tokens=begun["padded_tokens"])
 

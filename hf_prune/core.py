@@ -142,13 +142,11 @@ class Selection:
     Attributes:
         rows: (K,) int64, distinct, in [0, N); their order carries no meaning.
         weights: (K,) float32 > 0, factor on each row's loss; None = 1 for all, which leaves the loss untouched.
-        rescore: (R,) int64 rows to measure by a forward pass when the round ends; None = none.
         lr_scale: Factor on the learning rate of this round.
     """
 
     rows: np.ndarray
     weights: np.ndarray | None = None
-    rescore: np.ndarray | None = None
     lr_scale: float = 1.0
 
     def check(self, n: int) -> "Selection":

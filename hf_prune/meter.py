@@ -86,9 +86,7 @@ class Meter:
                 "loss that is missing, give example_loss_func=(outputs, inputs) -> (B,) losses; else choose a policy "
                 "that needs less, such as 'uniform'."
             )
-        self.signals = ("loss", *sorted(policy.needs - {"loss"}))
-        if not gives:
-            self.forget("it has no recipe for them")
+        self.signals = ("loss", *sorted(policy.needs - {"loss"})) if gives else ()
         self._head = head_of(model) if "grad_norm" in policy.needs else None
         self._checked = False
 

@@ -167,9 +167,10 @@ class PruningRun:
         logs = {
             "prune/kept": len(current.selection.rows) / len(self.state.history),
             "prune/rows": rows + sum(epoch["rows"] for epoch in epochs),
-            "prune/tokens": tokens + sum(epoch["padded_tokens"] for epoch in epochs),
             "prune/seconds": current.seconds_selecting + sum(epoch["seconds_selecting"] for epoch in epochs),
         }
+        if tokens:  # images have none
+            logs["prune/tokens"] = tokens + sum(epoch["padded_tokens"] for epoch in epochs)
         if len(losses):
             names = ("prune/loss_p10", "prune/loss_p50", "prune/loss_p90")
             logs |= dict(zip(names, np.quantile(losses, (0.1, 0.5, 0.9)).tolist(), strict=True))
@@ -177,8 +178,16 @@ class PruningRun:
 
     # ---- Checkpoints ----
 
-    def save(self, folder: str | os.PathLike, is_writer: bool) -> None:
-        """Write the state into a checkpoint; every process must call it, the writer alone writes."""
+    def save(self, folder: str | os.PathLike, is_writer: bool, stopped: bool) -> None:
+        """Write the state into a checkpoint.
+
+        Args:
+            folder: The checkpoint.
+            is_writer: Every process must call this, but one writes.
+            stopped: A callback ends the epoch here.
+        """
+        if self.state.round is not None:
+            self.state.round.stopped = stopped
         measured = self.recorder.collect(self._gather)
         if is_writer:
             self.state.save(folder, measured)

@@ -100,16 +100,18 @@ class PruningMixin:
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that was not saved whole."""
-        if resume_from_checkpoint is True:
+        if self.policy is not None and resume_from_checkpoint is True:
             resume_from_checkpoint = last_whole(self.args.output_dir, logger.warning) or True
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
         """As stock; its seconds are counted."""
-        start = time.perf_counter()
-        metrics = super().evaluate(*args, **kwargs)
-        if self._run is not None:
-            self._run.state.seconds_evaluating += time.perf_counter() - start
+        if self._run is None:
+            return super().evaluate(*args, **kwargs)
+        state, start = self._run.state, time.perf_counter()
+        before = state.seconds_evaluating
+        metrics = super().evaluate(*args, **kwargs)  # a dictionary of data sets calls this for each of them
+        state.seconds_evaluating = before + time.perf_counter() - start
         return metrics
 
     def log(self, logs, *args, **kwargs):
@@ -193,6 +195,8 @@ class PruningMixin:
         data, sampler = self._raw_dataset, self._sampler
         model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
         meter = Meter(model, self.policy, self.example_loss_func)
+        if not meter.signals and self.is_world_process_zero():
+            meter.forget("there is no recipe for them")
         history = History.empty(len(data), meter.signals)
         if getattr(self.policy, "unit", "rows") == "tokens":
             history.tokens[:] = row_tokens(data, meter.is_encoder_decoder)
@@ -243,10 +247,10 @@ class PruningMixin:
         current = self._run.state.round
         if current is None:
             return len(self._run.state.epochs), 0
-        done = self.state.global_step - current.plan.first_step
-        if done >= current.plan.steps:
+        if current.is_over(self.state.global_step):
             return current.plan.epoch + 1, 0
         self._goes_on = True
+        done = self.state.global_step - current.plan.first_step
         return current.plan.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
 
     def create_scheduler(self, num_training_steps, optimizer=None):
@@ -346,7 +350,7 @@ class PruningMixin:
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
         if self.policy is not None:
-            self._run.save(output_dir, self.args.should_save)
+            self._run.save(output_dir, self.args.should_save, self.control.should_epoch_stop)
 
     def _finalize_training(self, trial, num_train_samples, start_time):
         if self.policy is not None:

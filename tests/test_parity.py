@@ -101,7 +101,7 @@ def run(folder: Path, policy, model, rows, **settings):
         "weights": exactly(model.state_dict()),
         "optimizer": exactly(ours.optimizer.state_dict()),
         "scheduler": exactly({k: v for k, v in ours.lr_scheduler.state_dict().items() if k != "lr_lambdas"}),
-        "chance": (exactly(torch.get_rng_state()), exactly(np.random.get_state()), hash(random.getstate())),
+        "chance": exactly([torch.get_rng_state(), np.random.get_state(), hash(random.getstate())]),  # noqa: NPY002
     }
 
 
@@ -299,7 +299,7 @@ def net(gives: type):
 # model, form of the data set, settings
 PLAIN = {
     "endless rows": (TASKS["one label"].model, Stream, dict(max_steps=9)),
-    "rows of datasets, streamed": (TASKS["one label"].model, streamed, dict(max_steps=9, gradient_accumulation_steps=2)),
+    "rows of datasets": (TASKS["one label"].model, streamed, dict(max_steps=9, gradient_accumulation_steps=2)),
     "a module giving a dict": (net(dict), list, dict(num_train_epochs=2)),
     "a module giving a tuple": (net(tuple), list, dict(num_train_epochs=1.5, gradient_accumulation_steps=4)),
     "a loss of the user's": (

@@ -139,6 +139,16 @@ class StopAt(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
+class EndEpochsAt(TrainerCallback):
+    """Ends the epoch at these steps."""
+
+    def __init__(self, *steps):
+        self.steps = steps
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_epoch_stop = state.global_step in self.steps
+
+
 @pytest.mark.parametrize(("policy", "accumulation", "order"), [(POLICIES[1], 3, "random"), (POLICIES[0], 1, ORDERS[1])])
 def test_stopped_at_every_step(tmp_path, policy, accumulation, order):
     settings = {"policy": policy, "accumulation": accumulation, "order": order, "save_strategy": "no"}
@@ -163,6 +173,23 @@ def test_saved_at_the_end_of_an_epoch(tmp_path):
     for checkpoint in sorted(tmp_path.glob("checkpoint-*")):
         trainer, log = build(tmp_path / "again", save_strategy="no")
         trainer.train(resume_from_checkpoint=str(checkpoint))
+        assert_same(result_of(trainer, log), reference)
+
+
+@pytest.mark.parametrize("save", [{"save_strategy": "epoch"}, {"save_steps": 1}])
+def test_saved_where_a_callback_ends_an_epoch(tmp_path, save):
+    def ended(folder, **settings):
+        trainer, log = build(folder, **settings)
+        trainer.add_callback(EndEpochsAt(3, 8))
+        return trainer, log
+
+    trainer, log = ended(tmp_path, **save)
+    trainer.train()
+    assert [epoch["steps"] for epoch in trainer.pruning_report().epochs][:2] == [3, 5]
+    reference = result_of(trainer, log)
+    for step in (3, 8):
+        trainer, log = ended(tmp_path / "again", save_strategy="no")
+        trainer.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
         assert_same(result_of(trainer, log), reference)
 
 
