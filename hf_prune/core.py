@@ -31,8 +31,8 @@ class History:
     seen: np.ndarray
     tokens: np.ndarray
     faults: np.ndarray
-    signals: dict[str, np.ndarray] = field(default_factory=dict)
-    notes: dict[str, np.ndarray] = field(default_factory=dict)
+    signals: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    notes: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
 
     @classmethod
     def empty(cls, n: int, signals: frozenset[str] | tuple[str, ...] = ()) -> "History":
@@ -92,12 +92,12 @@ class History:
         own = {name: arrays[name] for name in ("loss", "seen", "tokens", "faults")}
         return cls(**own, signals=groups["signals/"], notes=groups["notes/"])
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write one checksummed safetensors file, aside first, so that no reader meets half a file."""
         storage.save(path, self.arrays(), {"kind": "history"})
 
     @classmethod
-    def load(cls, path: str | os.PathLike, rows: int | None = None) -> "History":
+    def load(cls, path: str | os.PathLike[str], rows: int | None = None) -> "History":
         """Read what `save` wrote.
 
         Args:
@@ -254,7 +254,7 @@ class BudgetPolicy(Policy):
             k = math.ceil(self.keep * len(order) - 1e-9)
         else:
             reached = np.cumsum(history.tokens[order], dtype=np.int64)
-            k = int(np.searchsorted(reached, self.keep * reached[-1] - 1e-9)) + 1
+            k = int(np.searchsorted(reached, self.keep * float(reached[-1]) - 1e-9)) + 1
         return order[: _whole_steps(k, clock.step_rows)]
 
     def forecast(self, history: History, clock: Clock) -> int:

@@ -89,6 +89,7 @@ class Meter:
         self.signals = ("loss", *sorted(policy.needs - {"loss"})) if gives else ()
         self._head = head_of(model) if "grad_norm" in policy.needs else None
         self._checked = False
+        self._has_warned = False
 
     @contextlib.contextmanager
     def watch(self, model: nn.Module, inputs: MutableMapping) -> Iterator[Seen]:
@@ -142,16 +143,11 @@ class Meter:
         tokens, padded = count_tokens(seen.inputs, self.is_encoder_decoder)
         if tokens.shape != rows.shape:  # rows flattened into one sequence: not told apart
             tokens = torch.zeros_like(rows)
-        prediction = None
-        if self.signals:
-            try:
-                prediction = self._read(rows, seen)
-            except ValueError as error:
-                if self._policy.needs or self._checked:
-                    raise
-                self.forget(f"they can't be read ({error})")
-                recorder.forget()
-        values = self._values(prediction, seen) if prediction is not None else []
+        prediction = self._try_to_read(rows, seen) if self.signals else None
+        if prediction is not None:
+            values = self._values(prediction, seen)
+        else:
+            values = [torch.full(rows.shape, torch.nan, device=rows.device)] * len(self.signals)
         recorder.add(rows, tokens, values, padded)
         if prediction is None or (weights is None and self._checked):
             return loss
@@ -160,10 +156,21 @@ class Meter:
             self._check_terms(loss.detach(), token_losses.detach(), prediction.is_target.sum(), items, processes)
         return loss if weights is None else reweigh(loss, token_losses, weights)
 
-    def forget(self, reason: str) -> None:
-        """Stop measuring losses, and say why."""
-        self.signals = ()
-        logger.warning(f"hf_prune records no losses of {self._name}: {reason}. {_CURE}")
+    def warn_if_blind(self) -> None:
+        """Say that no loss will be recorded, where the model has no recipe and the policy needs none."""
+        if not self.signals:
+            logger.warning(f"hf_prune records no losses of {self._name}: there is no recipe for them. {_CURE}")
+
+    def _try_to_read(self, rows: Tensor, seen: Seen) -> Prediction | None:
+        try:
+            return self._read(rows, seen)
+        except ValueError as error:
+            if self._policy.needs or self._policy.weighs:
+                raise
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(f"hf_prune can't record the losses of every batch of {self._name}: {error}. {_CURE}")
+            return None
 
     def _read(self, rows: Tensor, seen: Seen) -> Prediction:
         if not seen.outputs:
@@ -178,7 +185,7 @@ class Meter:
                 f"the batch has {len(rows)} rows, but losses for {len(prediction.is_target)}: "
                 "data_collator must return one example for each that it is given, in the same order"
             )
-        return prediction
+        return prediction  # pyright: ignore[reportReturnType]
 
     def _values(self, prediction: Prediction, seen: Seen) -> list[Tensor]:
         with torch.no_grad():
@@ -190,10 +197,10 @@ class Meter:
 
     def _check_terms(self, loss: Tensor, token_losses: Tensor, count: Tensor, items: Any, processes: int) -> None:
         """On the first batch with a finite loss: is it the sum of these, but for a factor that a trainer may give?"""
-        if not torch.isfinite(loss):
+        total = token_losses.sum()
+        if total == 0 or not torch.isfinite(loss):
             return
         self._checked = True
-        total = token_losses.sum()
         divisors = [count] if items is None else [count, items]
         means = [total * factor / divisor for divisor in divisors for factor in {1, processes}]
         if any(torch.isclose(loss.float(), mean.float(), rtol=_TOLERANCE).all() for mean in means):

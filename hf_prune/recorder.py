@@ -60,13 +60,12 @@ class Recorder:
         self._padded_tokens += padded_tokens
 
     def restore(self, measured: Measurements) -> None:
-        """Take in what a checkpoint holds of the round in progress."""
-        self._on_host.append((np.stack([measured.rows, measured.tokens]), measured.values))
+        """Take in what a checkpoint holds of the round in progress; other signals than those measured now are lost."""
+        values = measured.values
+        if len(values) != self._signals:
+            values = np.full((self._signals, len(measured.rows)), np.nan, np.float32)
+        self._on_host.append((np.stack([measured.rows, measured.tokens]), values))
         self._padded_tokens += measured.padded_tokens
-
-    def forget(self) -> None:
-        """Measure rows and tokens alone from now on; nothing has been measured yet."""
-        self._signals = 0
 
     def drain(self) -> np.ndarray:
         """Bring what lies on the device to the host, in one transfer.

@@ -120,7 +120,7 @@ class PruningRun:
         start = time.perf_counter()
         measured = self.recorder.collect(self._gather)
         rows, tokens, values = measured.by_row()
-        history.tokens[rows] = tokens
+        history.tokens[rows] = np.where(tokens > 0, tokens, history.tokens[rows])  # 0: the batch did not tell
         if len(values):
             signals = dict(zip(self.meter.signals[1:], values[1:], strict=True))
             history.record(rows, values[0], current.clock.round, **signals)
@@ -223,10 +223,5 @@ class PruningRun:
             )
         state.facts = facts
         self.state, self._sampler.seed = state, state.seed
-        if measured is None:
-            return
-        if len(measured.values) == 0 and self.meter.signals:
-            self.meter.forget("nor did the run that goes on")
-            self.recorder.forget()
-        if is_main:
+        if measured is not None and is_main:
             self.recorder.restore(measured)

@@ -108,7 +108,7 @@ class PruningSampler(Sampler[int]):
         elif isinstance(self.base, RandomSampler):
             order = torch.randperm(self.n, generator=generator)
         else:
-            self.base.generator = generator
+            self.base.generator = generator  # pyright: ignore[reportAttributeAccessIssue]
             order = torch.tensor(list(self.base), dtype=torch.int64)
         if len(self.rows) == self.n:
             return order

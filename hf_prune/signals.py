@@ -384,7 +384,8 @@ def reweigh(loss: Tensor, token_losses: Tensor, weights: Tensor) -> Tensor:
         weights: (B,) float32.
 
     Returns:
-        () of the loss's type; the same bits if all weights are 1, or if the batch has no target.
+        () of the loss's type; the same bits if all weights are 1, or where there is no factor c to go by: a batch
+        without targets, or with a loss that is not finite.
 
     Raises:
         ValueError: If the token losses carry no gradient though the loss does.
@@ -392,8 +393,10 @@ def reweigh(loss: Tensor, token_losses: Tensor, weights: Tensor) -> Tensor:
     if loss.requires_grad and not token_losses.requires_grad:
         raise ValueError("weights need token_losses that carry gradients: read them with gradients enabled.")
     total = token_losses.sum()
-    scale = torch.where(total == 0, 0.0, loss.to(total.device) / total).detach()
+    scale = (loss.to(total.device) / total).detach()
+    scale = torch.where(scale.isfinite(), scale, 0.0)
     extra = scale * ((weights.to(token_losses.device)[:, None] - 1) * token_losses).sum()
+    extra = torch.where(extra.isfinite(), extra, 0.0)  # 0 * inf; the gradient is 0 already
     return loss + extra.to(loss.device, loss.dtype)
 
 

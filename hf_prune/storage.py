@@ -19,7 +19,7 @@ class DamagedFile(ValueError):
     """The file is truncated, altered, or of a format that this version does not read."""
 
 
-def save(path: str | os.PathLike, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
+def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
     """Write `arrays` and `header` to `path`; a reader sees the old file or the new one, never a part.
 
     Args:
@@ -46,7 +46,7 @@ def save(path: str | os.PathLike, arrays: dict[str, np.ndarray], header: dict[st
         aside.unlink(missing_ok=True)
 
 
-def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read what `save` wrote.
 
     Returns:

@@ -185,8 +185,8 @@ class PruningMixin:
         epochs, updates, *others, steps = values
         by_steps = args.max_steps > 0
         full = FullRun(updates, steps, steps / updates if by_steps else args.num_train_epochs, by_steps)
-        self._run = self._make_run(full, dataloader)
-        steps, begun = self._run.forecast()
+        self._next_run = self._make_run(full, dataloader)  # begins in `_init_training_state`: others may ask too
+        steps, begun = self._next_run.forecast()
         self._planned_epochs = begun if by_steps else epochs
         # Under max_steps the epochs follow; each takes a step at least, and DefaultFlowCallback ends the run.
         return (steps if by_steps else epochs, updates, *others, steps)
@@ -195,8 +195,8 @@ class PruningMixin:
         data, sampler = self._raw_dataset, self._sampler
         model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
         meter = Meter(model, self.policy, self.example_loss_func)
-        if not meter.signals and self.is_world_process_zero():
-            meter.forget("there is no recipe for them")
+        if self.is_world_process_zero():
+            meter.warn_if_blind()
         history = History.empty(len(data), meter.signals)
         if getattr(self.policy, "unit", "rows") == "tokens":
             history.tokens[:] = row_tokens(data, meter.is_encoder_decoder)
@@ -232,19 +232,26 @@ class PruningMixin:
         )
         if self.policy is None:
             return answer
+        self._run = self._next_run
         self.state.num_train_epochs = self._planned_epochs
         self._goes_on = False
         if resume_from_checkpoint is None:
             return answer
+        full = self._run.full
+        finished = full.by_steps and self.state.global_step >= full.steps
         if not os.path.isfile(os.path.join(resume_from_checkpoint, STATE)):
             logger.warning(
                 f"{resume_from_checkpoint} holds no {STATE} (it was saved without a policy or with save_only_model): "
                 "the policy begins anew and knows nothing of the rows."
             )
-            return answer
+            return (num_train_epochs, 0) if finished else answer
         self._run.restore(resume_from_checkpoint, self.is_world_process_zero(), logger.warning)
-        self._show_total(*self._run.forecast())
         current = self._run.state.round
+        if current is not None:  # the run may have become longer or shorter since
+            current.plan = full.plan(current.plan.epoch, current.plan.first_step, current.plan.updates)
+        self._show_total(*self._run.forecast())
+        if finished:
+            return num_train_epochs, 0
         if current is None:
             return len(self._run.state.epochs), 0
         if current.is_over(self.state.global_step):
@@ -259,7 +266,7 @@ class PruningMixin:
         Raises:
             ValueError: A scheduler that counts its own steps, and so would end before or after the run.
         """
-        if self.policy is None:
+        if self._run is None:  # no policy, or called before train(), which makes its own
             return super().create_scheduler(num_training_steps, optimizer)
         full = self._run.full
         scheduler = super().create_scheduler(full.steps, optimizer)

@@ -101,7 +101,7 @@ FROM_SCRATCH = dict(
     policy="infobatch",  # its weights keep the gradient unbiased
     unit="tokens",  # for policies with a budget: a short sentence left out saves little
     output_dir="translate-output",
-    num_train_epochs=10,
+    num_train_epochs=8,
     per_device_train_batch_size=32,  # a small corpus wants many steps
     per_device_eval_batch_size=128,
     learning_rate=2e-3,  # a small model bears it
@@ -120,6 +120,9 @@ FROM_SCRATCH = dict(
     predict_with_generate=True,
     generation_num_beams=1,  # validations need comparable translations, not the best ones
     logging_steps=50,
+)
+EMBEDDED = dict(  # for a small corpus
+    train_sampling_strategy="random",  # grouped batches run from long to short, and a model forgets the long ones
 )
 FINE_TUNING = dict(  # for a model that knows the languages already
     learning_rate=5e-5,
@@ -467,8 +470,10 @@ def main(argv: list[str] | None = None) -> None:
     begin = time.perf_counter()
     types = (RecipeArguments, Seq2SeqTrainingArguments)
     recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH)
-    if recipe.model_name_or_path:
-        recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH | FINE_TUNING)
+    special = FINE_TUNING if recipe.model_name_or_path else {}
+    if not (recipe.train_file or recipe.dataset_name):
+        special = special | EMBEDDED
+    recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH | special)
     arguments = asdict(recipe) | args.to_dict()
     checkpoint = find_checkpoint(args)
     say = print if args.process_index == 0 else lambda *texts: None

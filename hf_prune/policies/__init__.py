@@ -6,6 +6,8 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+from types import ModuleType
+from typing import Any
 
 from ..core import Policy
 
@@ -56,7 +58,7 @@ def make(policy: "str | Policy | None") -> Policy | None:
     """
     if policy is None or isinstance(policy, Policy):
         return policy
-    if not isinstance(policy, str):
+    if not isinstance(policy, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"policy={policy!r} must be a Policy object, a string such as 'infobatch:ratio=0.3', or None.")
     name, _, settings = policy.partition(":")
     cls = find(name.strip())
@@ -73,14 +75,14 @@ def make(policy: "str | Policy | None") -> Policy | None:
     return cls(**values)
 
 
-def _value(text: str):
+def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text  # a bare word is a string
 
 
-def _only_policy(module) -> type[Policy]:
+def _only_policy(module: ModuleType) -> type[Policy]:
     found = [
         value
         for value in vars(module).values()

@@ -1,0 +1,50 @@
+"""What the README says is so: its code runs, its tables are what the files under recipes/results give."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hf_prune import Clock, History
+from hf_prune.policies import make, names
+from hf_prune.report import results_table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLES = re.findall(r"<!-- table: (.*?) -->\n(.*?)\n?<!-- end of table -->", README, re.DOTALL)
+
+
+def test_the_policy_that_the_readme_writes_works(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "hardest.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_package", raising=False)
+    policy = make("my_package.hardest:keep=0.5")
+    history = History.empty(8)  # rows 0 and 5 never seen, then the two largest losses
+    history.record(np.array([1, 2, 3, 4, 6, 7]), np.array([0.2, 0.3, 0.4, 1.0, 3.0, 5.0], np.float32), 0)
+    chosen = policy.select(history, Clock(1, 1, 4, 0.25), np.random.default_rng(0)).check(8)
+    assert set(chosen.rows.tolist()) == {0, 5, 6, 7}
+
+
+def test_every_policy_stands_in_the_table():
+    for name in names():
+        assert f"| `{name}` |" in README
+
+
+def test_there_is_a_table_of_results():
+    assert TABLES
+
+
+@pytest.mark.parametrize(("files", "table"), TABLES)
+def test_a_table_is_what_its_files_give(files, table):
+    assert table == results_table([ROOT / file for file in files.split()])
+
+
+def test_every_file_and_command_exists():
+    for path in re.findall(r"\((recipes/[^)]+|tests/[^)]+)\)", README):
+        assert (ROOT / path).exists(), path
+    for script in re.findall(r"(recipes/\w+\.py)", README):
+        assert (ROOT / script).exists(), script
