@@ -41,7 +41,7 @@ class UserLosses:
     def __init__(self, losses: Tensor):
         if not isinstance(losses, Tensor) or losses.ndim != 1:
             shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-            raise ValueError(f"example_loss_func must return a (B,) tensor of losses, got {shape}")
+            raise ValueError(f"example_loss_func must return a (B,) tensor of losses, got {shape}.")
         self._losses = losses.float()
         self.is_target = torch.ones_like(losses, dtype=torch.bool).unsqueeze(1)
 
@@ -169,12 +169,12 @@ class Meter:
                 raise
             if not self._has_warned:
                 self._has_warned = True
-                logger.warning(f"hf_prune can't record the losses of every batch of {self._name}: {error}. {_CURE}")
+                logger.warning(f"hf_prune can't record the losses of every batch of {self._name}: {error}")
             return None
 
     def _read(self, rows: Tensor, seen: Seen) -> Prediction:
         if not seen.outputs:
-            raise ValueError("the loss was computed without calling the model that the trainer was given")
+            raise ValueError("The loss was computed without calling the model that the trainer was given.")
         if self._example_loss_func is not None:
             prediction = UserLosses(self._example_loss_func(seen.outputs[0], seen.inputs))
         else:
@@ -182,8 +182,8 @@ class Meter:
             prediction = self._recipe.read(seen.outputs[0], targets)
         if len(prediction.is_target) != len(rows):
             raise ValueError(
-                f"the batch has {len(rows)} rows, but losses for {len(prediction.is_target)}: "
-                "data_collator must return one example for each that it is given, in the same order"
+                f"The batch has {len(rows)} rows, but losses for {len(prediction.is_target)}: "
+                "data_collator must return one example for each that it is given, in the same order."
             )
         return prediction  # pyright: ignore[reportReturnType]
 
@@ -193,6 +193,8 @@ class Meter:
                 signals = prediction.signals(self.signals)
             else:
                 signals = prediction.signals(self.signals, seen.head_inputs[0], self._head.bias is not None)
+        loss = signals["loss"]
+        signals["loss"] = torch.where(loss.isnan(), torch.inf, loss)  # NaN is what could not be read at all
         return [signals[name] for name in self.signals]
 
     def _check_terms(self, loss: Tensor, token_losses: Tensor, count: Tensor, items: Any, processes: int) -> None:

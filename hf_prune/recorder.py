@@ -14,7 +14,8 @@ class Measurements:
     Attributes:
         rows: (V,) int64.
         tokens: (V,) int64, real tokens of the row.
-        values: (S, V) float32, one line a signal, the loss first; S = 0 where nothing is measured.
+        values: (S, V) float32, one line a signal, the loss first; S = 0 where nothing is measured. A loss is NaN where
+            the batch could not be read, infinite where it is no number (no target, overflow).
         padded_tokens: Tokens that went through the model, padding included.
     """
 

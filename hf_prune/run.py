@@ -122,8 +122,11 @@ class PruningRun:
         rows, tokens, values = measured.by_row()
         history.tokens[rows] = np.where(tokens > 0, tokens, history.tokens[rows])  # 0: the batch did not tell
         if len(values):
-            signals = dict(zip(self.meter.signals[1:], values[1:], strict=True))
-            history.record(rows, values[0], current.clock.round, **signals)
+            read = ~np.isnan(values[0])
+            loss, *signals = values[:, read]
+            history.record(
+                rows[read], loss, current.clock.round, **dict(zip(self.meter.signals[1:], signals, strict=True))
+            )
         self.policy.update(history, current.clock, self._rng(current.clock.epoch, 1))
         steps = step - current.plan.first_step
         offered = len(history) * steps / current.plan.updates  # a last epoch may be a part of one

@@ -1,0 +1,85 @@
+"""What a round measured, brought together."""
+
+import numpy as np
+import torch
+
+from hf_prune.recorder import Measurements, Recorder
+
+
+def one_process(array):
+    return array
+
+
+def add(recorder, rows, losses, padded=10):
+    rows = torch.tensor(rows)
+    recorder.add(rows, rows + 100, [torch.tensor(losses)], padded)
+
+
+def test_visits_come_in_the_order_of_training_whenever_they_are_brought():
+    recorder = Recorder(1)
+    add(recorder, [3, 1], [0.3, 0.1])
+    np.testing.assert_array_equal(recorder.drain(), np.array([0.3, 0.1], np.float32))
+    add(recorder, [2], [0.2], padded=5)
+    measured = recorder.collect(one_process)
+    assert measured.rows.tolist() == [3, 1, 2]
+    assert measured.tokens.tolist() == [103, 101, 102]
+    np.testing.assert_array_equal(measured.values, np.array([[0.3, 0.1, 0.2]], np.float32))
+    assert (recorder.counts(), measured.padded_tokens) == ((3, 15), 15)
+    assert recorder.collect(one_process).rows.tolist() == [3, 1, 2]  # a checkpoint changes nothing
+    assert len(recorder.drain()) == 0
+
+
+def test_row_numbers_that_no_float_can_hold_survive():
+    recorder = Recorder(1)
+    add(recorder, [16_777_217, 2**40 + 1], [0.5, 0.25])
+    assert recorder.collect(one_process).rows.tolist() == [16_777_217, 2**40 + 1]
+
+
+def test_a_row_that_was_filled_in_twice_counts_with_its_mean_whatever_the_order():
+    rows, tokens = np.array([4, 0, 4]), np.array([7, 5, 7])
+    for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2]):
+        values = np.array([[1.0, 0.5, 0.25], [3.0, 2.0, 4.0]], np.float32)[:, order]
+        found = Measurements(rows[order], tokens[order], values, 0).by_row()
+        assert [part.tolist() for part in found] == [[0, 4], [5, 7], [[0.5, 0.625], [2.0, 3.5]]]
+
+
+def test_the_measurements_of_all_processes_are_joined():
+    other = Recorder(1)
+    add(other, [9], [0.9], padded=20)
+    theirs = iter([other.collect(one_process)] * 3)
+
+    def gather(array):
+        measured = next(theirs)
+        if array.dtype == torch.float32:
+            return torch.cat([array, torch.from_numpy(measured.values)], dim=1)
+        if len(array) == 2:
+            return torch.cat([array, torch.tensor(np.stack([measured.rows, measured.tokens]))], dim=1)
+        return torch.cat([array, torch.tensor([[measured.padded_tokens]])], dim=1)
+
+    recorder = Recorder(1)
+    add(recorder, [3, 1], [0.3, 0.1])
+    measured = recorder.collect(gather)
+    assert measured.rows.tolist() == [3, 1, 9]
+    np.testing.assert_array_equal(measured.values, np.array([[0.3, 0.1, 0.9]], np.float32))
+    assert measured.padded_tokens == 30
+
+
+def test_rows_alone_are_counted_where_no_loss_is_known():
+    recorder = Recorder(0)
+    recorder.add(torch.tensor([3, 1]), torch.tensor([5, 6]), [], 11)
+    rows, tokens, values = recorder.collect(one_process).by_row()
+    assert (rows.tolist(), tokens.tolist(), values.shape) == ([1, 3], [6, 5], (0, 2))
+    assert len(recorder.drain()) == 0
+
+
+def test_a_checkpoints_measurements_go_on():
+    recorder = Recorder(1)
+    add(recorder, [3, 1], [0.3, 0.1])
+    saved = recorder.collect(one_process)
+    again = Recorder(1)
+    again.restore(saved)
+    add(again, [2], [0.2])
+    assert again.collect(one_process).rows.tolist() == [3, 1, 2]
+    blind = Recorder(0)
+    blind.restore(saved)
+    assert blind.collect(one_process).values.shape == (0, 2)
