@@ -232,7 +232,7 @@ def results_table(paths: Sequence[str | os.PathLike[str]]) -> str:
                     f"{tokens:,}",
                     _percent(tokens, whole),
                     f"{totals['optimizer_steps']:,}",
-                    *(f"{scores[name]:.1f} ± {scores[f'{name}_interval']:.1f}" for name in ("bleu", "chrf")),
+                    *(f"{scores[name]:.1f} ± {float(scores[f'{name}_interval']):.1f}" for name in ("bleu", "chrf")),
                 ]
             )
         except (KeyError, TypeError, ValueError) as error:

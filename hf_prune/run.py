@@ -72,7 +72,7 @@ class PruningRun:
     def position(self, step: int) -> float:
         """Real optimizer step `step` in steps of the full run, which the learning-rate schedule is made for."""
         current = self.state.round
-        return step if current is None else current.plan.position(step)
+        return step if current is None or self.full.by_steps else current.plan.position(step)
 
     def lr_scale(self) -> float:
         """Factor on the learning rate of the round in progress."""
@@ -120,6 +120,11 @@ class PruningRun:
         start = time.perf_counter()
         measured = self.recorder.collect(self._gather)
         rows, tokens, values = measured.by_row()
+        if not np.isin(rows, current.selection.rows, assume_unique=True).all():
+            raise ValueError(
+                "Rows were trained that the policy had not selected: get_train_dataloader gives other batches than those "
+                "of Trainer's own sampler (does it join several loaders?). Train without a policy."
+            )
         history.tokens[rows] = np.where(tokens > 0, tokens, history.tokens[rows])  # 0: the batch did not tell
         if len(values):
             read = ~np.isnan(values[0])

@@ -101,7 +101,7 @@ FROM_SCRATCH = dict(
     policy="infobatch",  # its weights keep the gradient unbiased
     unit="tokens",  # for policies with a budget: a short sentence left out saves little
     output_dir="translate-output",
-    num_train_epochs=8,
+    num_train_epochs=7,
     per_device_train_batch_size=32,  # a small corpus wants many steps
     per_device_eval_batch_size=128,
     learning_rate=2e-3,  # a small model bears it
@@ -446,7 +446,7 @@ class SacreBleu(evaluate.Metric):
             score = scorer.corpus_score(predictions, [references], n_bootstrap=n_bootstrap)
             results |= {name: score.score, f"{name}_signature": str(scorer.get_signature())}
             if n_bootstrap > 1:
-                results |= {f"{name}_mean": score._mean, f"{name}_interval": score._ci}
+                results |= {f"{name}_mean": float(score._mean), f"{name}_interval": float(score._ci)}
         return results
 
 

@@ -34,6 +34,7 @@ ALLOWED = {
         "meter",
         "checkpoint",
         "run",
+        "report",
         "trainer",
     },
     "transformers": {"trainer", "report", "cli"},
