@@ -25,6 +25,7 @@ class Round:
         clock: When it began.
         plan: The optimizer steps of its epoch.
         selection: What is trained.
+        skipped: Optimizer steps of its epoch that were trained before it was selected (by a run without a policy).
         seconds_selecting: Spent in its selection, and in bringing its measurements together.
         seconds_training: Spent in its steps so far.
         stopped: A callback has ended its epoch before the last step.
@@ -33,6 +34,7 @@ class Round:
     clock: Clock
     plan: EpochPlan
     selection: Selection
+    skipped: int = 0
     seconds_selecting: float = 0.0
     seconds_training: float = 0.0
     stopped: bool = False
@@ -77,6 +79,7 @@ class PruningState:
                 "clock": asdict(self.round.clock),
                 "plan": asdict(self.round.plan),
                 "lr_scale": selection.lr_scale,
+                "skipped": self.round.skipped,
                 "seconds_selecting": self.round.seconds_selecting,
                 "seconds_training": self.round.seconds_training,
                 "stopped": self.round.stopped,
@@ -114,7 +117,7 @@ class PruningState:
             arrays.get("selection/weights"),
             begun["lr_scale"],
         )
-        rest = {name: begun[name] for name in ("seconds_selecting", "seconds_training", "stopped")}
+        rest = {name: begun[name] for name in ("skipped", "seconds_selecting", "seconds_training", "stopped")}
         state.round = Round(Clock(**begun["clock"]), EpochPlan(**begun["plan"]), selection, **rest)
         measured = (arrays[f"measured/{name}"] for name in ("rows", "tokens", "values"))
         return state, Measurements(*measured, padded_tokens=begun["padded_tokens"])

@@ -89,15 +89,21 @@ class PruningRun:
 
     # ---- Rounds ----
 
-    def open_round(self, epoch: int, step: int) -> None:
-        """Select the rows of the epoch that begins when `step` optimizer steps are done."""
+    def open_round(self, epoch: int, step: int, skipped: int) -> None:
+        """Select the rows of an epoch.
+
+        Args:
+            epoch: From 0.
+            step: Optimizer steps done.
+            skipped: Those of them that belong to this epoch: a run without a policy goes on with one.
+        """
         start = time.perf_counter()
-        clock, history = self._clock(epoch, step), self.state.history
+        clock, history = self._clock(epoch, step - skipped), self.state.history
         selection = self.policy.select(history, clock, self._rng(epoch)).check(len(history))
         if selection.weights is not None and not self.policy.weighs:
             raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
-        plan = self.full.plan(epoch, step, self._updates(len(selection.rows)))
-        self.state.round = Round(clock, plan, selection, time.perf_counter() - start)
+        plan = self.full.plan(epoch, step - skipped, self._updates(len(selection.rows)))
+        self.state.round = Round(clock, plan, selection, skipped, time.perf_counter() - start)
 
     def plan(self) -> None:
         """Tell the sampler the rows of the round in progress."""
@@ -122,8 +128,8 @@ class PruningRun:
         rows, tokens, values = measured.by_row()
         if not np.isin(rows, current.selection.rows, assume_unique=True).all():
             raise ValueError(
-                "Rows were trained that the policy had not selected: get_train_dataloader gives other batches than those "
-                "of Trainer's own sampler (does it join several loaders?). Train without a policy."
+                "Rows were trained that the policy had not selected: get_train_dataloader gives other batches than "
+                "those of Trainer's own sampler (does it join several loaders?). Train without a policy."
             )
         history.tokens[rows] = np.where(tokens > 0, tokens, history.tokens[rows])  # 0: the batch did not tell
         if len(values):
@@ -133,7 +139,7 @@ class PruningRun:
                 rows[read], loss, current.clock.round, **dict(zip(self.meter.signals[1:], signals, strict=True))
             )
         self.policy.update(history, current.clock, self._rng(current.clock.epoch, 1))
-        steps = step - current.plan.first_step
+        steps = step - current.plan.first_step - current.skipped
         offered = len(history) * steps / current.plan.updates  # a last epoch may be a part of one
         known = history.tokens[history.tokens > 0]
         self.state.epochs.append(

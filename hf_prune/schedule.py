@@ -80,7 +80,7 @@ class EpochPlan:
     def position(self, step: int) -> float:
         """Real step `step` in steps of the full run; exactly `step` where the epoch trains all rows."""
         done = min(max(step - self.first_step, 0), self.steps)
-        position = self.start + done * (self.end - self.start) / self.steps
+        position = self.start + done * (self.end - self.start) / max(self.steps, 1)
         return int(position) if position == int(position) else position  # a user's lambda may index with it
 
 

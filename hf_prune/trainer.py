@@ -287,7 +287,9 @@ class PruningMixin:
         run, loader = self._run, kwargs["train_dataloader"]
         if not self._goes_on:
             run.close_round(self.state.global_step)  # one that was saved at its end, before it was closed
-            run.open_round(kwargs["epoch"], self.state.global_step)
+            skipped = kwargs["steps_trained_in_current_epoch"] if kwargs["epoch"] == kwargs["epochs_trained"] else 0
+            done = self.state.global_step
+            run.open_round(kwargs["epoch"], done, skipped // self.args.gradient_accumulation_steps)
         self._goes_on = False
         run.plan()
         self._rows.total_dataset_length = len(self._sampler)

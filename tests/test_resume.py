@@ -276,6 +276,25 @@ def test_a_stock_checkpoint_begins_the_policy_anew(tmp_path, caplog):
     assert trainer.state.global_step == trainer.state.max_steps
 
 
+def test_a_stock_checkpoint_goes_on_as_stock_where_everything_is_kept(tmp_path):
+    """Bit for bit, in the middle of an epoch too; what was trained before is not claimed as trained or saved."""
+    ends = {}
+    for policy in (None, "uniform:keep=1.0"):
+        trainer, _ = build(tmp_path, policy=None, save_strategy="no")
+        trainer.add_callback(StopAt(5))
+        trainer.train()
+        trainer, _ = build(tmp_path, policy=policy, save_strategy="no")
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+        weights = {name: tensor.numpy().tobytes() for name, tensor in trainer.model.state_dict().items()}
+        rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+        ends[policy] = weights, rates, trainer.state.global_step, trainer.state.epoch
+        shutil.rmtree(tmp_path)
+    assert ends[None] == ends["uniform:keep=1.0"]
+    first = trainer.pruning_report().epochs[0]  # 9 steps, 5 of them stock: 7 rows are left, 3 x 2 + 1
+    assert (first["steps"], first["rows"]) == (4, 7)
+    assert first["rows_offered"] == round(ROWS * 4 / 9)
+
+
 def test_another_policy_goes_on_with_a_warning(stopped, caplog):
     trainer, _ = build(stopped, policy="uniform:keep=0.5")
     trainer.train(resume_from_checkpoint=True)

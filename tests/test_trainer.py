@@ -356,6 +356,27 @@ def test_a_scheduler_with_its_own_steps_is_refused_unless_the_steps_are_fixed(cl
     build(max_steps=2).train()
 
 
+def test_batches_that_no_plan_knows_are_noticed(classifier, tmp_path):
+    class Joined(Watched):
+        def get_train_dataloader(self):
+            return Twice(super().get_train_dataloader(), super().get_train_dataloader())
+
+    class Twice:
+        def __init__(self, first, second):
+            self.loaders = (first, second)
+
+        def __len__(self):
+            return sum(map(len, self.loaders))
+
+        def __iter__(self):
+            for loader in self.loaders:
+                yield from loader
+
+    trainer = trainer_of(classifier, tmp_path, "uniform:keep=0.5", cls=Joined)
+    with pytest.raises(ValueError, match="Rows were trained that the policy had not selected"):
+        trainer.train()
+
+
 def test_weights_that_were_not_declared_are_refused(classifier, tmp_path):
     @dataclass(frozen=True)
     class Sly(Policy):
@@ -391,7 +412,7 @@ def test_a_changed_seam_is_named():
     changed = type("Trainer", (), {name: getattr(module.Trainer, name) for name in SEAMS})
     check_seams(changed)
     changed._run_epoch = lambda self, epoch: None
-    with pytest.raises(ImportError, match=r"counts on Trainer._run_epoch\(epoch, train_dataloader.*has as _run_epoch"):
+    with pytest.raises(ImportError, match=r"counts on Trainer._run_epoch\(epoch, epochs_trained.*has as _run_epoch"):
         check_seams(changed)
     del changed._run_epoch
     with pytest.raises(ImportError, match=r"Trainer._run_epoch.*lacks. Install one that it knows"):
