@@ -118,8 +118,9 @@ class Prediction:
         chunks = zip(self.logits.flatten(0, 1).split(step), self.labels.flatten().split(step), strict=True)
         parts = []
         for logits, labels in chunks:
-            if _is_on_cpu(logits):  # the targets alone; on an accelerator, picking them out would wait for the device
-                index = (labels != IGNORED).nonzero().squeeze(1)
+            # The targets alone, where they are few; on an accelerator, picking them out would wait for the device.
+            index = (labels != IGNORED).nonzero().squeeze(1) if _is_on_cpu(logits) else labels
+            if 2 * len(index) < len(labels):
                 values = measure(logits.index_select(0, index).float(), labels[index])
                 parts.append(values.new_zeros(len(labels), *values.shape[1:]).index_copy(0, index, values))
             else:

@@ -1,31 +1,31 @@
-"""What pruning costs per step, and whether time falls with tokens: paired runs in one process, ratios, medians.
+"""What pruning costs per step, and whether time falls with tokens: paired measurements in one process, ratios, medians.
 
-    python recipes/benchmark.py
+    OMP_NUM_THREADS=1 python recipes/benchmark.py
 
 Two measurements, each of a causal language model trained from scratch on random tokens:
 
-overhead   blocks of steps of the stock `Trainer` and of `PruningTrainer(policy="uniform:keep=1.0")` in turn, on the
-           same batches; the ratio of the medians of their step times. The model has a 32k vocabulary and a body of
-           realistic size, and every position is a target.
-tokens     whole epochs that keep a share of the tokens against whole epochs that keep them all, in turn; the ratio of
-           their seconds beside the ratio of their tokens (padding included).
+overhead   one run of `PruningTrainer(policy="uniform:keep=1.0")` in which every other step is left to the stock
+           `compute_loss`; the median of the ratios of neighbouring steps. The model has a 32k vocabulary and a body of
+           realistic size, all rows have one length, and every position is a target.
+tokens     epochs that keep a share of the tokens and epochs that keep them all, in turn; the ratio of their seconds
+           beside the ratio of their tokens (padding included).
 
-Times are CPU seconds of the process where it trains on the CPU (what else the machine does then hardly counts), seconds
-between synchronised points on a GPU. Results go to `--output`, with versions and hardware.
+Times are CPU seconds of the process on a CPU, seconds between synchronised points on a GPU. Results go
+to `--output`, with versions and hardware.
 """
 
 import argparse
 import json
-import statistics
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
 from hf_prune import PruningTrainer
 from hf_prune.report import surroundings
+from hf_prune.sampler import ROW
 
 
 class Times(TrainerCallback):
@@ -35,14 +35,25 @@ class Times(TrainerCallback):
         self.steps = []
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.start = self.mark = now()
+        self.start = now()
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.mark = now()
 
     def on_step_end(self, args, state, control, **kwargs):
         self.steps.append(now() - self.mark)
-        self.mark = now()
 
     def on_train_end(self, args, state, control, **kwargs):
         self.whole = now() - self.start
+
+
+class EveryOther(PruningTrainer):
+    """Leaves every even step to the stock trainer."""
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        if self.state.global_step % 2 == 0:
+            inputs.pop(ROW)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 def now() -> float:
@@ -52,8 +63,8 @@ def now() -> float:
     return time.process_time()
 
 
-def train(trainer_class, shape: dict, rows: list[dict], batch: int, folder: Path, **settings) -> tuple[Times, Trainer]:
-    """Train a fresh model once."""
+def train(trainer_class, shape: dict, rows: list[dict], batch: int, folder: Path, **settings):
+    """Train a fresh model once; its times, and the trainer."""
     set_seed(0)
     args = TrainingArguments(
         folder,
@@ -85,7 +96,7 @@ def random_rows(n: int, shortest: int, longest: int, vocabulary: int) -> list[di
     return [{"input_ids": torch.from_numpy(rng.integers(1, vocabulary, length))} for length in lengths]
 
 
-def overhead(folder: Path, blocks: int, steps: int, hidden: int, layers: int) -> dict:
+def overhead(folder: Path, pairs: int, hidden: int, layers: int) -> dict:
     """Step time of keeping everything over the stock step time."""
     shape = {
         "vocab_size": 32_000,
@@ -95,26 +106,22 @@ def overhead(folder: Path, blocks: int, steps: int, hidden: int, layers: int) ->
         "num_attention_heads": hidden // 64,
         "num_key_value_heads": hidden // 64,
     }
-    rows, batch = random_rows(4 * (steps + 2), 64, 64, 32_000), 4
-    medians: dict[str, list[float]] = {"stock": [], "pruning": []}
-    for block in range(blocks):
-        arms = [("stock", Trainer, {}), ("pruning", PruningTrainer, {"policy": "uniform:keep=1.0"})]
-        for name, trainer_class, settings in arms[:: 1 if block % 2 else -1]:
-            times, _ = train(trainer_class, shape, rows, batch, folder, max_steps=steps + 2, **settings)
-            medians[name].append(statistics.median(times.steps[2:]))  # the first steps warm up
-    ratios = [ours / stock for ours, stock in zip(medians["pruning"], medians["stock"], strict=True)]
+    steps = 2 * pairs + 4
+    rows, batch = random_rows(4 * steps, 64, 64, 32_000), 4
+    times, _ = train(EveryOther, shape, rows, batch, folder, max_steps=steps, policy="uniform:keep=1.0")
+    stock, ours = np.reshape(times.steps[4:], (pairs, 2)).T  # the first steps warm up
+    low, middle, high = np.quantile(ours / stock, (0.25, 0.5, 0.75)).tolist()
     return {
         "model": shape,
         "batch": [batch, 64],
-        "blocks": blocks,
-        "steps_per_block": steps,
-        "seconds_per_step": {name: statistics.median(values) for name, values in medians.items()},
-        "ratio": statistics.median(medians["pruning"]) / statistics.median(medians["stock"]),
-        "ratio_by_block": ratios,
+        "pairs": pairs,
+        "seconds_per_step": {"stock": float(np.median(stock)), "pruning": float(np.median(ours))},
+        "ratio": middle,
+        "ratio_quartiles": [low, high],
     }
 
 
-def tokens(folder: Path, blocks: int, keep: float) -> dict:
+def tokens(folder: Path, pairs: int, keep: float) -> dict:
     """Seconds of epochs that keep a share of the tokens over those of full ones."""
     shape = {
         "vocab_size": 8_000,
@@ -124,47 +131,54 @@ def tokens(folder: Path, blocks: int, keep: float) -> dict:
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
     }
-    rows = random_rows(480, 8, 64, 8_000)
+    rows = random_rows(240, 8, 64, 8_000)
     seconds: dict[float, list[float]] = {1.0: [], keep: []}
     counted = {}
-    for block in range(blocks):
-        for share in [1.0, keep][:: 1 if block % 2 else -1]:
+    for pair in range(pairs):
+        for share in [1.0, keep][:: 1 if pair % 2 else -1]:
             policy = f"uniform:keep={share},unit=tokens"
-            times, trainer = train(PruningTrainer, shape, rows, 8, folder, num_train_epochs=2, policy=policy)
+            times, trainer = train(PruningTrainer, shape, rows, 8, folder, num_train_epochs=1, policy=policy)
             seconds[share].append(times.whole)
             counted[share] = trainer.pruning_report().totals()["padded_tokens"]
+    ratios = np.array(seconds[keep]) / np.array(seconds[1.0])
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
     return {
         "model": shape,
         "keep": keep,
-        "blocks": blocks,
-        "seconds": {str(share): statistics.median(values) for share, values in seconds.items()},
+        "pairs": pairs,
         "padded_tokens": {str(share): count for share, count in counted.items()},
-        "ratio_of_seconds": statistics.median(seconds[keep]) / statistics.median(seconds[1.0]),
         "ratio_of_tokens": counted[keep] / counted[1.0],
+        "ratio_of_seconds": middle,
+        "ratio_of_seconds_quartiles": [low, high],
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder of benchmark.json")
-    parser.add_argument("--blocks", type=int, default=5, help="paired blocks")
-    parser.add_argument("--steps", type=int, default=12, help="steps of a block")
-    parser.add_argument("--hidden", type=int, default=512, help="width of the body whose steps are timed")
-    parser.add_argument("--layers", type=int, default=4, help="its layers")
+    parser.add_argument("--pairs", type=int, default=25, help="pairs of steps for the overhead")
+    parser.add_argument("--epochs", type=int, default=12, help="pairs of epochs for the tokens")
+    parser.add_argument("--hidden", type=int, default=768, help="width of the body whose steps are timed")
+    parser.add_argument("--layers", type=int, default=12, help="its layers")
     parser.add_argument("--keep", type=float, default=0.5, help="share of tokens to keep")
     chosen = parser.parse_args()
     results = {
-        "overhead": overhead(chosen.output, chosen.blocks, chosen.steps, chosen.hidden, chosen.layers),
-        "tokens": tokens(chosen.output, chosen.blocks, chosen.keep),
+        "overhead": overhead(chosen.output, chosen.pairs, chosen.hidden, chosen.layers),
+        "tokens": tokens(chosen.output, chosen.epochs, chosen.keep),
     } | surroundings(__file__)
     chosen.output.mkdir(parents=True, exist_ok=True)
     Path(chosen.output, "benchmark.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     cost, fall = results["overhead"], results["tokens"]
     print(
-        f"keep-everything step over stock step: {cost['ratio']:.4f} (blocks {min(cost['ratio_by_block']):.4f} to "
-        f"{max(cost['ratio_by_block']):.4f})"
+        "keep-everything step over stock step: {:.4f} (quartiles {:.4f} and {:.4f})".format(
+            cost["ratio"], *cost["ratio_quartiles"]
+        )
     )
-    print(f"seconds {fall['ratio_of_seconds']:.4f} at {fall['ratio_of_tokens']:.4f} of the tokens")
+    print(
+        "seconds {:.4f} (quartiles {:.4f} and {:.4f}) at {:.4f} of the tokens".format(
+            fall["ratio_of_seconds"], *fall["ratio_of_seconds_quartiles"], fall["ratio_of_tokens"]
+        )
+    )
 
 
 if __name__ == "__main__":
