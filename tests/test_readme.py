@@ -1,5 +1,6 @@
 """What the README says is so: its code runs, its tables are what the files under recipes/results give."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -41,6 +42,16 @@ def test_there_is_a_table_of_results():
 @pytest.mark.parametrize(("files", "table"), TABLES)
 def test_a_table_is_what_its_files_give(files, table):
     assert table == results_table([ROOT / file for file in files.split()])
+
+
+def test_the_benchmark_says_what_its_file_says():
+    found = json.loads((ROOT / "recipes" / "results" / "benchmark.json").read_text())
+    cost, fall = found["overhead"], found["tokens"]
+    text = " ".join(README.split())
+    assert f"takes {cost['ratio']:.3f} of a stock step (median of {cost['pairs']} neighbouring pairs" in text
+    assert "quartiles {:.3f} and {:.3f}".format(*cost["ratio_quartiles"]) in text
+    assert f"{fall['ratio_of_tokens']:.1%}".replace("%", " %") + " of the tokens take" in text
+    assert f"{fall['ratio_of_seconds']:.1%}".replace("%", " %") + " of the seconds" in text
 
 
 def test_every_file_and_command_exists():
