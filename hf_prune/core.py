@@ -11,6 +11,7 @@ import numpy as np
 from . import storage
 
 NEVER = -1
+IGNORED = -100  # the label of a position that is no target, as in transformers
 
 
 @dataclass

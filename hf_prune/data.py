@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from .core import IGNORED
+
 _ROWS_AT_A_TIME = 100_000
 _SAMPLES = 64  # rows whose content makes the fingerprint
-IGNORED = -100  # the label that transformers leaves out of every loss
 
 
 def is_arrow(dataset: Any) -> bool:

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .core import IGNORED
+
 TARGETS = ("labels", "shift_labels", "start_positions", "end_positions")  # what recipes read from the batch
-IGNORED = -100  # the label of a position that is no target, as in transformers
 
 _CLASSES = frozenset({"loss", "correct", "confidence", "el2n", "grad_norm"})
 _PROBLEMS = {

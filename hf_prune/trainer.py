@@ -101,7 +101,12 @@ class PruningMixin:
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that was not saved whole."""
         if self.policy is not None and resume_from_checkpoint is True:
-            resume_from_checkpoint = last_whole(self.args.output_dir, logger.warning) or True
+            resume_from_checkpoint = last_whole(self.args.output_dir, logger.warning)
+            if resume_from_checkpoint is None:
+                raise ValueError(
+                    f"resume_from_checkpoint=True: output_dir={self.args.output_dir!r} holds no whole checkpoint. "
+                    "Train without it, from the start."
+                )
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def evaluate(self, *args, **kwargs):

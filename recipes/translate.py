@@ -30,6 +30,7 @@ import json
 import math
 import random
 import time
+import warnings
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,10 +55,10 @@ from transformers import (
     Seq2SeqTrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningSeq2SeqTrainer
+from hf_prune.checkpoint import last_whole
 from hf_prune.cli import parse
 from hf_prune.report import surroundings
 
@@ -456,7 +457,7 @@ class SacreBleu(evaluate.Metric):
 
 
 def find_checkpoint(args: Seq2SeqTrainingArguments) -> str | bool:
-    """What to resume from: the checkpoint asked for, True for the last one in output_dir, False where there is none.
+    """What to resume from: the checkpoint asked for, or the last whole one in output_dir, False where there is none.
 
     Raises:
         ValueError: output_dir holds a finished run.
@@ -465,7 +466,7 @@ def find_checkpoint(args: Seq2SeqTrainingArguments) -> str | bool:
         return args.resume_from_checkpoint
     if Path(args.output_dir, "results.json").exists():
         raise ValueError(f"output_dir={args.output_dir!r} holds a finished run; give another, or remove it.")
-    return Path(args.output_dir).is_dir() and get_last_checkpoint(args.output_dir) is not None
+    return last_whole(args.output_dir, warnings.warn) or False  # one that was being written when the run died is none
 
 
 def main(argv: list[str] | None = None) -> None:

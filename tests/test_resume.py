@@ -236,6 +236,13 @@ def test_a_half_written_checkpoint_is_passed_over(stopped, caplog):
     assert caplog.text.count("is incomplete or damaged") == 2
 
 
+def test_nothing_whole_to_resume_from_is_said(tmp_path):
+    (tmp_path / "checkpoint-2").mkdir()
+    trainer, _ = build(tmp_path)
+    with pytest.raises(ValueError, match="holds no whole checkpoint. Train without it"):
+        trainer.train(resume_from_checkpoint=True)
+
+
 def test_a_checkpoint_that_is_written_again_is_not_whole_meanwhile(stopped, monkeypatch):
     trainer, _ = build(stopped)
     monkeypatch.setattr(trainer, "_save_optimizer_and_scheduler", lambda _: (_ for _ in ()).throw(OSError("disk full")))
