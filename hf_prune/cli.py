@@ -267,7 +267,7 @@ def _list_policies() -> str:
     lines = []
     for name in policies.names():
         cls = policies.find(name)
-        needs = ", ".join(sorted(cls.needs)) or "nothing"
+        needs = ", ".join(sorted(cls().needs)) or "nothing"
         lines += [name, f"    {_card(cls).splitlines()[0]}", f"    needs: {needs}"]
     return "\n".join(lines)
 

@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from . import storage
+from .features import Features
+from .ranking import ranked, top
 
 NEVER = -1
 IGNORED = -100  # the label of a position that is no target, as in transformers
@@ -25,7 +27,9 @@ class History:
         tokens: (N,) int32, real tokens of the row (input, plus targets of an encoder-decoder); 0 = not known.
         faults: (N,) uint8, times the measured loss was NaN or infinite (no target, overflow); saturates at 255.
         signals: Further measurements by name, each (N,) float32, NaN = never seen.
-        notes: A policy's own memory by name, any arrays; written by `Policy.update` alone.
+        notes: A policy's own memory by name, any arrays; written by `Policy.begin` and `Policy.update` alone.
+        features: What the data set tells of its rows, where the policy asks for it; not saved.
+        offered: (M,) int64 rows that the round may choose among; None = all. Not saved.
     """
 
     loss: np.ndarray
@@ -34,6 +38,8 @@ class History:
     faults: np.ndarray
     signals: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     notes: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    features: Features = Features()
+    offered: np.ndarray | None = None
 
     @classmethod
     def empty(cls, n: int, signals: frozenset[str] | tuple[str, ...] = ()) -> "History":
@@ -68,6 +74,14 @@ class History:
         for name, values in signals.items():
             self.signals[name][good] = values[finite]
 
+    def inherit(self, earlier: "History") -> None:
+        """Take in the losses and signals of an earlier run on the same rows, as if round 0 had measured them."""
+        known = earlier.seen > NEVER
+        self.loss[known] = earlier.loss[known]
+        self.seen[known] = 0
+        for name in self.signals.keys() & earlier.signals.keys():
+            self.signals[name][known] = earlier.signals[name][known]
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array under the name that it has in a file."""
         own = {name: getattr(self, name) for name in ("loss", "seen", "tokens", "faults")}
@@ -90,8 +104,8 @@ class History:
             group: {name.removeprefix(group): array for name, array in arrays.items() if name.startswith(group)}
             for group in ("signals/", "notes/")
         }
-        own = {name: arrays[name] for name in ("loss", "seen", "tokens", "faults")}
-        return cls(**own, signals=groups["signals/"], notes=groups["notes/"])
+        own = (arrays[name] for name in ("loss", "seen", "tokens", "faults"))
+        return cls(*own, signals=groups["signals/"], notes=groups["notes/"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one checksummed safetensors file, aside first, so that no reader meets half a file."""
@@ -122,6 +136,7 @@ class Clock:
         epochs: Passes over the data set that are planned; fractional where `num_train_epochs` or `max_steps` says so.
         share: Share of training done, in [0, 1).
         step_rows: Rows in one optimizer step (batch x accumulation x processes).
+        rounds: Rounds in an epoch.
     """
 
     round: int
@@ -129,11 +144,12 @@ class Clock:
     epochs: float
     share: float
     step_rows: int = 1
+    rounds: int = 1
 
     @property
     def share_after(self) -> float:
         """Share of training done when a full round will have ended, at most 1."""
-        return min(1.0, self.share + 1 / self.epochs)
+        return min(1.0, self.share + 1 / (self.epochs * self.rounds))
 
 
 @dataclass(frozen=True)
@@ -144,17 +160,25 @@ class Selection:
         rows: (K,) int64, distinct, in [0, N); their order carries no meaning.
         weights: (K,) float32 > 0, factor on each row's loss; None = 1 for all, which leaves the loss untouched.
         lr_scale: Factor on the learning rate of this round.
+        rescore: (H,) int64, distinct, none of `rows`: measured by a forward pass without gradient when the round has
+            been trained, unless training ends there; None = nothing.
     """
 
     rows: np.ndarray
     weights: np.ndarray | None = None
     lr_scale: float = 1.0
+    rescore: np.ndarray | None = None
 
-    def check(self, n: int) -> "Selection":
+    def check(self, n: int, offered: np.ndarray | None = None) -> "Selection":
         """This selection, if it is a valid one of `n` rows.
 
+        Args:
+            n: Rows of the training set.
+            offered: (M,) int64, those that the round may choose among; None = all.
+
         Raises:
-            ValueError: Rows that repeat, lie outside [0, n) or are none; weights of another shape or not above 0.
+            ValueError: Rows that repeat, lie outside [0, n), were not offered or are none; weights of another shape or
+                not above 0; rows to rescore that are trained.
         """
         rows = self.rows
         if rows.dtype != np.int64 or rows.ndim != 1:
@@ -165,6 +189,17 @@ class Selection:
             raise ValueError(f"Selection(rows=...) must lie in [0, {n}), got {rows.min()} to {rows.max()}.")
         if np.bincount(rows, minlength=n).max() > 1:
             raise ValueError("Selection(rows=...) must be distinct, but some rows repeat.")
+        if offered is not None and not np.isin(rows, offered).all():
+            raise ValueError(
+                "Selection(rows=...) must be among history.offered, which in a policy with several rounds an epoch is "
+                "the part of the data set that the round trains."
+            )
+        if self.rescore is not None:
+            both = np.concatenate([rows, self.rescore])
+            if self.rescore.dtype != np.int64 or both.min() < 0 or both.max() >= n or np.bincount(both).max() > 1:
+                raise ValueError(
+                    f"Selection(rescore=...) must be distinct int64 rows in [0, {n}), none of them among `rows`."
+                )
         if self.weights is not None and (
             self.weights.shape != rows.shape or not (np.isfinite(self.weights) & (self.weights > 0)).all()
         ):
@@ -179,13 +214,36 @@ class Policy(abc.ABC):
     """Chooses the rows of each round. Fields are hyper-parameters, nothing else; what changes lives in the History.
 
     Attributes:
-        needs: Signals that the rule reads ("loss", "correct", "confidence", "el2n", "grad_norm"); only these are
-            computed. A model that can't give one is refused.
+        needs: What the rule reads. Signals, measured in training: "loss", "correct", "confidence", "el2n", "grad_norm";
+            facts, read from the data set before: "tokens" (`history.tokens`), "features" (the texts or else the pixels
+            of `history.features`), "classes" (`history.features.classes`). Only these are made; a model or a data set
+            that can't give one is refused.
         weighs: Whether its selections carry weights. A loss that can't be weighted row by row is refused.
+        in_background: Whether `update` runs beside the next round, in a thread; then `select` sees what it wrote one
+            round later.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"loss"})
     weighs: ClassVar[bool] = False
+    in_background: ClassVar[bool] = False
+
+    @property
+    def rounds_per_epoch(self) -> int:
+        """Rounds that an epoch is cut into, each offering its part of the epoch's order."""
+        return 1
+
+    def begin(self, history: History, earlier: History | None) -> None:
+        """Prepare for the first round.
+
+        Args:
+            history: Of rows never seen, with the facts that the rule needs; may be written to.
+            earlier: What an earlier run has learnt of the same rows, which is taken in; None = nothing.
+
+        Raises:
+            ValueError: The rule can't begin with what there is.
+        """
+        if earlier is not None:
+            history.inherit(earlier)
 
     @abc.abstractmethod
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
@@ -201,7 +259,7 @@ class Policy(abc.ABC):
         """Learn from the round that has ended, whose clock this is, by writing to `history.notes`."""
 
     def forecast(self, history: History, clock: Clock) -> int:
-        """Rows that `select` will keep at `clock`, as far as can be said beforehand; all of them where it can't."""
+        """Rows that `select` will keep of the whole data set, as far as can be said beforehand; all where it can't."""
         del clock
         return len(history)
 
@@ -252,15 +310,35 @@ class BudgetPolicy(Policy):
         if self.keep == 1:
             return order
         if self.unit == "rows":
-            k = math.ceil(self.keep * len(order) - 1e-9)
+            k = self._rows_in_budget(len(order))
         else:
             reached = np.cumsum(history.tokens[order], dtype=np.int64)
             k = int(np.searchsorted(reached, self.keep * float(reached[-1]) - 1e-9)) + 1
-        return order[: _whole_steps(k, clock.step_rows)]
+        return order[: whole_steps(k, clock.step_rows)]
+
+    def best(self, score: np.ndarray, history: History, clock: Clock, rng: np.random.Generator) -> np.ndarray:
+        """The rows of highest score within the budget: never seen (NaN) first, equal scores at random.
+
+        Args:
+            score: (N,) float.
+            history: Gives the token counts.
+            clock: Gives the rows in an optimizer step.
+            rng: Splits equal scores.
+
+        Returns:
+            (K,) int64, sorted.
+        """
+        if self.unit == "tokens":
+            return np.sort(self.within_budget(ranked(score, rng), history, clock))
+        return np.sort(top(score, whole_steps(self._rows_in_budget(len(history)), clock.step_rows), rng))
 
     def forecast(self, history: History, clock: Clock) -> int:
-        return min(len(history), _whole_steps(math.ceil(self.keep * len(history) - 1e-9), clock.step_rows))
+        return min(len(history), whole_steps(self._rows_in_budget(len(history)), clock.step_rows))
+
+    def _rows_in_budget(self, n: int) -> int:
+        return math.ceil(self.keep * n - 1e-9)
 
 
-def _whole_steps(rows: int, step_rows: int) -> int:
+def whole_steps(rows: int, step_rows: int) -> int:
+    """`rows`, rounded up to whole optimizer steps of `step_rows` rows."""
     return math.ceil(rows / step_rows) * step_rows

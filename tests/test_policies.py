@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import hf_prune.policies as registry
 from hf_prune import Clock, History, Policy
+from hf_prune.features import Features, matrix_of
 from hf_prune.policies import uniform
 
 LOSSES = st.lists(
@@ -26,14 +27,38 @@ def name(request):
     return request.param
 
 
+FACTS = {"tokens", "features", "classes"}
+
+
+def begun(policy, n):
+    """The history with which a run of `policy` on `n` rows begins, after a run that measured everything."""
+    rng = np.random.default_rng(0)
+    history = History.empty(n, policy.needs - FACTS)
+    history.tokens[:] = rng.integers(1, 50, n)
+    texts = tuple(matrix_of([rng.integers(0, 30, length) for length in history.tokens]) for _ in range(2))
+    history.features = Features(texts if "features" in policy.needs else (), classes=rng.integers(0, 3, n))
+    earlier = History.empty(n, ("correct", "confidence", "el2n", "grad_norm"))
+    earlier.notes = {"score": rng.random(n, np.float32)}
+    loss, *signals = rng.random((5, n), np.float32)
+    earlier.record(np.arange(n), loss, 0, **dict(zip(earlier.signals, signals, strict=True)))
+    policy.begin(history, earlier)
+    return history
+
+
 def history_of(policy, losses):
     losses = np.asarray(losses, np.float32)
     n, rng = len(losses), np.random.default_rng(0)
-    history = History.empty(n, policy.needs)
-    history.tokens[:] = rng.integers(1, 50, n)
+    history = begun(policy, n)
+    unseen = np.isnan(losses)
+    history.loss[unseen], history.seen[unseen] = np.nan, -1
     signals = {signal: rng.random(n).astype(np.float32) for signal in history.signals}
     history.record(np.arange(n), losses, 0, **signals)
     return history
+
+
+def clock_of(policy, epoch, step_rows=1):
+    rounds = policy.rounds_per_epoch
+    return Clock(epoch * rounds, epoch, 10, epoch / 10, step_rows, rounds)
 
 
 def copy_of(history):
@@ -45,12 +70,18 @@ def copy_of(history):
 @pytest.mark.parametrize("policy", registry.names())
 def test_select_is_valid_pure_and_repeatable(policy, losses, epoch, seed, step_rows):
     policy = registry.find(policy)()
-    history, clock = history_of(policy, losses), Clock(epoch, epoch, 10, epoch / 10, step_rows)
+    history, clock = history_of(policy, losses), clock_of(policy, epoch, step_rows)
+    if clock.rounds > 1:
+        history.offered = np.flatnonzero(np.random.default_rng(seed).random(len(losses)) < 0.5)
+        history.offered = history.offered if len(history.offered) else np.zeros(1, np.int64)
+    if epoch > 0:
+        policy.update(history, clock_of(policy, epoch - 1, step_rows), np.random.default_rng(seed))
     before = copy_of(history)
-    first = policy.select(history, clock, np.random.default_rng(seed)).check(len(losses))
+    first = policy.select(history, clock, np.random.default_rng(seed)).check(len(losses), history.offered)
     again = policy.select(history, clock, np.random.default_rng(seed))
     np.testing.assert_array_equal(first.rows, again.rows)
     np.testing.assert_array_equal(first.weights, again.weights)
+    np.testing.assert_array_equal(first.rescore, again.rescore)
     assert policy.weighs or first.weights is None
     for key, array in history.arrays().items():
         np.testing.assert_array_equal(array, before[key], err_msg=f"select changed {key}")
@@ -62,13 +93,15 @@ def test_select_is_valid_pure_and_repeatable(policy, losses, epoch, seed, step_r
 @pytest.mark.parametrize("policy", registry.names())
 def test_a_saved_history_gives_the_same_next_selection(policy, losses, seed, tmp_path_factory):
     policy = registry.find(policy)()
-    history, clock = history_of(policy, losses), Clock(1, 1, 10, 0.1)
-    policy.update(history, clock, np.random.default_rng(seed))
+    history = history_of(policy, losses)
+    policy.update(history, clock_of(policy, 0), np.random.default_rng(seed))
     path = tmp_path_factory.mktemp("history") / "file"
     history.save(path)
-    following = Clock(2, 2, 10, 0.2)
+    loaded = History.load(path)
+    loaded.features = history.features
+    following = clock_of(policy, 1)
     here = policy.select(history, following, np.random.default_rng(seed))
-    there = policy.select(History.load(path), following, np.random.default_rng(seed))
+    there = policy.select(loaded, following, np.random.default_rng(seed))
     np.testing.assert_array_equal(here.rows, there.rows)
     np.testing.assert_array_equal(here.weights, there.weights)
 
@@ -76,13 +109,17 @@ def test_a_saved_history_gives_the_same_next_selection(policy, losses, seed, tmp
 def test_nothing_known_and_one_row(name):
     policy = registry.find(name)()
     for n in (1, 7):
-        policy.select(History.empty(n, policy.needs), Clock(0, 0, 3, 0.0), np.random.default_rng(0)).check(n)
+        history = begun(policy, n)
+        history.loss[:], history.seen[:] = np.nan, -1
+        policy.select(history, clock_of(policy, 0), np.random.default_rng(0)).check(n)
 
 
 def test_no_global_randomness_is_drawn(name):
     policy = registry.find(name)()
     state = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is what must stay
-    policy.select(history_of(policy, [0.1, 0.2, 5.0]), Clock(1, 1, 10, 0.1), np.random.default_rng(0))
+    history = history_of(policy, [0.1, 0.2, 5.0])
+    policy.update(history, clock_of(policy, 0), np.random.default_rng(0))
+    policy.select(history, clock_of(policy, 1), np.random.default_rng(0))
     assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
 
 

@@ -1,0 +1,74 @@
+"""Choosing rows by score: the highest first, ties at random, and no group more than its share."""
+
+import numpy as np
+
+
+def top(score: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """The k rows of highest score, by partition; rows without a score come before any other.
+
+    Args:
+        score: (N,) float, NaN = none.
+        k: Rows wanted; more than N gives all.
+        rng: Splits equal scores.
+
+    Returns:
+        (min(k, N),) int64, distinct, in no order.
+    """
+    n = len(score)
+    if k >= n:
+        return np.arange(n)
+    unknown = np.flatnonzero(np.isnan(score))
+    if len(unknown) >= k:
+        return rng.choice(unknown, k, replace=False, shuffle=False)
+    if len(unknown):
+        score = np.where(np.isnan(score), -np.inf, score)
+    known = k - len(unknown)
+    threshold = np.partition(score, n - known)[n - known] if known else np.inf
+    above = np.flatnonzero(score > threshold)
+    ties = np.setdiff1d(np.flatnonzero(score == threshold), unknown, assume_unique=True)
+    drawn = rng.choice(ties, known - len(above), replace=False, shuffle=False)
+    return np.concatenate([unknown, above, drawn])
+
+
+def ranked(score: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """All rows from the highest score to the lowest, those without one (NaN) first, equal scores in random order.
+
+    Args:
+        score: (N,) float.
+        rng: Orders equal scores.
+
+    Returns:
+        (N,) int64.
+    """
+    order = rng.permutation(len(score))
+    shuffled = np.where(np.isnan(score), np.inf, score)[order]
+    order = order[np.argsort(-shuffled, kind="stable")]
+    unknown = np.isnan(score[order])  # +inf is a score, too, and comes after none
+    return np.concatenate([order[unknown], order[~unknown]])
+
+
+def first_of_groups(order: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
+    """The rows that come first in `order`, at most floor(share x size) of each group.
+
+    Args:
+        order: (M,) int64, rows, the ones to take first.
+        groups: (N,) int64, group of each of all N rows (class, length bucket, both), from 0.
+        share: Of each group's size among all N rows, in [0, 1].
+
+    Returns:
+        (K,) int64, a part of `order`, in its order.
+    """
+    caps = np.floor(share * np.bincount(groups) + 1e-9).astype(np.int64)
+    of_row = groups[order]
+    by_group = np.argsort(of_row, kind="stable")
+    sorted_groups = of_row[by_group]
+    starts = np.searchsorted(sorted_groups, sorted_groups)  # where each one's group begins
+    taken = np.empty(len(order), bool)
+    taken[by_group] = np.arange(len(order)) - starts < caps[sorted_groups]
+    return order[taken]
+
+
+def length_buckets(lengths: np.ndarray, buckets: int) -> np.ndarray:
+    """(N,) int64 bucket of each length, from 0: `buckets` quantile ranges of about equal size."""
+    edges = np.quantile(lengths, np.arange(1, buckets) / buckets)
+    return np.searchsorted(edges, lengths, side="right")
