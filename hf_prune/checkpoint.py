@@ -11,7 +11,7 @@ from typing import Any
 from . import storage
 from .core import Clock, History, Selection
 from .recorder import Measurements
-from .schedule import EpochPlan
+from .schedule import Place, RoundPlan
 
 STATE = "pruning_state.safetensors"
 TRAINER_STATE = "trainer_state.json"  # Trainer writes it last: a checkpoint that has it has the rest
@@ -23,16 +23,16 @@ class Round:
 
     Attributes:
         clock: When it began.
-        plan: The optimizer steps of its epoch.
+        plan: Its optimizer steps.
         selection: What is trained.
-        skipped: Optimizer steps of its epoch that were trained before it was selected (by a run without a policy).
+        skipped: Optimizer steps of it that were trained before it was selected (by a run without a policy).
         seconds_selecting: Spent in its selection, and in bringing its measurements together.
         seconds_training: Spent in its steps so far.
         stopped: A callback has ended its epoch before the last step.
     """
 
     clock: Clock
-    plan: EpochPlan
+    plan: RoundPlan
     selection: Selection
     skipped: int = 0
     seconds_selecting: float = 0.0
@@ -64,6 +64,13 @@ class PruningState:
     seconds_evaluating: float = 0.0
     round: Round | None = None
 
+    def add(self, epoch: int, account: dict[str, float]) -> None:
+        """Enter what a round cost; the rounds of an epoch share one account."""
+        if not self.epochs or self.epochs[-1]["epoch"] != epoch:
+            self.epochs.append({"epoch": epoch, **dict.fromkeys(account, 0)})
+        for name, value in account.items():
+            self.epochs[-1][name] += value
+
     def save(self, folder: str | os.PathLike, measured: Measurements) -> None:
         """Write the state and what the round in progress has measured into a checkpoint folder."""
         arrays = self.history.arrays()
@@ -72,7 +79,7 @@ class PruningState:
         if self.round is not None:
             selection = self.round.selection
             arrays |= {f"measured/{name}": getattr(measured, name) for name in ("rows", "tokens", "values")}
-            for name in ("rows", "weights"):
+            for name in ("rows", "weights", "rescore"):
                 if getattr(selection, name) is not None:
                     arrays[f"selection/{name}"] = getattr(selection, name)
             header["round"] = {
@@ -116,9 +123,11 @@ class PruningState:
             arrays["selection/rows"],
             arrays.get("selection/weights"),
             begun["lr_scale"],
+            arrays.get("selection/rescore"),
         )
         rest = {name: begun[name] for name in ("skipped", "seconds_selecting", "seconds_training", "stopped")}
-        state.round = Round(Clock(**begun["clock"]), EpochPlan(**begun["plan"]), selection, **rest)
+        plan = RoundPlan(Place(*begun["plan"].pop("at")), **begun["plan"])
+        state.round = Round(Clock(**begun["clock"]), plan, selection, **rest)
         measured = (arrays[f"measured/{name}"] for name in ("rows", "tokens", "values"))
         return state, Measurements(*measured, padded_tokens=begun["padded_tokens"])
 

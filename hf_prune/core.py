@@ -4,7 +4,7 @@ import abc
 import math
 import os
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from .features import Features
 from .ranking import ranked, top
 
 NEVER = -1
+FACTS = frozenset({"tokens", "features", "classes"})  # what a policy may need beside signals: read before training
 IGNORED = -100  # the label of a position that is no target, as in transformers
 
 
@@ -107,9 +108,14 @@ class History:
         own = (arrays[name] for name in ("loss", "seen", "tokens", "faults"))
         return cls(*own, signals=groups["signals/"], notes=groups["notes/"])
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one checksummed safetensors file, aside first, so that no reader meets half a file."""
-        storage.save(path, self.arrays(), {"kind": "history"})
+    def save(self, path: str | os.PathLike[str], facts: dict[str, Any] | None = None) -> None:
+        """Write one checksummed safetensors file, aside first, so that no reader meets half a file.
+
+        Args:
+            path: The file.
+            facts: What it was made with, of plain values; `load` leaves them alone, `storage.load` reads them.
+        """
+        storage.save(path, self.arrays(), {"kind": "history", **(facts or {})})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], rows: int | None = None) -> "History":

@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .core import Policy
+from .core import FACTS, IGNORED, Policy
 from .recorder import Recorder
-from .signals import TARGETS, Prediction, Recipe, count_tokens, head_of, recipe_for, reweigh
+from .signals import TARGETS, NoLogits, Prediction, Recipe, count_tokens, head_of, recipe_for, reweigh
 
 logger = logging.getLogger(__name__)
 
 _CURE = "Give example_loss_func=(outputs, inputs) -> (B,) losses to record them."
+_DECAY = 0.7  # of a row's score, where batches are all that is measured (BLS, Zhou et al., 2026)
 _TOLERANCE = 1e-2  # relative; what a half-precision loss may differ from ours in float32
 
 
@@ -67,6 +69,7 @@ class Meter:
     Attributes:
         signals: Names of what is measured, the loss first; empty where the loss is not known and not needed.
         is_encoder_decoder: Whether the model's labels are tokens that it reads, too.
+        by_batch: Whether a row's loss is that of its batch, for want of its own (see `blend`).
 
     Raises:
         ValueError: The model can't give a signal that the policy needs.
@@ -79,14 +82,16 @@ class Meter:
         self._recipe: Recipe | None = None if example_loss_func else recipe_for(model)
         self.is_encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
         gives = frozenset({"loss"}) if example_loss_func else self._recipe.gives if self._recipe else frozenset()
-        if missing := sorted(policy.needs - gives):
+        needs = policy.needs - FACTS
+        self.by_batch = not gives and needs == {"loss"}
+        if (missing := sorted(needs - gives)) and not self.by_batch:
             task = f"{self._name} ({self._recipe.task})" if self._recipe else self._name
             raise ValueError(
-                f"policy={policy!r} needs {', '.join(missing)}, which hf_prune can't read from a {task}. If it is the "
-                "loss that is missing, give example_loss_func=(outputs, inputs) -> (B,) losses; else choose a policy "
-                "that needs less, such as 'uniform'."
+                f"policy={policy!r} needs {', '.join(missing)}, which hf_prune can't read from a {task}. Choose a policy "
+                "that needs less, such as 'uniform', or one of the loss alone with example_loss_func=(outputs, inputs) "
+                "-> (B,) losses."
             )
-        self.signals = ("loss", *sorted(policy.needs - {"loss"})) if gives else ()
+        self.signals = ("loss", *sorted(needs - {"loss"})) if gives or self.by_batch else ()
         self._head = head_of(model) if "grad_norm" in policy.needs else None
         self._checked = False
         self._has_warned = False
@@ -95,9 +100,10 @@ class Meter:
     def watch(self, model: nn.Module, inputs: MutableMapping) -> Iterator[Seen]:
         """See the forward pass that the block makes; `inputs` is copied before the trainer takes labels out of it."""
         seen = Seen(dict(inputs))
+        with_gradient = torch.is_grad_enabled()
 
         def remember(module, args, outputs):
-            if torch.is_grad_enabled():  # some trainers make further forward passes without gradients
+            if torch.is_grad_enabled() == with_gradient:  # some trainers make further forward passes without gradients
                 seen.outputs.append(outputs)
 
         hooks = [model.register_forward_hook(remember)]
@@ -140,37 +146,63 @@ class Meter:
         Raises:
             ValueError: The outputs don't fit the batch, or the loss has terms that can't be weighted.
         """
-        tokens, padded = count_tokens(seen.inputs, self.is_encoder_decoder)
-        if tokens.shape != rows.shape:  # rows flattened into one sequence: not told apart
-            tokens = torch.zeros_like(rows)
-        prediction = self._try_to_read(rows, seen) if self.signals else None
-        if prediction is not None:
-            values = self._values(prediction, seen)
-        else:
-            values = [torch.full(rows.shape, torch.nan, device=rows.device)] * len(self.signals)
-        recorder.add(rows, tokens, values, padded)
-        if prediction is None or (weights is None and self._checked):
+        prediction = self.record(rows, seen, loss, recorder, items, processes)
+        if prediction is None:
+            return loss if weights is None or not self.by_batch else loss * weights.mean()
+        if weights is None and self._checked:
             return loss
         token_losses = prediction.token_losses(label_smoothing)
         if not self._checked:
             self._check_terms(loss.detach(), token_losses.detach(), prediction.is_target.sum(), items, processes)
         return loss if weights is None else reweigh(loss, token_losses, weights)
 
+    def record(
+        self, rows: Tensor, seen: Seen, loss: Tensor, recorder: Recorder, items: Tensor | int | None, processes: int
+    ) -> Prediction | None:
+        """Record a batch, arguments as in `measure`; None where its rows' own losses can't be read."""
+        tokens, padded = count_tokens(seen.inputs, self.is_encoder_decoder)
+        if tokens.shape != rows.shape:  # rows flattened into one sequence: not told apart
+            tokens = torch.zeros_like(rows)
+        prediction = self._try_to_read(rows, seen) if self.signals else None
+        if prediction is not None:
+            values = self._values(prediction, seen)
+        elif self.by_batch:
+            values = [_batch_mean(loss.detach(), seen.inputs, items, processes).expand(rows.shape)]
+        else:
+            values = [torch.full(rows.shape, torch.nan, device=rows.device)] * len(self.signals)
+        recorder.add(rows, tokens, values, padded)
+        return prediction
+
     def warn_if_blind(self) -> None:
-        """Say that no loss will be recorded, where the model has no recipe and the policy needs none."""
-        if not self.signals:
+        """Say that no loss will be recorded, or that of batches alone, where the model has no recipe."""
+        if self.by_batch:
+            self._warn_of_batches("There is no recipe for them.")
+        elif not self.signals:
             logger.warning(f"hf_prune records no losses of {self._name}: there is no recipe for them. {_CURE}")
 
     def _try_to_read(self, rows: Tensor, seen: Seen) -> Prediction | None:
+        if self.by_batch:
+            return None
         try:
             return self._read(rows, seen)
         except ValueError as error:
-            if self._policy.needs or self._policy.weighs:
+            needs = self._policy.needs - FACTS
+            if isinstance(error, NoLogits) and needs == {"loss"} and not self._checked:
+                self.by_batch = True
+                self._warn_of_batches(str(error))
+                return None
+            if needs or self._policy.weighs:
                 raise
             if not self._has_warned:
                 self._has_warned = True
                 logger.warning(f"hf_prune can't record the losses of every batch of {self._name}: {error}")
             return None
+
+    def _warn_of_batches(self, reason: str) -> None:
+        logger.warning(
+            f"hf_prune can't read the rows' losses of {self._name}; policy={self._policy!r} goes by the mean losses of "
+            f"the batches that a row was in, which tell less. {reason} {_CURE}"
+        )
 
     def _read(self, rows: Tensor, seen: Seen) -> Prediction:
         if not seen.outputs:
@@ -218,3 +250,25 @@ class Meter:
                 "weights, such as 'uniform'."
             )
         logger.warning(f"{found}, which the recorded losses leave out.")
+
+
+def blend(score: np.ndarray, batch_loss: np.ndarray) -> np.ndarray:
+    """A row's score after another batch, where batches are all that is measured (BLS: Zhou et al., 2026).
+
+    Args:
+        score: (K,) float32, NaN = never seen: then the batch's loss is its score.
+        batch_loss: (K,) float32, nats, mean over the batch's targets.
+
+    Returns:
+        (K,) float32: 0.7 of the old score and 0.3 of the batch's loss.
+    """
+    return np.where(np.isnan(score), batch_loss, _DECAY * score + (1 - _DECAY) * batch_loss).astype(np.float32)
+
+
+def _batch_mean(loss: Tensor, inputs: dict[str, Any], items: Tensor | int | None, processes: int) -> Tensor:
+    """The mean over the batch's own targets of a loss that was divided by those of the whole optimizer step."""
+    labels = inputs.get("labels")
+    mean = loss.float()
+    if items is not None and isinstance(labels, Tensor):
+        mean = mean * items / labels.ne(IGNORED).sum() / processes
+    return torch.where(mean.isfinite(), mean, torch.inf)

@@ -28,13 +28,17 @@ class PruningReport:
         policy: `repr` of the policy.
         epochs: For each epoch, in order: `epoch` (from 0); `rows_offered`, `tokens_offered` (what a pass without
             pruning would have trained); `rows`, `tokens` (what was trained); `padded_tokens` (positions that went
-            through the model, padding included); `steps` (optimizer steps); `seconds_training`, `seconds_selecting`.
+            through the model, padding included); `rows_rescored`, `padded_tokens_rescored` (what went through it for
+            measurement alone, without a gradient); `steps` (optimizer steps); `seconds_training`, `seconds_selecting`,
+            `seconds_rescoring`.
             Tokens are all 0 where the inputs have none, as with images.
         log_history: The Trainer's, as in `trainer.state.log_history`.
         rows: N, rows in the training set.
         faults: Rows whose loss was NaN or infinite at least once.
         seconds_evaluating: Seconds in evaluation during training.
         steps_full: Optimizer steps of the same run without pruning.
+        earlier: What the runs cost whose History this one began with: `runs`, `rows`, `tokens` (padding included),
+            `seconds`; None where there were none, or it is not known.
     """
 
     policy: str
@@ -44,16 +48,19 @@ class PruningReport:
     faults: int
     seconds_evaluating: float
     steps_full: int
+    earlier: dict[str, float] | None = None
 
     def totals(self) -> dict[str, int | float]:
         """Sums over the epochs, under the names they have there, and the counts of the run."""
         counts = ("rows", "rows_offered", "tokens", "tokens_offered", "padded_tokens")
+        counts += ("rows_rescored", "padded_tokens_rescored")
         return {
             **{name: self._sum(name) for name in counts},
             "optimizer_steps": self._sum("steps"),
             "optimizer_steps_full": self.steps_full,
             "seconds_training": self._sum("seconds_training"),
             "seconds_selecting": self._sum("seconds_selecting"),
+            "seconds_rescoring": self._sum("seconds_rescoring"),
             "seconds_evaluating": self.seconds_evaluating,
             "faults": self.faults,
         }
@@ -61,7 +68,7 @@ class PruningReport:
     def to_dict(self) -> dict[str, Any]:
         """The report without the log, of plain values that JSON can hold (NaN and infinity become None)."""
         report = {"policy": self.policy, "training_rows": self.rows, "epochs": self.epochs, "totals": self.totals()}
-        return _plain(report)
+        return _plain(report | {"earlier_runs": self.earlier})
 
     def summary(self) -> str:
         """A Markdown table: trained, offered, share; then the seconds of each part."""
@@ -70,9 +77,19 @@ class PruningReport:
         if totals["tokens_offered"]:
             rows.append(self._row("tokens", totals["tokens"], totals["tokens_offered"]))
         rows.append(self._row("optimizer steps", totals["optimizer_steps"], totals["optimizer_steps_full"]))
+        if rescored := totals["rows_rescored"]:
+            rows.append(self._row("rows, forward pass alone", rescored, totals["rows_offered"]))
+        if rescored := totals["padded_tokens_rescored"]:
+            rows.append(["padded tokens, forward pass alone", f"{rescored:,}", "", ""])
+        if self.earlier:
+            runs = "1 earlier run" if self.earlier["runs"] == 1 else f"{self.earlier['runs']:.0f} earlier runs"
+            unit, name = ("tokens", "padded tokens") if self.earlier["tokens"] else ("rows", "rows")
+            rows.append([f"{name} of {runs}", f"{self.earlier[unit]:,.0f}", "", ""])
+            rows.append([f"seconds of {runs}", f"{self.earlier['seconds']:,.1f}", "", ""])
         rows += [
             [f"seconds {part}", f"{totals[f'seconds_{part}']:,.1f}", "", ""]
-            for part in ("training", "selecting", "evaluating")
+            for part in ("training", "selecting", "rescoring", "evaluating")
+            if part != "rescoring" or totals["rows_rescored"]
         ]
         return _table(["", "trained", "offered", "share"], rows)
 

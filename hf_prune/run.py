@@ -1,5 +1,7 @@
 """One pruned training run: opens and closes its rounds, and keeps its clock, its measurements and its accounts."""
 
+import bisect
+import math
 import os
 import time
 from collections.abc import Callable
@@ -10,10 +12,16 @@ import torch
 
 from .checkpoint import PruningState, Round
 from .core import Clock, History, Policy
-from .meter import Meter
-from .recorder import Recorder
+from .learner import Learner
+from .meter import Meter, blend
+from .recorder import Measurements, Recorder
 from .sampler import PruningSampler
-from .schedule import FullRun
+from .schedule import FullRun, Place
+
+_COSTS = (
+    *("rows", "rows_rescored", "padded_tokens", "padded_tokens_rescored"),
+    *("seconds_training", "seconds_selecting", "seconds_rescoring"),
+)
 
 
 class PruningRun:
@@ -33,6 +41,8 @@ class PruningRun:
     Attributes:
         state: All that a checkpoint must hold.
         recorder: The measurements of the round in progress.
+        parts: Rounds in an epoch.
+        learner: Lets the policy learn from the round before.
     """
 
     def __init__(
@@ -50,6 +60,7 @@ class PruningRun:
         self.policy = policy
         self.full = full
         self.meter = meter
+        self.parts = max(1, min(policy.rounds_per_epoch, full.updates))
         self.state = PruningState(history, sampler.seed, facts)
         self.recorder = Recorder(len(meter.signals))
         self._sampler = sampler
@@ -57,6 +68,7 @@ class PruningRun:
         self._updates = updates
         self._gather = gather
         self._mark = time.perf_counter()
+        self.learner = Learner(policy)
 
     # ---- The clock ----
 
@@ -65,8 +77,8 @@ class PruningRun:
         if self.state.round is not None:
             plan = self.state.round.plan
         else:
-            epoch, step = len(self.state.epochs), sum(epoch["steps"] for epoch in self.state.epochs)
-            plan = self.full.plan(epoch, step, self._forecast_updates(epoch, step))
+            at, step = Place(len(self.state.epochs), 0, self.parts), sum(epoch["steps"] for epoch in self.state.epochs)
+            plan = self.full.plan(at, step, self._forecast_updates(at, step))
         return self.full.total_steps(plan, self._forecast_updates)
 
     def position(self, step: int) -> float:
@@ -78,32 +90,60 @@ class PruningRun:
         """Factor on the learning rate of the round in progress."""
         return self.state.round.selection.lr_scale if self.state.round else 1.0
 
-    def _clock(self, epoch: int, step: int) -> Clock:
-        return Clock(epoch, epoch, self.full.epochs, self.full.share(epoch, step), self._step_rows)
+    def _clock(self, at: Place, step: int) -> Clock:
+        return Clock(at.round, at.epoch, self.full.epochs, self.full.share(at, step), self._step_rows, at.parts)
 
-    def _forecast_updates(self, epoch: int, step: int) -> int:
-        return self._updates(self.policy.forecast(self.state.history, self._clock(epoch, step)))
+    def _forecast_updates(self, at: Place, step: int) -> int:
+        kept = self.policy.forecast(self.state.history, self._clock(at, step))
+        return self._updates(math.ceil(kept / at.parts))
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.state.seed % 2**64, *key])
 
     # ---- Rounds ----
 
-    def open_round(self, epoch: int, step: int, skipped: int) -> None:
-        """Select the rows of an epoch.
+    def open_round(self, epoch: int, part: int, step: int, skipped: int) -> None:
+        """Select the rows of a round.
+
+        Args:
+            epoch: From 0.
+            part: Of the epoch, from 0.
+            step: Optimizer steps done.
+            skipped: Those of them that belong to this round: a run without a policy goes on with one.
+        """
+        start = time.perf_counter()
+        at, history = Place(epoch, part, self.parts), self.state.history
+        clock = self._clock(at, step - skipped)
+        self._offer(at)
+        selection = self.policy.select(history, clock, self._rng(at.round)).check(len(history), history.offered)
+        if selection.weights is not None and not self.policy.weighs:
+            raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
+        plan = self.full.plan(at, step - skipped, self._updates(len(selection.rows)))
+        self.state.round = Round(clock, plan, selection, skipped, time.perf_counter() - start)
+
+    def first_part(self, epoch: int, step: int, skipped: int) -> tuple[int, int]:
+        """Where in an epoch training goes on.
 
         Args:
             epoch: From 0.
             step: Optimizer steps done.
-            skipped: Those of them that belong to this epoch: a run without a policy goes on with one.
+            skipped: Those of them that a run without a policy has done in this epoch.
+
+        Returns:
+            The part, and how many of its steps are done by such a run.
         """
-        start = time.perf_counter()
-        clock, history = self._clock(epoch, step - skipped), self.state.history
-        selection = self.policy.select(history, clock, self._rng(epoch)).check(len(history))
-        if selection.weights is not None and not self.policy.weighs:
-            raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
-        plan = self.full.plan(epoch, step - skipped, self._updates(len(selection.rows)))
-        self.state.round = Round(clock, plan, selection, skipped, time.perf_counter() - start)
+        current = self.state.round
+        if current is not None and current.plan.at.epoch == epoch:
+            return current.plan.at.part + current.is_over(step), 0
+        cuts = [self.full.begin(Place(0, part, self.parts)) for part in range(self.parts)]
+        part = bisect.bisect_right(cuts, skipped) - 1
+        return part, skipped - cuts[part]
+
+    def _offer(self, at: Place) -> None:
+        if self.parts > 1:
+            before = at.epoch * self.full.updates
+            begin, end = ((self.full.begin(place) - before) * self._step_rows for place in (at, at.next()))
+            self.state.history.offered = self._sampler.part(at.epoch, begin, end)
 
     def plan(self) -> None:
         """Tell the sampler the rows of the round in progress."""
@@ -118,45 +158,66 @@ class PruningRun:
         table[torch.from_numpy(selection.rows)] = torch.from_numpy(selection.weights)
         return table.to(device)
 
-    def close_round(self, step: int) -> None:
-        """Bring the round's measurements into the History, and what it cost into the accounts."""
+    def close_round(self, step: int, rescore: Callable[[np.ndarray, Recorder], None] | None = None) -> None:
+        """Bring the round's measurements into the History, and what it cost into the accounts.
+
+        Args:
+            step: Optimizer steps done.
+            rescore: Measures rows, (H,) int64, by forward passes alone; None where training ends here.
+        """
         current, history = self.state.round, self.state.history
         if current is None:
             return
+        self.learner.finish()
         start = time.perf_counter()
         measured = self.recorder.collect(self._gather)
-        rows, tokens, values = measured.by_row()
-        if not np.isin(rows, current.selection.rows, assume_unique=True).all():
+        if not np.isin(measured.rows, current.selection.rows).all():
             raise ValueError(
                 "Rows were trained that the policy had not selected: get_train_dataloader gives other batches than "
                 "those of Trainer's own sampler (does it join several loaders?). Train without a policy."
             )
+        self._record(measured)
+        rescored, seconds_rescoring = None, 0.0
+        if rescore is not None and current.selection.rescore is not None and len(current.selection.rescore):
+            begun = time.perf_counter()
+            recorder = Recorder(len(self.meter.signals))
+            rescore(current.selection.rescore, recorder)
+            rescored = recorder.collect(self._gather)
+            self._record(rescored)
+            seconds_rescoring = time.perf_counter() - begun
+        self.learner.teach(history, current.clock, self._rng(current.clock.round, 1))
+        steps = step - current.plan.first_step - current.skipped
+        offered = len(history) if history.offered is None else len(history.offered)
+        offered *= steps / current.plan.updates  # the last epoch may be a fraction of one
+        known = history.tokens[history.tokens > 0]
+        account = {
+            "rows_offered": round(offered),
+            "rows": len(measured.rows),
+            "rows_rescored": 0 if rescored is None else len(rescored.rows),
+            "tokens_offered": round(offered * float(known.mean())) if len(known) else 0,
+            "tokens": int(measured.tokens.sum()),
+            "padded_tokens": measured.padded_tokens,
+            "padded_tokens_rescored": 0 if rescored is None else rescored.padded_tokens,
+            "steps": steps,
+            "seconds_training": current.seconds_training,
+            "seconds_selecting": current.seconds_selecting + time.perf_counter() - start - seconds_rescoring,
+            "seconds_rescoring": seconds_rescoring,
+        }
+        self.state.add(current.clock.epoch, account)
+        self.recorder = Recorder(len(self.meter.signals))
+        self.state.round = None
+
+    def _record(self, measured: Measurements) -> None:
+        history = self.state.history
+        rows, tokens, values = measured.by_row()
         history.tokens[rows] = np.where(tokens > 0, tokens, history.tokens[rows])  # 0: the batch did not tell
         if len(values):
             read = ~np.isnan(values[0])
             loss, *signals = values[:, read]
-            history.record(
-                rows[read], loss, current.clock.round, **dict(zip(self.meter.signals[1:], signals, strict=True))
-            )
-        self.policy.update(history, current.clock, self._rng(current.clock.epoch, 1))
-        steps = step - current.plan.first_step - current.skipped
-        offered = len(history) * steps / current.plan.updates  # a last epoch may be a part of one
-        known = history.tokens[history.tokens > 0]
-        self.state.epochs.append(
-            {
-                "epoch": current.clock.epoch,
-                "rows_offered": round(offered),
-                "rows": len(measured.rows),
-                "tokens_offered": round(offered * float(known.mean())) if len(known) else 0,
-                "tokens": int(measured.tokens.sum()),
-                "padded_tokens": measured.padded_tokens,
-                "steps": steps,
-                "seconds_training": current.seconds_training,
-                "seconds_selecting": current.seconds_selecting + time.perf_counter() - start,
-            }
-        )
-        self.recorder = Recorder(len(self.meter.signals))
-        self.state.round = None
+            names = self.meter.signals[1:]
+            if self.meter.by_batch:
+                loss = blend(history.loss[rows[read]], loss)
+            history.record(rows[read], loss, self.state.round.clock.round, **dict(zip(names, signals, strict=True)))
 
     # ---- Seconds and counts ----
 
@@ -190,7 +251,20 @@ class PruningRun:
             logs |= dict(zip(names, np.quantile(losses, (0.1, 0.5, 0.9)).tolist(), strict=True))
         return logs
 
-    # ---- Checkpoints ----
+    # ---- Files ----
+
+    def save_history(self, path: str | os.PathLike[str]) -> None:
+        """Write the History for other runs, with the fingerprint of its data set and what it cost."""
+        self.learner.finish()
+        total = {name: sum(epoch[name] for epoch in self.state.epochs) for name in _COSTS}
+        cost = {
+            "runs": 1,
+            "rows": total["rows"] + total["rows_rescored"],
+            "tokens": total["padded_tokens"] + total["padded_tokens_rescored"],
+            "seconds": sum(total[name] for name in _COSTS if name.startswith("seconds")),
+        }
+        facts = {name: self.state.facts[name] for name in ("policy", "data")}
+        self.state.history.save(path, {**facts, "cost": cost})
 
     def save(self, folder: str | os.PathLike, is_writer: bool, stopped: bool) -> None:
         """Write the state into a checkpoint.
@@ -202,6 +276,7 @@ class PruningRun:
         """
         if self.state.round is not None:
             self.state.round.stopped = stopped
+        self.learner.finish()
         measured = self.recorder.collect(self._gather)
         if is_writer:
             self.state.save(folder, measured)
@@ -236,6 +311,9 @@ class PruningRun:
                 f"{folder} was saved under {state.facts['policy']}; from the next epoch on, {facts['policy']} chooses."
             )
         state.facts = facts
+        state.history.features = self.state.history.features
         self.state, self._sampler.seed = state, state.seed
+        if state.round is not None:
+            self._offer(state.round.plan.at)
         if measured is not None and is_main:
             self.recorder.restore(measured)

@@ -88,7 +88,12 @@ class PruningSampler(Sampler[int]):
         self.n = n
         self.seed = seed
         self.length = n
+        self._latest: tuple[int, torch.Tensor] | None = None
         self.plan(0, np.arange(n))
+
+    def part(self, epoch: int, begin: int, end: int) -> np.ndarray:
+        """(M,) int64, sorted: the rows from place `begin` to place `end` (not included) in the order of an epoch."""
+        return np.sort(self._order_of(epoch)[begin:end].numpy())
 
     def plan(self, epoch: int, rows: np.ndarray) -> None:
         """From now on, an iteration yields `rows`, (K,) int64, in the order of `epoch`."""
@@ -101,20 +106,29 @@ class PruningSampler(Sampler[int]):
 
     def order(self) -> torch.Tensor:
         """(K,) int64, the planned rows in the order of the epoch."""
-        # The same generator as accelerate's SeedableRandomSampler: a full selection is Trainer's own order.
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        if isinstance(self.base, SequentialSampler):
-            order = torch.arange(self.n)
-        elif isinstance(self.base, RandomSampler):
-            order = torch.randperm(self.n, generator=generator)
-        else:
-            self.base.generator = generator  # pyright: ignore[reportAttributeAccessIssue]
-            order = torch.tensor(list(self.base), dtype=torch.int64)
+        order = self._order_of(self.epoch)
         if len(self.rows) == self.n:
             return order
         keep = torch.zeros(self.n, dtype=torch.bool)
         keep[torch.from_numpy(self.rows)] = True
         return order[keep[order]]
+
+    def _order_of(self, epoch: int) -> torch.Tensor:
+        """(N,) int64, all rows in the order of an epoch; the latest is kept, for the parts of its epoch."""
+        key = self.seed + epoch
+        if self._latest is None or self._latest[0] != key:
+            self._latest = (key, self._draw(key))
+        return self._latest[1]
+
+    def _draw(self, seed: int) -> torch.Tensor:
+        # The same generator as accelerate's SeedableRandomSampler: a full selection is Trainer's own order.
+        generator = torch.Generator().manual_seed(seed)
+        if isinstance(self.base, SequentialSampler):
+            return torch.arange(self.n)
+        if isinstance(self.base, RandomSampler):
+            return torch.randperm(self.n, generator=generator)
+        self.base.generator = generator  # pyright: ignore[reportAttributeAccessIssue]
+        return torch.tensor(list(self.base), dtype=torch.int64)
 
     def __iter__(self) -> Iterator[int]:
         for chunk in self.order().split(_CHUNK):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -24,45 +25,67 @@ class FullRun:
     epochs: float
     by_steps: bool
 
-    def plan(self, epoch: int, first_step: int, updates: int) -> "EpochPlan":
-        """The plan of an epoch that begins at `first_step` and takes `updates` steps over its kept rows."""
+    def plan(self, at: "Place", first_step: int, updates: int) -> "RoundPlan":
+        """The plan of a round that begins at `first_step` and takes `updates` steps over its kept rows."""
         if self.by_steps:
             steps = min(updates, self.steps - first_step)
-            return EpochPlan(epoch, first_step, updates, steps, first_step, first_step + steps)
-        start, end = min(epoch * self.updates, self.steps), min((epoch + 1) * self.updates, self.steps)
-        steps = math.ceil(updates * (end - start) / self.updates)  # fewer only in the last, fractional epoch
-        return EpochPlan(epoch, first_step, updates, steps, start, end)
+            return RoundPlan(at, first_step, updates, steps, first_step, first_step + steps)
+        begin, whole = self.begin(at), self.begin(at.next())
+        start, end = min(begin, self.steps), min(whole, self.steps)
+        steps = math.ceil(updates * (end - start) / (whole - begin))  # fewer only in the last, fractional epoch
+        return RoundPlan(at, first_step, updates, steps, start, end)
 
-    def share(self, epoch: int, step: int) -> float:
-        """Share of training done when `epoch` begins at `step`, in [0, 1)."""
-        return step / self.steps if self.by_steps else epoch / self.epochs
+    def begin(self, at: "Place") -> int:
+        """Steps of the full run before a round: its epoch's parts are cut at whole steps."""
+        return at.epoch * self.updates + round(at.part * self.updates / at.parts)
 
-    def total_steps(self, plan: "EpochPlan", updates: Callable[[int, int], int]) -> tuple[int, int]:
-        """Optimizer steps and epochs of the run, given the plan of one epoch and a forecast of the later ones.
+    def share(self, at: "Place", step: int) -> float:
+        """Share of training done when the round begins at `step`, in [0, 1)."""
+        return step / self.steps if self.by_steps else at.round / at.parts / self.epochs
+
+    def total_steps(self, plan: "RoundPlan", updates: Callable[["Place", int], int]) -> tuple[int, int]:
+        """Optimizer steps and epochs of the run, given the plan of one round and a forecast of the later ones.
 
         Args:
-            plan: The epoch in progress.
-            updates: (epoch, first step) -> steps over the rows that will be kept, as far as can be said.
+            plan: The round in progress.
+            updates: (round, first step) -> steps over the rows that will be kept, as far as can be said.
 
         Returns:
             The number of optimizer steps and of epochs begun.
         """
         while not self.is_last(plan):
-            step = plan.first_step + plan.steps
-            plan = self.plan(plan.epoch + 1, step, updates(plan.epoch + 1, step))
-        return plan.first_step + plan.steps, plan.epoch + 1
+            at, step = plan.at.next(), plan.first_step + plan.steps
+            plan = self.plan(at, step, updates(at, step))
+        return plan.first_step + plan.steps, plan.at.epoch + 1
 
-    def is_last(self, plan: "EpochPlan") -> bool:
-        """Whether the run ends with this epoch."""
+    def is_last(self, plan: "RoundPlan") -> bool:
+        """Whether the run ends with this round."""
         return plan.end >= self.steps
 
 
+class Place(NamedTuple):
+    """A round among the others: part `part` of `parts` of an epoch, all from 0."""
+
+    epoch: int
+    part: int = 0
+    parts: int = 1
+
+    @property
+    def round(self) -> int:
+        """Its number, from 0."""
+        return self.epoch * self.parts + self.part
+
+    def next(self) -> "Place":
+        """The round after it."""
+        return Place(*divmod(self.round + 1, self.parts), self.parts)
+
+
 @dataclass(frozen=True)
-class EpochPlan:
-    """An epoch in progress, in real optimizer steps and in steps of the full run.
+class RoundPlan:
+    """A round in progress, in real optimizer steps and in steps of the full run.
 
     Attributes:
-        epoch: From 0.
+        at: Which round.
         first_step: Real steps done when it began.
         updates: Real steps of a whole pass over its rows.
         steps: Those of them that will be taken.
@@ -70,7 +93,7 @@ class EpochPlan:
         end: And when it will have ended.
     """
 
-    epoch: int
+    at: Place
     first_step: int
     updates: int
     steps: int
@@ -78,7 +101,7 @@ class EpochPlan:
     end: int
 
     def position(self, step: int) -> float:
-        """Real step `step` in steps of the full run; exactly `step` where the epoch trains all rows."""
+        """Real step `step` in steps of the full run; exactly `step` where all rows are trained."""
         done = min(max(step - self.first_step, 0), self.steps)
         position = self.start + done * (self.end - self.start) / max(self.steps, 1)
         return int(position) if position == int(position) else position  # a user's lambda may index with it

@@ -37,6 +37,10 @@ _PROBLEMS = {
 }
 
 
+class NoLogits(ValueError):
+    """The model's outputs hold no logits: a fused loss has made none."""
+
+
 @dataclass(eq=False)
 class Prediction:
     """A batch of B rows with T positions each, of which some are targets among C classes.
@@ -215,7 +219,8 @@ class Recipe(ABC):
             targets: The batch's tensors named in `TARGETS`.
 
         Raises:
-            ValueError: If the outputs hold no logits, the batch no targets, or the two do not fit.
+            NoLogits: If the outputs hold none.
+            ValueError: If the batch holds no targets, or the two do not fit.
         """
 
     def _logits(self, outputs: Any, *names: str) -> list[Tensor]:
@@ -223,7 +228,7 @@ class Recipe(ABC):
         # In a tuple the loss, if there is one, comes first, and has fewer than two dimensions.
         found = [value for value in values if isinstance(value, Tensor) and value.dim() >= 2][: len(names)]
         if len(found) < len(names):
-            raise ValueError(
+            raise NoLogits(
                 f"The {self.task} model returned no {' and '.join(names)}, which the rows' losses are read from. "
                 'With use_liger_kernel, set liger_kernel_config={"fused_linear_cross_entropy": False, '
                 '"cross_entropy": True}; else pass example_loss_func.'

@@ -17,11 +17,15 @@ from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer_utils import unwrap_peft_model
 
 from . import policies
+from .beginning import HISTORY, Facts, load_history
 from .checkpoint import STATE, TRAINER_STATE, last_whole
-from .core import History, Policy, Selection
-from .data import fingerprint, is_arrow, row_tokens
+from .core import FACTS, History, Policy, Selection
+from .data import fingerprint, is_arrow
+from .events import RoundEvents
 from .meter import Meter
+from .recorder import Recorder
 from .report import PruningReport
+from .rescore import rescore
 from .run import PruningRun
 from .sampler import ROW, PruningSampler, RowCollator, RowDataset
 from .schedule import FullRun, follow_clock, set_rate
@@ -39,6 +43,8 @@ class PruningMixin:
         *args: The trainer's own.
         policy: Chooses the rows of each round: an object, a name, a name with fields such as "infobatch:ratio=0.3", or
             the dotted path of your own module. None = the plain trainer.
+        history: What an earlier run learnt of the same rows, which the policy takes in before its first round: a
+            `History`, its file, or the folder that a run saved its model in.
         example_loss_func: (outputs, inputs) -> (B,) losses of the batch's examples in nats, for a model whose loss the
             library has no recipe for. Called on every training batch; the gradient passes through where the policy
             gives weights.
@@ -48,7 +54,8 @@ class PruningMixin:
         policy: The policy in force.
 
     Raises:
-        ValueError: Unknown policy or bad field; rows that have no number; a signal that the model can't give.
+        ValueError: Unknown policy or bad field; rows that have no number; a signal that the model or a fact that the
+            data set can't give; an earlier history of other rows, or none where the policy needs one.
         TypeError: `policy` is neither a policy nor a string.
     """
 
@@ -56,6 +63,7 @@ class PruningMixin:
         self,
         *args,
         policy: str | Policy | None = None,
+        history: str | os.PathLike | History | None = None,
         example_loss_func: Callable[[Any, MutableMapping], torch.Tensor] | None = None,
         **kwargs,
     ):
@@ -63,10 +71,14 @@ class PruningMixin:
         self.example_loss_func = example_loss_func
         self._run: PruningRun | None = None
         self._clocked_scheduler = None
+        self._facts: Facts | None = None
+        self._earlier = history
         super().__init__(*args, **kwargs)
         if self.policy is not None:
             self._check_dataset()
-            Meter(unwrap_peft_model(self.accelerator.unwrap_model(self.model)), self.policy, example_loss_func)
+            meter = self._make_meter()
+            if self.train_dataset is not None:
+                self._begin_history(self.train_dataset, meter)
 
     # ---- What the user sees ----
 
@@ -96,6 +108,7 @@ class PruningMixin:
             faults=int(np.count_nonzero(self.history.faults)),
             seconds_evaluating=self._run.state.seconds_evaluating,
             steps_full=self._run.full.steps,
+            earlier=self._earlier_cost,
         )
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
@@ -126,6 +139,12 @@ class PruningMixin:
             progress = self._run.progress(lambda counts: self.accelerator.reduce(counts.to(device)))
             logs = {**logs, **progress}
         super().log(logs, *args, **kwargs)
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        """As stock; with what was learnt of every row beside it, for the `history` of another run."""
+        super().save_model(output_dir, _internal_call)
+        if self._run is not None and not _internal_call and self.args.should_save:
+            self._run.save_history(os.path.join(output_dir or self.args.output_dir, HISTORY))
 
     def create_model_card(self, *args, **kwargs):
         """The stock card with a section on data pruning."""
@@ -158,7 +177,7 @@ class PruningMixin:
             rows, numbering = self._remove_unused_columns(data, description="Training"), RowCollator(collator)
         else:
             rows, numbering = data, RowCollator(self._get_collator_with_removed_columns(collator, "Training"))
-        self._rows, self._sampler = RowDataset(rows), None
+        self._rows, self._numbering, self._sampler = RowDataset(rows), numbering, None
         self._raw_dataset = data
         self.train_dataset, self.data_collator = self._rows, numbering
         try:
@@ -196,16 +215,26 @@ class PruningMixin:
         # Under max_steps the epochs follow; each takes a step at least, and DefaultFlowCallback ends the run.
         return (steps if by_steps else epochs, updates, *others, steps)
 
-    def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
-        data, sampler = self._raw_dataset, self._sampler
+    def _make_meter(self) -> Meter:
         model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
-        meter = Meter(model, self.policy, self.example_loss_func)
+        return Meter(model, self.policy, self.example_loss_func)
+
+    def _begin_history(self, data, meter: Meter) -> History:
+        """The history that a run on `data` begins with."""
+        if self._facts is None or self._facts.dataset is not data:
+            self._facts = Facts(data, self.policy, meter.is_encoder_decoder)
+        earlier, self._earlier_cost = load_history(self._earlier, data)
+        history = History.empty(len(data), meter.signals)
+        self._facts.fill(history)
+        self.policy.begin(history, earlier)
+        return history
+
+    def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
+        data, sampler, meter = self._raw_dataset, self._sampler, self._make_meter()
         if self.is_world_process_zero():
             meter.warn_if_blind()
-        history = History.empty(len(data), meter.signals)
-        if getattr(self.policy, "unit", "rows") == "tokens":
-            history.tokens[:] = row_tokens(data, meter.is_encoder_decoder)
-        if self.policy.needs and full.epochs <= 1:
+        history = self._begin_history(data, meter)
+        if (self.policy.needs - FACTS) and full.epochs <= 1 and self._earlier is None and self.policy.rounds_per_epoch == 1:
             logger.warning(f"policy={self.policy!r} learns from earlier epochs, and a run of one epoch has none.")
         facts = {
             "policy": repr(self.policy),
@@ -253,17 +282,18 @@ class PruningMixin:
         self._run.restore(resume_from_checkpoint, self.is_world_process_zero(), logger.warning)
         current = self._run.state.round
         if current is not None:  # the run may have become longer or shorter since
-            current.plan = full.plan(current.plan.epoch, current.plan.first_step, current.plan.updates)
+            current.plan = full.plan(current.plan.at, current.plan.first_step, current.plan.updates)
         self._show_total(*self._run.forecast())
         if finished:
             return num_train_epochs, 0
         if current is None:
             return len(self._run.state.epochs), 0
+        at = current.plan.at
         if current.is_over(self.state.global_step):
-            return current.plan.epoch + 1, 0
+            return at.epoch if at.part + 1 < at.parts and not current.stopped else at.epoch + 1, 0
         self._goes_on = True
         done = self.state.global_step - current.plan.first_step
-        return current.plan.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
+        return at.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
 
     def create_scheduler(self, num_training_steps, optimizer=None):
         """The stock schedule of the full run, read through the clock of the pruned one.
@@ -289,12 +319,24 @@ class PruningMixin:
     def _run_epoch(self, **kwargs):
         if self.policy is None:
             return super()._run_epoch(**kwargs)
+        run, epoch, batches = self._run, kwargs["epoch"], self.args.gradient_accumulation_steps
+        resumed = kwargs["steps_trained_in_current_epoch"] // batches if epoch == kwargs["epochs_trained"] else 0
+        part, skipped = run.first_part(epoch, self.state.global_step, 0 if self._goes_on else resumed)
+        if not self._goes_on:
+            kwargs["steps_trained_in_current_epoch"] = skipped * batches
+        while True:
+            self._run_round(epoch, part, skipped, kwargs)
+            part += 1
+            if part >= run.parts or self.control.should_epoch_stop or self.control.should_training_stop:
+                break
+            skipped = 0
+            kwargs |= {"resume_from_checkpoint": None, "steps_trained_in_current_epoch": 0}
+
+    def _run_round(self, epoch: int, part: int, skipped: int, kwargs: dict[str, Any]):
         run, loader = self._run, kwargs["train_dataloader"]
         if not self._goes_on:
-            run.close_round(self.state.global_step)  # one that was saved at its end, before it was closed
-            skipped = kwargs["steps_trained_in_current_epoch"] if kwargs["epoch"] == kwargs["epochs_trained"] else 0
-            done = self.state.global_step
-            run.open_round(kwargs["epoch"], done, skipped // self.args.gradient_accumulation_steps)
+            run.close_round(self.state.global_step, self._rescore)  # one that was saved at its end, before it was closed
+            run.open_round(epoch, part, self.state.global_step, skipped)
         self._goes_on = False
         run.plan()
         self._rows.total_dataset_length = len(self._sampler)
@@ -302,11 +344,22 @@ class PruningMixin:
         if self.lr_scheduler is self._clocked_scheduler:
             set_rate(self.lr_scheduler)
         self._show_total(*run.forecast())
-        updates = run.state.round.plan.updates
+        plan, handler = run.state.round.plan, self.callback_handler
         run.start_timing()
-        super()._run_epoch(**{**kwargs, "steps_in_epoch": len(loader), "num_update_steps_per_epoch": updates})
+        if run.parts > 1:
+            before = epoch * run.full.updates
+            begin, end = run.full.begin(plan.at) - before, run.full.begin(plan.at.next()) - before
+            self.callback_handler = RoundEvents(handler, epoch, begin, end, run.full.updates)
+        try:
+            super()._run_epoch(**{**kwargs, "steps_in_epoch": len(loader), "num_update_steps_per_epoch": plan.updates})
+        finally:
+            self.callback_handler = handler
         run.stop_timing()
-        run.close_round(self.state.global_step)
+        ends = self.control.should_training_stop or run.full.is_last(plan)
+        run.close_round(self.state.global_step, None if ends else self._rescore)
+
+    def _rescore(self, rows: np.ndarray, recorder: Recorder):
+        rescore(self, self._rows, self._numbering, rows, self._run.meter, recorder)
 
     def _show_total(self, steps: int, epochs: int):
         self.state.max_steps = steps
@@ -335,6 +388,7 @@ class PruningMixin:
         rows = None if self.policy is None else inputs.pop(ROW, None)
         if rows is None or not (model.training and torch.is_grad_enabled()):
             return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        self._run.learner.start()
         meter = self._run.meter
         smoothing = self.args.label_smoothing_factor if self.label_smoother and "labels" in inputs else 0.0
         with meter.watch(model, inputs) as seen:
@@ -369,6 +423,7 @@ class PruningMixin:
     def _finalize_training(self, trial, num_train_samples, start_time):
         if self.policy is not None:
             self._run.close_round(self.state.global_step)  # resumed from the end of the last epoch
+            self._run.learner.finish()
             num_train_samples = sum(epoch["rows"] for epoch in self._run.state.epochs)
         return super()._finalize_training(trial, num_train_samples, start_time)
 

@@ -16,10 +16,10 @@ RECIPES = PACKAGE.parent / "recipes"
 LAYERS = (
     {"storage", "features", "ranking"},
     {"core"},
-    {"policies"},
-    {"signals", "recorder", "schedule", "sampler", "data", "report"},
-    {"meter", "checkpoint"},
-    {"run", "seams"},
+    {"policies", "learner"},
+    {"signals", "recorder", "schedule", "sampler", "data", "report", "events"},
+    {"meter", "checkpoint", "beginning"},
+    {"run", "rescore", "seams"},
     {"trainer", "cli"},
 )
 # Who may import what stands outside; a library that is not named here is free.
@@ -34,6 +34,7 @@ ALLOWED = {
         "meter",
         "checkpoint",
         "run",
+        "rescore",
         "report",
         "trainer",
     },

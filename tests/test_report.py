@@ -19,9 +19,12 @@ EPOCHS = [
         "tokens_offered": 1000,
         "tokens": 1000,
         "padded_tokens": 1200,
+        "rows_rescored": 0,
+        "padded_tokens_rescored": 0,
         "steps": 10,
         "seconds_training": 4.0,
         "seconds_selecting": 0.25,
+        "seconds_rescoring": 0.0,
     },
     {
         "epoch": 1,
@@ -30,9 +33,12 @@ EPOCHS = [
         "tokens_offered": 1000,
         "tokens": 500,
         "padded_tokens": 550,
+        "rows_rescored": 40,
+        "padded_tokens_rescored": 450,
         "steps": 6,
         "seconds_training": 2.5,
         "seconds_selecting": 0.5,
+        "seconds_rescoring": 0.125,
     },
 ]
 LOG = [
@@ -52,7 +58,12 @@ REPORT = PruningReport(
     steps_full=20,
 )
 IMAGES = dataclasses.replace(
-    REPORT, epochs=[epoch | {"tokens_offered": 0, "tokens": 0, "padded_tokens": 0} for epoch in EPOCHS], faults=0
+    REPORT,
+    epochs=[
+        epoch | dict.fromkeys(("tokens_offered", "tokens", "padded_tokens", "padded_tokens_rescored"), 0)
+        for epoch in EPOCHS
+    ],
+    faults=0,
 )
 
 
@@ -63,10 +74,13 @@ def test_totals():
         "tokens": 1500,  # 1000 + 500
         "tokens_offered": 2000,
         "padded_tokens": 1750,  # 1200 + 550
+        "rows_rescored": 40,
+        "padded_tokens_rescored": 450,
         "optimizer_steps": 16,  # 10 + 6
         "optimizer_steps_full": 20,
         "seconds_training": 6.5,  # 4 + 2.5
         "seconds_selecting": 0.75,
+        "seconds_rescoring": 0.125,
         "seconds_evaluating": 1.25,
         "faults": 2,
     }
@@ -95,10 +109,24 @@ def test_summary_shares():
         ["rows", "160", "200", "80.0 %"],
         ["tokens", "1,500", "2,000", "75.0 %"],
         ["optimizer steps", "16", "20", "80.0 %"],
+        ["rows, forward pass alone", "40", "200", "20.0 %"],
+        ["padded tokens, forward pass alone", "450", "", ""],
         ["seconds training", "6.5", "", ""],
         ["seconds selecting", "0.8", "", ""],
+        ["seconds rescoring", "0.1", "", ""],
         ["seconds evaluating", "1.2", "", ""],
     ]
+
+
+def test_summary_charges_earlier_runs_and_leaves_out_what_was_not():
+    earlier = {"runs": 3, "rows": 240, "tokens": 2600, "seconds": 9.0}
+    table = cells(dataclasses.replace(REPORT, earlier=earlier).summary())
+    assert ["padded tokens of 3 earlier runs", "2,600", "", ""] in table
+    assert ["seconds of 3 earlier runs", "9.0", "", ""] in table
+    table = cells(dataclasses.replace(IMAGES, earlier=earlier | {"runs": 1, "tokens": 0}).summary())
+    assert ["rows of 1 earlier run", "240", "", ""] in table
+    plain = dataclasses.replace(REPORT, epochs=EPOCHS[:1]).summary()
+    assert "rescoring" not in plain and "forward" not in plain and "earlier" not in plain
 
 
 def test_card_counts_tokens_and_claims_no_time():

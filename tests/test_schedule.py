@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import LambdaLR
 
-from hf_prune.schedule import FullRun, follow_clock, set_rate
+from hf_prune.schedule import FullRun, Place, follow_clock, set_rate
 
 SIZES = st.lists(st.integers(1, 50), min_size=8, max_size=8)
 
 
 def play(full, updates):
     """Every plan of a run whose epoch e takes updates(e) steps over its rows, were it whole."""
-    plans = [full.plan(0, 0, updates(0))]
+    plans = [full.plan(Place(0), 0, updates(0))]
     while not full.is_last(plans[-1]):
         last = plans[-1]
-        plans.append(full.plan(last.epoch + 1, last.first_step + last.steps, updates(last.epoch + 1)))
+        plans.append(full.plan(last.at.next(), last.first_step + last.steps, updates(last.at.epoch + 1)))
     return plans
 
 
@@ -37,7 +37,26 @@ def test_a_run_by_epochs_ends_where_the_full_schedule_ends(updates, quarters, si
     last = plans[-1]
     assert 1 <= last.steps <= last.updates
     assert last.position(last.first_step + last.steps) == full.steps
-    assert full.total_steps(plans[0], lambda epoch, _: sizes[epoch]) == (last.first_step + last.steps, len(plans))
+    assert full.total_steps(plans[0], lambda at, _: sizes[at.epoch]) == (last.first_step + last.steps, len(plans))
+
+
+@given(updates=st.integers(8, 40), quarters=st.integers(1, 30), parts=st.integers(2, 8), sizes=SIZES)
+def test_several_rounds_an_epoch_end_there_too(updates, quarters, parts, sizes):
+    epochs = quarters / 4
+    full = FullRun(updates, math.ceil(epochs * updates), epochs, by_steps=False)
+    plans = [full.plan(Place(0, 0, parts), 0, sizes[0])]
+    while not full.is_last(plans[-1]):
+        last = plans[-1]
+        plans.append(full.plan(last.at.next(), last.first_step + last.steps, sizes[last.at.next().part]))
+    assert [plan.at.round for plan in plans] == list(range(len(plans)))
+    assert all(plan.steps == plan.updates for plan in plans[:-1])
+    for plan, following in zip(plans, plans[1:], strict=False):
+        assert plan.position(plan.first_step + plan.steps) == pytest.approx(following.start)
+    last = plans[-1]
+    assert 1 <= last.steps <= last.updates
+    assert last.position(last.first_step + last.steps) == full.steps
+    ends = last.first_step + last.steps, last.at.epoch + 1
+    assert full.total_steps(plans[0], lambda at, _: sizes[at.part]) == ends
 
 
 @given(updates=st.integers(1, 40), quarters=st.integers(1, 30))
@@ -61,7 +80,7 @@ def test_max_steps_is_the_budget(updates, steps, sizes):
     assert all(
         plan.position(step) == step for plan in plans for step in range(plan.first_step, plan.first_step + plan.steps)
     )
-    shares = [full.share(plan.epoch, plan.first_step) for plan in plans]
+    shares = [full.share(plan.at, plan.first_step) for plan in plans]
     assert shares == sorted(shares)
     assert shares[-1] < 1
 

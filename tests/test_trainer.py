@@ -313,19 +313,6 @@ def test_an_unknown_policy_is_refused(classifier, tmp_path):
         trainer_of(classifier, tmp_path, "unifrom")
 
 
-def test_a_model_without_a_recipe_is_refused_where_losses_are_needed(classifier, tmp_path):
-    class Plain(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = torch.nn.Linear(1, 1)
-
-        def forward(self, labels=None, **inputs):
-            return {"loss": self.layer(labels.float()[:, None]).mean()}
-
-    with pytest.raises(ValueError, match="needs loss, which hf_prune can't read from a Plain.*example_loss_func"):
-        trainer_of((Plain(), classifier[1]), tmp_path, "infobatch")
-
-
 def test_a_signal_that_the_task_lacks_is_refused(translator, tmp_path):
     @dataclass(frozen=True)
     class Correct(Policy):
@@ -400,9 +387,8 @@ def test_a_report_before_training_is_refused(classifier, tmp_path):
 
 def test_tokens_that_cannot_be_counted_are_refused(classifier, tmp_path):
     data = [{"words": [1, 2], "labels": 0}] * 4
-    trainer = trainer_of(classifier, tmp_path, "uniform:keep=0.5,unit=tokens", data=data)
     with pytest.raises(ValueError, match="counts 'input_ids', but the rows have words, labels. Give unit='rows'"):
-        trainer.train()
+        trainer_of(classifier, tmp_path, "uniform:keep=0.5,unit=tokens", data=data)
 
 
 # ---- Trainer's own insides ----

@@ -1,0 +1,36 @@
+"""What callbacks see of an epoch that is trained in several rounds: one epoch."""
+
+from typing import Any
+
+
+class RoundEvents:
+    """The trainer's callback handler during one round, one of several in an epoch; everything else is the handler's.
+
+    Args:
+        handler: The trainer's `CallbackHandler`.
+        epoch: From 0.
+        begin: Steps of an epoch over all rows before the round.
+        end: And with it.
+        steps: All of these steps.
+    """
+
+    def __init__(self, handler: Any, epoch: int, begin: int, end: int, steps: int):
+        self._handler = handler
+        self._epoch = epoch
+        self._begin = begin
+        self._end = end
+        self._steps = steps
+
+    def __getattr__(self, name: str):
+        return getattr(self._handler, name)
+
+    def on_step_end(self, args, state, control):
+        """As the handler's, after `state.epoch`, which counts the round as an epoch, is set right."""
+        done = self._begin + (self._end - self._begin) * (state.epoch - self._epoch)
+        state.epoch = self._epoch + done / self._steps
+        return self._handler.on_step_end(args, state, control)
+
+    def on_epoch_end(self, args, state, control):
+        """As the handler's where the epoch ends, with its last round or before."""
+        ends = self._end == self._steps or control.should_epoch_stop or control.should_training_stop
+        return self._handler.on_epoch_end(args, state, control) if ends else control

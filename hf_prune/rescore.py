@@ -1,0 +1,69 @@
+"""A forward pass without gradients over some rows, to learn what the model makes of them now."""
+
+import random
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch.utils.data import Subset
+from tqdm.auto import tqdm
+
+from .meter import Meter
+from .recorder import Recorder
+from .sampler import ROW, Numbered, RowDataset
+
+
+class _Rows(Subset):
+    """Some rows of a `RowDataset`, under their numbers in it."""
+
+    def __getitem__(self, place: int) -> Numbered:
+        return self.dataset[self.indices[place]]
+
+    def __getitems__(self, places: list[int]) -> list[Numbered]:
+        return self.dataset.__getitems__([self.indices[place] for place in places])
+
+
+def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter, recorder: Recorder) -> None:
+    """Measure rows in evaluation mode; weights and random generators stay as they are.
+
+    Args:
+        trainer: A `PruningMixin` in training.
+        data: Its numbered rows.
+        collator: Makes a numbered batch.
+        rows: (H,) int64.
+        meter: Reads the batches.
+        recorder: Takes what was measured.
+    """
+    batch = trainer.args.per_device_train_batch_size  # forward passes alone: what training fits, this does
+    loader = torch.utils.data.DataLoader(
+        _Rows(data, rows.tolist()),
+        batch_size=batch,
+        collate_fn=collator,
+        num_workers=trainer.args.dataloader_num_workers,
+        pin_memory=trainer.args.dataloader_pin_memory,
+    )
+    model = trainer._wrap_model(trainer.model, training=False)
+    with _unchanged_generators(), torch.no_grad():
+        loader = trainer.accelerator.prepare_data_loader(loader)
+        quiet = trainer.args.disable_tqdm or not trainer.is_local_process_zero()
+        was_training = model.training
+        model.eval()
+        try:
+            for inputs in tqdm(loader, "Rescoring", leave=False, disable=quiet):
+                ids = inputs.pop(ROW)
+                inputs = trainer._prepare_inputs(inputs)
+                with trainer.compute_loss_context_manager(), meter.watch(model, inputs) as seen:
+                    loss = trainer.compute_loss(model, inputs)
+                meter.record(ids, seen, loss, recorder, None, 1)
+        finally:
+            model.train(was_training)
+            trainer.accelerator._dataloaders.remove(loader)
+
+
+@contextmanager
+def _unchanged_generators():
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - a collator may draw from it
+    with torch.random.fork_rng():
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
