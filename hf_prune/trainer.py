@@ -74,6 +74,8 @@ class PruningMixin:
         self._facts: Facts | None = None
         self._earlier = history
         super().__init__(*args, **kwargs)
+        if self.policy is None and history is not None:
+            raise ValueError("history=...: only a policy can use an earlier history; name one, or leave it out.")
         if self.policy is not None:
             self._check_dataset()
             meter = self._make_meter()

@@ -82,6 +82,7 @@ class RecipeArguments:
         max_length: Tokens of a sentence at most; longer ones are cut.
         num_beams: Beams for the final score and of the saved model; --generation_num_beams is for validations.
         early_stopping_patience: Stop after so many validations without a better score.
+        history: Folder of an earlier run on the same rows, or of scores, which the policy begins with.
     """
 
     train_file: str | None = None
@@ -98,6 +99,7 @@ class RecipeArguments:
     max_length: int = 128
     num_beams: int = 4
     early_stopping_patience: int | None = None
+    history: str | None = None
 
 
 FROM_SCRATCH = dict(
@@ -432,6 +434,21 @@ def set_languages(model, tokenizer, source: str, target: str) -> None:
 # ---- Metric ----
 
 
+class PlainNumbers:
+    """Put before a metric of sacreBLEU, which can't average resamples where numpy's floats meet a plain 0."""
+
+    def _compute_score_from_stats(self, stats):
+        return super()._compute_score_from_stats(np.asarray(stats).tolist())
+
+
+class PlainBLEU(PlainNumbers, BLEU):
+    """BLEU of resamples that may have no match."""
+
+
+class PlainCHRF(PlainNumbers, CHRF):
+    """chrF of resamples that may have no match."""
+
+
 class SacreBleu(evaluate.Metric):
     """BLEU and chrF as sacreBLEU computes them; nothing is downloaded."""
 
@@ -445,7 +462,7 @@ class SacreBleu(evaluate.Metric):
 
     def _compute(self, predictions, references, target_lang="", n_bootstrap=1):
         results = {}
-        for name, scorer in (("bleu", BLEU(trg_lang=target_lang)), ("chrf", CHRF())):
+        for name, scorer in (("bleu", PlainBLEU(trg_lang=target_lang)), ("chrf", PlainCHRF())):
             score = scorer.corpus_score(predictions, [references], n_bootstrap=n_bootstrap)
             results |= {name: score.score, f"{name}_signature": str(scorer.get_signature())}
             if n_bootstrap > 1:
@@ -530,6 +547,7 @@ def main(argv: list[str] | None = None) -> None:
         model=model,
         args=args,
         policy=policy,
+        history=recipe.history,
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=tokenizer,
@@ -563,7 +581,8 @@ def main(argv: list[str] | None = None) -> None:
             for name, title in (("bleu", "BLEU"), ("chrf", "chrF"))
         ]
         if report is not None:
-            seconds |= {name: report.totals()[f"seconds_{name}"] for name in ("training", "selecting", "evaluating")}
+            parts = ("training", "selecting", "rescoring", "evaluating")
+            seconds |= {name: report.totals()[f"seconds_{name}"] for name in parts}
             report.figure(Path(args.output_dir, "run.png"))
             lines += ["", report.summary(), ""]
         lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))

@@ -204,9 +204,18 @@ def test_metric_is_sacrebleu(translate):
     for name, scorer in (("bleu", BLEU()), ("chrf", CHRF())):
         expected = scorer.corpus_score(predictions, [references], n_bootstrap=50)
         assert scores[name] == expected.score
-        assert (scores[f"{name}_mean"], scores[f"{name}_interval"]) == (expected._mean, expected._ci)
+        found = scores[f"{name}_mean"], scores[f"{name}_interval"]
+        assert found == pytest.approx((expected._mean, expected._ci), rel=1e-6)
         assert scores[f"{name}_signature"] == str(scorer.get_signature())
     assert "bs:50" in scores["bleu_signature"]
+
+
+def test_metric_of_resamples_without_a_match(translate):
+    texts = ["a b c d e f", *["x"] * 9]
+    scores = translate.SacreBleu(keep_in_memory=True).compute(
+        predictions=texts, references=["a b c d e g", *["y"] * 9], target_lang="de", n_bootstrap=100
+    )
+    assert scores["bleu_interval"] > 0
 
 
 def test_metric_without_resampling_has_no_interval(translate):
@@ -303,7 +312,7 @@ def test_results_account_for_the_run(straight):
     assert totals["rows_offered"] == 300 and totals["optimizer_steps_full"] == 21
     assert totals["rows"] == sum(epoch["rows"] for epoch in results["pruning"]["epochs"]) < 300
     assert 0 < totals["tokens"] < totals["tokens_offered"] and totals["tokens"] <= totals["padded_tokens"]
-    assert {"reading", "training", "selecting", "evaluating", "testing"} == set(results["seconds"])
+    assert {"reading", "training", "selecting", "rescoring", "evaluating", "testing"} == set(results["seconds"])
     assert {"torch", "transformers"} <= set(results["versions"])
     assert scores["bleu_signature"] in text and text.count("hypothesis") == 5
     assert f"{totals['rows']:,}" in text

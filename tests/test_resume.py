@@ -1,7 +1,6 @@
 """A run that is killed at any moment and goes on ends with the same bits as one that was not."""
 
 import functools
-import multiprocessing
 import os
 import pickle
 import random
@@ -14,15 +13,13 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from fork_server import SERVER
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback, TrainingArguments, set_seed
 
 from hf_prune import PruningTrainer, storage
 from hf_prune.checkpoint import STATE
 from hf_prune.sampler import ROW
 
-# Children of a process that has imported much and runs no thread: pytest's own has run many, and a fork may lock up.
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["hf_prune.trainer", "datasets", "transformers.models.bert.modeling_bert"])
 ROWS, EPOCHS = 17, 3
 POLICIES = ("uniform:keep=0.6", "infobatch:ratio=0.6")
 ORDERS = ("random", "group_by_length")

@@ -1,0 +1,118 @@
+"""Every policy through recipes/translate.py: killed at any moment and started again, it ends with the same bits."""
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fork_server import SERVER
+
+from hf_prune import History, policies, storage
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "translate.py"
+FLAGS = (
+    "--train_file train.parquet --validation_file validation.parquet --vocab_size 320 --max_length 40 --num_beams 1 "
+    "--num_train_epochs 4 --per_device_train_batch_size 8 --logging_steps 1 --use_cpu True --disable_tqdm True "
+    "--seed 3 --save_strategy steps --save_steps 5 --eval_strategy no --load_best_model_at_end False --report_to none"
+).split()
+SPECIAL = {"kakurenbo": ["--by_confidence", "True"]}  # translation has no `correct`
+
+
+def translate_in(folder, flags):
+    """Runs in a process of its own."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    os.chdir(folder)
+    os.environ["HF_HOME"] = str(folder)
+    with open(f"log-{os.getpid()}", "w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    load_recipe().main(flags)
+
+
+def load_recipe():
+    spec = importlib.util.spec_from_file_location("translate", RECIPE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(folder, flags, kill_after=None):
+    """Whether the run came to its end before it was killed."""
+    process = SERVER.Process(target=translate_in, args=(folder, flags))
+    process.start()
+    process.join(kill_after)
+    if process.is_alive():
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        return False
+    assert process.exitcode == 0, "".join(path.read_text()[-3000:] for path in folder.glob("log-*"))
+    return True
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A folder with the files of a small corpus, and a History of its rows that holds scores."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for split, rows in load_recipe().embedded_corpus(rows=64, seed=5).items():
+        rows.to_parquet(folder / f"{split}.parquet")
+    rng = np.random.default_rng(0)
+    n = len(load_recipe().embedded_corpus(rows=64, seed=5)["train"])
+    history = History.empty(n, ("el2n", "grad_norm"))
+    loss, *signals = rng.random((3, n), np.float32)
+    history.record(np.arange(n), loss, 0, **dict(zip(history.signals, signals, strict=True)))
+    history.notes["score"] = rng.random(n, np.float32)
+    cost = {"runs": 1, "rows": n, "tokens": 10 * n, "seconds": 1.0}
+    history.save(folder / "history.safetensors", {"data": None, "cost": cost})
+    return folder
+
+
+def result_of(folder):
+    """What must not depend on an interruption."""
+    arrays, _ = storage.load(folder / "out" / "history.safetensors")
+    report = json.loads((folder / "out" / "results.json").read_text())["pruning"]
+    epochs = [{name: value for name, value in epoch.items() if "seconds" not in name} for epoch in report["epochs"]]
+    weights = (folder / "out" / "model.safetensors").read_bytes()
+    return {"weights": weights, "epochs": epochs, "history": {name: a.tobytes() for name, a in arrays.items()}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", policies.names())
+def test_killed_and_started_again_it_ends_the_same(corpus, tmp_path, name):
+    flags = [*FLAGS, "--policy", name, *SPECIAL.get(name, []), "--output_dir", "out"]
+    for folder in (tmp_path / "whole", tmp_path / "killed"):
+        folder.mkdir()
+        for file in corpus.iterdir():
+            (folder / file.name).symlink_to(file)
+    if needs_scores(name):
+        flags += ["--history", "history.safetensors"]
+    start = time.perf_counter()
+    run(tmp_path / "whole", flags)
+    seconds = time.perf_counter() - start
+    expected = result_of(tmp_path / "whole")
+    moments = random.Random(name)
+    for _ in range(2):
+        if run(tmp_path / "killed", flags, kill_after=moments.uniform(0.3, 0.9) * seconds):
+            break
+    else:
+        run(tmp_path / "killed", flags)
+    found = result_of(tmp_path / "killed")
+    for part, value in expected.items():
+        assert found[part] == value, part
+
+
+def needs_scores(name):
+    policy = policies.make(name)
+    try:
+        policy.begin(History.empty(3), None)
+    except ValueError:
+        return True
+    return False
