@@ -34,3 +34,11 @@ class RoundEvents:
         """As the handler's where the epoch ends, with its last round or before."""
         ends = self._end == self._steps or control.should_epoch_stop or control.should_training_stop
         return self._handler.on_epoch_end(args, state, control) if ends else control
+
+
+def show_total(handler: Any, steps: int) -> None:
+    """Tell the progress bars among a handler's callbacks how many optimizer steps the run will take."""
+    for callback in handler.callbacks:
+        bar = getattr(callback, "training_bar", None) or getattr(callback, "training_tracker", None)
+        if bar is not None:
+            bar.total = steps

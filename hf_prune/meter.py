@@ -87,7 +87,7 @@ class Meter:
         if (missing := sorted(needs - gives)) and not self.by_batch:
             task = f"{self._name} ({self._recipe.task})" if self._recipe else self._name
             raise ValueError(
-                f"policy={policy!r} needs {', '.join(missing)}, which hf_prune can't read from a {task}. Choose a policy "
+                f"policy={policy!r} needs {', '.join(missing)}, which hf_prune can't read from a {task}. Choose one "
                 "that needs less, such as 'uniform', or one of the loss alone with example_loss_func=(outputs, inputs) "
                 "-> (B,) losses."
             )

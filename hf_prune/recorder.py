@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,3 +101,15 @@ class Recorder:
         values = gather(torch.from_numpy(floats)).numpy() if self._signals else np.empty((0, ids.shape[1]), np.float32)
         padded = int(gather(torch.tensor([[self._padded_tokens]])).sum())
         return Measurements(ids[0], ids[1], values, padded)
+
+
+def gather_columns(accelerator: Any, array: torch.Tensor) -> torch.Tensor:
+    """Joins the (S, V) arrays of all processes along V, which may differ; nothing to do for one process."""
+    if accelerator.num_processes == 1:
+        return array
+    columns = array.T.contiguous().to(accelerator.device)
+    sizes = accelerator.gather(torch.tensor([len(columns)], device=columns.device)).tolist()
+    padded = columns.new_zeros(max(sizes), columns.shape[1])
+    padded[: len(columns)] = columns
+    joined = accelerator.gather(padded).cpu().split(max(sizes))
+    return torch.cat([part[:size] for part, size in zip(joined, sizes, strict=True)]).T

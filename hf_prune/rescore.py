@@ -10,17 +10,7 @@ from tqdm.auto import tqdm
 
 from .meter import Meter
 from .recorder import Recorder
-from .sampler import ROW, Numbered, RowDataset
-
-
-class _Rows(Subset):
-    """Some rows of a `RowDataset`, under their numbers in it."""
-
-    def __getitem__(self, place: int) -> Numbered:
-        return self.dataset[self.indices[place]]
-
-    def __getitems__(self, places: list[int]) -> list[Numbered]:
-        return self.dataset.__getitems__([self.indices[place] for place in places])
+from .sampler import ROW, RowDataset
 
 
 def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter, recorder: Recorder) -> None:
@@ -36,7 +26,7 @@ def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter,
     """
     batch = trainer.args.per_device_train_batch_size  # forward passes alone: what training fits, this does
     loader = torch.utils.data.DataLoader(
-        _Rows(data, rows.tolist()),
+        Subset(data, rows.tolist()),
         batch_size=batch,
         collate_fn=collator,
         num_workers=trainer.args.dataloader_num_workers,

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from .beginning import HISTORY, Facts, load_history
 from .checkpoint import STATE, TRAINER_STATE, last_whole
 from .core import FACTS, History, Policy, Selection
 from .data import fingerprint, is_arrow
-from .events import RoundEvents
+from .events import RoundEvents, show_total
 from .meter import Meter
-from .recorder import Recorder
+from .recorder import Recorder, gather_columns
 from .report import PruningReport
 from .rescore import rescore
 from .run import PruningRun
@@ -236,7 +237,12 @@ class PruningMixin:
         if self.is_world_process_zero():
             meter.warn_if_blind()
         history = self._begin_history(data, meter)
-        if (self.policy.needs - FACTS) and full.epochs <= 1 and self._earlier is None and self.policy.rounds_per_epoch == 1:
+        if (
+            (self.policy.needs - FACTS)
+            and full.epochs <= 1
+            and self._earlier is None
+            and self.policy.rounds_per_epoch == 1
+        ):
             logger.warning(f"policy={self.policy!r} learns from earlier epochs, and a run of one epoch has none.")
         facts = {
             "policy": repr(self.policy),
@@ -258,7 +264,8 @@ class PruningMixin:
             return math.ceil(batches / self.args.gradient_accumulation_steps)
 
         step_rows = self.get_total_train_batch_size(self.args)
-        return PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, self._gather)
+        gather = partial(gather_columns, self.accelerator)
+        return PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, gather)
 
     def _init_training_state(
         self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
@@ -337,7 +344,9 @@ class PruningMixin:
     def _run_round(self, epoch: int, part: int, skipped: int, kwargs: dict[str, Any]):
         run, loader = self._run, kwargs["train_dataloader"]
         if not self._goes_on:
-            run.close_round(self.state.global_step, self._rescore)  # one that was saved at its end, before it was closed
+            run.close_round(
+                self.state.global_step, self._rescore
+            )  # one that was saved at its end, before it was closed
             run.open_round(epoch, part, self.state.global_step, skipped)
         self._goes_on = False
         run.plan()
@@ -367,21 +376,7 @@ class PruningMixin:
         self.state.max_steps = steps
         if self._run.full.by_steps:
             self.state.num_train_epochs = epochs
-        for callback in self.callback_handler.callbacks:
-            bar = getattr(callback, "training_bar", None) or getattr(callback, "training_tracker", None)
-            if bar is not None:
-                bar.total = steps
-
-    def _gather(self, array: torch.Tensor) -> torch.Tensor:
-        """Joins the (S, V) arrays of all ranks along V, which may differ; nothing to do for one rank."""
-        if self.args.world_size == 1:
-            return array
-        columns = array.T.contiguous().to(self.accelerator.device)
-        sizes = self.accelerator.gather(torch.tensor([len(columns)], device=columns.device)).tolist()
-        padded = columns.new_zeros(max(sizes), columns.shape[1])
-        padded[: len(columns)] = columns
-        joined = self.accelerator.gather(padded).cpu().split(max(sizes))
-        return torch.cat([part[:size] for part, size in zip(joined, sizes, strict=True)]).T
+        show_total(self.callback_handler, steps)
 
     # ---- Steps ----
 
