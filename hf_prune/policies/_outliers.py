@@ -1,0 +1,82 @@
+"""What LargeBatchFilter finds without a model: rows far from the mean of their group, and rows that repeat."""
+
+from typing import Any
+
+import numpy as np
+
+from ..features import Features
+
+_ROWS_AT_A_TIME = 4096  # of pictures: all of them as float64 would take eight times their memory
+
+
+def distances(features: Features, groups: np.ndarray) -> np.ndarray:
+    """Euclidean distance of each row to the mean of its group, by texts (tf-idf, each text of length 1) or else pixels.
+
+    Args:
+        features: Of N rows.
+        groups: (N,) int64, group of each row, from 0.
+
+    Returns:
+        (N,) float32.
+    """
+    if features.texts:
+        squares = sum((_squares(text, groups) for text in features.texts), start=np.zeros(len(groups)))
+        return np.sqrt(np.maximum(squares, 0)).astype(np.float32)
+    assert features.pixels is not None
+    pixels, sizes = features.pixels, np.bincount(groups)
+    blocks = [slice(start, start + _ROWS_AT_A_TIME) for start in range(0, len(pixels), _ROWS_AT_A_TIME)]
+    means = np.zeros((len(sizes), pixels.shape[1]))
+    for block in blocks:
+        order = np.argsort(groups[block], kind="stable")
+        here, starts = np.unique(groups[block][order], return_index=True)
+        means[here] += np.add.reduceat(pixels[block][order].astype(np.float64), starts) / sizes[here, None]
+    return np.concatenate([np.linalg.norm(pixels[at] - means[groups[at]], axis=1) for at in blocks]).astype(np.float32)
+
+
+def repeats(features: Features, groups: np.ndarray) -> np.ndarray:
+    """Which rows have the features and the group of an earlier row, told by a hash of 64 bits.
+
+    Args:
+        features: Of N rows.
+        groups: (N,) int64, group of each row.
+
+    Returns:
+        (N,) bool.
+    """
+    rng = np.random.default_rng(0)
+
+    def keys(count: int) -> np.ndarray:
+        return rng.integers(2**64, size=count, dtype=np.uint64)
+
+    hashes = groups.astype(np.uint64) * keys(1)
+    for text in features.texts:
+        counts, tokens, ends, width = _parts(text)
+        sums = np.cumsum(counts.astype(np.uint64) * keys(width)[tokens], dtype=np.uint64)  # wraps around
+        sums = np.concatenate([np.zeros(1, np.uint64), sums])[ends]
+        hashes += sums[1:] - sums[:-1]
+    if features.pixels is not None:
+        hashes += np.einsum("np,p->n", features.pixels, keys(features.pixels.shape[1]))
+    repeated = np.ones(len(groups), bool)
+    repeated[np.unique(hashes, return_index=True)[1]] = False
+    return repeated
+
+
+def _squares(text: Any, groups: np.ndarray) -> np.ndarray:
+    """(N,) float64, squared distance of each row's tf-idf of length 1 to the mean of its group.
+
+    The tf-idf of a token is its count x (1 + ln((1 + N) / (1 + rows that have it))).
+    """
+    counts, tokens, ends, width = _parts(text)
+    n, sizes = len(groups), np.bincount(groups)
+    row = np.repeat(np.arange(n), np.diff(ends))
+    values = counts * (1 + np.log((1 + n) / (1 + np.bincount(tokens, minlength=width))))[tokens]
+    values /= np.sqrt(np.bincount(row, values**2, n))[row]
+    entry = groups[row] * width + tokens
+    means = np.bincount(entry, values / sizes[groups[row]], len(sizes) * width)
+    norms = np.reshape(np.square(means), (len(sizes), width)).sum(axis=1)
+    return np.bincount(row, values**2 - 2 * values * means[entry], n) + norms[groups]
+
+
+def _parts(text: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Counts and token of each entry, where each row begins and ends, and V, of a sparse (N, V) array."""
+    return text.data, text.indices, text.indptr, text.shape[1]
