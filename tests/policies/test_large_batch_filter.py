@@ -202,7 +202,7 @@ def test_duplicates_go_before_the_share_is_counted():
     assert dropped(LargeBatchFilter(ratio=0, duplicates=True), PROBE, features=features) == [1, 2]
     policy = LargeBatchFilter(ratio=0.25, duplicates=True, per_class=True)
     assert dropped(policy, PROBE, features=features) == [1, 2, 7]
-    assert dropped(policy, PROBE[::-1], features=features) == [1, 2, 4]
+    assert dropped(policy, PROBE[::-1], features=features) == [1, 2, 5]
 
 
 # ---- The learning rate ----
