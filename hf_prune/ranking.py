@@ -23,7 +23,7 @@ def top(score: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     if len(unknown):
         score = np.where(np.isnan(score), -np.inf, score)
     known = k - len(unknown)
-    threshold = np.partition(score, n - known)[n - known] if known else np.inf
+    threshold = np.partition(score, n - known)[n - known]
     above = np.flatnonzero(score > threshold)
     ties = np.setdiff1d(np.flatnonzero(score == threshold), unknown, assume_unique=True)
     drawn = rng.choice(ties, known - len(above), replace=False, shuffle=False)

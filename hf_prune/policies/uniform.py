@@ -3,12 +3,15 @@
 With K = keep * N
 
     S_e = K rows drawn uniformly without replacement from all N rows, anew every round
+    S_e = the next K rows of one random order, drawn anew when used up                     (cover)
 
-Needs      nothing: no signal, no extra pass, 0 bytes per row.
+Needs      nothing: no signal, no extra pass, 0 bytes per row; with `cover` the loss, which tells what was trained, and
+           4 bytes.
 Good for   the control that every other rule has to beat; strong at 30-50 % pruning.
 Not for    runs where most rows are already learnt: it spends as much on them as on the others.
 Defaults   keep = 0.7 (ours; the papers leave the budget to the user); redrawn every round (RS2).
-Deviates   K is rounded up to whole optimizer steps; the budget may be a share of tokens instead of rows.
+Deviates   K is rounded up to whole optimizer steps; the budget may be a share of tokens instead of rows; the round that
+           uses up an order is filled from the next one.
 Reference  https://arxiv.org/abs/2111.12621, https://arxiv.org/abs/2305.18424
 """
 
@@ -27,6 +30,7 @@ class Uniform(BudgetPolicy):
     Args:
         keep: Share of the data to train on in each round, in (0, 1].
         unit: What `keep` is a share of: "rows", or "tokens" (a pruned short sentence saves little).
+        cover: Whether every row is trained once before any is trained twice.
 
     Examples:
         >>> clock = Clock(round=0, epoch=0, epochs=3, share=0.0)
@@ -37,6 +41,24 @@ class Uniform(BudgetPolicy):
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
+    cover: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.cover:
+            object.__setattr__(self, "needs", frozenset({"loss"}))
+
+    def begin(self, history: History, earlier: History | None) -> None:
+        super().begin(history, None if self.cover else earlier)  # what was seen in another run is not covered in this
+
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
+        if self.cover:
+            visits = history.notes.get("visits", np.zeros(len(history), np.int32))
+            return Selection(self.best(-visits, history, clock, rng))
         order = rng.permutation(len(history))
         return Selection(np.sort(self.within_budget(order, history, clock)))
+
+    def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
+        if self.cover:
+            visits = history.notes.get("visits", np.zeros(len(history), np.int32))
+            history.notes["visits"] = visits + (history.seen == clock.round)

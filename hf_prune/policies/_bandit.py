@@ -1,0 +1,59 @@
+"""What the bandits share: a moving average of each row's loss, and a selection that stands for a period of rounds."""
+
+import abc
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core import BudgetPolicy, Clock, History, Selection
+
+
+@dataclass(frozen=True)
+class Bandit(BudgetPolicy):
+    """Rows of highest score, chosen when a period ends, and in every round until each row has been tried once."""
+
+    period: int = 10
+    decay: float = 0.8
+    patience: int = 5
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_range("period", "[1, inf)")
+        self.check_range("decay", "(0, 1]")
+        self.check_range("patience", "[0, inf)")
+
+    @abc.abstractmethod
+    def score(self, history: History) -> np.ndarray:
+        """(N,) float of what `update` has noted; NaN = never seen."""
+
+    def choose(self, score: np.ndarray, history: History, clock: Clock, rng: np.random.Generator) -> np.ndarray:
+        """(K,) int64, the rows of the next period, by (N,) `score`: NaN comes first, infinity next."""
+        return self.best(score, history, clock, rng)
+
+    def note_surprise(self, history: History, rows: np.ndarray, surprise: np.ndarray) -> None:
+        """Learn from (M,) float64 latest losses of `rows` less their averages, before the averages move."""
+
+    def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
+        chosen = history.notes.get("chosen")
+        if chosen is not None:
+            return Selection(np.flatnonzero(chosen))
+        return Selection(np.sort(self.choose(history.loss, history, clock, rng)))
+
+    def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
+        notes, loss = history.notes, history.loss
+        mean: np.ndarray = np.array(notes.get("mean", np.full(len(history), np.nan, np.float32)))
+        first = np.isnan(mean) & ~np.isnan(loss)
+        again = np.flatnonzero((history.seen == clock.round) & ~np.isnan(mean))
+        surprise = np.subtract(loss[again], mean[again], dtype=np.float64)
+        self.note_surprise(history, again, surprise)
+        mean[again] += self.decay * surprise
+        mean[first] = loss[first]
+        notes["mean"] = mean
+        if first.any() or (clock.round + 1) % self.period < 1:
+            score = self.score(history)
+            if self.patience:
+                passed_over = clock.round - history.seen >= self.patience * self.period
+                score = np.where(passed_over & ~np.isnan(score), np.inf, score)
+            chosen = np.zeros(len(history), bool)
+            chosen[self.choose(score, history, clock, rng)] = True
+            notes["chosen"] = chosen
