@@ -53,10 +53,14 @@ class StaleSB(Policy):
     def chance(self, history: History, clock: Clock) -> np.ndarray:
         """(N,) float64 in [0, 1], how likely each row is to be trained."""
         known = ~np.isnan(history.loss)
-        _, place, counts = np.unique(history.loss[known], return_inverse=True, return_counts=True)
-        percentile = (np.cumsum(counts) - counts / 2) / len(place)
+        loss = history.loss[known]
+        order = np.argsort(loss)
+        first = np.flatnonzero(np.diff(loss[order], prepend=-np.inf))  # of each run of equal losses
+        ties = np.diff(first, append=len(loss))
+        percentile = np.empty(len(loss))
+        percentile[order] = np.repeat((first + ties / 2) / len(loss), ties)
         chance = np.ones(len(history))
-        chance[known] = percentile[place] ** (1 / self.keep - 1)
+        chance[known] = percentile ** (1 / self.keep - 1)
         chance[clock.round - history.seen > self.stale] = 1
         return chance
 

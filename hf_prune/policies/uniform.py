@@ -16,7 +16,6 @@ Reference  https://arxiv.org/abs/2111.12621, https://arxiv.org/abs/2305.18424
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -39,24 +38,20 @@ class Uniform(BudgetPolicy):
         (4, None)
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-
     cover: bool = False
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.cover:
-            object.__setattr__(self, "needs", frozenset({"loss"}))
+    @property
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The loss tells which rows were trained."""
+        return frozenset({"loss"} if self.cover else ())
 
     def begin(self, history: History, earlier: History | None) -> None:
         super().begin(history, None if self.cover else earlier)  # what was seen in another run is not covered in this
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
-        if self.cover:
-            visits = history.notes.get("visits", np.zeros(len(history), np.int32))
-            return Selection(self.best(-visits, history, clock, rng))
-        order = rng.permutation(len(history))
-        return Selection(np.sort(self.within_budget(order, history, clock)))
+        n = len(history)
+        score = -history.notes.get("visits", np.zeros(n, np.int32)) if self.cover else rng.random(n)
+        return Selection(self.best(score, history, clock, rng))
 
     def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
         if self.cover:
