@@ -19,6 +19,7 @@ from transformers import HfArgumentParser
 from . import policies
 from .core import Policy
 from .report import results_table
+from .score import FailedRun, make_scores
 
 NO_POLICY = "none"
 _POLICY_HELP = (
@@ -245,22 +246,54 @@ def _shown(field: dataclasses.Field[Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The `hf-prune` command; `hf-prune --help` says what it does."""
-    parser = argparse.ArgumentParser(prog="hf-prune", description="Look up policies, and put results side by side.")
+    argv, script = list(sys.argv[1:] if argv is None else argv), []
+    if argv[:1] == ["score"] and "--" in argv:  # argparse's own reading of -- differs between Python's versions
+        cut = argv.index("--")
+        argv, script = argv[:cut], argv[cut + 1 :]
+    description = "Look up policies, score rows for those that choose once, and put results side by side."
+    parser = argparse.ArgumentParser(prog="hf-prune", description=description)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("policies", help="list the policies, or print the card of one")
     listing.add_argument("name", nargs="?", help="a policy's name, or the dotted path of a module of yours")
+    _add_score(commands)
     table = commands.add_parser("table", help="print results.json files of recipes/translate.py as a Markdown table")
     table.add_argument("results", nargs="+", help="files; shares are of the first one's tokens, padding included")
     chosen = parser.parse_args(argv)
     try:
         if chosen.command == "table":
             text = results_table(chosen.results)
+        elif chosen.command == "score":
+            _find(chosen.policy.partition(":")[0].strip())
+            settings = (chosen.output_dir, chosen.seeds, chosen.num_train_epochs, chosen.launcher)
+            text = make_scores(chosen.policy, script, *settings)
         else:
             text = _list_policies() if chosen.name is None else _describe_policy(chosen.name)
+    except FailedRun as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     except (ValueError, OSError) as error:
         parser.error(str(error))
     sys.stdout.write(text + "\n")
     return 0
+
+
+def _add_score(commands: Any) -> None:
+    score = commands.add_parser(
+        "score",
+        help="run a training script once per seed, and keep its rows' mean scores for a policy that chooses once",
+        usage="%(prog)s --policy NAME [--FLAG VALUE ...] -- SCRIPT [ARG ...]",
+        description="Runs SCRIPT ARG... --policy NAME:keep=1 --seed S --output_dir OUTPUT_DIR/seed-S once for each "
+        "seed; the same command again goes on after those that have ended.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    score.add_argument(
+        "--policy", required=True, help="a policy that chooses once, such as el2n", default=argparse.SUPPRESS
+    )
+    score.add_argument("--seeds", type=int, default=3, help="runs; the paper of EL2N and GraNd averages 10")
+    score.add_argument("--output_dir", default="scores", help="folder of the runs and of the scores")
+    score.add_argument("--num_train_epochs", type=float, help="epochs of each run; without it, the script's own")
+    score.add_argument("--launcher", choices=("python", "accelerate"), default="python", help="starts the script")
 
 
 def _list_policies() -> str:

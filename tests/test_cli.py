@@ -54,6 +54,13 @@ def refusal(capsys, *argv, **defaults):
     return re.sub(r"\s+", " ", error.partition("error: ")[2]).strip()
 
 
+def belongs(field, policy):
+    """What is said where another policy has the field."""
+    owners = [name for name in registry.names() if field in cli._names(registry.find(name))]
+    noun = "policy" if len(owners) == 1 else "policies"
+    return f"--{field} belongs to {noun} {', '.join(owners)}, but --policy is {policy}."
+
+
 def shown(capsys, *argv, types=(RecipeArguments, TrainingArguments), **defaults):
     with pytest.raises(SystemExit) as caught:
         parse(*types, argv=[*argv, "--help"], **defaults)
@@ -148,9 +155,9 @@ def test_arguments_of_this_process(monkeypatch):
         (["--lerning-rate=1"], "unknown flag --lerning-rate. Did you mean --learning_rate?"),
         (["--zzz"], "unknown flag --zzz. See --help."),
         (["--learning"], "unknown flag --learning. "),  # no abbreviations
-        (["--policy", "uniform", "--ratio", "0.3"], "--ratio belongs to policy infobatch, but --policy is uniform."),
-        (["--policy", "uniform:keep=1", "--ratio=1"], "--ratio belongs to policy infobatch, but --policy is uniform."),
-        (["--keep", "0.3"], "--keep belongs to policy uniform, but --policy is none."),
+        (["--policy", "uniform", "--ratio", "0.3"], belongs("ratio", "uniform")),
+        (["--policy", "uniform:keep=1", "--ratio=1"], belongs("ratio", "uniform")),
+        (["--keep", "0.3"], belongs("keep", "none")),
         (["--policy", "infobatch", "--ratio", "1"], "InfoBatch(ratio=...) must be in [0, 1), got 1.0."),
         (["--policy", "infobatch:ratio=1"], "InfoBatch(ratio=...) must be in [0, 1), got 1."),
         (["--policy", "infobatch:rate=1"], "'rate=1' is not a setting of infobatch, which takes ratio=..., anneal=..."),
@@ -236,7 +243,7 @@ def test_a_file_of_settings(tmp_path, suffix):
         (
             '{"policy": "uniform", "keep": 0.5}',
             ["--policy", "infobatch"],
-            "--keep belongs to policy uniform, but --policy is infobatch.",
+            belongs("keep", "infobatch"),
         ),
         ("[1]", [], "must hold one mapping of field to value, not a list."),
         ("{", [], "run.json can't be read: "),
@@ -269,3 +276,51 @@ def test_card_of_an_unknown_policy(capsys):
         main(["policies", "infobach"])
     assert caught.value.code == 2
     assert "Did you mean 'infobatch'?" in capsys.readouterr().err
+
+
+# ---- hf-prune score ----
+
+
+def test_score_hands_on_what_it_is_given(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "make_scores", lambda *given: str(given))
+    assert main(["score", "--policy", "el2n", "--", "train.py", "--seeds", "9", "--", "x"]) == 0
+    assert capsys.readouterr().out == "('el2n', ['train.py', '--seeds', '9', '--', 'x'], 'scores', 3, None, 'python')\n"
+    flags = ["--seeds", "5", "--output_dir", "here", "--num_train_epochs", "0.5", "--launcher", "accelerate"]
+    assert main(["score", "--policy", "grand", *flags, "--", "train.py"]) == 0
+    assert capsys.readouterr().out == "('grand', ['train.py'], 'here', 5, 0.5, 'accelerate')\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--policy", "el2n"], "There is no script: put it and its arguments after --"),
+        (["--policy", "el2n", "--"], "There is no script: put it and its arguments after --"),
+        (["--policy", "el2n", "train.py"], "unrecognized arguments: train.py"),
+        (["--policy", "el2n", "--", "no/such.py"], "There is no script 'no/such.py'"),
+        (["--policy", "el2n", "--seeds", "0", "--", "x"], "--seeds 0"),
+        (["--policy", "uniform", "--", "x"], "--policy uniform chooses anew in every round"),
+        (["--policy", "grant", "--", "x"], "Did you mean 'grand'"),
+        (["--", "x"], "the following arguments are required: --policy"),
+    ],
+)
+def test_score_refuses(argv, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["score", *argv])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_failed_run_is_told_without_a_trace(tmp_path, capsys):
+    script = tmp_path / "train.py"
+    script.write_text("raise RuntimeError('no rows')")
+    assert main(["score", "--policy", "el2n", "--output_dir", str(tmp_path / "scores"), "--", str(script)]) == 1
+    assert re.search("RuntimeError: no rows\n`.*` failed with status 1: mend it", capsys.readouterr().err)
+
+
+def test_score_explains_itself(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["score", "--help"])
+    assert caught.value.code == 0
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "usage: hf-prune score --policy NAME [--FLAG VALUE ...] -- SCRIPT [ARG ...]" in text
+    assert "folder of the runs and of the scores (default: scores)" in text

@@ -19,7 +19,7 @@ LAYERS = (
     {"policies", "learner"},
     {"signals", "recorder", "schedule", "sampler", "data", "report", "events"},
     {"meter", "checkpoint", "beginning"},
-    {"run", "rescore", "seams"},
+    {"run", "rescore", "score", "seams"},
     {"trainer", "cli"},
 )
 # Who may import what stands outside; a library that is not named here is free.
