@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python recipes/benchmark.py
 
-Two measurements, each of a causal language model trained from scratch on random tokens:
+Three measurements, each of a causal language model trained from scratch on random tokens:
 
 overhead   one run of `PruningTrainer(policy="uniform:keep=1.0")` in which every other step is left to the stock
            `compute_loss`; the median of the ratios of neighbouring steps. The model has a 32k vocabulary and a body of
@@ -10,8 +10,11 @@ overhead   one run of `PruningTrainer(policy="uniform:keep=1.0")` in which every
 tokens     epochs that keep a share of the tokens and epochs that keep them all, in turn; the ratio of their seconds
            beside the ratio of their tokens (padding included).
 
-Times are CPU seconds of the process on a CPU, seconds between synchronised points on a GPU. Results go
-to `--output`, with versions and hardware.
+assistant  runs of `autoassist`, which learns in a thread beside training, and runs that keep everything, in turn; the
+           ratio of their median steps, all rows of one length.
+
+Times are CPU seconds of the process on a CPU, seconds between synchronised points on a GPU; of the assistant, which has
+a thread of its own, seconds of the clock. Results go to `--output`, with versions and hardware.
 """
 
 import argparse
@@ -31,20 +34,20 @@ from hf_prune.sampler import ROW
 class Times(TrainerCallback):
     """Seconds of every step and of the whole training."""
 
-    def __init__(self):
-        self.steps = []
+    def __init__(self, now):
+        self.now, self.steps = now, []
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.start = now()
+        self.start = self.now()
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.mark = now()
+        self.mark = self.now()
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.steps.append(now() - self.mark)
+        self.steps.append(self.now() - self.mark)
 
     def on_train_end(self, args, state, control, **kwargs):
-        self.whole = now() - self.start
+        self.whole = self.now() - self.start
 
 
 class EveryOther(PruningTrainer):
@@ -63,7 +66,7 @@ def now() -> float:
     return time.process_time()
 
 
-def train(trainer_class, shape: dict, rows: list[dict], batch: int, folder: Path, **settings):
+def train(trainer_class, shape: dict, rows: list[dict], batch: int, folder: Path, clock=now, **settings):
     """Train a fresh model once; its times, and the trainer."""
     set_seed(0)
     args = TrainingArguments(
@@ -76,7 +79,7 @@ def train(trainer_class, shape: dict, rows: list[dict], batch: int, folder: Path
         dataloader_pin_memory=torch.cuda.is_available(),
         **{name: settings.pop(name) for name in ("max_steps", "num_train_epochs") if name in settings},
     )
-    times = Times()
+    times = Times(clock)
     model = LlamaForCausalLM(LlamaConfig(**shape))
     trainer = trainer_class(
         model=model, args=args, train_dataset=rows, data_collator=pad, callbacks=[times], **settings
@@ -153,11 +156,33 @@ def tokens(folder: Path, pairs: int, keep: float) -> dict:
     }
 
 
+def assistant(folder: Path, pairs: int) -> dict:
+    """Step time of training beside the assistant over that of training without."""
+    shape = {
+        "vocab_size": 8_000,
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    }
+    rows, policies = random_rows(480, 32, 32, 8_000), ("uniform:keep=1.0", "autoassist")
+    seconds: dict[str, list[float]] = {policy: [] for policy in policies}
+    for pair in range(pairs):
+        for policy in policies[:: 1 if pair % 2 else -1]:
+            clock = time.perf_counter
+            times, _ = train(PruningTrainer, shape, rows, 8, folder, clock, num_train_epochs=1, policy=policy)
+            seconds[policy].append(float(np.median(times.steps)))
+    stock, ours = (np.array(seconds[policy]) for policy in policies)
+    low, middle, high = np.quantile(ours / stock, (0.25, 0.5, 0.75)).tolist()
+    return {"model": shape, "batch": [8, 32], "pairs": pairs, "ratio": middle, "ratio_quartiles": [low, high]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder of benchmark.json")
     parser.add_argument("--pairs", type=int, default=25, help="pairs of steps for the overhead")
-    parser.add_argument("--epochs", type=int, default=12, help="pairs of epochs for the tokens")
+    parser.add_argument("--epochs", type=int, default=12, help="pairs of epochs for the tokens and for the assistant")
     parser.add_argument("--hidden", type=int, default=768, help="width of the body whose steps are timed")
     parser.add_argument("--layers", type=int, default=12, help="its layers")
     parser.add_argument("--keep", type=float, default=0.5, help="share of tokens to keep")
@@ -165,10 +190,11 @@ def main() -> None:
     results = {
         "overhead": overhead(chosen.output, chosen.pairs, chosen.hidden, chosen.layers),
         "tokens": tokens(chosen.output, chosen.epochs, chosen.keep),
+        "assistant": assistant(chosen.output, chosen.epochs),
     } | surroundings(__file__)
     chosen.output.mkdir(parents=True, exist_ok=True)
     Path(chosen.output, "benchmark.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    cost, fall = results["overhead"], results["tokens"]
+    cost, fall, beside = results["overhead"], results["tokens"], results["assistant"]
     print(
         "keep-everything step over stock step: {:.4f} (quartiles {:.4f} and {:.4f})".format(
             cost["ratio"], *cost["ratio_quartiles"]
@@ -177,6 +203,11 @@ def main() -> None:
     print(
         "seconds {:.4f} (quartiles {:.4f} and {:.4f}) at {:.4f} of the tokens".format(
             fall["ratio_of_seconds"], *fall["ratio_of_seconds_quartiles"], fall["ratio_of_tokens"]
+        )
+    )
+    print(
+        "step beside the assistant over step without: {:.4f} (quartiles {:.4f} and {:.4f})".format(
+            beside["ratio"], *beside["ratio_quartiles"]
         )
     )
 

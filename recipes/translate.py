@@ -501,7 +501,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # Data
     with args.main_process_first(desc="read the corpus"):
-        corpus = load_corpus(recipe, args.seed)
+        corpus = load_corpus(recipe, args.data_seed or 0)  # --seed leaves the rows alone
     final = "test" if "test" in corpus else "validation"
 
     # Model
