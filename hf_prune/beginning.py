@@ -6,8 +6,7 @@ from typing import Any
 
 from . import storage
 from .core import History, Policy
-from . import data as D
-from .data import fingerprint, row_tokens
+from .data import fingerprint, read_features, row_tokens
 from .features import Features
 
 HISTORY = "history.safetensors"  # beside a saved model
@@ -30,7 +29,7 @@ class Facts:
         counts = "tokens" in policy.needs or getattr(policy, "unit", "rows") == "tokens"
         self._tokens = row_tokens(dataset, is_encoder_decoder) if counts else 0
         wanted = policy.needs & {"features", "classes"}
-        self._features = D.read_features(dataset, is_encoder_decoder, wanted) if wanted else Features()
+        self._features = read_features(dataset, is_encoder_decoder, wanted) if wanted else Features()
 
     def fill(self, history: History) -> None:
         """Write them into a history of the data set's rows."""
@@ -39,13 +38,14 @@ class Facts:
 
 
 def load_history(
-    source: str | os.PathLike | History | None, dataset: Any
+    source: str | os.PathLike | History | None, dataset: Any, policy: Policy
 ) -> tuple[History | None, dict[str, float] | None]:
     """What an earlier run learnt, and what that run cost.
 
     Args:
         source: A `History`, its file, the folder that holds it, or None.
         dataset: The training set at hand.
+        policy: The policy that will begin with it; the notes of another one are left out.
 
     Returns:
         The history, and `runs`, `rows`, `tokens`, `seconds` (None where not known).
@@ -76,4 +76,6 @@ def load_history(
             f"history={str(source)!r} is of another data set: its rows differ from those of train_dataset. Give the "
             "History of a run on the same rows, in the same order."
         )
+    if not facts.get("policy", "").startswith(f"{type(policy).__name__}("):
+        history.notes = {}
     return history, facts.get("cost")

@@ -226,7 +226,7 @@ class PruningMixin:
         """The history that a run on `data` begins with."""
         if self._facts is None or self._facts.dataset is not data:
             self._facts = Facts(data, self.policy, meter.is_encoder_decoder)
-        earlier, self._earlier_cost = load_history(self._earlier, data)
+        earlier, self._earlier_cost = load_history(self._earlier, data, self.policy)
         history = History.empty(len(data), meter.signals)
         self._facts.fill(history)
         self.policy.begin(history, earlier)

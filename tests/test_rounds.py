@@ -336,6 +336,21 @@ def test_a_second_run_begins_with_what_the_first_learnt(classifier, tmp_path):
     assert "of 1 earlier run" in second.pruning_report().summary() or second.pruning_report().earlier is None
 
 
+def test_scores_of_another_policy_are_none(classifier, tmp_path):
+    model, rows = classifier
+    scores = History.empty(20)
+    scores.record(np.arange(20), np.ones(20, np.float32), 0)
+    scores.notes["score"] = np.arange(20, dtype=np.float32)
+    scores.save(tmp_path / "file", {"policy": "Forgetting(keep=1)"})
+    args = TrainingArguments(tmp_path, use_cpu=True, report_to=[])
+    trainer = PruningTrainer(
+        model=model, args=args, train_dataset=rows, policy="forgetting:keep=0.5", history=tmp_path / "file"
+    )
+    assert trainer.policy.keep == 0.5
+    with pytest.raises(ValueError, match="hf-prune score --policy grand"):
+        PruningTrainer(model=model, args=args, train_dataset=rows, policy="grand:keep=0.5", history=tmp_path / "file")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
