@@ -29,11 +29,18 @@ def test_keeping_everything_is_the_stock_trainer(ranks):
             assert rank["all"][name] == rank["stock"][name], name
 
 
-def test_both_know_the_same_and_have_trained_the_same(ranks):
-    first, second = (rank["infobatch"] for rank in ranks)
+@pytest.mark.parametrize("policy", ["infobatch", "rescoring", "assisted"])
+def test_both_know_the_same_and_have_trained_the_same(ranks, policy):
+    first, second = (rank[policy] for rank in ranks)
     for name in ("history", "weights", "steps"):
         assert first[name] == second[name], name
     assert first["steps"][0] == first["steps"][1]
+
+
+def test_hidden_rows_are_shared_out_and_counted_with_what_fills_the_batches(ranks):
+    for rank in ranks:
+        rescored = [epoch["rows_rescored"] for epoch in rank["rescoring"]["epochs"]]
+        assert rescored == [0, 24, 0]  # floor(0.6 * 37) = 22 of 37 rows fill 3 batches of 4 in each process
 
 
 def test_every_kept_row_is_trained_and_only_batches_are_filled(ranks):

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_prune import History, Policy, PruningTrainer, Selection
@@ -334,6 +335,25 @@ def test_a_second_run_begins_with_what_the_first_learnt(classifier, tmp_path):
         assert cost is None if isinstance(history, History) else cost["rows"] == first.pruning_report().totals()["rows"]
         seen.clear()
     assert "of 1 earlier run" in second.pruning_report().summary() or second.pruning_report().earlier is None
+
+
+def test_a_history_of_other_rows_is_refused(classifier, tmp_path):
+    model, rows = classifier
+    args = TrainingArguments(tmp_path / "out", use_cpu=True, report_to=[], num_train_epochs=1, save_strategy="no")
+    first = PruningTrainer(model=model, args=args, train_dataset=Dataset.from_list(rows), policy="infobatch")
+    first.data_collator = pad
+    first.train()
+    first.save_model()
+    others = Dataset.from_list(rows[1:] + rows[:1])
+    with pytest.raises(ValueError, match="is of another data set: its rows differ"):
+        PruningTrainer(model=model, args=args, train_dataset=others, policy="infobatch", history=tmp_path / "out")
+
+
+def test_a_history_without_a_policy_is_refused(classifier, tmp_path):
+    model, rows = classifier
+    args = TrainingArguments(tmp_path, use_cpu=True, report_to=[])
+    with pytest.raises(ValueError, match="only a policy can use an earlier history"):
+        PruningTrainer(model=model, args=args, train_dataset=rows, history=History.empty(20))
 
 
 def test_scores_of_another_policy_are_none(classifier, tmp_path):

@@ -65,5 +65,7 @@ if __name__ == "__main__":
         "stock": train(Trainer, folder),
         "all": train(PruningTrainer, folder, policy="uniform:keep=1.0"),
         "infobatch": train(PruningTrainer, folder, policy="infobatch:ratio=0.7"),
+        "rescoring": train(PruningTrainer, folder, policy="kakurenbo:hide=0.6,threshold=0.0,by_confidence=True"),
+        "assisted": train(PruningTrainer, folder, policy="autoassist:rounds=3"),
     }
     (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(ends))
