@@ -1,16 +1,30 @@
-"""Facts about a training set that are read without training: tokens of each row, and a fingerprint of its content."""
+"""What is read of a training set without training: tokens, words, pictures, classes, and a fingerprint of its rows."""
 
+import hashlib
+import io
+import logging
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from . import storage
 from .core import IGNORED
+from .features import Features, count_matrix, stacked
 
 _ROWS_AT_A_TIME = 100_000
-_SAMPLES = 64  # rows whose content makes the fingerprint
+_PICTURES_AT_A_TIME = 256
+_SAMPLES = 64  # rows whose content makes the fingerprint, and whose pixels set the scale
+_SIDE = 32  # pixels: pictures are shrunk to at most this height and width
+_PICTURES = ("pixel_values", "image", "img")
+_CLASSES = ("label", "labels")
+
+logger = logging.getLogger(__name__)
 
 
 def is_arrow(dataset: Any) -> bool:
@@ -46,9 +60,51 @@ def fingerprint(dataset: Any) -> int | None:
     """
     if not is_arrow(dataset):
         return None
-    rows = np.unique(np.linspace(0, len(dataset) - 1, _SAMPLES).astype(np.int64))
-    content = dataset.with_format("arrow")[rows.tolist()]
+    content = dataset.with_format("arrow")[_spread(len(dataset))]
     return zlib.crc32(repr(content.to_pydict()).encode(), len(dataset))
+
+
+def read_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[str]) -> Features:
+    """Words or pictures of every row, and its class.
+
+    Texts are `input_ids` and, of an encoder-decoder, `labels`, without padding and ignored positions. Where rows have
+    no `input_ids`, pictures are read instead, with their classes if there are any: `pixel_values`, or `image` or `img`
+    (a PIL picture, or its file as `datasets` stores it), shrunk by area averaging to the size of the first one and at
+    most 32 x 32. PIL pictures become grey where the first one is, else RGB. Bytes stay; other numbers are mapped to
+    0 ... 255 from the least to the greatest in 64 rows spread over the data set.
+
+    Words of a `datasets.Dataset` are read in bulk, which is quick. Its pictures are read as stored, before any
+    transform, and kept on disk under `$HF_HOME/hf_prune/features`, named by their content. Rows of any other data set
+    are read one by one.
+
+    Args:
+        dataset: The training set.
+        is_encoder_decoder: Whether `labels` are a text.
+        wanted: "features" (words or pictures), "classes", or both.
+
+    Raises:
+        ValueError: The rows do not have it.
+    """
+    read = _arrow_features if is_arrow(dataset) else _example_features
+    features, names = read(dataset, is_encoder_decoder, wanted)
+    if "features" in wanted and not features.texts and features.pixels is None:
+        raise ValueError(
+            f"The policy reads words or pictures, but the rows have {names}. Give rows with 'input_ids' (tokenize with "
+            "dataset.map), 'pixel_values', 'image' or 'img', and keep the column from being removed, or choose a "
+            "policy that does without."
+        )
+    if "classes" in wanted and features.classes is None:
+        raise ValueError(
+            f"The policy needs the class of every row, but the rows have {names}, and in 'label' or 'labels' no "
+            "integer from 0 for each. Give one, or choose a policy that does without."
+        )
+    logger.info(f"Features of {len(dataset):,} rows take {features.nbytes:,} bytes.")
+    return features
+
+
+def _spread(n: int) -> list[int]:
+    """A sample of the rows of n, evenly spread."""
+    return np.unique(np.linspace(0, n - 1, _SAMPLES).astype(np.int64)).tolist()
 
 
 def _arrow_tokens(dataset: Any, targets_too: bool) -> Iterator[int]:
@@ -86,3 +142,233 @@ def _example_tokens(dataset: Any, targets_too: bool) -> Iterator[int]:
 def _require(name: str, seen: list[str]) -> None:
     if name not in seen:
         raise ValueError(f"unit='tokens' counts {name!r}, but the rows have {', '.join(seen)}. Give unit='rows'.")
+
+
+# ---- Features of a datasets.Dataset ----
+
+
+def _arrow_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[str]) -> tuple[Features, str]:
+    columns = dataset.column_names
+    texts, pixels = (), None
+    if "features" in wanted:
+        picture = next((name for name in _PICTURES if name in columns), None)
+        if "input_ids" in columns:
+            texts = _arrow_texts(dataset, is_encoder_decoder)
+        elif picture is not None:
+            pixels = _arrow_pixels(dataset, picture)
+    classes = _arrow_classes(dataset) if "classes" in wanted or pixels is not None else None
+    return Features(texts, pixels, classes), ", ".join(columns)
+
+
+def _arrow_texts(dataset: Any, is_encoder_decoder: bool) -> tuple[Any, ...]:
+    names = [name for name in ("input_ids", "attention_mask") if name in dataset.column_names]
+    if is_encoder_decoder and "labels" in dataset.column_names:
+        names.append("labels")
+    parts = []
+    for batch in dataset.select_columns(names).with_format("arrow").iter(_ROWS_AT_A_TIME):
+        ids, lengths = _lists(batch["input_ids"])
+        real = _lists(batch["attention_mask"])[0] != 0 if "attention_mask" in names else None
+        counts = [_count_words(ids, lengths, real)]
+        if "labels" in names and hasattr(batch["labels"].type, "value_type"):  # a class is no text
+            ids, lengths = _lists(batch["labels"])
+            counts.append(_count_words(ids, lengths, ids != IGNORED))
+        parts.append(counts)
+    return tuple(stacked(counts) for counts in zip(*parts, strict=True))
+
+
+def _lists(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """An Arrow column of lists: all their entries one after another, and the length of each."""
+    column = column.combine_chunks()
+    fixed = getattr(column.type, "list_size", None)
+    lengths = np.full(len(column), fixed) if fixed else np.asarray(column.value_lengths().fill_null(0))
+    return np.asarray(column.flatten()), lengths
+
+
+def _count_words(ids: np.ndarray, lengths: np.ndarray, real: np.ndarray | None) -> Any:
+    """How often each token occurs in each row, at the positions that are real."""
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    if real is None:
+        return count_matrix(ids, offsets)
+    return count_matrix(ids[real], np.concatenate([[0], np.cumsum(real)])[offsets])
+
+
+def _arrow_classes(dataset: Any) -> np.ndarray | None:
+    for name in _CLASSES:
+        if name in dataset.column_names:
+            column = dataset.select_columns([name]).with_format("arrow")
+            if str(column[:1][name].type).startswith(("int", "uint")):
+                return _as_classes(column[:][name].to_numpy())  # floats where one is missing
+    return None
+
+
+def _as_classes(values: np.ndarray) -> np.ndarray | None:
+    return None if values.dtype.kind not in "iu" or values.min() < 0 else values.astype(np.int64)
+
+
+def _arrow_pixels(dataset: Any, name: str) -> np.ndarray:
+    column = dataset.select_columns([name])
+    content = hashlib.blake2b(f"{name} {_SIDE} {len(column)}".encode(), digest_size=16)
+    for pictures in tqdm(_stored(column, name), "Reading pictures", total=_batches(column)):
+        for picture in pictures:
+            kind = len(picture) if isinstance(picture, bytes) else (picture.shape, picture.dtype)
+            content.update(repr(kind).encode())
+            content.update(picture if isinstance(picture, bytes) else np.ascontiguousarray(picture).data)
+    home = os.environ.get("HF_HOME") or os.path.join("~", ".cache", "huggingface")
+    path = Path(home, "hf_prune", "features", f"{content.hexdigest()}.safetensors").expanduser()
+    try:
+        return storage.load(path)[0]["pixels"]
+    except (FileNotFoundError, storage.DamagedFile):
+        pass
+    samples = [picture for pictures in _stored(column.select(_spread(len(column))), name) for picture in pictures]
+    shrink = _Shrink(samples)
+    pixels = np.empty((len(column), shrink.width), np.uint8)
+    with ThreadPoolExecutor() as pool:  # decoding lets other threads run
+        batches = tqdm(_stored(column, name), "Shrinking pictures", total=_batches(column))
+        for batch, pictures in enumerate(batches):
+            begin = batch * _PICTURES_AT_A_TIME
+            pixels[begin : begin + len(pictures)] = list(pool.map(shrink, pictures))
+    try:
+        storage.save(path, {"pixels": pixels}, {"kind": "pixels"})
+    except OSError as error:
+        logger.warning(f"{path} can't be written ({error}): the next run will shrink the pictures again.")
+    return pixels
+
+
+def _stored(column: Any, name: str) -> Iterator[list[Any]]:
+    """The pictures of a data set's one column as they are stored, some at a time: files as bytes, or arrays."""
+    if type(column.features[name]).__name__ == "Image":
+        for batch in column.with_format("arrow").iter(_PICTURES_AT_A_TIME):
+            yield [_file(picture) for picture in batch[name].to_pylist()]
+    else:
+        for batch in column.with_format("numpy").iter(_PICTURES_AT_A_TIME):
+            yield list(batch[name])
+
+
+def _batches(column: Any) -> int:
+    return -(-len(column) // _PICTURES_AT_A_TIME)
+
+
+# ---- Features of other data sets ----
+
+
+def _example_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[str]) -> tuple[Features, str]:
+    first = dataset[0]
+    if not isinstance(first, Mapping):
+        return Features(), f"no names (a row is a {type(first).__name__}, not a dict)"
+    texts, picture, shrink = [], None, None
+    if "features" in wanted:
+        if "input_ids" in first:
+            both = ("input_ids", "labels") if is_encoder_decoder else ("input_ids",)
+            texts = [name for name in both if np.ndim(first.get(name, 0)) == 1]
+        else:
+            picture = next((name for name in _PICTURES if name in first), None)
+    label = None
+    if "classes" in wanted or picture is not None:
+        label = next((name for name in _CLASSES if name in first and _is_class(first[name])), None)
+    if picture is not None:
+        shrink = _Shrink([_raw(dataset[row][picture]) for row in _spread(len(dataset))])
+    if not texts and shrink is None and label is None:
+        return Features(), ", ".join(first)
+    pixels = None if shrink is None else np.empty((len(dataset), shrink.width), np.uint8)
+    parts, words, classes = [], [[] for _ in texts], []
+    for row in tqdm(range(len(dataset)), "Reading features"):
+        example = dataset[row]
+        for one, name in zip(words, texts, strict=True):
+            one.append(_real(example, name))
+        if shrink is not None:
+            pixels[row] = shrink(_raw(example[picture]))
+        if label is not None:
+            classes.append(np.asarray(example[label]).item())
+        if texts and (len(words[0]) == _ROWS_AT_A_TIME or row == len(dataset) - 1):
+            parts.append([_count_words(np.concatenate(one), np.array([*map(len, one)]), None) for one in words])
+            words = [[] for _ in texts]
+    counts = tuple(stacked(part) for part in zip(*parts, strict=True))
+    return Features(counts, pixels, _as_classes(np.array(classes)) if classes else None), ", ".join(first)
+
+
+def _is_class(value: Any) -> bool:
+    array = np.asarray(value)
+    return array.ndim == 0 and array.dtype.kind in "iu"
+
+
+def _real(example: Mapping[str, Any], name: str) -> np.ndarray:
+    """The tokens of a row's text that are neither padding nor ignored."""
+    ids = np.asarray(example[name], np.int64)
+    if name == "labels":
+        return ids[ids != IGNORED]
+    mask = example.get("attention_mask")
+    return ids if mask is None else ids[np.asarray(mask) != 0]
+
+
+# ---- Pictures ----
+
+
+def _raw(picture: Any) -> Any:
+    """A picture as a PIL picture, as the bytes of its file, or as an array."""
+    if isinstance(picture, Mapping):
+        return _file(picture)
+    return picture if isinstance(picture, bytes) or hasattr(picture, "convert") else np.asarray(picture)
+
+
+def _file(picture: Mapping[str, Any]) -> bytes:
+    """The file of a picture as `datasets` stores it: inside or beside the data set."""
+    return picture["bytes"] if picture["bytes"] is not None else Path(picture["path"]).read_bytes()
+
+
+class _Shrink:
+    """Makes a row of bytes of any picture: area averages, channel by channel.
+
+    Args:
+        samples: PIL pictures, files' bytes, or arrays with channels first or last. The first sets the size and the
+            channels, all together the scale.
+
+    Attributes:
+        width: Bytes in a row.
+    """
+
+    def __init__(self, samples: list[Any]):
+        self._mode = None
+        first = _opened(samples[0])
+        if hasattr(first, "convert"):
+            self._mode = "L" if first.mode in ("1", "L") else "RGB"
+        arrays = [self._array(sample) for sample in samples]
+        self._channels, *sides = arrays[0].shape
+        self._height, self._width = (min(side, _SIDE) for side in sides)
+        self.width = self._channels * self._height * self._width
+        self._low, self._high = 0.0, 255.0
+        if arrays[0].dtype != np.uint8:
+            self._low = float(min(array.min() for array in arrays))
+            self._high = float(max(array.max() for array in arrays))
+
+    def __call__(self, picture: Any) -> np.ndarray:
+        """(`width`,) uint8."""
+        array = self._array(picture)
+        channels, height, width = array.shape
+        if channels != self._channels:
+            raise ValueError(f"A picture has {channels} channels, but the first one has {self._channels}.")
+        tops = np.arange(self._height) * height // self._height
+        lefts = np.arange(self._width) * width // self._width
+        sums = np.add.reduceat(np.add.reduceat(array, tops, axis=1, dtype=np.float32), lefts, axis=2)
+        heights, widths = np.diff(tops, append=height), np.diff(lefts, append=width)
+        area = np.outer(np.maximum(heights, 1), np.maximum(widths, 1))  # a smaller picture's pixels are repeated
+        scale = 255 / (self._high - self._low) if self._high > self._low else 0.0
+        scaled = (sums / area - self._low) * scale
+        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8).reshape(-1)
+
+    def _array(self, picture: Any) -> np.ndarray:
+        """(channels, height, width) of any kind of number."""
+        picture = _opened(picture)
+        array = np.asarray(picture.convert(self._mode) if self._mode and hasattr(picture, "convert") else picture)
+        if array.ndim == 2:
+            return array[None]
+        if array.ndim != 3:
+            raise ValueError(f"A picture must have 2 or 3 dimensions, got the shape {array.shape}.")
+        return array if array.shape[0] <= array.shape[2] else array.transpose(2, 0, 1)
+
+
+def _opened(picture: Any) -> Any:
+    if not isinstance(picture, bytes):
+        return picture
+    from PIL import Image
+
+    return Image.open(io.BytesIO(picture))

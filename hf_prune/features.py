@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from scipy import sparse
 from scipy.sparse import csr_array
 
 
@@ -24,9 +26,28 @@ class Features:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory: 8 per distinct token of a row, 8 per row and text, P per picture, 8 per class."""
+        """Bytes in memory: 8 per distinct token of a row, 4 per row and text, P per picture, 8 per class."""
         arrays = [array for text in self.texts for array in (text.data, text.indices, text.indptr)]
         return sum(array.nbytes for array in (*arrays, self.pixels, self.classes) if array is not None)
+
+    @cached_property
+    def idf(self) -> tuple[np.ndarray, ...]:
+        """For each text (V,) float32, the nats that meeting a token tells: ln(N / rows that hold it)."""
+        held = (np.bincount(text.indices, minlength=text.shape[1]) for text in self.texts)
+        return tuple(
+            np.log(text.shape[0] / np.maximum(1, rows)).astype(np.float32)
+            for text, rows in zip(self.texts, held, strict=True)
+        )
+
+    @cached_property
+    def token_counts(self) -> tuple[np.ndarray, ...]:
+        """For each text (V,) float64, how often each token occurs in all rows."""
+        return tuple(np.bincount(text.indices, weights=text.data, minlength=text.shape[1]) for text in self.texts)
+
+    @cached_property
+    def class_count(self) -> int:
+        """The highest class and one; 0 where rows have none."""
+        return 0 if self.classes is None else int(self.classes.max()) + 1
 
 
 def count_matrix(ids: np.ndarray, offsets: np.ndarray) -> csr_array:
@@ -39,9 +60,9 @@ def count_matrix(ids: np.ndarray, offsets: np.ndarray) -> csr_array:
     Returns:
         (N, max(ids) + 1) float32, column indices sorted.
     """
-    width = int(ids.max(initial=-1)) + 1
-    shape = (len(offsets) - 1, max(width, 1))
-    counts = csr_array((np.ones(len(ids), np.float32), ids.astype(np.int32), offsets.astype(np.int64)), shape=shape)
+    shape = (len(offsets) - 1, int(ids.max(initial=0)) + 1)
+    index = np.int32 if len(ids) < 2**31 else np.int64  # scipy takes the wider of the two for both arrays
+    counts = csr_array((np.ones(len(ids), np.float32), ids.astype(index), offsets.astype(index)), shape=shape)
     counts.sum_duplicates()  # sorts the indices of each row as well
     return counts
 
@@ -51,3 +72,20 @@ def matrix_of(rows: Sequence[Sequence[int]]) -> csr_array:
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     ids = np.fromiter((token for row in rows for token in row), np.int64, lengths.sum())
     return count_matrix(ids, np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def stacked(parts: Sequence[csr_array]) -> csr_array:
+    """Count matrices of consecutive rows as one, as wide as the widest."""
+    width = max(part.shape[1] for part in parts)
+    widened = [csr_array((p.data, p.indices, p.indptr), shape=(p.shape[0], width)) for p in parts]
+    return csr_array(sparse.vstack(widened, format="csr"))
+
+
+def sums(text: csr_array, values: np.ndarray) -> np.ndarray:
+    """(N,) sum of the tokens' `values`, (V,), over each row, as often as they occur in it."""
+    return np.asarray(text @ values)
+
+
+def valued(text: csr_array, values: np.ndarray) -> csr_array:
+    """A matrix with the non-zero places of `text`, which it shares, and other values there."""
+    return csr_array((values, text.indices, text.indptr), shape=text.shape)

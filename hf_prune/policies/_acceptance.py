@@ -1,0 +1,22 @@
+"""Accepting rows by chance, each with its own, in whole optimizer steps."""
+
+import numpy as np
+
+from ..core import whole_steps
+from ..ranking import top
+
+
+def accepted(chance: np.ndarray, step_rows: int, rng: np.random.Generator) -> np.ndarray:
+    """The rows whose draw u is at most their chance; what the last optimizer step lacks has the smallest u / chance.
+
+    Args:
+        chance: (M,) float64 in [0, 1], of each row to be accepted.
+        step_rows: Rows in an optimizer step.
+        rng: Draws u, and splits equal u / chance.
+
+    Returns:
+        (K,) int64, positions in `chance`, sorted; at least one.
+    """
+    reach = (1 - rng.random(len(chance))) / np.maximum(chance, 1e-300)  # u in (0, 1]: a chance of 0 is never reached
+    count = max(1, int(np.count_nonzero(reach <= 1)))
+    return np.sort(top(-reach, whole_steps(count, step_rows), rng))

@@ -1,0 +1,327 @@
+"""What is read of a training set before training: words, pictures and classes, of rows stored in any way."""
+
+import io
+import logging
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_prune import data, storage
+from hf_prune.data import read_features
+from hf_prune.features import Features, count_matrix, matrix_of, stacked, valued
+
+WORDS = frozenset({"features"})
+CLASSES = frozenset({"classes"})
+ROWS = {
+    "input_ids": [[5, 2, 5], [1], [], [3, 1, 1, 9]],
+    "attention_mask": [[1, 1, 1], [1], [], [0, 1, 1, 0]],
+    "labels": [[7, -100], [], [-100], [4, 4]],
+    "label": [2, 0, 1, 2],
+}
+SOURCE = [[0, 0, 1, 0, 0, 2], [0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0], [0, 2, 0, 0, 0, 0]]
+TARGET = [[0, 0, 0, 0, 0, 0, 0, 1], [0] * 8, [0] * 8, [0, 0, 0, 0, 2, 0, 0, 0]]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "hf_prune" / "features"
+
+
+def as_list(columns):
+    """The rows one by one, as a data set that is not of `datasets`."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def as_tensors(columns):
+    return [{name: torch.as_tensor(value) for name, value in row.items()} for row in as_list(columns)]
+
+
+def as_shuffled_view(columns):
+    twice = {name: values[::-1] + values for name, values in columns.items()}
+    n = len(columns["label"])
+    return datasets.Dataset.from_dict(twice).select(range(n, 2 * n)).with_format("torch")
+
+
+FORMS = (as_list, as_tensors, datasets.Dataset.from_dict, as_shuffled_view)
+
+
+# ---- Texts ----
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_words_are_counted_where_they_are_real(form):
+    """Row 3 is padded at both ends; row 2 has no word; of the targets, -100 is none."""
+    features = read_features(form(ROWS), True, WORDS)
+    source, target = features.texts
+    assert source.toarray().tolist() == SOURCE
+    assert target.toarray().tolist() == TARGET
+    assert source.dtype == np.float32
+    assert source.indices.dtype == np.int32
+    assert features.pixels is None
+    assert features.classes is None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_are_no_text_without_a_decoder_or_where_they_are_classes(form):
+    assert len(read_features(form(ROWS), False, WORDS).texts) == 1
+    classified = {name: ROWS[name] for name in ("input_ids", "label")} | {"labels": [0, 1, 1, 0]}
+    features = read_features(form(classified), True, WORDS | CLASSES)
+    assert len(features.texts) == 1
+    assert features.classes.tolist() == [2, 0, 1, 2]  # `label` goes before `labels`
+
+
+@pytest.mark.parametrize("form", [as_list, datasets.Dataset.from_dict])
+def test_texts_read_in_several_parts_are_those_read_at_once(form, monkeypatch, rng):
+    rows = [rng.integers(0, 40, length).tolist() for length in rng.integers(0, 9, 50)]
+    masks = [(rng.random(len(row)) < 0.8).astype(int).tolist() for row in rows]
+    dataset = form({"input_ids": rows, "attention_mask": masks})
+    monkeypatch.setattr(data, "_ROWS_AT_A_TIME", 7)
+    (text,) = read_features(dataset, False, WORDS).texts
+    real = [[word for word, kept in zip(*pair, strict=True) if kept] for pair in zip(rows, masks, strict=True)]
+    assert (text != matrix_of(real)).nnz == 0
+
+
+def test_rows_of_one_fixed_length():
+    fixed = datasets.List(datasets.Value("int64"), length=2)
+    dataset = datasets.Dataset.from_dict(
+        {"input_ids": [[1, 0], [2, 2], [0, 3]]}, features=datasets.Features({"input_ids": fixed})
+    )
+    for view, expected in ((dataset, [[1, 1, 0, 0], [0, 0, 2, 0], [1, 0, 0, 1]]), (dataset.select([1]), [[0, 0, 2]])):
+        (text,) = read_features(view, False, WORDS).texts
+        assert text.toarray().tolist() == expected
+
+
+def test_a_transform_is_not_run_for_words():
+    def fail(batch):
+        raise AssertionError("the stored words are enough")
+
+    dataset = datasets.Dataset.from_dict(ROWS)
+    dataset.set_transform(fail)
+    assert read_features(dataset, True, WORDS).texts[0].toarray().tolist() == SOURCE
+
+
+# ---- Classes ----
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["label", "labels"])
+def test_classes_are_the_integers_as_they_are(form, name):
+    columns = {"label" if form is as_shuffled_view else name: [3, 0, 3]}
+    features = read_features(form(columns), False, CLASSES)
+    assert features.classes.tolist() == [3, 0, 3]
+    assert features.classes.dtype == np.int64
+    assert features.class_count == 4
+
+
+@pytest.mark.parametrize("form", [as_list, datasets.Dataset.from_dict])
+@pytest.mark.parametrize("labels", [[0.5, 1.0], [-1, 0], [[1], [2]], ["a", "b"], [True, False]])
+def test_what_is_no_class_is_refused(form, labels):
+    with pytest.raises(ValueError, match=r"needs the class .* the rows have text, labels, and in 'label'"):
+        read_features(form({"text": ["x", "y"], "labels": labels}), False, CLASSES)
+
+
+def test_a_missing_class_is_refused():
+    with pytest.raises(ValueError, match="needs the class"):
+        read_features(datasets.Dataset.from_dict({"label": [1, None]}), False, CLASSES)
+
+
+@pytest.mark.parametrize("form", [as_list, datasets.Dataset.from_dict])
+def test_rows_without_words_or_pictures_are_refused(form):
+    with pytest.raises(ValueError, match=r"reads words or pictures, but the rows have text, label\. .*dataset\.map"):
+        read_features(form({"text": ["x"], "label": [1]}), True, WORDS)
+
+
+def test_rows_without_names_are_refused():
+    with pytest.raises(ValueError, match="a row is a tuple"):
+        read_features([(1, 2)], False, WORDS)
+
+
+# ---- Pictures ----
+
+
+def averages(picture, side=32):
+    """Area averages of a (channels, height, width) picture whose sides `side` divides, by reshaping."""
+    channels, height, width = picture.shape
+    blocks = picture.reshape(channels, side, height // side, side, width // side)
+    return np.rint(blocks.mean((2, 4))).astype(np.uint8).reshape(-1)
+
+
+def image_dataset(arrays, **columns):
+    features = {"image": datasets.Image(), **{name: datasets.Value("int64") for name in columns}}
+    return datasets.Dataset.from_dict(
+        {"image": [Image.fromarray(array) for array in arrays], **columns}, features=datasets.Features(features)
+    )
+
+
+@pytest.fixture
+def pictures(rng):
+    return [rng.integers(0, 256, (64, 96, 3), np.uint8) for _ in range(5)]
+
+
+def test_pictures_of_every_kind_are_shrunk_alike(pictures, monkeypatch):
+    monkeypatch.setattr(data, "_PICTURES_AT_A_TIME", 2)
+    expected = [averages(picture.transpose(2, 0, 1)) for picture in pictures]
+    first = {"pixel_values": [picture.transpose(2, 0, 1) for picture in pictures]}
+    forms = [
+        image_dataset(pictures),
+        image_dataset(pictures).with_format("torch"),
+        as_list({"image": [Image.fromarray(picture) for picture in pictures]}),
+        as_list({"img": [{"bytes": png_of(picture), "path": None} for picture in pictures]}),
+        as_list({"pixel_values": pictures}),
+        as_list(first),
+        as_tensors(first),
+        datasets.Dataset.from_dict(first).cast_column("pixel_values", datasets.Array3D((3, 64, 96), "uint8")),
+    ]
+    for form in forms:
+        features = read_features(form, False, WORDS)
+        assert features.texts == ()
+        np.testing.assert_array_equal(features.pixels, expected)
+
+
+def png_of(array):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_transform_is_not_run_for_pictures_and_classes_come_along(pictures):
+    dataset = image_dataset(pictures, label=[0, 1, 2, 1, 0])
+    dataset.set_transform(lambda batch: {"pixel_values": [torch.rand(3, 8, 8) for _ in batch["image"]]})
+    features = read_features(dataset, False, WORDS)
+    np.testing.assert_array_equal(features.pixels[4], averages(pictures[4].transpose(2, 0, 1)))
+    assert features.classes.tolist() == [0, 1, 2, 1, 0]
+
+
+def test_files_beside_the_data_set(tmp_path, pictures):
+    paths = [tmp_path / f"{row}.png" for row in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        path.write_bytes(png_of(picture))
+    dataset = datasets.Dataset.from_dict({"image": [str(path) for path in paths]})
+    features = read_features(dataset.cast_column("image", datasets.Image()), False, WORDS)
+    np.testing.assert_array_equal(features.pixels, [averages(picture.transpose(2, 0, 1)) for picture in pictures])
+
+
+def test_the_first_picture_sets_size_and_channels(rng):
+    small = rng.integers(0, 256, (20, 28), np.uint8)
+    others = [
+        small,
+        np.full((40, 56, 3), 90, np.uint8),
+        np.full((3, 5, 4), 200, np.uint8),
+        np.full((33, 41), 7, np.uint8),
+    ]
+    pixels = read_features(image_dataset(others), False, WORDS).pixels
+    assert pixels.shape == (4, 20 * 28)  # grey
+    np.testing.assert_array_equal(pixels[0], small.reshape(-1))
+    assert [np.unique(row).tolist() for row in pixels[1:]] == [[90], [200], [7]]
+    colour = read_features(image_dataset(others[::-1][1:]), False, WORDS).pixels
+    assert colour.shape == (3, 3 * 3 * 5)
+
+
+def test_pictures_that_no_size_divides_keep_their_mean(rng):
+    picture = rng.integers(0, 256, (3, 70, 45), np.uint8)
+    (pixels,) = read_features([{"pixel_values": picture}], False, WORDS).pixels
+    corner = picture[:, 0 : 70 // 32, 0 : 45 // 32].mean((1, 2))
+    np.testing.assert_array_equal(pixels.reshape(3, 32, 32)[:, 0, 0], np.rint(corner))
+    assert abs(pixels.mean() - picture.mean()) < 3
+
+
+def test_other_numbers_are_mapped_from_the_least_to_the_greatest():
+    rows = [{"pixel_values": np.full((1, 2, 2), value, np.float32)} for value in (-2.0, 0.0, 3.0)]
+    assert read_features(rows, False, WORDS).pixels[:, 0].tolist() == [0, 102, 255]
+    many = [*rows[:2] * 200, {"pixel_values": np.full((1, 2, 2), 9, np.float32)}, *rows]  # 9 is not in the sample
+    assert read_features(many, False, WORDS).pixels[-4, 0] == 255
+    assert read_features(rows[1:2], False, WORDS).pixels.tolist() == [[0] * 4]
+
+
+@pytest.mark.parametrize(
+    ("second", "message"), [((1, 4, 4), "has 1 channels, but the first one has 3"), ((2, 3, 4, 4), "2 or 3 dimensions")]
+)
+def test_a_picture_of_another_kind_is_named(second, message):
+    with pytest.raises(ValueError, match=message):
+        read_features([{"pixel_values": np.zeros(shape)} for shape in ((3, 4, 4), second)], False, WORDS)
+
+
+# ---- The file of shrunk pictures ----
+
+
+def test_pictures_are_shrunk_once(pictures, home, monkeypatch):
+    dataset = image_dataset(pictures)
+    before = read_features(dataset, False, WORDS).pixels
+    (file,) = home.iterdir()
+    monkeypatch.setattr(data, "_Shrink", None)
+    np.testing.assert_array_equal(read_features(dataset, False, WORDS).pixels, before)
+    with pytest.raises(TypeError):  # another order is another content
+        read_features(dataset.select([1, 0, 2, 3, 4]), False, WORDS)
+    assert list(home.iterdir()) == [file]
+
+
+def test_pictures_of_another_size_have_another_file(home):
+    for shape in ((1, 2, 8), (1, 4, 4)):
+        rows = {"pixel_values": [np.zeros(shape, np.float32)]}
+        read_features(datasets.Dataset.from_dict(rows), False, WORDS)
+    assert len(list(home.iterdir())) == 2
+
+
+def test_a_damaged_file_is_made_anew(pictures, home):
+    dataset = image_dataset(pictures)
+    before = read_features(dataset, False, WORDS).pixels
+    (file,) = home.iterdir()
+    whole = file.read_bytes()
+    for damaged in (whole[:-9], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
+        file.write_bytes(damaged)
+        np.testing.assert_array_equal(read_features(dataset, False, WORDS).pixels, before)
+        np.testing.assert_array_equal(storage.load(file)[0]["pixels"], before)
+
+
+def test_a_disk_that_can_not_be_written_is_told_and_nothing_else(pictures, monkeypatch, caplog):
+    def full(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(storage, "save", full)
+    assert len(read_features(image_dataset(pictures), False, WORDS).pixels) == 5
+    assert "No space left on device" in caplog.text
+
+
+def test_texts_and_rows_of_other_data_sets_are_not_kept(home, pictures):
+    read_features(datasets.Dataset.from_dict(ROWS), True, WORDS)
+    read_features(as_list({"pixel_values": pictures}), False, WORDS)
+    assert not home.exists()
+
+
+def test_the_folder_without_a_setting(monkeypatch, tmp_path, pictures):
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    read_features(image_dataset(pictures), False, WORDS)
+    assert len(list(Path(tmp_path, ".cache", "huggingface", "hf_prune", "features").iterdir())) == 1
+
+
+# ---- Features ----
+
+
+def test_the_bytes_are_told(caplog):
+    caplog.set_level(logging.INFO, "hf_prune")
+    features = read_features(datasets.Dataset.from_dict(ROWS), True, WORDS | CLASSES)
+    # 4 + 2 distinct tokens of 8 bytes, 2 x 5 row borders of 4 bytes, 4 classes of 8 bytes
+    assert features.nbytes == 6 * 8 + 10 * 4 + 4 * 8
+    assert "Features of 4 rows take 120 bytes." in caplog.text
+
+
+def test_idf_is_from_the_rows_that_hold_a_token():
+    (idf,) = Features((matrix_of([[0, 1, 1], [0, 1], [0, 3], [0]]),)).idf
+    np.testing.assert_allclose(idf, np.log([4 / 4, 4 / 2, 4 / 1, 4 / 1]), rtol=1e-6)
+
+
+def test_counting_and_stacking():
+    counts = count_matrix(np.array([2, 0, 2]), np.array([0, 3, 3]))
+    assert counts.toarray().tolist() == [[1, 0, 2], [0, 0, 0]]
+    narrow = matrix_of([[], []])
+    whole = stacked([narrow, counts])
+    assert whole.toarray().tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 2], [0, 0, 0]]
+    assert narrow.shape == (2, 1)
+    assert valued(counts, np.ones(2)).toarray().tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert Features().class_count == 0
