@@ -235,12 +235,12 @@ class PruningRun:
         Args:
             reduce: Adds up an int64 tensor over all processes.
         """
-        current, epochs = self.state.round, self.state.epochs
+        current, epochs, history = self.state.round, self.state.epochs, self.state.history
         losses = self.recorder.drain()
         losses = losses[np.isfinite(losses)]
         rows, tokens = reduce(torch.tensor(self.recorder.counts())).tolist()
         logs = {
-            "prune/kept": len(current.selection.rows) / len(self.state.history),
+            "prune/kept": len(current.selection.rows) / len(history if history.offered is None else history.offered),
             "prune/rows": rows + sum(epoch["rows"] for epoch in epochs),
             "prune/seconds": current.seconds_selecting + sum(epoch["seconds_selecting"] for epoch in epochs),
         }

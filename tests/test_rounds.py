@@ -118,6 +118,7 @@ def test_callbacks_see_one_epoch_and_the_clock_follows_the_rounds(classifier, tm
         expected += ["begin", *(number + share for share in epoch), ("end", number + 1, 6 * (number + 1))]
     assert trainer.watch.events == [pytest.approx(event) if isinstance(event, float) else event for event in expected]
     assert trainer.state.global_step == trainer.state.max_steps == 18
+    assert {entry["prune/kept"] for entry in trainer.state.log_history if "prune/kept" in entry} == {0.5}
     rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
     full = [10 * (number + share) for number in range(3) for share in [0, *epoch[:-1]]]  # steps of the full run
     assert rates == pytest.approx([0.01 * (1 - position / 30) for position in full])
