@@ -248,13 +248,15 @@ def results_table(paths: Sequence[str | os.PathLike[str]]) -> str:
                     f"{found['arguments']['num_train_epochs']:g}",
                     f"{tokens:,}",
                     _percent(tokens, whole),
+                    f"{totals.get('padded_tokens_rescored', 0):,}",
                     f"{totals['optimizer_steps']:,}",
                     *(f"{scores[name]:.1f} ± {float(scores[f'{name}_interval']):.1f}" for name in ("bleu", "chrf")),
                 ]
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no results.json of a pruned translation run ({error!r}).") from error
-    return _table(["run", "policy", "epochs", "tokens trained", "share", "optimizer steps", "BLEU", "chrF"], rows)
+    headings = ["run", "policy", "epochs", "tokens trained", "share", "forward only", "optimizer steps", "BLEU", "chrF"]
+    return _table(headings, rows)
 
 
 def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
