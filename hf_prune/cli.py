@@ -17,7 +17,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from . import policies
-from .core import Policy
+from .core import FACTS, History, Policy
 from .report import results_table
 from .score import FailedRun, make_scores
 
@@ -300,9 +300,19 @@ def _list_policies() -> str:
     lines = []
     for name in policies.names():
         cls = policies.find(name)
-        needs = ", ".join(sorted(cls().needs)) or "nothing"
-        lines += [name, f"    {_card(cls).splitlines()[0]}", f"    needs: {needs}"]
+        lines += [name, f"    {_card(cls).splitlines()[0]}", f"    needs: {', '.join(_needs(cls())) or 'nothing'}"]
     return "\n".join(lines)
+
+
+def _needs(policy: Policy) -> list[str]:
+    """What a policy reads, in words."""
+    needs = sorted(policy.needs)
+    if not policy.needs & FACTS:  # else it can't begin without a data set
+        try:
+            policy.begin(History.empty(1), None)
+        except ValueError:
+            needs.append("an earlier run's history")
+    return needs
 
 
 def _describe_policy(name: str) -> str:

@@ -262,6 +262,7 @@ def test_listing_of_policies(capsys):
     assert lines[lines.index("infobatch") + 1].strip() == inspect.getdoc(registry.infobatch).splitlines()[0]
     assert lines[lines.index("infobatch") + 2].strip() == "needs: loss"
     assert lines[lines.index("uniform") + 2].strip() == "needs: nothing"
+    assert lines[lines.index("el2n") + 2].strip() == "needs: an earlier run's history"
 
 
 def test_card_of_a_policy(capsys):
