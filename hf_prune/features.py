@@ -8,6 +8,8 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csr_array
 
+_ROWS_AT_A_TIME = 50_000
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -33,10 +35,9 @@ class Features:
     @cached_property
     def idf(self) -> tuple[np.ndarray, ...]:
         """For each text (V,) float32, the nats that meeting a token tells: ln(N / rows that hold it)."""
-        held = (np.bincount(text.indices, minlength=text.shape[1]) for text in self.texts)
         return tuple(
-            np.log(text.shape[0] / np.maximum(1, rows)).astype(np.float32)
-            for text, rows in zip(self.texts, held, strict=True)
+            np.log(text.shape[0] / np.maximum(1, np.bincount(text.indices, minlength=text.shape[1]))).astype(np.float32)
+            for text in self.texts
         )
 
     @cached_property
@@ -84,6 +85,24 @@ def stacked(parts: Sequence[csr_array]) -> csr_array:
 def sums(text: csr_array, values: np.ndarray) -> np.ndarray:
     """(N,) sum of the tokens' `values`, (V,), over each row, as often as they occur in it."""
     return np.asarray(text @ values)
+
+
+def sums_of_distinct(text: csr_array, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(M,) sum of the tokens' `values`, (V,), over each of `rows`, (M,) int64, each token once."""
+    parts = (text[part] for part in _chunks(rows))
+    return np.concatenate([sums(valued(part, np.ones(len(part.data), values.dtype)), values) for part in parts])
+
+
+def rows_with(text: csr_array, rows: np.ndarray) -> np.ndarray:
+    """(V,) int64, how many of `rows`, (M,) int64, hold each token."""
+    counts = np.zeros(text.shape[1], np.int64)
+    for part in _chunks(rows):
+        counts += np.bincount(text[part].indices, minlength=len(counts))
+    return counts
+
+
+def _chunks(rows: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(rows, len(rows) // _ROWS_AT_A_TIME + 1)
 
 
 def valued(text: csr_array, values: np.ndarray) -> csr_array:

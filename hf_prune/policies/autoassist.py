@@ -106,12 +106,12 @@ class AutoAssist(Policy):
         total, count, confidence = notes["feedback"].tolist() if "feedback" in notes else (0.0, 0.0, 0.0)
         for begin in range(0, len(rows), form.chunk):
             chunk = rows[begin : begin + form.chunk]
-            x, losses = joined(inputs(features, chunk)), history.loss[chunk].astype(np.float64)
+            x, losses = joined(inputs(features, chunk)), history.loss[chunk]
             for first in range(0, len(chunk), _BATCH):
                 loss, read = losses[first : first + _BATCH], x[first : first + _BATCH]
-                total = form.decay * total + (1 - form.decay) * float(loss.sum())
+                total = form.decay * total + (1 - form.decay) * float(loss.sum(dtype=np.float64))
                 count = form.decay * count + (1 - form.decay) * len(loss)
-                label = loss > total / count
+                label = loss > np.float32(total / count)
                 right = learn(parameters, read, label, min(-(-len(loss) // 4), form.parts), form.rate, form.l2)
                 confidence = 0.95 * confidence + 0.05 * right
         notes["assistant"] = parameters
