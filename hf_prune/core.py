@@ -270,7 +270,7 @@ class Policy(abc.ABC):
         return len(history)
 
     def check_range(self, field: str, interval: str) -> None:
-        """Refuse a field outside an interval such as "(0, 1]"; for `__post_init__`.
+        """Refuse a field outside an interval such as "(0, 1]", and a fraction where it is an int; for `__post_init__`.
 
         Raises:
             ValueError: Names the field, the interval and the value.
@@ -283,6 +283,8 @@ class Policy(abc.ABC):
             or not (value <= high if interval[-1] == "]" else value < high)
         ):
             raise ValueError(f"{type(self).__name__}({field}=...) must be in {interval}, got {value!r}.")
+        if self.__dataclass_fields__[field].type is int and not isinstance(value, int):
+            raise ValueError(f"{type(self).__name__}({field}=...) must be a whole number, got {value!r}.")
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,8 @@ class PruningMixin:
     def _begin_history(self, data, meter: Meter) -> History:
         """The history that a run on `data` begins with."""
         if self._facts is None or self._facts.dataset is not data:
-            self._facts = Facts(data, self.policy, meter.is_encoder_decoder)
+            with self.args.main_process_first(local=False, desc="read what the policy needs"):  # it fills the cache
+                self._facts = Facts(data, self.policy, meter.is_encoder_decoder)
         earlier, self._earlier_cost = load_history(self._earlier, data, self.policy)
         history = History.empty(len(data), meter.signals)
         self._facts.fill(history)

@@ -4,13 +4,12 @@ import importlib.util
 import json
 import os
 import random
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fork_server import SERVER
+import transformers
+from fork_server import run
 
 from hf_prune import History, policies, storage
 
@@ -25,16 +24,9 @@ SPECIAL = {"kakurenbo": ["--by_confidence", "True"]}  # translation has no `corr
 
 def translate_in(folder, flags):
     """Runs in a process of its own."""
-    import torch
-    import transformers
-
-    torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     os.chdir(folder)
     os.environ["HF_HOME"] = str(folder)
-    with open(f"log-{os.getpid()}", "w") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
     load_recipe().main(flags)
 
 
@@ -43,19 +35,6 @@ def load_recipe():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def run(folder, flags, kill_after=None):
-    """Whether the run came to its end before it was killed."""
-    process = SERVER.Process(target=translate_in, args=(folder, flags))
-    process.start()
-    process.join(kill_after)
-    if process.is_alive():
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        return False
-    assert process.exitcode == 0, "".join(path.read_text()[-3000:] for path in folder.glob("log-*"))
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +73,12 @@ def test_killed_and_started_again_it_ends_the_same(corpus, tmp_path, name):
             (folder / file.name).symlink_to(file)
     if needs_scores(name):
         flags += ["--history", "history.safetensors"]
-    start = time.perf_counter()
-    run(tmp_path / "whole", flags)
-    seconds = time.perf_counter() - start
+    run(translate_in, tmp_path / "whole", flags)
     expected = result_of(tmp_path / "whole")
     moments = random.Random(name)
     for _ in range(2):
-        if run(tmp_path / "killed", flags, kill_after=moments.uniform(0.3, 0.9) * seconds):
-            break
-    else:
-        run(tmp_path / "killed", flags)
+        assert not run(translate_in, tmp_path / "killed", flags, kill_at=moments.uniform(3, 10))
+    run(translate_in, tmp_path / "killed", flags)
     found = result_of(tmp_path / "killed")
     for part, value in expected.items():
         assert found[part] == value, part

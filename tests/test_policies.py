@@ -173,6 +173,7 @@ def test_names_with_fields_become_objects():
         ("uniform:keep", ValueError, "'keep' is not a setting"),
         ("uniform:keep=2", ValueError, r"Uniform\(keep=...\) must be in \(0, 1\], got 2"),
         ("uniform:keep=half", ValueError, r"Uniform\(keep=...\)"),
+        ("autoassist:rounds=2.5", ValueError, r"AutoAssist\(rounds=...\) must be a whole number, got 2.5"),
         ("no.such.module", ValueError, "there is no module 'no'"),
         ("hf_prune.core.Clock", ValueError, "hf_prune.core has no policy called 'Clock'"),
         ("hf_prune.core", ValueError, "must define exactly one policy, but defines none"),

@@ -1,19 +1,15 @@
 """A run that is killed at any moment and goes on ends with the same bits as one that was not."""
 
-import functools
-import os
 import pickle
 import random
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from fork_server import SERVER
+from fork_server import run
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback, TrainingArguments, set_seed
 
 from hf_prune import PruningTrainer, storage
@@ -83,32 +79,10 @@ def result_of(trainer, log):
 
 def train_in(folder, settings):
     """Runs in a process of its own: train, or go on, and leave the result in a file."""
-    torch.set_num_threads(1)
     trainer, log = build(folder, **settings)
     any_checkpoint = any(Path(folder).glob("checkpoint-*/trainer_state.json"))
     trainer.train(resume_from_checkpoint=True if any_checkpoint else None)
     Path(folder, "result").write_bytes(pickle.dumps(result_of(trainer, log)))
-
-
-@functools.cache
-def start_server():
-    """Let the first process, which waits for the server's imports, be none that is timed."""
-    first = SERVER.Process(target=int)
-    first.start()
-    first.join()
-
-
-def run(folder, settings, kill_after=None):
-    """Whether the run came to its end before it was killed."""
-    process = SERVER.Process(target=train_in, args=(str(folder), settings))
-    process.start()
-    process.join(kill_after)
-    if process.is_alive():
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        return False
-    assert process.exitcode == 0
-    return True
 
 
 def assert_same(result, reference):
@@ -125,23 +99,21 @@ def assert_same(result, reference):
 @pytest.mark.parametrize("policy", POLICIES)
 def test_killed_at_random_moments(tmp_path, policy, accumulation, order):
     settings = {"policy": policy, "accumulation": accumulation, "order": order}
-    start_server()
-    start = time.perf_counter()
-    run(tmp_path / "whole", settings)
-    seconds = time.perf_counter() - start
+    run(train_in, tmp_path / "whole", settings)
     reference = pickle.loads((tmp_path / "whole" / "result").read_bytes())
+    steps = reference["end"][0]
     moments = random.Random(f"{policy}{accumulation}{order}")
     kills = 0
     for trial in range(3):
         folder = tmp_path / str(trial)
-        for _ in range(4):  # and then to the end, however slow the machine has become
-            if run(folder, settings, kill_after=moments.uniform(0.1, 1.1) * seconds):
+        for _ in range(4):
+            if run(train_in, folder, settings, kill_at=moments.uniform(0, steps)):
                 break
             kills += 1
         else:
-            run(folder, settings)
+            run(train_in, folder, settings)
         assert_same(pickle.loads((folder / "result").read_bytes()), reference)
-    assert kills > 0
+    assert kills >= 3
 
 
 class StopAt(TrainerCallback):

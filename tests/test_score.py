@@ -141,14 +141,14 @@ def test_a_script_that_trains_by_another_policy(script):
 
 
 def test_a_policy_of_the_users_own_must_keep_scores(script, monkeypatch):
-    Path("mine.py").write_text(
+    Path("my_scores.py").write_text(
         "from dataclasses import dataclass\nfrom hf_prune.core import BudgetPolicy\n\n"
         "@dataclass(frozen=True)\nclass Mine(BudgetPolicy):\n    def select(self, history, clock, rng): ...\n"
     )
     monkeypatch.syspath_prepend(Path.cwd())
     Path(script).write_text(SCRIPT.replace('history.notes["score"]', "_"))
     with pytest.raises(FailedRun, match="no scores of Mine.*must keep notes"):
-        make_scores("mine.Mine", [script, "--name", "Mine"], "scores", 1)
+        make_scores("my_scores.Mine", [script, "--name", "Mine"], "scores", 1)
 
 
 def test_runs_of_different_data_are_not_averaged(script):

@@ -56,8 +56,6 @@ class IES(Policy):
     def __post_init__(self):
         self.check_range("threshold", "(0, inf)")
         self.check_range("window", "[1, inf)")
-        if type(self.window) is not int:
-            raise ValueError(f"IES(window=...) must be a whole number, got {self.window!r}.")
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
         n = len(history)

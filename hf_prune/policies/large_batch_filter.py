@@ -89,8 +89,6 @@ class LargeBatchFilter(Policy):
     def __post_init__(self):
         self.check_range("ratio", "[0, 1)")
         self.check_range("buckets", "[1, inf)")
-        if type(self.buckets) is not int:
-            raise ValueError(f"LargeBatchFilter(buckets=...) must be a whole number, got {self.buckets!r}.")
         if self.by not in ("loss", "centroid"):
             raise ValueError(f"LargeBatchFilter(by=...) must be 'loss' or 'centroid', got {self.by!r}.")
 

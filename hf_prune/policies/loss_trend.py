@@ -95,8 +95,6 @@ class LossTrend(Policy):
         whole = {"window": "[2, inf)", "pause": "[1, 32767]", "longest": "[1, 32767]", "cooldown": "[1, 32767]"}
         for field, interval in (whole | {"warmup": "[0, inf)"}).items():
             self.check_range(field, interval)
-            if type(getattr(self, field)) is not int:
-                raise ValueError(f"LossTrend({field}=...) must be a whole number, got {getattr(self, field)!r}.")
         if self.longest < self.pause:
             raise ValueError(f"LossTrend(longest=...) must be at least pause={self.pause}, got {self.longest}.")
         for field in ("slope", "fluctuation") if self.threshold is None else ("threshold", "slope", "fluctuation"):

@@ -59,8 +59,6 @@ class SeTa(Policy):
         self.check_range("groups", "[1, inf)")
         self.check_range("window", "(0, 1]")
         self.check_range("anneal", "(0, 1]")
-        if type(self.groups) is not int:
-            raise ValueError(f"SeTa(groups=...) must be a whole number, got {self.groups!r}.")
         if round(self.window * self.groups) < 1:
             raise ValueError(
                 f"SeTa(window=...) must be above {0.5 / self.groups:g}, so that it holds one of groups={self.groups}, "
