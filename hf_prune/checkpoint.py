@@ -106,12 +106,14 @@ class PruningState:
             The state, and what the round in progress has measured (None between rounds).
 
         Raises:
-            ValueError: The file is damaged (the newest whole checkpoint beside it is named), or of other data.
+            ValueError: The file is damaged (a whole checkpoint beside it is named), of other data, or of another format.
         """
         try:
             arrays, header = storage.load(Path(folder, STATE))
+        except storage.OtherFormat as error:
+            raise ValueError(f"resume_from_checkpoint={str(folder)!r}: {error}") from error
         except storage.DamagedFile as error:
-            raise ValueError(f"resume_from_checkpoint={str(folder)!r}: {error} {_other(folder)}") from error
+            raise ValueError(f"resume_from_checkpoint={str(folder)!r}: {error} {_cure(folder)}") from error
         try:
             history = History.from_arrays(arrays, rows)
         except ValueError as error:
@@ -132,28 +134,53 @@ class PruningState:
         return state, Measurements(*measured, padded_tokens=begun["padded_tokens"])
 
 
-def is_whole(folder: str | os.PathLike) -> bool:
-    """Whether a checkpoint was written to its end and can be read: Trainer's own state, and ours where it is there."""
-    try:
-        json.loads(Path(folder, TRAINER_STATE).read_text(encoding="utf-8"))
-        if Path(folder, STATE).exists():
-            storage.load(Path(folder, STATE))
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def last_whole(run: str | os.PathLike, warn: Callable[[str], None]) -> str | None:
     """The newest checkpoint in the folder of a run that is whole, None where there is none.
 
     Args:
         run: The `output_dir` of a run.
-        warn: Is told of each newer checkpoint that is not.
+        warn: Is told of each newer checkpoint that is not, and of what is wrong with it.
     """
+    flaws = {}
     for folder in _newest_first(run):
-        if is_whole(folder):
-            return str(folder)
-        warn(f"{folder} is incomplete or damaged (the run may have been killed while saving); passing over it.")
+        flaw = _flaw(folder)
+        if flaw is None:
+            break
+        flaws[folder] = flaw
+    else:
+        folder = None
+    for passed, flaw in flaws.items():
+        goes_on = f"going on from {folder}" if folder else "no whole checkpoint is left"
+        warn(f"{passed} is incomplete or damaged ({flaw}); {goes_on}.")
+    return folder and str(folder)
+
+
+def without_state(folder: str | os.PathLike) -> str:
+    """What to say of a checkpoint that is resumed from and holds no pruning state."""
+    message = (
+        f"{folder} holds no {STATE} (it was saved without a policy or with save_only_model): the policy begins anew and "
+        "knows nothing of the rows."
+    )
+    others = (path for path in _nearest(folder) if Path(path, STATE).exists() and _flaw(path) is None)
+    other = next(others, None)
+    return f"{message} {other} beside it holds one: resume from there to keep what was learnt." if other else message
+
+
+def _flaw(folder: Path) -> str | None:
+    """Why a checkpoint can't be resumed from; None where Trainer's own state and ours, if it is there, can be read."""
+    try:
+        json.loads(Path(folder, TRAINER_STATE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"{TRAINER_STATE} is missing: the run may have been killed while saving"
+    except (OSError, ValueError) as error:
+        return f"{TRAINER_STATE}: {error}"
+    try:
+        if Path(folder, STATE).exists():
+            storage.load(Path(folder, STATE))
+    except storage.OtherFormat:
+        return None  # whole; loading it says who can read it
+    except (OSError, ValueError) as error:
+        return str(error)
     return None
 
 
@@ -162,6 +189,13 @@ def _newest_first(run: str | os.PathLike) -> list[Path]:
     return sorted((path for path, step in steps.items() if step), key=lambda path: -int(steps[path][1]))
 
 
-def _other(folder: str | os.PathLike) -> str:
-    whole = next((path for path in _newest_first(Path(folder).parent) if is_whole(path)), None)
+def _nearest(folder: str | os.PathLike) -> list[Path]:
+    """The other checkpoints of a run, those before `folder` first."""
+    folders = _newest_first(Path(folder).parent)
+    at = folders.index(Path(folder)) if Path(folder) in folders else -1
+    return folders[at + 1 :] + folders[: max(at, 0)][::-1]
+
+
+def _cure(folder: str | os.PathLike) -> str:
+    whole = next((path for path in _nearest(folder) if _flaw(path) is None), None)
     return f"Resume from {whole} instead." if whole else "There is no other whole checkpoint beside it: start again."

@@ -19,6 +19,10 @@ class DamagedFile(ValueError):
     """The file is truncated, altered, or of a format that this version does not read."""
 
 
+class OtherFormat(DamagedFile):
+    """The file is whole, but another version of hf_prune wrote it."""
+
+
 def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
     """Write `arrays` and `header` to `path`; a reader sees the old file or the new one, never a part.
 
@@ -31,19 +35,14 @@ def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: di
         OSError: The disk is full or the folder can't be written; an earlier file at `path` stays as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
     blob = serialize(arrays, metadata={"hf_prune": text, "crc32": str(_checksum(arrays, text))})
-    aside = path.with_name(path.name + ".tmp")
     try:
-        with open(aside, "wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+        _replace(path, blob)
+    except OSError as error:
+        reason = f"{error.strerror or error}: can't write {len(blob)} bytes; what was there before is unchanged"
+        raise OSError(error.errno, f"{reason}. Make room, or name a folder that can be written", str(path)) from error
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -54,7 +53,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
 
     Raises:
         FileNotFoundError: There is no such file.
-        DamagedFile: It is truncated, altered, or of another format.
+        DamagedFile: It is truncated or altered.
+        OtherFormat: Another version wrote it.
     """
     blob = Path(path).read_bytes()
     try:
@@ -67,9 +67,25 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     if _checksum(arrays, text) != expected:
         raise DamagedFile(f"{path} is damaged: its checksum does not match its content.")
     header = json.loads(text)
-    if header.pop("format") != FORMAT:
-        raise DamagedFile(f"{path} has another format than this version of hf_prune reads ({FORMAT}).")
+    if (found := header.pop("format")) != FORMAT:
+        raise OtherFormat(
+            f"{path} has format {found}, and this version of hf_prune reads format {FORMAT}. Read it with the version "
+            "that wrote it."
+        )
     return arrays, header
+
+
+def _replace(path: Path, blob: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _checksum(arrays: dict[str, np.ndarray], text: str) -> int:

@@ -19,7 +19,7 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from . import policies
 from .beginning import HISTORY, Facts, load_history
-from .checkpoint import STATE, TRAINER_STATE, last_whole
+from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
 from .core import FACTS, History, Policy, Selection
 from .data import fingerprint, is_arrow
 from .events import RoundEvents, show_total
@@ -284,10 +284,7 @@ class PruningMixin:
         full = self._run.full
         finished = full.by_steps and self.state.global_step >= full.steps
         if not os.path.isfile(os.path.join(resume_from_checkpoint, STATE)):
-            logger.warning(
-                f"{resume_from_checkpoint} holds no {STATE} (it was saved without a policy or with save_only_model): "
-                "the policy begins anew and knows nothing of the rows."
-            )
+            logger.warning(without_state(resume_from_checkpoint))
             return (num_train_epochs, 0) if finished else answer
         self._run.restore(resume_from_checkpoint, self.is_world_process_zero(), logger.warning)
         current = self._run.state.round
