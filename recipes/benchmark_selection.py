@@ -78,7 +78,8 @@ def play(policy: Policy, rows: int, features: Features, rounds: int) -> dict:
         seconds["select"].append(took)
         seen = selection.rows if selection.rescore is None else np.concatenate([selection.rows, selection.rescore])
         level[seen] *= 0.9 + 0.1 * rng.random(len(seen), np.float32)
-        signals = {name: np.exp(-level[seen]) for name in history.signals}
+        sure = np.exp(-level[seen])  # the probability of the label
+        signals = {name: (sure > 0.5).astype(np.float32) if name == "correct" else sure for name in history.signals}
         history.record(seen, level[seen], round, **signals)
         took, _ = clocked(policy.update, history, clock, np.random.default_rng([2, round]))
         seconds["update"].append(took)
