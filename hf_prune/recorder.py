@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+Gather = Callable[[list[torch.Tensor], int], tuple[list[torch.Tensor], int]]
+_CHUNK = 1 << 22  # visits in one collective, which bounds what is copied for it
+
 
 @dataclass
 class Measurements:
@@ -88,28 +91,46 @@ class Recorder:
         visits = sum(ids.shape[1] for ids, _ in (*self._on_device, *self._on_host))
         return visits, self._padded_tokens
 
-    def collect(self, gather: Callable[[torch.Tensor], torch.Tensor]) -> Measurements:
+    def collect(self, gather: Gather) -> Measurements:
         """Everything measured so far by all processes; changes nothing, so a checkpoint may call it at any step.
 
         Args:
-            gather: Joins an array of every process along its last dimension, int64 and float32 alike.
+            gather: Joins what the processes hold, as `gather_columns` does.
         """
         self.drain()
         empty = (np.empty((2, 0), np.int64), np.empty((self._signals, 0), np.float32))
-        ids, floats = (np.concatenate(parts, axis=1) for parts in zip(empty, *self._on_host, strict=True))
-        ids = gather(torch.from_numpy(ids)).numpy()
-        values = gather(torch.from_numpy(floats)).numpy() if self._signals else np.empty((0, ids.shape[1]), np.float32)
-        padded = int(gather(torch.tensor([[self._padded_tokens]])).sum())
+        mine = [torch.from_numpy(np.concatenate(parts, axis=1)) for parts in zip(empty, *self._on_host, strict=True)]
+        joined, padded = gather(mine, self._padded_tokens)
+        ids, values = (array.numpy() for array in joined)
         return Measurements(ids[0], ids[1], values, padded)
 
 
-def gather_columns(accelerator: Any, array: torch.Tensor) -> torch.Tensor:
-    """Joins the (S, V) arrays of all processes along V, which may differ; nothing to do for one process."""
+def gather_columns(accelerator: Any, arrays: list[torch.Tensor], count: int) -> tuple[list[torch.Tensor], int]:
+    """Join what the processes hold: one small collective for its size, then one for each array (large ones: in chunks).
+
+    Args:
+        accelerator: Runs the collectives.
+        arrays: (S, V) on the host, of any dtype. V is the same for all arrays of a process, not for all processes.
+        count: To be added up.
+
+    Returns:
+        The arrays of all processes side by side, (S, sum of V), in the order of the processes; the sum of the counts.
+    """
     if accelerator.num_processes == 1:
-        return array
-    columns = array.T.contiguous().to(accelerator.device)
-    sizes = accelerator.gather(torch.tensor([len(columns)], device=columns.device)).tolist()
-    padded = columns.new_zeros(max(sizes), columns.shape[1])
-    padded[: len(columns)] = columns
-    joined = accelerator.gather(padded).cpu().split(max(sizes))
-    return torch.cat([part[:size] for part, size in zip(joined, sizes, strict=True)]).T
+        return arrays, count
+    mine = torch.tensor([[arrays[0].shape[1], count]], device=accelerator.device)
+    sizes, counts = accelerator.gather(mine).T.tolist()
+    return [_join(accelerator, array, sizes) for array in arrays], sum(counts)
+
+
+def _join(accelerator: Any, array: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+    joined = array.new_empty(len(array), sum(sizes))
+    parts, longest = joined.split(sizes, dim=1), max(sizes)
+    for begin in range(0, longest if len(array) else 0, _CHUNK):
+        mine = array[:, begin : begin + _CHUNK]
+        padded = array.new_zeros(1, len(array), min(_CHUNK, longest - begin))
+        padded[0, :, : mine.shape[1]] = mine
+        for part, theirs in zip(parts, accelerator.gather(padded.to(accelerator.device)).cpu(), strict=True):
+            room = part[:, begin : begin + _CHUNK]
+            room.copy_(theirs[:, : room.shape[1]])
+    return joined

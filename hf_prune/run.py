@@ -14,7 +14,7 @@ from .checkpoint import PruningState, Round
 from .core import Clock, History, Policy
 from .learner import Learner
 from .meter import Meter, blend
-from .recorder import Measurements, Recorder
+from .recorder import Gather, Measurements, Recorder
 from .sampler import PruningSampler
 from .schedule import FullRun, Place
 
@@ -36,7 +36,7 @@ class PruningRun:
         facts: What the run is made with, see `PruningState`.
         step_rows: Rows in an optimizer step.
         updates: Number of rows -> optimizer steps over them.
-        gather: Joins an (S, V) array of every process along V.
+        gather: Joins what the processes hold, see `recorder.gather_columns`.
 
     Attributes:
         state: All that a checkpoint must hold.
@@ -55,7 +55,7 @@ class PruningRun:
         facts: dict[str, Any],
         step_rows: int,
         updates: Callable[[int], int],
-        gather: Callable[[torch.Tensor], torch.Tensor],
+        gather: Gather,
     ):
         self.policy = policy
         self.full = full

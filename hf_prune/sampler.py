@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, RandomSampler, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
 ROW = "hf_prune_row"  # the batch's key for its (B,) int64 row numbers
 _CHUNK = 1 << 16  # rows turned into Python integers at a time
@@ -133,3 +133,32 @@ class PruningSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         for chunk in self.order().split(_CHUNK):
             yield from chunk.tolist()
+
+
+def check_equal_batches(loader: DataLoader, rows: int | None = None) -> None:
+    """Make sure that all processes get equally many batches: where not, some would wait for the others for ever.
+
+    Args:
+        loader: The training loader that accelerate has shared out.
+        rows: Rows in a round; None = a number that nobody knows beforehand.
+
+    Raises:
+        ValueError: `even_batches=False` gives them unequally many.
+    """
+    shard: Any = loader.batch_sampler
+    if getattr(shard, "even_batches", True) or shard.drop_last:  # one process, or read by one, or filled up, or cut off
+        return
+    if rows is not None:
+        if shard.split_batches:
+            rest, slice_rows = rows % shard.batch_size, shard.batch_size // shard.num_processes
+            is_equal = rest == 0 or rest > slice_rows * (shard.num_processes - 1)
+        else:
+            is_equal = -(-rows // shard.batch_size) % shard.num_processes == 0
+        if is_equal:
+            return
+    number = "the number of rows that the policy keeps" if rows is None else f"{rows} kept rows"
+    raise ValueError(
+        f"accelerator_config: even_batches=False can't share {number} out to {shard.num_processes} processes in "
+        f"equally many batches of {shard.batch_size}, and training would hang. Use even_batches=True, which repeats "
+        "some rows to fill the last batches, or dataloader_drop_last=True, which leaves some out."
+    )

@@ -20,7 +20,7 @@ from transformers.trainer_utils import unwrap_peft_model
 from . import policies
 from .beginning import HISTORY, Facts, load_history
 from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
-from .core import FACTS, History, Policy, Selection
+from .core import FACTS, BudgetPolicy, History, Policy, Selection
 from .data import fingerprint, is_arrow
 from .events import RoundEvents, show_total
 from .meter import Meter
@@ -28,7 +28,7 @@ from .recorder import Recorder, gather_columns
 from .report import PruningReport
 from .rescore import rescore
 from .run import PruningRun
-from .sampler import ROW, PruningSampler, RowCollator, RowDataset
+from .sampler import ROW, PruningSampler, RowCollator, RowDataset, check_equal_batches
 from .schedule import FullRun, follow_clock, set_rate
 from .seams import check_seams
 
@@ -253,7 +253,11 @@ class PruningMixin:
             "processes": self.args.world_size,
         }
 
+        if not isinstance(self.policy, BudgetPolicy):  # that one keeps whole optimizer steps
+            check_equal_batches(loader)
+
         def updates(rows: int) -> int:
+            check_equal_batches(loader, rows)
             planned, sampler.length = sampler.length, rows  # the loader knows every way to cut batches: ask it
             batches = len(loader)
             sampler.length = planned
@@ -265,6 +269,8 @@ class PruningMixin:
             return math.ceil(batches / self.args.gradient_accumulation_steps)
 
         step_rows = self.get_total_train_batch_size(self.args)
+        if self.accelerator.split_batches:
+            step_rows //= self.args.world_size
         gather = partial(gather_columns, self.accelerator)
         return PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, gather)
 

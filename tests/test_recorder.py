@@ -6,8 +6,8 @@ import torch
 from hf_prune.recorder import Measurements, Recorder
 
 
-def one_process(array):
-    return array
+def one_process(arrays, count):
+    return arrays, count
 
 
 def add(recorder, rows, losses, padded=10):
@@ -46,15 +46,12 @@ def test_a_row_that_was_filled_in_twice_counts_with_its_mean_whatever_the_order(
 def test_the_measurements_of_all_processes_are_joined():
     other = Recorder(1)
     add(other, [9], [0.9], padded=20)
-    theirs = iter([other.collect(one_process)] * 3)
+    theirs = other.collect(one_process)
 
-    def gather(array):
-        measured = next(theirs)
-        if array.dtype == torch.float32:
-            return torch.cat([array, torch.from_numpy(measured.values)], dim=1)
-        if len(array) == 2:
-            return torch.cat([array, torch.tensor(np.stack([measured.rows, measured.tokens]))], dim=1)
-        return torch.cat([array, torch.tensor([[measured.padded_tokens]])], dim=1)
+    def gather(arrays, count):
+        columns = torch.tensor(np.stack([theirs.rows, theirs.tokens])), torch.from_numpy(theirs.values)
+        joined = [torch.cat(pair, dim=1) for pair in zip(arrays, columns, strict=True)]
+        return joined, count + theirs.padded_tokens
 
     recorder = Recorder(1)
     add(recorder, [3, 1], [0.3, 0.1])
