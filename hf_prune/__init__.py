@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from .core import BudgetPolicy, Clock, History, Policy, Selection
 
 if TYPE_CHECKING:
-    from .trainer import PruningMixin, PruningSeq2SeqTrainer, PruningTrainer
+    from .trainer import PruningMixin, PruningSeq2SeqTrainer, PruningTrainer, pruned
 
 __version__ = "0.1.0"
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "PruningSeq2SeqTrainer",
     "PruningTrainer",
     "Selection",
+    "pruned",
 ]
 
 

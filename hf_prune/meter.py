@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ class Seen:
     """One training forward pass as the hooks saw it."""
 
     inputs: dict[str, Any]
+    parts: Tensor | None  # (B, T) bool: which positions are whose, where the rows were joined into one sequence
     outputs: list[Any] = field(default_factory=list)
     head_inputs: list[Tensor] = field(default_factory=list)
 
@@ -65,6 +66,8 @@ class Meter:
         model: The model without wrappers (DDP, compile, PEFT).
         policy: Says which signals it needs and whether it weights rows.
         example_loss_func: The user's (outputs, inputs) -> (B,) losses, which then replace the library's recipes.
+        columns: Names of the data set's columns that the trainer makes batches of; where no target is among them, its
+            loss is one of its own, whatever the model.
 
     Attributes:
         signals: Names of what is measured, the loss first; empty where the loss is not known and not needed.
@@ -75,14 +78,23 @@ class Meter:
         ValueError: The model can't give a signal that the policy needs.
     """
 
-    def __init__(self, model: nn.Module, policy: Policy, example_loss_func: Callable | None):
+    def __init__(
+        self, model: nn.Module, policy: Policy, example_loss_func: Callable | None, columns: Collection[str] = TARGETS
+    ):
         self._policy = policy
         self._name = type(model).__name__
         self._example_loss_func = example_loss_func
-        self._recipe: Recipe | None = None if example_loss_func else recipe_for(model)
+        has_targets = not {"label", "label_ids", *TARGETS}.isdisjoint(columns)
+        self._recipe: Recipe | None = recipe_for(model) if has_targets and not example_loss_func else None
         self.is_encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
         gives = frozenset({"loss"}) if example_loss_func else self._recipe.gives if self._recipe else frozenset()
         needs = policy.needs - FACTS
+        if needs and not has_targets and not example_loss_func:
+            raise ValueError(
+                f"policy={policy!r} needs {', '.join(sorted(needs))}, but the trainer makes a loss of its own out of "
+                f"{', '.join(sorted(columns))}. Give example_loss_func=(outputs, inputs) -> (B,) losses, or choose a "
+                "policy that needs no loss, such as 'uniform'."
+            )
         self.by_batch = not gives and needs == {"loss"}
         if (missing := sorted(needs - gives)) and not self.by_batch:
             task = f"{self._name} ({self._recipe.task})" if self._recipe else self._name
@@ -97,9 +109,9 @@ class Meter:
         self._has_warned = False
 
     @contextlib.contextmanager
-    def watch(self, model: nn.Module, inputs: MutableMapping) -> Iterator[Seen]:
+    def watch(self, model: nn.Module, inputs: MutableMapping, parts: Tensor | None) -> Iterator[Seen]:
         """See the forward pass that the block makes; `inputs` is copied before the trainer takes labels out of it."""
-        seen = Seen(dict(inputs))
+        seen = Seen(dict(inputs), parts)
         with_gradient = torch.is_grad_enabled()
 
         def remember(module, args, outputs):
@@ -161,13 +173,15 @@ class Meter:
     ) -> Prediction | None:
         """Record a batch, arguments as in `measure`; None where its rows' own losses can't be read."""
         tokens, padded = count_tokens(seen.inputs, self.is_encoder_decoder)
-        if tokens.shape != rows.shape:  # rows flattened into one sequence: not told apart
+        if seen.parts is not None:
+            tokens = seen.parts.sum(1)
+        elif tokens.shape != rows.shape:  # several texts a row, as chosen and rejected: not told apart
             tokens = torch.zeros_like(rows)
         prediction = self._try_to_read(rows, seen) if self.signals else None
         if prediction is not None:
             values = self._values(prediction, seen)
         elif self.by_batch:
-            values = [_batch_mean(loss.detach(), seen.inputs, items, processes).expand(rows.shape)]
+            values = [self._batch_mean(loss.detach(), seen.inputs, items, processes).expand(rows.shape)]
         else:
             values = [torch.full(rows.shape, torch.nan, device=rows.device)] * len(self.signals)
         recorder.add(rows, tokens, values, padded)
@@ -212,6 +226,8 @@ class Meter:
         else:
             targets = {name: seen.inputs[name] for name in TARGETS if name in seen.inputs}
             prediction = self._recipe.read(seen.outputs[0], targets)
+            if seen.parts is not None and len(prediction.labels) == 1:
+                prediction.parts = seen.parts
         if len(prediction.is_target) != len(rows):
             raise ValueError(
                 f"The batch has {len(rows)} rows, but losses for {len(prediction.is_target)}: "
@@ -228,6 +244,15 @@ class Meter:
         loss = signals["loss"]
         signals["loss"] = torch.where(loss.isnan(), torch.inf, loss)  # NaN is what could not be read at all
         return [signals[name] for name in self.signals]
+
+    def _batch_mean(self, loss: Tensor, inputs: dict[str, Any], items: Tensor | int | None, processes: int) -> Tensor:
+        """The mean over the batch's own targets of a loss that was divided by those of the whole optimizer step."""
+        labels = inputs.get("labels")
+        mean = loss.float()
+        if items is not None and isinstance(labels, Tensor):
+            is_shifted = getattr(self._recipe, "is_shifted", False)  # then nothing predicts the first label
+            mean = mean * items / (labels[:, 1:] if is_shifted else labels).ne(IGNORED).sum() / processes
+        return torch.where(mean.isfinite(), mean, torch.inf)
 
     def _check_terms(self, loss: Tensor, token_losses: Tensor, count: Tensor, items: Any, processes: int) -> None:
         """On the first batch with a finite loss: is it the sum of these, but for a factor that a trainer may give?"""
@@ -263,12 +288,3 @@ def blend(score: np.ndarray, batch_loss: np.ndarray) -> np.ndarray:
         (K,) float32: 0.7 of the old score and 0.3 of the batch's loss.
     """
     return np.where(np.isnan(score), batch_loss, _DECAY * score + (1 - _DECAY) * batch_loss).astype(np.float32)
-
-
-def _batch_mean(loss: Tensor, inputs: dict[str, Any], items: Tensor | int | None, processes: int) -> Tensor:
-    """The mean over the batch's own targets of a loss that was divided by those of the whole optimizer step."""
-    labels = inputs.get("labels")
-    mean = loss.float()
-    if items is not None and isinstance(labels, Tensor):
-        mean = mean * items / labels.ne(IGNORED).sum() / processes
-    return torch.where(mean.isfinite(), mean, torch.inf)

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from .meter import Meter
 from .recorder import Recorder
-from .sampler import ROW, RowDataset
+from .sampler import PARTS, ROW, RowDataset
 
 
 def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter, recorder: Recorder) -> None:
@@ -40,9 +40,9 @@ def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter,
         model.eval()
         try:
             for inputs in tqdm(loader, "Rescoring", leave=False, disable=quiet):
-                ids = inputs.pop(ROW)
+                ids, parts = inputs.pop(ROW), inputs.pop(PARTS, None)
                 inputs = trainer._prepare_inputs(inputs)
-                with trainer.compute_loss_context_manager(), meter.watch(model, inputs) as seen:
+                with trainer.compute_loss_context_manager(), meter.watch(model, inputs, parts) as seen:
                     loss = trainer.compute_loss(model, inputs)
                 meter.record(ids, seen, loss, recorder, None, 1)
         finally:

@@ -1,6 +1,6 @@
 """Row numbers that travel inside the batch, and a sampler that leaves rows out of the stock order."""
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
 ROW = "hf_prune_row"  # the batch's key for its (B,) int64 row numbers
+PARTS = "hf_prune_parts"  # and, of rows joined into one sequence of T tokens, for (B, T) bool: which tokens are whose
 _CHUNK = 1 << 16  # rows turned into Python integers at a time
 
 
@@ -48,7 +49,10 @@ class RowDataset(Dataset):
 
 
 class RowCollator:
-    """The user's collator; the row numbers stand beside its batch under the key `ROW`."""
+    """The user's collator; the row numbers stand beside its batch under the key `ROW`.
+
+    Where the user's joins the examples into one sequence, `PARTS` says where each of them is.
+    """
 
     def __init__(self, collator: Callable[[list], MutableMapping]):
         self.collator = collator
@@ -61,7 +65,25 @@ class RowCollator:
                 "Return a dict of tensors, as `Trainer` feeds it to the model."
             )
         batch[ROW] = torch.tensor([row for row, _ in numbered], dtype=torch.int64)
+        parts = _parts(batch.get("input_ids"), [example for _, example in numbered])
+        if parts is not None:
+            batch[PARTS] = parts
         return batch
+
+
+def _parts(ids: Any, examples: list) -> torch.Tensor | None:
+    """(B, T) bool: which of the T tokens are whose, where `ids` are all B examples one after another; else None."""
+    is_one = isinstance(ids, torch.Tensor) and ids.dim() == 2 and len(ids) == 1 < len(examples)
+    if not is_one or not all(isinstance(example, Mapping) and "input_ids" in example for example in examples):
+        return None
+    texts = [torch.as_tensor(example["input_ids"]) for example in examples]
+    ends = np.cumsum([len(text) for text in texts]).tolist()
+    if not torch.equal(torch.cat(texts), ids[0, : ends[-1]]):
+        return None
+    parts = torch.zeros(len(texts), ids.shape[1], dtype=torch.bool)
+    for part, begin, end in zip(parts, [0, *ends], ends, strict=False):
+        part[begin:end] = True
+    return parts
 
 
 class PruningSampler(Sampler[int]):

@@ -50,19 +50,22 @@ class Prediction:
         labels: (B, T) int64, `IGNORED` where there is no target.
         task: The task in English, for messages.
         gives: Names of the signals that have a meaning here.
+        parts: (B, T) bool, where the rows were joined into one sequence and logits and labels are (1, T, ...): which
+            positions are whose.
     """
 
     logits: Tensor
     labels: Tensor
     task: str
     gives: frozenset[str]
+    parts: Tensor | None = None
 
     CHUNK: ClassVar[int] = 2**24  # logits that are copied to float32 at a time (64 MiB)
 
     @property
     def is_target(self) -> Tensor:
         """(B, T) bool."""
-        return self.labels != IGNORED
+        return self._by_row(self.labels != IGNORED)
 
     def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy of each position, with the graph where gradients are enabled.
@@ -130,7 +133,13 @@ class Prediction:
                 parts.append(values.new_zeros(len(labels), *values.shape[1:]).index_copy(0, index, values))
             else:
                 parts.append(measure(logits.float(), labels))
-        return torch.cat(parts).unflatten(0, self.labels.shape)
+        return self._by_row(torch.cat(parts).unflatten(0, self.labels.shape))
+
+    def _by_row(self, values: Tensor) -> Tensor:
+        """(1, T, ...) of joined rows -> (B, T, ...), zero at other rows' positions."""
+        if self.parts is None:
+            return values
+        return torch.where(self.parts.view(*self.parts.shape, *[1] * (values.dim() - 2)), values, values.new_zeros(()))
 
     def _head_norms(self, head_input: Tensor | None, head_bias: bool) -> Tensor:
         """Norm of each position's head input, with the bias's 1: (B, T) float32."""
@@ -156,6 +165,13 @@ class _Answer(Prediction):
     def _mean(self, token_losses: Tensor) -> Tensor:
         """The half of the sum: where one of the two is ignored, it counts as zero."""
         return token_losses.sum(1) / (2 * self.is_target.any(1))
+
+
+class _Scored(Prediction):
+    """Targets whose log-probabilities are all that a fused loss gives: they stand for the logits, (B, T, 1)."""
+
+    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
+        return self._by_row(-self.logits.squeeze(-1).float().masked_fill(self.labels == IGNORED, 0.0))
 
 
 class _Numbers(Prediction):
@@ -309,14 +325,31 @@ class _TokenRecipe(Recipe):
     is_shifted: bool = False
 
     def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
+        scores = outputs.get("log_probs") if isinstance(outputs, Mapping) else None
+        if scores is not None and outputs.get("logits") is None:
+            return self._read_scores(scores, targets)
         (logits,) = self._logits(outputs, "logits")
+        labels = self._labels(targets, logits)
+        self._check(logits.dim() == 3 and logits.shape[:2] == labels.shape, logits, labels)
+        return Prediction(logits, labels, self.task, self.gives)
+
+    def _read_scores(self, scores: Tensor, targets: Mapping[str, Tensor]) -> Prediction:
+        """From (B, T) log-probabilities of the targets, or (B, T - 1) where the last position predicts none."""
+        labels = self._labels(targets, scores)
+        self._check(scores.dim() == 2, scores, labels)
+        if self.is_shifted and scores.shape[1] == labels.shape[1] - 1:
+            scores = F.pad(scores, (0, 1))
+        self._check(scores.shape == labels.shape, scores, labels)
+        return _Scored(scores.unsqueeze(-1), labels, self.task, self.gives & {"loss", "confidence"})
+
+    def _labels(self, targets: Mapping[str, Tensor], logits: Tensor) -> Tensor:
+        """(B, T) int64: the label that the logits of each position predict."""
         if self.is_shifted and "shift_labels" in targets:
             labels = self._target(targets, "shift_labels", logits)
         else:
             labels = self._target(targets, "labels", logits)
             labels = F.pad(labels, (0, 1), value=IGNORED)[..., 1:] if self.is_shifted else labels
-        self._check(logits.dim() == 3 and logits.shape[:2] == labels.shape, logits, labels)
-        return Prediction(logits, labels.long(), self.task, self.gives)
+        return labels.long()
 
 
 def recipe_for(model: nn.Module) -> Recipe | None:

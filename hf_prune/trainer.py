@@ -1,5 +1,6 @@
 """The drop-in trainers: stock `Trainer` steps, on the rows that a policy selects, on a clock that follows them."""
 
+import copyreg
 import inspect
 import logging
 import math
@@ -28,7 +29,7 @@ from .recorder import Recorder, gather_columns
 from .report import PruningReport
 from .rescore import rescore
 from .run import PruningRun
-from .sampler import ROW, PruningSampler, RowCollator, RowDataset, check_equal_batches
+from .sampler import PARTS, ROW, PruningSampler, RowCollator, RowDataset, check_equal_batches
 from .schedule import FullRun, follow_clock, set_rate
 from .seams import check_seams
 
@@ -220,7 +221,8 @@ class PruningMixin:
 
     def _make_meter(self) -> Meter:
         model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
-        return Meter(model, self.policy, self.example_loss_func)
+        self._set_signature_columns_if_needed()
+        return Meter(model, self.policy, self.example_loss_func, self._signature_columns)
 
     def _begin_history(self, data, meter: Meter) -> History:
         """The history that a run on `data` begins with."""
@@ -386,13 +388,13 @@ class PruningMixin:
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         """The stock loss; what it tells of each row is recorded on the side, and weighted where the policy says so."""
-        rows = None if self.policy is None else inputs.pop(ROW, None)
+        rows, parts = (None, None) if self.policy is None else (inputs.pop(ROW, None), inputs.pop(PARTS, None))
         if rows is None or not (model.training and torch.is_grad_enabled()):
             return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
         self._run.learner.start()
         meter = self._run.meter
         smoothing = self.args.label_smoothing_factor if self.label_smoother and "labels" in inputs else 0.0
-        with meter.watch(model, inputs) as seen:
+        with meter.watch(model, inputs, parts) as seen:
             result = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
         loss, *rest = result if return_outputs else (result,)
         weights = None if self._weights is None else self._weights[rows]
@@ -439,3 +441,45 @@ class PruningTrainer(PruningMixin, Trainer):
 
 class PruningSeq2SeqTrainer(PruningMixin, Seq2SeqTrainer):
     """`transformers.Seq2SeqTrainer` with a `policy`; everything else is as there."""
+
+
+class _Pruned(type):
+    """The type of the classes that `pruned` makes; they are pickled as the call that makes them."""
+
+
+_PRUNED: dict[type, type] = {Trainer: PruningTrainer, Seq2SeqTrainer: PruningSeq2SeqTrainer}
+
+
+def pruned(cls: type[Trainer]) -> type[PruningTrainer]:
+    """Make the class of a trainer with a `policy` out of any that descends from `transformers.Trainer`.
+
+    Args:
+        cls: The trainer's class, such as TRL's SFTTrainer.
+
+    Returns:
+        The class that `class PruningSFTTrainer(PruningMixin, SFTTrainer)` would be, a `PruningTrainer` besides; always
+        the same for the same `cls`. It can be pickled wherever `cls` can.
+
+    Raises:
+        TypeError: `cls` is no such class, or takes a `policy` already.
+
+    Examples:
+        trainer = pruned(SFTTrainer)(model=model, args=args, train_dataset=train, policy="infobatch")
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Trainer)):
+        raise TypeError(f"pruned(cls={cls!r}): not a class that descends from transformers.Trainer; give such a one.")
+    if issubclass(cls, PruningMixin):
+        raise TypeError(f"pruned(cls={cls.__name__}): it takes a policy already; use it as it is.")
+    if cls not in _PRUNED:
+        doc = f"`{cls.__module__}.{cls.__qualname__}` with a `policy`; everything else is as there."
+        names = {"__doc__": doc, "__module__": __name__}
+        _PRUNED[cls] = _Pruned(f"Pruning{cls.__name__}", (PruningTrainer, cls), names)
+    return _PRUNED[cls]
+
+
+def _reduce(cls: type) -> str | tuple:
+    base = cls.__bases__[-1]
+    return (pruned, (base,)) if _PRUNED.get(base) is cls else cls.__qualname__  # a user's subclass has a name
+
+
+copyreg.pickle(_Pruned, _reduce)  # pyright: ignore[reportArgumentType]
