@@ -68,6 +68,8 @@ def load_history(
     try:
         arrays, facts = storage.load(path)
         history = History.from_arrays(arrays, len(dataset))
+    except storage.DamagedFile as error:
+        raise ValueError(f"history={str(source)!r}: {error} Give another copy, or leave it out.") from error
     except (ValueError, KeyError) as error:
         raise ValueError(f"history={str(source)!r}: {error}") from error
     theirs, ours = facts.get("data"), fingerprint(dataset)

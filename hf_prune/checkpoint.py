@@ -106,7 +106,7 @@ class PruningState:
             The state, and what the round in progress has measured (None between rounds).
 
         Raises:
-            ValueError: The file is damaged (a whole checkpoint beside it is named), of other data, or of another format.
+            ValueError: The file is damaged (a whole checkpoint beside it is named), of other data or of another format.
         """
         try:
             arrays, header = storage.load(Path(folder, STATE))
@@ -114,6 +114,10 @@ class PruningState:
             raise ValueError(f"resume_from_checkpoint={str(folder)!r}: {error}") from error
         except storage.DamagedFile as error:
             raise ValueError(f"resume_from_checkpoint={str(folder)!r}: {error} {_cure(folder)}") from error
+        if not {"seed", "facts", "epochs", "round"} <= set(header):
+            raise ValueError(
+                f"resume_from_checkpoint={str(folder)!r}: its {STATE} is no pruning state. {_cure(folder)}"
+            )
         try:
             history = History.from_arrays(arrays, rows)
         except ValueError as error:
@@ -158,8 +162,8 @@ def last_whole(run: str | os.PathLike, warn: Callable[[str], None]) -> str | Non
 def without_state(folder: str | os.PathLike) -> str:
     """What to say of a checkpoint that is resumed from and holds no pruning state."""
     message = (
-        f"{folder} holds no {STATE} (it was saved without a policy or with save_only_model): the policy begins anew and "
-        "knows nothing of the rows."
+        f"{folder} holds no {STATE} (it was saved without a policy or with save_only_model): the policy begins anew "
+        "and knows nothing of the rows."
     )
     others = (path for path in _nearest(folder) if Path(path, STATE).exists() and _flaw(path) is None)
     other = next(others, None)
