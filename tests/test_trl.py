@@ -1,0 +1,298 @@
+"""TRL's trainers: what they train stays theirs, and each row's loss is its own, padded, joined or packed."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tiny import llama
+from torch.nn import functional as F
+
+pytest.importorskip("trl", reason="TRL is not installed: pip install trl")
+peft = pytest.importorskip("peft", reason="PEFT is not installed: pip install peft")
+
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast  # noqa: E402
+from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer  # noqa: E402
+
+from hf_prune import Policy, Selection, pruned  # noqa: E402
+
+# TRL and PEFT speak of checkpointed activations, which are TRL's default, by their old name
+pytestmark = pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing.*` is deprecated:FutureWarning")
+
+SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<user>", "<bot>"]
+WORDS = [f"w{n}" for n in range(25)]
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}<user> {{ message['content'] }} "
+    "{% else %}<bot> {% generation %}{{ message['content'] }} </s> {% endgeneration %}{% endif %}{% endfor %}"
+)
+QUIET = dict(use_cpu=True, bf16=False, report_to=[], disable_tqdm=True, logging_steps=1, save_strategy="no", seed=3)
+IGNORED = -100
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    words = Tokenizer(models.WordLevel({word: n for n, word in enumerate(SPECIAL + WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    names = dict(pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(tokenizer_object=words, chat_template=TEMPLATE, **names)
+
+
+def sentence(rng) -> str:
+    return " ".join(rng.choice(WORDS, rng.integers(2, 9)))
+
+
+def turns(rng) -> list[dict]:
+    roles = ["user", "assistant"] * rng.integers(1, 3)
+    return [{"role": role, "content": sentence(rng)} for role in roles]
+
+
+ROWS = {
+    "texts": lambda rng: {"text": sentence(rng)},
+    "talks": lambda rng: {"messages": turns(rng)},
+    "answers": lambda rng: {"prompt": sentence(rng), "completion": " " + sentence(rng)},
+    "pairs": lambda rng: {"prompt": sentence(rng), "chosen": " " + sentence(rng), "rejected": " " + sentence(rng)},
+}
+
+
+def rows(kind: str, n: int = 22) -> Dataset:
+    rng = np.random.default_rng(1)
+    return Dataset.from_list([ROWS[kind](rng) for _ in range(n)])
+
+
+def model(spread: float = 0.3):
+    """Without dropout; no two rows have about the same loss."""
+    torch.manual_seed(0)
+    made = llama(0.0)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += spread * torch.randn_like(parameter)
+    return made
+
+
+def lora():
+    return peft.LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+
+
+def sft(folder, kind="texts", policy=None, adapter=None, **settings):
+    """The stock trainer where there is no policy."""
+    settings = QUIET | dict(per_device_train_batch_size=4, num_train_epochs=2, learning_rate=1e-2) | settings
+    args = SFTConfig(str(folder), **settings)
+    make, more = (SFTTrainer, {}) if policy is None else (pruned(SFTTrainer), dict(policy=policy))
+    more["peft_config"] = adapter and adapter()
+    return make(model=model(), args=args, train_dataset=rows(kind), processing_class=tokenizer(), **more)
+
+
+# name -> kind of rows, settings
+FORMS = {
+    "padded": ("texts", {}),
+    "joined": ("texts", dict(padding_free=True, max_length=None)),
+    "joined and filled up": ("texts", dict(padding_free=True, max_length=None, pad_to_multiple_of=16)),
+    "packed": ("texts", dict(packing=True, max_length=20)),
+    "packed, wrapped": ("texts", dict(packing=True, packing_strategy="wrapped", max_length=20)),
+    "assistant alone": ("talks", dict(assistant_only_loss=True)),
+    "assistant alone, joined": ("talks", dict(assistant_only_loss=True, padding_free=True, max_length=None)),
+    "completion alone": ("answers", {}),
+    "LoRA": ("texts", dict(adapter=lora)),
+    "LoRA, joined": ("answers", dict(adapter=lora, padding_free=True, max_length=None)),
+}
+
+
+def losses_alone(net, data: Dataset) -> list[float]:
+    """Each row's mean loss, every text of it read alone and with all its logits."""
+    found = []
+    for row in data:
+        ids, labels = torch.tensor(row["input_ids"]), torch.tensor(row.get("labels", row["input_ids"]))
+        parts = []
+        lengths = row.get("seq_lengths", [len(ids)])
+        for text, targets in zip(ids.split(lengths), labels.split(lengths), strict=True):
+            with torch.no_grad():
+                logits = net(input_ids=text[None]).logits[0, :-1]
+            parts.append(
+                F.cross_entropy(logits, targets[1:], reduction="none", ignore_index=IGNORED)[targets[1:] != IGNORED]
+            )
+        found.append(torch.cat(parts).mean().item())
+    return found
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("form", FORMS)
+def test_each_row_has_its_own_loss(tmp_path, form, accumulation):
+    kind, settings = FORMS[form]
+    ours = sft(
+        tmp_path, kind, "infobatch:ratio=0", learning_rate=0.0, gradient_accumulation_steps=accumulation, **settings
+    )
+    ours.train()
+    data = ours.train_dataset
+    expected = np.array(losses_alone(model(), data))
+    assert np.diff(np.sort(expected)).min() > 1e-5, "rows that are mixed up would not show"
+    np.testing.assert_allclose(ours.history.loss, expected, rtol=0, atol=2e-5)
+    assert ours.history.tokens.tolist() == [len(row["input_ids"]) for row in data]
+    assert len(data) > 4 and (ours.history.seen == 1).all() and (ours.history.faults == 0).all()
+
+
+@pytest.mark.parametrize("form", [*FORMS, "dft", "smoothed"])
+def test_keeping_every_row_is_the_stock_trainer(tmp_path, form):
+    more = {"dft": dict(loss_type="dft"), "smoothed": dict(label_smoothing_factor=0.1)}
+    kind, settings = FORMS.get(form) or ("texts", more[form])
+    ends = []
+    for policy in None, "uniform:keep=1.0":
+        if form == "smoothed":
+            with pytest.warns(FutureWarning, match="label_smoothing_factor"):
+                ours = sft(tmp_path, kind, policy, gradient_accumulation_steps=2, **settings)
+        else:
+            ours = sft(tmp_path, kind, policy, gradient_accumulation_steps=2, **settings)
+        ours.train()
+        skipped = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
+        logs = [
+            {name: value for name, value in entry.items() if name not in skipped and not name.startswith("prune/")}
+            for entry in ours.state.log_history
+        ]
+        ends.append((logs, ours.state.global_step, {k: v.clone() for k, v in ours.model.state_dict().items()}))
+    (stock, steps, weights), (kept, kept_steps, kept_weights) = ends
+    assert "entropy" in stock[0] and kept == stock  # TRL's own numbers, too
+    assert kept_steps == steps > 1
+    assert all(torch.equal(kept_weights[name], weights[name]) for name in weights)
+
+
+def test_weights_reach_joined_rows_as_they_do_padded_ones(tmp_path):
+    ends = {}
+    for form in "padded", "joined":
+        ours = sft(tmp_path / form, policy="infobatch:ratio=0.5,anneal=1.0", num_train_epochs=4, **FORMS[form][1])
+        ours.train()
+        assert any(epoch["rows"] < 22 for epoch in ours.pruning_report().epochs)
+        ends[form] = ours
+    padded, joined = ends["padded"], ends["joined"]
+    assert [e["rows"] for e in padded.pruning_report().epochs] == [e["rows"] for e in joined.pruning_report().epochs]
+    assert padded.history.seen.tolist() == joined.history.seen.tolist()
+    np.testing.assert_allclose(joined.history.loss, padded.history.loss, atol=1e-4)
+    for name, value in padded.model.state_dict().items():
+        torch.testing.assert_close(joined.model.state_dict()[name], value, atol=1e-4, rtol=0)
+    tokens, real = (run.pruning_report().epochs[0]["padded_tokens"] for run in (padded, joined))
+    assert tokens > real == joined.history.tokens.sum()
+
+
+@pytest.mark.parametrize("adapter", [None, lora])
+def test_a_pruned_run_is_saved_with_its_card(tmp_path, adapter):
+    settings = dict(save_strategy="epoch", num_train_epochs=3)
+    ours = sft(tmp_path, policy="uniform:keep=0.5", adapter=adapter, **settings)
+    ours.train()
+    assert [epoch["rows"] for epoch in ours.pruning_report().epochs] == [12, 12, 12]  # whole steps of 4
+    assert (ours.state.global_step, ours.state.epoch) == (9, 3.0)
+    ours.save_model()
+    ours.create_model_card(model_name="small", dataset_name="words", tags=["mine"])
+    card = (tmp_path / "README.md").read_text()
+    assert card.count("## Data pruning") == 1
+    assert "- mine" in card and "- hf_prune" in card and "- sft" in card
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6", "checkpoint-9"}
+    assert (tmp_path / "history.safetensors").is_file()
+    end = {name: value.clone() for name, value in ours.model.state_dict().items()}
+    again = sft(tmp_path, policy="uniform:keep=0.5", adapter=adapter, **settings)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+    assert all(torch.equal(again.model.state_dict()[name], end[name]) for name in end)
+
+
+def test_a_loss_that_is_no_sum_over_tokens_is_not_weighted(tmp_path):
+    with pytest.raises(ValueError, match="which needs a loss that is a sum over rows"):
+        sft(tmp_path, policy="infobatch:ratio=0.5,anneal=1.0", loss_type="dft").train()
+
+
+@dataclass(frozen=True)
+class Curious(Policy):
+    """Keeps everything and wants to know `what`."""
+
+    what: str
+
+    @property
+    def needs(self):
+        return frozenset({"loss", self.what})
+
+    def select(self, history, clock, rng):
+        return Selection(np.arange(len(history)))
+
+
+def test_a_fused_loss_gives_confidence_and_no_more(tmp_path):
+    ours = sft(tmp_path, policy=Curious("confidence"))
+    ours.train()
+    np.testing.assert_allclose(ours.history.signals["confidence"], np.exp(-ours.history.loss), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"gives \['confidence', 'loss'\], not \['el2n'\]"):
+        sft(tmp_path, policy=Curious("el2n")).train()
+
+
+# ---- Losses of their own ----
+
+
+def judge():
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=31, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
+    return LlamaForSequenceClassification(LlamaConfig(**sizes, num_labels=1, pad_token_id=0))
+
+
+def reward(folder, policy, **more):
+    args = RewardConfig(str(folder), **QUIET, per_device_train_batch_size=4, num_train_epochs=2, learning_rate=0.0)
+    data = rows("pairs").remove_columns("prompt")
+    return pruned(RewardTrainer)(
+        model=judge(), args=args, train_dataset=data, processing_class=tokenizer(), policy=policy, **more
+    )
+
+
+def dpo(folder, policy, **more):
+    settings = dict(per_device_train_batch_size=4, num_train_epochs=2, learning_rate=1e-3, max_length=32)
+    args = DPOConfig(str(folder), **QUIET, **settings, precompute_ref_log_probs=True)
+    return pruned(DPOTrainer)(
+        model=model(), args=args, train_dataset=rows("pairs"), processing_class=tokenizer(), policy=policy, **more
+    )
+
+
+@pytest.mark.parametrize("make", [reward, dpo])
+def test_a_loss_of_their_own_is_refused_with_the_cure(tmp_path, make):
+    with pytest.raises(ValueError, match="needs loss, but the trainer makes a loss of its own out of .*chosen_ids"):
+        make(tmp_path, "infobatch")
+
+
+def test_rows_alone_are_pruned_whatever_the_loss(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "hf_prune"):
+        ours = reward(tmp_path, "uniform:keep=0.5")
+    ours.train()
+    assert [epoch["rows"] for epoch in ours.pruning_report().epochs] == [12, 12]
+    assert "records no losses of LlamaForSequenceClassification" in caplog.text and "example_loss_func" in caplog.text
+
+
+def test_the_reward_trainer_is_served_by_example_loss_func(tmp_path):
+    def losses(outputs, inputs):
+        chosen, rejected = outputs.logits.squeeze(-1).chunk(2)
+        return -F.logsigmoid(chosen - rejected)
+
+    ours = reward(tmp_path, "infobatch:ratio=0.5,anneal=1.0", example_loss_func=losses)
+    ours.train()
+    net = judge()
+    expected = []
+    for row in ours.train_dataset:
+        with torch.no_grad():
+            score = [net(input_ids=torch.tensor([row[name]])).logits.item() for name in ("chosen_ids", "rejected_ids")]
+        expected.append(np.log1p(np.exp(score[1] - score[0])))
+    np.testing.assert_allclose(ours.history.loss, expected, atol=1e-5)
+    assert ours.pruning_report().epochs[1]["rows"] < 22
+
+
+def test_dpo_is_served_by_example_loss_func(tmp_path):
+    seen = []
+
+    def losses(outputs, inputs):
+        log_probs = outputs.log_probs.sum(1)
+        chosen, rejected = (log_probs - torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])).chunk(2)
+        found = -F.logsigmoid(0.1 * (chosen - rejected))
+        seen.append(found.detach())
+        return found
+
+    ours = dpo(tmp_path, "infobatch:ratio=0.5,anneal=1.0", example_loss_func=losses)
+    stock = []
+    step = ours.training_step
+    ours.training_step = lambda *args, **kwargs: stock.append(step(*args, **kwargs)) or stock[-1]
+    ours.train()
+    epochs = ours.pruning_report().epochs
+    assert epochs[0]["rows"] == 22 > epochs[1]["rows"]
+    for mine, theirs in zip(seen[:6], stock[:6], strict=True):
+        torch.testing.assert_close(mine.mean(), theirs)
+    assert np.isfinite(ours.history.loss).all()
