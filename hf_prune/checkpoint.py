@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import storage
 from .core import Clock, History, Selection
 from .recorder import Measurements
 from .schedule import Place, RoundPlan
 
 STATE = "pruning_state.safetensors"
+_PLAIN = ("span", "steps_before", "skipped", "seconds_selecting", "seconds_training", "stopped")  # fields of `Round`
 TRAINER_STATE = "trainer_state.json"  # Trainer writes it last: a checkpoint that has it has the rest
 
 
@@ -25,6 +28,9 @@ class Round:
         clock: When it began.
         plan: Its optimizer steps.
         selection: What is trained.
+        span: Places of the rows that it was offered in the order of the epoch: first, and last + 1.
+        rest: (R,) int64, sorted: the rows left to train when it was cut into the present batches; None = all.
+        steps_before: Optimizer steps that it had taken by then.
         skipped: Optimizer steps of it that were trained before it was selected (by a run without a policy).
         seconds_selecting: Spent in its selection, and in bringing its measurements together.
         seconds_training: Spent in its steps so far.
@@ -34,6 +40,9 @@ class Round:
     clock: Clock
     plan: RoundPlan
     selection: Selection
+    span: tuple[int, int]
+    rest: np.ndarray | None = None
+    steps_before: int = 0
     skipped: int = 0
     seconds_selecting: float = 0.0
     seconds_training: float = 0.0
@@ -42,6 +51,25 @@ class Round:
     def is_over(self, step: int) -> bool:
         """Whether nothing is left of it when `step` optimizer steps are done."""
         return self.stopped or step >= self.plan.first_step + self.plan.steps
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(R,) int64, the rows that its plan is over."""
+        return self.selection.rows if self.rest is None else self.rest
+
+    @property
+    def share_before(self) -> float:
+        """Share of its selection that was trained before its plan began, in other batches."""
+        return 1 - len(self.rows) / len(self.selection.rows)
+
+    def share(self, step: int) -> float:
+        """Share of its selection trained when `step` optimizer steps are done."""
+        taken = (step - self.plan.first_step - self.skipped) / max(self.plan.updates, 1)
+        return self.share_before + (1 - self.share_before) * taken
+
+    def steps(self, step: int) -> int:
+        """Optimizer steps that it has taken when `step` of the run are done."""
+        return self.steps_before + step - self.plan.first_step - self.skipped
 
 
 @dataclass
@@ -82,14 +110,13 @@ class PruningState:
             for name in ("rows", "weights", "rescore"):
                 if getattr(selection, name) is not None:
                     arrays[f"selection/{name}"] = getattr(selection, name)
+            if self.round.rest is not None:
+                arrays["rest"] = self.round.rest
             header["round"] = {
                 "clock": asdict(self.round.clock),
                 "plan": asdict(self.round.plan),
                 "lr_scale": selection.lr_scale,
-                "skipped": self.round.skipped,
-                "seconds_selecting": self.round.seconds_selecting,
-                "seconds_training": self.round.seconds_training,
-                "stopped": self.round.stopped,
+                **{name: getattr(self.round, name) for name in _PLAIN},
                 "padded_tokens": measured.padded_tokens,
             }
         storage.save(Path(folder, STATE), arrays, header)
@@ -131,9 +158,9 @@ class PruningState:
             begun["lr_scale"],
             arrays.get("selection/rescore"),
         )
-        rest = {name: begun[name] for name in ("skipped", "seconds_selecting", "seconds_training", "stopped")}
+        plain = {name: begun[name] for name in _PLAIN}
         plan = RoundPlan(Place(*begun["plan"].pop("at")), **begun["plan"])
-        state.round = Round(Clock(**begun["clock"]), plan, selection, **rest)
+        state.round = Round(Clock(**begun["clock"]), plan, selection, rest=arrays.get("rest"), **plain)
         measured = (arrays[f"measured/{name}"] for name in ("rows", "tokens", "values"))
         return state, Measurements(*measured, padded_tokens=begun["padded_tokens"])
 

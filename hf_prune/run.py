@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .checkpoint import PruningState, Round
-from .core import Clock, History, Policy
+from .core import Clock, History, Policy, Selection
 from .learner import Learner
 from .meter import Meter, blend
 from .recorder import Gather, Measurements, Recorder
@@ -35,13 +35,12 @@ class PruningRun:
         meter: Measures the batches.
         facts: What the run is made with, see `PruningState`.
         step_rows: Rows in an optimizer step.
-        updates: Number of rows -> optimizer steps over them.
+        updates: Number of rows -> optimizer steps over them, 0 where they fill no batch.
         gather: Joins what the processes hold, see `recorder.gather_columns`.
 
     Attributes:
         state: All that a checkpoint must hold.
         recorder: The measurements of the round in progress.
-        parts: Rounds in an epoch.
         learner: Lets the policy learn from the round before.
     """
 
@@ -60,13 +59,14 @@ class PruningRun:
         self.policy = policy
         self.full = full
         self.meter = meter
-        self.parts = max(1, min(policy.rounds_per_epoch, full.updates))
+        self._parts = max(1, min(policy.rounds_per_epoch, full.updates))
         self.state = PruningState(history, sampler.seed, facts)
         self.recorder = Recorder(len(meter.signals))
         self._sampler = sampler
         self._step_rows = step_rows
         self._updates = updates
         self._gather = gather
+        self._span: tuple[int, int] | None = None  # places in the order of the epoch that the round was offered
         self._mark = time.perf_counter()
         self.learner = Learner(policy)
 
@@ -77,7 +77,7 @@ class PruningRun:
         if self.state.round is not None:
             plan = self.state.round.plan
         else:
-            at, step = Place(len(self.state.epochs), 0, self.parts), sum(epoch["steps"] for epoch in self.state.epochs)
+            at, step = Place(len(self.state.epochs), 0, self._parts), sum(epoch["steps"] for epoch in self.state.epochs)
             plan = self.full.plan(at, step, self._forecast_updates(at, step))
         return self.full.total_steps(plan, self._forecast_updates)
 
@@ -95,33 +95,43 @@ class PruningRun:
 
     def _forecast_updates(self, at: Place, step: int) -> int:
         kept = self.policy.forecast(self.state.history, self._clock(at, step))
-        return self._updates(math.ceil(kept / at.parts))
+        return self._steps_over(math.ceil(kept / at.parts))
+
+    def _steps_over(self, rows: int) -> int:
+        if (updates := self._updates(rows)) == 0:
+            raise ValueError(
+                f"policy={self.policy!r} keeps {rows} rows, which fill no batch. Keep more, take smaller batches, or "
+                "train without dataloader_drop_last."
+            )
+        return updates
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.state.seed % 2**64, *key])
 
     # ---- Rounds ----
 
-    def open_round(self, epoch: int, part: int, step: int, skipped: int) -> None:
+    def open_round(self, at: Place, step: int, skipped: int) -> None:
         """Select the rows of a round.
 
         Args:
-            epoch: From 0.
-            part: Of the epoch, from 0.
+            at: Which.
             step: Optimizer steps done.
             skipped: Those of them that belong to this round: a run without a policy goes on with one.
         """
         start = time.perf_counter()
-        at, history = Place(epoch, part, self.parts), self.state.history
-        clock = self._clock(at, step - skipped)
-        self._offer(at)
-        selection = self.policy.select(history, clock, self._rng(at.round)).check(len(history), history.offered)
+        history, clock = self.state.history, self._clock(at, step - skipped)
+        self._offer(at, self._span_of(at))
+        if at.parts == self._parts:
+            selection = self.policy.select(history, clock, self._rng(at.round)).check(len(history), history.offered)
+        else:  # another policy began the epoch; this one may not know what to do with a part
+            selection = Selection(history.offered)
         if selection.weights is not None and not self.policy.weighs:
             raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
-        plan = self.full.plan(at, step - skipped, self._updates(len(selection.rows)))
-        self.state.round = Round(clock, plan, selection, skipped, time.perf_counter() - start)
+        plan = self.full.plan(at, step - skipped, self._steps_over(len(selection.rows)))
+        seconds = time.perf_counter() - start
+        self.state.round = Round(clock, plan, selection, self._span, skipped=skipped, seconds_selecting=seconds)
 
-    def first_part(self, epoch: int, step: int, skipped: int) -> tuple[int, int]:
+    def first_place(self, epoch: int, step: int, skipped: int) -> tuple[Place, int]:
         """Where in an epoch training goes on.
 
         Args:
@@ -130,24 +140,32 @@ class PruningRun:
             skipped: Those of them that a run without a policy has done in this epoch.
 
         Returns:
-            The part, and how many of its steps are done by such a run.
+            The round, and how many of its steps are done by such a run.
         """
         current = self.state.round
         if current is not None and current.plan.at.epoch == epoch:
-            return current.plan.at.part + current.is_over(step), 0
-        cuts = [self.full.begin(Place(0, part, self.parts)) for part in range(self.parts)]
+            at = current.plan.at
+            return at.next() if current.is_over(step) else at, 0
+        cuts = [self.full.begin(Place(0, part, self._parts)) for part in range(self._parts)]
         part = bisect.bisect_right(cuts, skipped) - 1
-        return part, skipped - cuts[part]
+        return Place(epoch, part, self._parts), skipped - cuts[part]
 
-    def _offer(self, at: Place) -> None:
-        if self.parts > 1:
-            before = at.epoch * self.full.updates
-            begin, end = ((self.full.begin(place) - before) * self._step_rows for place in (at, at.next()))
-            self.state.history.offered = self._sampler.part(at.epoch, begin, end)
+    def _span_of(self, at: Place) -> tuple[int, int]:
+        if at.parts == 1:
+            return 0, len(self.state.history)
+        before = at.epoch * self.full.updates
+        begin, end = ((self.full.begin(place) - before) * self._step_rows for place in (at, at.next()))
+        if at.part > 0 and self._span is not None:
+            begin = self._span[1]  # where the round before ended, should it have been cut into other batches
+        return begin, max(end, begin + 1)
+
+    def _offer(self, at: Place, span: tuple[int, int]) -> None:
+        self._span = span
+        self.state.history.offered = None if at.parts == 1 else self._sampler.part(at.epoch, *span)
 
     def plan(self) -> None:
         """Tell the sampler the rows of the round in progress."""
-        self._sampler.plan(self.state.round.clock.epoch, self.state.round.selection.rows)
+        self._sampler.plan(self.state.round.clock.epoch, self.state.round.rows)
 
     def weights(self, device: torch.device) -> torch.Tensor | None:
         """(N,) float32 factor on each row's loss in the round in progress, None where all are 1."""
@@ -186,9 +204,8 @@ class PruningRun:
             self._record(rescored)
             seconds_rescoring = time.perf_counter() - begun
         self.learner.teach(history, current.clock, self._rng(current.clock.round, 1))
-        steps = step - current.plan.first_step - current.skipped
         offered = len(history) if history.offered is None else len(history.offered)
-        offered *= steps / current.plan.updates  # the last epoch may be a fraction of one
+        offered *= current.share(step)  # the last epoch may be a fraction of one
         known = history.tokens[history.tokens > 0]
         account = {
             "rows_offered": round(offered),
@@ -198,7 +215,7 @@ class PruningRun:
             "tokens": int(measured.tokens.sum()),
             "padded_tokens": measured.padded_tokens,
             "padded_tokens_rescored": 0 if rescored is None else rescored.padded_tokens,
-            "steps": steps,
+            "steps": current.steps(step),
             "seconds_training": current.seconds_training,
             "seconds_selecting": current.seconds_selecting + time.perf_counter() - start - seconds_rescoring,
             "seconds_rescoring": seconds_rescoring,
@@ -281,16 +298,17 @@ class PruningRun:
         if is_writer:
             self.state.save(folder, measured)
 
-    def restore(self, folder: str | os.PathLike, is_main: bool, warn: Callable[[str], None]) -> None:
+    def restore(self, folder: str | os.PathLike, is_main: bool, step: int, warn: Callable[[str], None]) -> None:
         """Go on from a checkpoint.
 
         Args:
             folder: The checkpoint.
             is_main: The main process takes in what all had measured in the round in progress.
+            step: Optimizer steps done.
             warn: Is told what has changed since and does not forbid going on.
 
         Raises:
-            ValueError: The state is damaged, of other data, or was cut into other batches.
+            ValueError: The state is damaged, of other data, or in a round that can't be cut into other batches.
         """
         facts = self.state.facts
         state, measured = PruningState.load(folder, len(self.state.history))
@@ -299,21 +317,33 @@ class PruningRun:
                 f"resume_from_checkpoint={str(folder)!r} was saved while training on another data set: its rows differ "
                 "from those of train_dataset. Resume with the data set it was made with, in the same order."
             )
-        sizes = ("batch", "accumulation", "processes")
-        changed = [f"{name} {state.facts[name]} -> {facts[name]}" for name in sizes if state.facts[name] != facts[name]]
-        if changed and state.round is not None:
-            raise ValueError(
-                f"resume_from_checkpoint={str(folder)!r} was saved inside an epoch that was cut into other batches "
-                f"({', '.join(changed)}). Resume with the sizes it was made with."
-            )
         if state.facts["policy"] != facts["policy"]:
             warn(
                 f"{folder} was saved under {state.facts['policy']}; from the next epoch on, {facts['policy']} chooses."
             )
+        sizes = ("batch", "accumulation")
+        changed = [f"{name} {state.facts[name]} -> {facts[name]}" for name in sizes if state.facts[name] != facts[name]]
         state.facts = facts
         state.history.features = self.state.history.features
         self.state, self._sampler.seed = state, state.seed
-        if state.round is not None:
-            self._offer(state.round.plan.at)
-        if measured is not None and is_main:
+        if measured is None:
+            return
+        current, reason = state.round, f"{folder} was saved with other sizes ({', '.join(changed)})"
+        at = current.plan.at
+        fixed = current.skipped or at.parts > self.full.updates or (at.parts > 1 and self._sampler.is_grouped)
+        if changed and fixed:
+            raise ValueError(
+                f"resume_from_checkpoint: {reason}, and its round can't be cut into other batches (its rows were "
+                "grouped by length in several rounds, or too few, or begun without a policy). Resume with its sizes."
+            )
+        self._offer(at, current.span)
+        if changed and not current.is_over(step):
+            current.steps_before = current.steps(step)
+            current.rest = np.setdiff1d(current.selection.rows, measured.rows)
+            current.plan = self.full.plan(at, step, self._updates(len(current.rest)), current.share_before)
+            warn(f"{reason}; the {len(current.rest):,} rows left of its epoch are trained once, in batches of these.")
+        else:  # the run may have become longer or shorter since
+            plan = current.plan
+            current.plan = self.full.plan(at, plan.first_step, plan.updates, current.share_before)
+        if is_main:
             self.recorder.restore(measured)

@@ -99,9 +99,9 @@ class PruningSampler(Sampler[int]):
     """
 
     def __init__(self, base: Sampler, n: int, seed: int):
-        grouped = type(base).__name__ == "LengthGroupedSampler"
+        self.is_grouped = type(base).__name__ == "LengthGroupedSampler"  # an order that the batch size shapes
         whole = isinstance(base, RandomSampler) and not base.replacement and base.num_samples == n
-        if not (grouped or whole or isinstance(base, SequentialSampler)):
+        if not (self.is_grouped or whole or isinstance(base, SequentialSampler)):
             raise ValueError(
                 f"The training sampler is a {type(base).__name__}, whose order can't be filtered row by row. Use "
                 "train_sampling_strategy='random', 'sequential' or 'group_by_length', or train without a policy."

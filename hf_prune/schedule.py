@@ -25,12 +25,20 @@ class FullRun:
     epochs: float
     by_steps: bool
 
-    def plan(self, at: "Place", first_step: int, updates: int) -> "RoundPlan":
-        """The plan of a round that begins at `first_step` and takes `updates` steps over its kept rows."""
+    def plan(self, at: "Place", first_step: int, updates: int, done: float = 0.0) -> "RoundPlan":
+        """The plan of a round that begins at `first_step`.
+
+        Args:
+            at: Which round.
+            first_step: Real steps done when it begins.
+            updates: Real steps over its kept rows.
+            done: Share of these rows that was trained before `first_step`, in other batches.
+        """
         if self.by_steps:
             steps = min(updates, self.steps - first_step)
             return RoundPlan(at, first_step, updates, steps, first_step, first_step + steps)
-        begin, whole = self.begin(at), self.begin(at.next())
+        whole = self.begin(at.next())
+        begin = whole - (1 - done) * (whole - self.begin(at)) if done else self.begin(at)
         start, end = min(begin, self.steps), min(whole, self.steps)
         steps = math.ceil(updates * (end - start) / (whole - begin))  # fewer only in the last, fractional epoch
         return RoundPlan(at, first_step, updates, steps, start, end)
@@ -97,7 +105,7 @@ class RoundPlan:
     first_step: int
     updates: int
     steps: int
-    start: int
+    start: float
     end: int
 
     def position(self, step: int) -> float:

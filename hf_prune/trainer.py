@@ -30,7 +30,7 @@ from .report import PruningReport
 from .rescore import rescore
 from .run import PruningRun
 from .sampler import PARTS, ROW, PruningSampler, RowCollator, RowDataset, check_equal_batches
-from .schedule import FullRun, follow_clock, set_rate
+from .schedule import FullRun, Place, follow_clock, set_rate
 from .seams import check_seams
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class PruningMixin:
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that was not saved whole."""
         if self.policy is not None and resume_from_checkpoint is True:
-            resume_from_checkpoint = last_whole(self.args.output_dir, logger.warning)
+            resume_from_checkpoint = last_whole(self.args.output_dir, self._warn)
             if resume_from_checkpoint is None:
                 raise ValueError(
                     f"resume_from_checkpoint=True: output_dir={self.args.output_dir!r} holds no whole checkpoint. "
@@ -160,6 +160,10 @@ class PruningMixin:
         if self.is_world_process_zero():
             with open(os.path.join(self.args.output_dir, "README.md"), "a", encoding="utf-8") as card:
                 card.write(f"\n{self.pruning_report().card()}\n")
+
+    def _warn(self, message: str):
+        if self.is_world_process_zero():
+            logger.warning(message)
 
     # ---- Rows ----
 
@@ -246,13 +250,12 @@ class PruningMixin:
             and self._earlier is None
             and self.policy.rounds_per_epoch == 1
         ):
-            logger.warning(f"policy={self.policy!r} learns from earlier epochs, and a run of one epoch has none.")
+            self._warn(f"policy={self.policy!r} learns from earlier epochs, and a run of one epoch has none.")
         facts = {
             "policy": repr(self.policy),
             "data": fingerprint(data),
-            "batch": self._train_batch_size,
+            "batch": loader.total_batch_size,  # pyright: ignore[reportAttributeAccessIssue] - accelerate's loaders
             "accumulation": self.args.gradient_accumulation_steps,
-            "processes": self.args.world_size,
         }
 
         if not isinstance(self.policy, BudgetPolicy):  # that one keeps whole optimizer steps
@@ -263,16 +266,9 @@ class PruningMixin:
             planned, sampler.length = sampler.length, rows  # the loader knows every way to cut batches: ask it
             batches = len(loader)
             sampler.length = planned
-            if batches == 0:
-                raise ValueError(
-                    f"policy={self.policy!r} keeps {rows} rows, which fill no batch of {self._train_batch_size}. "
-                    "Keep more, or train without dataloader_drop_last."
-                )
             return math.ceil(batches / self.args.gradient_accumulation_steps)
 
-        step_rows = self.get_total_train_batch_size(self.args)
-        if self.accelerator.split_batches:
-            step_rows //= self.args.world_size
+        step_rows = facts["batch"] * facts["accumulation"]
         gather = partial(gather_columns, self.accelerator)
         return PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, gather)
 
@@ -292,22 +288,21 @@ class PruningMixin:
         full = self._run.full
         finished = full.by_steps and self.state.global_step >= full.steps
         if not os.path.isfile(os.path.join(resume_from_checkpoint, STATE)):
-            logger.warning(without_state(resume_from_checkpoint))
+            self._warn(without_state(resume_from_checkpoint))
             return (num_train_epochs, 0) if finished else answer
-        self._run.restore(resume_from_checkpoint, self.is_world_process_zero(), logger.warning)
+        step = self.state.global_step
+        self._run.restore(resume_from_checkpoint, self.is_world_process_zero(), step, self._warn)
         current = self._run.state.round
-        if current is not None:  # the run may have become longer or shorter since
-            current.plan = full.plan(current.plan.at, current.plan.first_step, current.plan.updates)
         self._show_total(*self._run.forecast())
         if finished:
             return num_train_epochs, 0
         if current is None:
             return len(self._run.state.epochs), 0
         at = current.plan.at
-        if current.is_over(self.state.global_step):
+        if current.is_over(step):
             return at.epoch if at.part + 1 < at.parts and not current.stopped else at.epoch + 1, 0
         self._goes_on = True
-        done = self.state.global_step - current.plan.first_step
+        done = step - current.plan.first_step
         return at.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
 
     def create_scheduler(self, num_training_steps, optimizer=None):
@@ -336,24 +331,23 @@ class PruningMixin:
             return super()._run_epoch(**kwargs)
         run, epoch, batches = self._run, kwargs["epoch"], self.args.gradient_accumulation_steps
         resumed = kwargs["steps_trained_in_current_epoch"] // batches if epoch == kwargs["epochs_trained"] else 0
-        part, skipped = run.first_part(epoch, self.state.global_step, 0 if self._goes_on else resumed)
+        at, skipped = run.first_place(epoch, self.state.global_step, 0 if self._goes_on else resumed)
         if not self._goes_on:
             kwargs["steps_trained_in_current_epoch"] = skipped * batches
         while True:
-            self._run_round(epoch, part, skipped, kwargs)
-            part += 1
-            if part >= run.parts or self.control.should_epoch_stop or self.control.should_training_stop:
+            self._run_round(at, skipped, kwargs)
+            at = at.next()
+            if at.epoch > epoch or self.control.should_epoch_stop or self.control.should_training_stop:
                 break
             skipped = 0
             kwargs |= {"resume_from_checkpoint": None, "steps_trained_in_current_epoch": 0}
 
-    def _run_round(self, epoch: int, part: int, skipped: int, kwargs: dict[str, Any]):
+    def _run_round(self, at: Place, skipped: int, kwargs: dict[str, Any]):
         run, loader = self._run, kwargs["train_dataloader"]
         if not self._goes_on:
-            run.close_round(
-                self.state.global_step, self._rescore
-            )  # one that was saved at its end, before it was closed
-            run.open_round(epoch, part, self.state.global_step, skipped)
+            # one that was saved at its end, before it was closed
+            run.close_round(self.state.global_step, self._rescore)
+            run.open_round(at, self.state.global_step, skipped)
         self._goes_on = False
         run.plan()
         self._rows.total_dataset_length = len(self._sampler)
@@ -361,12 +355,14 @@ class PruningMixin:
         if self.lr_scheduler is self._clocked_scheduler:
             set_rate(self.lr_scheduler)
         self._show_total(*run.forecast())
-        plan, handler = run.state.round.plan, self.callback_handler
+        current, handler = run.state.round, self.callback_handler
+        plan, share_before = current.plan, current.share_before
         run.start_timing()
-        if run.parts > 1:
-            before = epoch * run.full.updates
-            begin, end = run.full.begin(plan.at) - before, run.full.begin(plan.at.next()) - before
-            self.callback_handler = RoundEvents(handler, epoch, begin, end, run.full.updates)
+        if at.parts > 1 or share_before:
+            before = at.epoch * run.full.updates
+            begin, end = run.full.begin(at) - before, run.full.begin(at.next()) - before
+            begin += share_before * (end - begin)
+            self.callback_handler = RoundEvents(handler, at.epoch, begin, end, run.full.updates)
         try:
             super()._run_epoch(**{**kwargs, "steps_in_epoch": len(loader), "num_update_steps_per_epoch": plan.updates})
         finally:

@@ -21,7 +21,7 @@ POLICIES = ("uniform:keep=0.6", "infobatch:ratio=0.6")
 ORDERS = ("random", "group_by_length")
 
 
-def build(folder, policy="infobatch:ratio=0.6", accumulation=1, order="random", **settings):
+def build(folder, policy="infobatch:ratio=0.6", accumulation=1, order="random", batch=2, **settings):
     """A trainer that dropout makes sensitive to every random draw, and the log of what it does at each step."""
     set_seed(3)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -40,7 +40,7 @@ def build(folder, policy="infobatch:ratio=0.6", accumulation=1, order="random", 
         report_to=[],
         disable_tqdm=True,
         logging_steps=1,
-        per_device_train_batch_size=2,
+        per_device_train_batch_size=batch,
         gradient_accumulation_steps=accumulation,
         train_sampling_strategy=order,
         **settings,
@@ -238,17 +238,57 @@ def test_a_checkpoint_that_is_written_again_is_not_whole_meanwhile(stopped, monk
     assert (stopped / "checkpoint-12" / "trainer_state.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"rows": ROWS + 1}, f"is of {ROWS} rows, but the training set has {ROWS + 1}"),
-        ({"accumulation": 3}, r"other batches \(accumulation 1 -> 3\). Resume with the sizes"),
-    ],
-)
-def test_a_state_that_does_not_fit_is_refused(stopped, change, message):
-    trainer, _ = build(stopped, **change)
-    with pytest.raises(ValueError, match=message):
+def test_a_state_of_more_or_fewer_rows_is_refused(stopped):
+    trainer, _ = build(stopped, rows=ROWS + 1)
+    with pytest.raises(ValueError, match=f"is of {ROWS} rows, but the training set has {ROWS + 1}"):
         trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-10"))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("sizes", [{"batch": 3}, {"batch": 1, "accumulation": 3}, {"batch": 17}, {"accumulation": 2}])
+def test_with_other_batches_the_rest_of_the_epoch_is_trained_once(tmp_path, caplog, policy, sizes, order):
+    settings = {"policy": policy, "order": order, "save_strategy": "no"}
+    trainer, before = build(tmp_path, **settings)
+    trainer.add_callback(StopAt(10))
+    trainer.train()
+    checkpoint = tmp_path / "checkpoint-10"
+    arrays, header = storage.load(checkpoint / STATE)
+    cut, selected = header["round"]["clock"]["epoch"], arrays["selection/rows"].tolist()
+    trainer, after = build(tmp_path, **settings, **sizes)
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+    epochs = trainer.pruning_report().epochs
+    assert trainer.state.epoch == EPOCHS
+    assert trainer.state.global_step == trainer.state.max_steps == sum(epoch["steps"] for epoch in epochs)
+    assert set(trainer.lr_scheduler.get_last_lr()) == {0}
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert rates == sorted(rates, reverse=True)
+    rows = [row for log in (before, after) for batches in log.values() for batch in batches for row in batch]
+    assert len(rows) == sum(epoch["rows"] for epoch in epochs)
+    begin = 0
+    for epoch in epochs:
+        trained = rows[begin : begin + epoch["rows"]]
+        begin += epoch["rows"]
+        assert len(set(trained)) == len(trained)
+        assert epoch["rows_offered"] == ROWS
+        if epoch["epoch"] == cut:
+            assert sorted(trained) == selected
+    assert "was saved with other sizes" in caplog.text
+
+
+def test_what_was_cut_anew_can_be_killed_again(tmp_path):
+    trainer, _ = build(tmp_path, save_strategy="no")
+    trainer.add_callback(StopAt(10))
+    trainer.train()
+
+    def resumed(folder, checkpoint):
+        trainer, log = build(folder, batch=1, accumulation=3, save_steps=1)
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+        return result_of(trainer, log)
+
+    reference = resumed(tmp_path / "whole", tmp_path / "checkpoint-10")
+    for checkpoint in sorted((tmp_path / "whole").glob("checkpoint-*")):
+        assert_same(resumed(tmp_path / "again", checkpoint), dict(reference))
 
 
 def test_other_data_of_the_same_length_are_refused(stopped):

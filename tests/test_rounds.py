@@ -225,6 +225,50 @@ def test_stopped_at_any_step_and_resumed_the_end_is_the_same(classifier, tmp_pat
         assert strip(second.pruning_report().epochs) == strip(whole.pruning_report().epochs)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 5])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_with_other_batches_the_parts_of_the_epoch_go_on_where_they_were(classifier, tmp_path, share, batch):
+    for step in (3, 7, 11):
+        first = trainer_of(copied(classifier), tmp_path / str(step), Parts(share))
+        first.add_callback(StopAt(step))
+        first.train()
+        second = trainer_of(copied(classifier), tmp_path / str(step), Parts(share), per_device_train_batch_size=batch)
+        second.train(resume_from_checkpoint=True)
+        assert second.state.epoch == 3
+        assert set(second.lr_scheduler.get_last_lr()) == {0.0}
+        rows = {round: first.watch.rows.get(round, []) + second.watch.rows.get(round, []) for round in range(12)}
+        epochs = [sum((rows[4 * epoch + part] for part in range(4)), []) for epoch in range(3)]
+        assert all(len(set(trained)) == len(trained) for trained in epochs)
+        if share == 1.0:
+            assert all(sorted(trained) == list(range(20)) for trained in epochs)
+        accounts = second.pruning_report().epochs
+        assert [account["rows"] for account in accounts] == [len(trained) for trained in epochs]
+        assert [account["rows_offered"] for account in accounts] == [20, 20, 20]
+        assert sum(account["steps"] for account in accounts) == second.state.global_step == second.state.max_steps
+
+
+def test_fewer_steps_than_rounds_cannot_be_cut_anew(classifier, tmp_path):
+    first = trainer_of(copied(classifier), tmp_path, Parts())
+    first.add_callback(StopAt(3))
+    first.train()
+    second = trainer_of(copied(classifier), tmp_path, Parts(), per_device_train_batch_size=10)
+    with pytest.raises(ValueError, match="can't be cut into other batches.*Resume with its sizes"):
+        second.train(resume_from_checkpoint=True)
+
+
+def test_another_policy_takes_over_when_the_epoch_is_over(classifier, tmp_path):
+    """One that has several rounds an epoch goes on after one that has one, and the other way round."""
+    for number, policies in enumerate(((Parts(1.0), "uniform:keep=1.0"), ("uniform:keep=1.0", Parts(1.0)))):
+        folder = tmp_path / str(number)
+        first = trainer_of(copied(classifier), folder, policies[0])
+        first.add_callback(StopAt(3))
+        first.train()
+        second = trainer_of(copied(classifier), folder, policies[1])
+        second.train(resume_from_checkpoint=True)
+        assert [account["rows"] for account in second.pruning_report().epochs] == [20, 20, 20]
+        assert second.state.global_step == second.state.max_steps == 30
+
+
 def strip(epochs):
     return [{name: value for name, value in epoch.items() if "seconds" not in name} for epoch in epochs]
 
