@@ -1,0 +1,151 @@
+"""Run by `accelerate launch` in test_distributed.py: every case in every process, which leaves what it ended with."""
+
+import collections
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+from tiny import IGNORED, STOCK, TASKS, padded, trainer
+from torch import distributed
+
+from hf_prune.sampler import ROW
+
+EPOCHS = 3
+STOCK_TRAINER = {"policy": STOCK}
+ALL = {"policy": "uniform:keep=1.0"}
+
+# How batches are shared out: settings of the trainer. Batches hold 2 rows.
+SHARING = {
+    "plain": {},
+    "accumulation": {"gradient_accumulation_steps": 3},
+    "drop last": {"dataloader_drop_last": True},
+    "workers": {"dataloader_num_workers": 2},
+    "dispatch": {"accelerator_config": {"dispatch_batches": True}},
+    "split": {"accelerator_config": {"split_batches": True}, "per_device_train_batch_size": 4},
+    "dispatch and split": {
+        "accelerator_config": {"dispatch_batches": True, "split_batches": True},
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 3,
+    },
+    "uneven, divisible": {"accelerator_config": {"even_batches": False}, "rows": 24},
+    "uneven, drop last": {"accelerator_config": {"even_batches": False}, "dataloader_drop_last": True},
+    "1 row": {"rows": 1},
+    "3 rows": {"rows": 3},
+    "3 rows, accumulation": {"rows": 3, "gradient_accumulation_steps": 3},
+}
+# What must be refused, and said before the first step.
+REFUSED = {
+    "uneven": ALL | {"accelerator_config": {"even_batches": False}},
+    "uneven, split": ALL | {"accelerator_config": {"even_batches": False, "split_batches": True}},
+    "uneven, any number": {"policy": "infobatch", "accelerator_config": {"even_batches": False}, "rows": 24},
+}
+RESCORING = "kakurenbo:hide=0.6,threshold=0.0,by_confidence=True"
+POLICIES = {
+    "rescoring": {"policy": RESCORING},
+    "rescoring, split": {"policy": RESCORING} | SHARING["split"],
+    "rescoring, dispatch": {"policy": RESCORING} | SHARING["dispatch"],
+    "rescoring, uneven": {"policy": RESCORING} | SHARING["uneven, drop last"],
+    "rounds": {"policy": "autoassist:rounds=3"},
+    "rounds, split": {"policy": "autoassist:rounds=3"} | SHARING["split"],
+}
+
+
+def digest(tensors) -> str:
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()
+
+
+def equally_long(row: dict) -> dict:
+    """A row at full length, as batches must be that one process reads for all."""
+    row = padded(row)
+    labels = [token if real else IGNORED for token, real in zip(row["input_ids"], row["attention_mask"], strict=True)]
+    return row | {"labels": labels}
+
+
+def train(folder, rows=29, policy="infobatch:ratio=0.7", **settings) -> dict:
+    """What this process ended with; 29 rows are a prime."""
+    task, seen, rounds = TASKS["llama"], [], []
+    settings = {"per_device_train_batch_size": 2, "num_train_epochs": EPOCHS} | settings
+    subject = trainer(folder, task.model(spread=0.1), list(map(equally_long, task.rows(rows))), policy, **settings)
+
+    class Watched(type(subject)):
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            if model.training:
+                seen.append(inputs[ROW].tolist() if ROW in inputs else [])
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+        def _run_epoch(self, **kwargs):
+            super()._run_epoch(**kwargs)
+            if self.__dict__.get("policy") is not None:
+                rounds.append(digest(map(torch.from_numpy, self.history.arrays().values())))
+
+    subject.__class__ = Watched
+    subject.train()
+    end = {
+        "processes": subject.args.world_size,
+        "weights": digest(subject.model.state_dict().values()),
+        "losses": [entry["loss"] for entry in subject.state.log_history if "loss" in entry],
+        "steps": [subject.state.global_step, subject.state.max_steps],
+        "batches": seen,
+    }
+    if rounds:
+        end |= {"histories": rounds, "epochs": subject.pruning_report().epochs}
+        end["history"] = {name: array.tolist() for name, array in subject.history.arrays().items()}
+    return end
+
+
+def refusal(folder, **settings) -> str:
+    try:
+        train(folder, **settings)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def collectives(folder, **settings) -> collections.Counter:
+    """How often Python calls each collective during a run; those of DDP's own steps are made in C++."""
+    made = collections.Counter()
+
+    def counted(name, collective):
+        def call(*args, **kwargs):
+            made[name] += 1
+            return collective(*args, **kwargs)
+
+        return call
+
+    names = ("all_gather", "all_gather_into_tensor", "all_gather_object", "all_reduce", "reduce", "gather", "broadcast")
+    stock = {name: getattr(distributed, name) for name in names}
+    try:
+        for name, collective in stock.items():
+            setattr(distributed, name, counted(name, collective))
+        train(folder, logging_strategy="no", **settings)
+    finally:
+        for name, collective in stock.items():
+            setattr(distributed, name, collective)
+    return made
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    ends = {}
+    for name, sharing in SHARING.items():
+        ends[name] = {
+            "stock": train(folder, **STOCK_TRAINER | sharing),
+            "all": train(folder, **ALL | sharing),
+        }
+        if name not in ("uneven, divisible",):
+            ends[name]["infobatch"] = train(folder, **sharing)
+    ends["policies"] = {name: train(folder, **settings) for name, settings in POLICIES.items()}
+    ends["refused"] = {name: refusal(folder, **settings) for name, settings in REFUSED.items()}
+    ends["collectives"] = {
+        f"{name}, {rows} rows": collectives(folder, rows=rows, **policy)
+        for name, policy in {"stock": STOCK_TRAINER, "infobatch": {}}.items()
+        for rows in (16, 64)
+    }
+    (folder / f"rank{distributed.get_rank()}.json").write_text(json.dumps(ends))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
