@@ -1,5 +1,6 @@
 """Row numbers that travel inside the batch, and a sampler that leaves rows out of the stock order."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
@@ -56,6 +57,7 @@ class RowCollator:
 
     def __init__(self, collator: Callable[[list], MutableMapping]):
         self.collator = collator
+        self.is_checked = False
 
     def __call__(self, numbered: list[Numbered]) -> MutableMapping:
         batch = self.collator([example for _, example in numbered])
@@ -64,11 +66,73 @@ class RowCollator:
                 f"data_collator returned a {type(batch).__name__}; row numbers can travel in a mapping only. "
                 "Return a dict of tensors, as `Trainer` feeds it to the model."
             )
+        examples = [example for _, example in numbered]  # anew: the collator may have sorted its list
+        if not self.is_checked:
+            self.is_checked = True
+            _check_order(examples, batch)
         batch[ROW] = torch.tensor([row for row, _ in numbered], dtype=torch.int64)
-        parts = _parts(batch.get("input_ids"), [example for _, example in numbered])
+        parts = _parts(batch.get("input_ids"), examples)
         if parts is not None:
             batch[PARTS] = parts
         return batch
+
+
+def _check_order(examples: list, batch: MutableMapping) -> None:
+    """Refuse a batch whose rows are other examples than those in their places.
+
+    Only what is in the batch as it is in the examples can tell: arrays, and sequences padded at one end. What the
+    collator makes anew (masked, augmented, tokenized) says nothing, nor do examples that begin alike to the end of one.
+
+    Raises:
+        ValueError: Every row is one of the examples, but not all of them are the ones in their places.
+    """
+    if not all(isinstance(example, Mapping) for example in examples):
+        return
+    moved = None
+    for name, values in batch.items():
+        if not isinstance(values, torch.Tensor) or values.dim() < 2 or not 1 < len(values) <= len(examples):
+            continue
+        try:
+            sources = [_as_tensor(example[name]).to(values) for example in examples]
+        except (KeyError, TypeError, ValueError, RuntimeError):  # not in the examples, or not as numbers
+            continue
+        if not _differ(sources):
+            continue
+        if len(values) == len(sources) and all(map(_fits, values, sources)):
+            return
+        if all(any(_fits(value, source) for source in sources) for value in values):
+            moved = name
+    if moved is not None:
+        raise ValueError(
+            f"data_collator returned {len(batch[moved])} rows for {len(examples)} examples, and {moved!r} of a row is "
+            "that of another example: it drops or reorders them, and what is learnt of one would be noted of another. "
+            "Return one row for each example, in the order given (leave rows out of train_dataset instead), or train "
+            "without a policy."
+        )
+
+
+def _as_tensor(value: Any) -> torch.Tensor:
+    return value if isinstance(value, torch.Tensor) else torch.tensor(np.asarray(value))
+
+
+def _differ(tensors: list[torch.Tensor]) -> bool:
+    """Whether none of the tensors begins or ends with all of another."""
+    contents = [tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes() for tensor in tensors]
+    for some in (sorted(contents), sorted(content[::-1] for content in contents)):
+        if any(after.startswith(before) for before, after in itertools.pairwise(some)):  # all with one beginning adjoin
+            return False
+    return True
+
+
+def _fits(value: torch.Tensor, source: torch.Tensor) -> bool:
+    """Whether `value` is `source`, or a sequence that is `source` and, before or after it, one number repeated."""
+    padding = len(value) - len(source) if value.dim() == source.dim() == 1 else 0
+    if padding <= 0:
+        return torch.equal(value, source)
+    for kept, rest in ((value[:-padding], value[-padding:]), (value[padding:], value[:padding])):
+        if torch.equal(kept, source) and bool((rest == rest[0]).all()):
+            return True
+    return False
 
 
 def _parts(ids: Any, examples: list) -> torch.Tensor | None:

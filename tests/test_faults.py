@@ -1,0 +1,201 @@
+"""Rows and collators that are not as they should be: refused, or counted and left alone."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import transformers as tf
+from tokenizers import Tokenizer, models
+
+from hf_prune.sampler import ROW, Numbered, RowCollator
+
+
+def numbered(examples):
+    return [Numbered(10 + row, example) for row, example in enumerate(examples)]
+
+
+def tokenizer(side="right"):
+    words = {word: at for at, word in enumerate(["[PAD]", "[UNK]", "[MASK]", "[CLS]", "[SEP]"])}
+    words |= {f"w{at}": at for at in range(len(words), tiny.VOCAB)}
+    special = dict(pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]", cls_token="[CLS]", sep_token="[SEP]")
+    core = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    return tf.PreTrainedTokenizerFast(tokenizer_object=core, padding_side=side, **special)
+
+
+# ---- Collators that drop or reorder rows ----
+
+
+def sorted_by_length(rows):
+    rows.sort(key=lambda row: len(row["input_ids"]))  # in place, as many do
+    return tiny.Collator()(rows)
+
+
+def without_short_rows(rows):
+    return tiny.Collator()([row for row in rows if len(row["input_ids"]) > 4])
+
+
+def with_the_first_for_short_rows(rows):
+    return tiny.Collator()([row if len(row["input_ids"]) > 4 else rows[0] for row in rows])
+
+
+def reversed_and_padded_left(rows):
+    return dict(tf.DataCollatorWithPadding(tokenizer("left"))(rows[::-1]))
+
+
+BAD = [sorted_by_length, without_short_rows, with_the_first_for_short_rows, reversed_and_padded_left]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("collator", BAD)
+def test_a_collator_that_drops_or_reorders_rows_is_refused_on_the_first_batch(tmp_path, collator, workers):
+    task = tiny.TASKS["one label"]
+    settings = dict(data_collator=collator, dataloader_num_workers=workers, per_device_train_batch_size=8)
+    trainer = tiny.trainer(tmp_path, task.model(), task.rows(), policy="uniform:keep=0.9", **settings)
+    with pytest.raises(ValueError, match=r"'input_ids' of a row is that of another example: it drops or reorders .*"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_images_in_another_order_are_refused():
+    rows = tiny.TASKS["image"].rows(6)
+    with pytest.raises(ValueError, match=r"returned 6 rows for 6 examples, and 'pixel_values' of a row is that of ano"):
+        RowCollator(lambda rows: tf.default_data_collator(rows[1:] + rows[:1]))(numbered(rows))
+
+
+def test_a_filter_is_refused_with_the_counts_and_a_cure():
+    rows = tiny.TASKS["one label"].rows(6)
+    with pytest.raises(ValueError, match=r"returned 4 rows for 6 examples.*Return one row for each example, in the o"):
+        RowCollator(lambda rows: tiny.Collator()(rows[2:]))(numbered(rows))
+
+
+def test_the_check_is_made_once():
+    rows = tiny.TASKS["one label"].rows(6)
+    collator = RowCollator(lambda rows: tiny.Collator()(rows[::-1] if late else rows))
+    late = False
+    collator(numbered(rows))
+    late = True
+    assert collator(numbered(rows))[ROW].tolist() == [10, 11, 12, 13, 14, 15]
+
+
+# ---- Collators that do neither: never refused, whatever they do ----
+
+
+def with_end(rows):
+    return tiny.Collator()([{**row, "input_ids": row["input_ids"] + [2]} for row in rows])
+
+
+def with_end_and_positions(rows):
+    """What each example brings of its own is one longer in the batch."""
+    longer = [row["input_ids"] + [2] for row in rows]
+    return tiny.Collator()(
+        [
+            {"input_ids": ids, "attention_mask": [1] * len(ids), "position_ids": list(range(len(ids))), "labels": 0}
+            for ids in longer
+        ]
+    )
+
+
+def cut(rows):
+    return tiny.Collator()([{**row, "input_ids": row["input_ids"][:3]} for row in rows])
+
+
+def backwards(rows):
+    return tiny.Collator()([{**row, "input_ids": row["input_ids"][::-1]} for row in rows])
+
+
+def with_negatives(rows):
+    """Each row beside the next one, as in contrastive training."""
+    return tiny.Collator()([row | {"other": rows[i - 1]["input_ids"]} for i, row in enumerate(rows)])
+
+
+def twice(rows):
+    return tiny.Collator()([row for row in rows for _ in range(2)])
+
+
+def joined(rows):
+    return tf.DataCollatorWithFlattening()(rows)
+
+
+def opaque(rows):
+    return {"inputs": [row["input_ids"] for row in rows], "labels": torch.tensor([row["labels"] for row in rows])}
+
+
+def mixed(rows):
+    batch = tf.default_data_collator(rows)
+    batch["pixel_values"] = 0.7 * batch["pixel_values"] + 0.3 * batch["pixel_values"].flip(0)
+    return batch
+
+
+def stock(name, side="right", **more):
+    return getattr(tf, name)(tokenizer(side), **more)
+
+
+GOOD = {
+    "default, images": ("image", lambda: tf.default_data_collator),
+    "mixed images": ("image", lambda: mixed),
+    "default, spans": ("answer", lambda: tf.default_data_collator),
+    "padding": ("one label", lambda: stock("DataCollatorWithPadding")),
+    "padding left": ("one label", lambda: stock("DataCollatorWithPadding", "left")),
+    "padding to 8": ("one label", lambda: stock("DataCollatorWithPadding", pad_to_multiple_of=8)),
+    "many labels": ("many labels", lambda: stock("DataCollatorWithPadding")),
+    "tags": ("tokens", lambda: stock("DataCollatorForTokenClassification")),
+    "tags left": ("tokens", lambda: stock("DataCollatorForTokenClassification", "left")),
+    "pairs": ("t5", lambda: stock("DataCollatorForSeq2Seq")),
+    "pairs left": ("t5", lambda: stock("DataCollatorForSeq2Seq", "left")),
+    "masked": ("unlabelled", lambda: stock("DataCollatorForLanguageModeling", mlm_probability=0.5)),
+    "masked left": ("unlabelled", lambda: stock("DataCollatorForLanguageModeling", "left")),
+    "masked, seeded": ("unlabelled", lambda: stock("DataCollatorForLanguageModeling", seed=1)),
+    "causal": ("unlabelled", lambda: stock("DataCollatorForLanguageModeling", mlm=False)),
+    "joined": ("llama", lambda: joined),
+    "choices": ("choice", lambda: stock("DataCollatorForMultipleChoice")),
+    **{f.__name__: ("one label", lambda f=f: f) for f in (with_end, with_end_and_positions, cut, backwards, twice)},
+    **{f.__name__: ("one label", lambda f=f: f) for f in (with_negatives, opaque)},
+}
+
+
+def rows_of(kind, n=16):
+    if kind == "unlabelled":
+        return [{"input_ids": row["input_ids"]} for row in tiny.TASKS["one label"].rows(n)]
+    return tiny.TASKS[kind].rows(n)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_other_collators_give_what_they_would_alone(name):
+    """On many batches of all kinds of rows, whole and with what tokenizers add; duplicate rows among them."""
+    kind, make = GOOD[name]
+    every = rows_of(kind, 64)
+    if "input_ids" in every[0] and kind != "choice":
+        every = [{"attention_mask": [1] * len(row["input_ids"])} | row for row in every]
+    if name == "with_end_and_positions":
+        every = [row | {"position_ids": list(range(len(row["input_ids"])))} for row in every]
+    rng = np.random.default_rng(0)
+    for trial in range(40):
+        rows = [every[at] for at in rng.integers(0, len(every), rng.integers(1, 9))]
+        alone, ours = make(), RowCollator(make())
+        torch.manual_seed(trial)
+        expected = alone([dict(row) for row in rows])
+        torch.manual_seed(trial)
+        found = ours(numbered([dict(row) for row in rows]))
+        assert found[ROW].tolist() == list(range(10, 10 + len(rows)))
+        for key, value in expected.items():
+            assert torch.equal(found[key], value) if isinstance(value, torch.Tensor) else found[key] == value
+        assert torch.equal(torch.rand(1), _draw_after(trial, make, rows))  # no more chance was used
+
+
+def _draw_after(seed, make, rows):
+    torch.manual_seed(seed)
+    make()([dict(row) for row in rows])
+    return torch.rand(1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", ["masked, seeded", "choices", "padding left"])
+def test_they_train(tmp_path, name, workers):
+    kind, make = GOOD[name]
+    task = tiny.TASKS["masked" if kind == "unlabelled" else kind]
+    settings = dict(
+        data_collator=make(), dataloader_num_workers=workers, num_train_epochs=2, remove_unused_columns=False
+    )
+    trainer = tiny.trainer(tmp_path, task.model(), rows_of(kind), policy="infobatch", **settings)
+    trainer.train()
+    assert (trainer.history.seen >= 0).mean() > 0.5  # of short masked rows, some have no target
