@@ -321,6 +321,11 @@ class PruningRun:
             warn(
                 f"{folder} was saved under {state.facts['policy']}; from the next epoch on, {facts['policy']} chooses."
             )
+        if state.seed != self._sampler.seed:
+            warn(
+                f"{folder} was saved with data_seed {state.seed}, which its order and its selections go on with; "
+                f"{self._sampler.seed} (data_seed, or seed where that is None) is left aside."
+            )
         sizes = ("batch", "accumulation")
         changed = [f"{name} {state.facts[name]} -> {facts[name]}" for name in sizes if state.facts[name] != facts[name]]
         state.facts = facts

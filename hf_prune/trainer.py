@@ -387,6 +387,7 @@ class PruningMixin:
         rows, parts = (None, None) if self.policy is None else (inputs.pop(ROW, None), inputs.pop(PARTS, None))
         if rows is None or not (model.training and torch.is_grad_enabled()):
             return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        self._numbering.is_checked = True  # by whoever made this batch: the workers of later epochs need not
         self._run.learner.start()
         meter = self._run.meter
         smoothing = self.args.label_smoothing_factor if self.label_smoother and "labels" in inputs else 0.0

@@ -229,6 +229,23 @@ def test_a_file_of_another_kind_in_its_place_is_refused(run):
         PruningState.load(run / "checkpoint-6", ROWS)
 
 
+@pytest.mark.parametrize(("change", "left_aside"), [({"seed": 5}, 5), ({"data_seed": 7}, 7), ({}, None)])
+def test_a_state_of_another_seed_goes_on_with_its_own(run, whole, caplog, change, left_aside):
+    trainer = make(run, **change)
+    trainer.train(resume_from_checkpoint=str(run / "checkpoint-6"))
+    warned = f"was saved with data_seed 3, which its order and its selections go on with; {left_aside} (data_seed"
+    assert (warned in caplog.text) == bool(change)
+    assert ("data_seed" in caplog.text) == bool(change)
+    assert end_of(trainer) == whole[1]
+
+
+def test_a_state_of_more_rows_is_refused(run):
+    trainer = make(run)
+    trainer.train_dataset = TASK.rows(ROWS - 1)
+    with pytest.raises(ValueError, match=f"checkpoint-12': .*is of {ROWS} rows, but the training set has {ROWS - 1}"):
+        trainer.train(resume_from_checkpoint=True)
+
+
 def test_a_damaged_history_of_an_earlier_run_is_named(tmp_path, whole):
     path = tmp_path / HISTORY
     path.write_bytes(b"half")
@@ -281,8 +298,7 @@ def test_an_error_in_a_policy_is_raised_as_it_is_and_nothing_saved_is_lost(tmp_p
     trainer.pruning_report().card()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_in_a_collator_is_raised_as_it_is(tmp_path, whole, workers):
+def test_an_error_in_a_collator_is_raised_as_it_is(tmp_path, whole):
     class Collator(tiny.Collator):
         def __call__(self, rows):
             batch = super().__call__(rows)
@@ -291,12 +307,11 @@ def test_an_error_in_a_collator_is_raised_as_it_is(tmp_path, whole, workers):
             return batch
 
     (tmp_path / "bad").touch()
-    settings = dict(dataloader_num_workers=workers, data_collator=Collator())
-    trainer = make(tmp_path, **settings)
+    trainer = make(tmp_path, data_collator=Collator())
     with pytest.raises(ZeroDivisionError, match="in the collator"):
         trainer.train()
     (tmp_path / "bad").unlink()
-    trainer = make(tmp_path, **settings)
+    trainer = make(tmp_path, data_collator=Collator())
     trainer.train(resume_from_checkpoint=True)
     assert end_of(trainer) == whole[1]
 
