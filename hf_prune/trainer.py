@@ -251,10 +251,13 @@ class PruningMixin:
             and self.policy.rounds_per_epoch == 1
         ):
             self._warn(f"policy={self.policy!r} learns from earlier epochs, and a run of one epoch has none.")
+        batch = self.get_total_train_batch_size(self.args) // self.args.gradient_accumulation_steps
+        if self.accelerator.split_batches:  # the loader's batch is that of all processes
+            batch = self._train_batch_size
         facts = {
             "policy": repr(self.policy),
             "data": fingerprint(data),
-            "batch": loader.total_batch_size,  # pyright: ignore[reportAttributeAccessIssue] - accelerate's loaders
+            "batch": batch,
             "accumulation": self.args.gradient_accumulation_steps,
         }
 
