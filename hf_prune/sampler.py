@@ -78,7 +78,7 @@ class RowCollator:
 
 
 def _check_order(examples: list, batch: MutableMapping) -> None:
-    """Refuse a batch whose rows are other examples than those in their places.
+    """Refuse a batch of as many rows as examples that are other examples than those in their places.
 
     Only what is in the batch as it is in the examples can tell: arrays, and sequences padded at one end. What the
     collator makes anew (masked, augmented, tokenized) says nothing, nor do examples that begin alike to the end of one.
@@ -90,7 +90,7 @@ def _check_order(examples: list, batch: MutableMapping) -> None:
         return
     moved = None
     for name, values in batch.items():
-        if not isinstance(values, torch.Tensor) or values.dim() < 2 or not 1 < len(values) <= len(examples):
+        if not isinstance(values, torch.Tensor) or values.dim() < 2 or not 1 < len(values) == len(examples):
             continue
         try:
             sources = [_as_tensor(example[name]).to(values) for example in examples]
@@ -98,16 +98,15 @@ def _check_order(examples: list, batch: MutableMapping) -> None:
             continue
         if not _differ(sources):
             continue
-        if len(values) == len(sources) and all(map(_fits, values, sources)):
+        if all(map(_fits, values, sources)):
             return
         if all(any(_fits(value, source) for source in sources) for value in values):
             moved = name
     if moved is not None:
         raise ValueError(
-            f"data_collator returned {len(batch[moved])} rows for {len(examples)} examples, and {moved!r} of a row is "
-            "that of another example: it drops or reorders them, and what is learnt of one would be noted of another. "
-            "Return one row for each example, in the order given (leave rows out of train_dataset instead), or train "
-            "without a policy."
+            f"data_collator returned {moved!r} of an example in the place of another: it replaces or reorders them, "
+            "and what is learnt of one would be noted of another. Return one row for each example, in the order given "
+            "(leave rows out of train_dataset instead), or train without a policy."
         )
 
 
