@@ -4,12 +4,15 @@ import collections
 import hashlib
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from tiny import IGNORED, STOCK, TASKS, padded, trainer
 from torch import distributed
 
+from hf_prune import BudgetPolicy, Selection
 from hf_prune.sampler import ROW
 
 EPOCHS = 3
@@ -29,7 +32,7 @@ SHARING = {
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 3,
     },
-    "uneven, divisible": {"accelerator_config": {"even_batches": False}, "rows": 24},
+    "uneven, divisible": {"accelerator_config": {"even_batches": False}, "rows": 32, "policy": "ucb:keep=0.5"},
     "uneven, drop last": {"accelerator_config": {"even_batches": False}, "dataloader_drop_last": True},
     "1 row": {"rows": 1},
     "3 rows": {"rows": 3},
@@ -38,7 +41,8 @@ SHARING = {
 # What must be refused, and said before the first step.
 REFUSED = {
     "uneven": ALL | {"accelerator_config": {"even_batches": False}},
-    "uneven, split": ALL | {"accelerator_config": {"even_batches": False, "split_batches": True}},
+    "uneven, split": ALL
+    | {"accelerator_config": {"even_batches": False, "split_batches": True}, "per_device_train_batch_size": 4},
     "uneven, any number": {"policy": "infobatch", "accelerator_config": {"even_batches": False}, "rows": 24},
 }
 RESCORING = "kakurenbo:hide=0.6,threshold=0.0,by_confidence=True"
@@ -50,6 +54,21 @@ POLICIES = {
     "rounds": {"policy": "autoassist:rounds=3"},
     "rounds, split": {"policy": "autoassist:rounds=3"} | SHARING["split"],
 }
+# Rows in a step are the same, whatever the number of processes; the number of rows fills whole steps.
+SAME_STEPS = {"rows": 32, "dropout": 0.0}
+
+
+@dataclass(frozen=True)
+class Weighted(BudgetPolicy):
+    """The rows of largest loss, those above the median at three times the weight."""
+
+    keep: float = 0.5
+    weighs = True
+
+    def select(self, history, clock, rng):
+        rows = self.best(history.loss, history, clock, rng)
+        loss = history.loss[rows]
+        return Selection(rows, np.where(loss > np.median(loss), 3, 1).astype(np.float32))
 
 
 def digest(tensors) -> str:
@@ -63,11 +82,12 @@ def equally_long(row: dict) -> dict:
     return row | {"labels": labels}
 
 
-def train(folder, rows=29, policy="infobatch:ratio=0.7", **settings) -> dict:
+def train(folder, rows=29, policy="infobatch:ratio=0.7", dropout=0.1, **settings) -> dict:
     """What this process ended with; 29 rows are a prime."""
     task, seen, rounds = TASKS["llama"], [], []
+    rows = list(map(equally_long, task.rows(rows)))
     settings = {"per_device_train_batch_size": 2, "num_train_epochs": EPOCHS} | settings
-    subject = trainer(folder, task.model(spread=0.1), list(map(equally_long, task.rows(rows))), policy, **settings)
+    subject = trainer(folder, task.model(dropout, spread=0.1), rows, policy, **settings)
 
     class Watched(type(subject)):
         def compute_loss(self, model, inputs, *args, **kwargs):
@@ -131,17 +151,16 @@ def main(folder: Path) -> None:
     ends = {}
     for name, sharing in SHARING.items():
         ends[name] = {
-            "stock": train(folder, **STOCK_TRAINER | sharing),
-            "all": train(folder, **ALL | sharing),
+            "stock": train(folder, **sharing | STOCK_TRAINER),
+            "all": train(folder, **sharing | ALL),
+            "pruned": train(folder, **sharing),
         }
-        if name not in ("uneven, divisible",):
-            ends[name]["infobatch"] = train(folder, **sharing)
+    ends["same steps"] = train(folder, policy=Weighted(), **SAME_STEPS)
     ends["policies"] = {name: train(folder, **settings) for name, settings in POLICIES.items()}
     ends["refused"] = {name: refusal(folder, **settings) for name, settings in REFUSED.items()}
     ends["collectives"] = {
-        f"{name}, {rows} rows": collectives(folder, rows=rows, **policy)
-        for name, policy in {"stock": STOCK_TRAINER, "infobatch": {}}.items()
-        for rows in (16, 64)
+        name: [collectives(folder, rows=rows, **policy) for rows in (16, 64)]
+        for name, policy in {"stock": STOCK_TRAINER, "all": ALL}.items()
     }
     (folder / f"rank{distributed.get_rank()}.json").write_text(json.dumps(ends))
     distributed.destroy_process_group()

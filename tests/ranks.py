@@ -1,4 +1,4 @@
-"""Processes that train together, without the seconds that a launcher needs to start them: forks of one that has imported."""
+"""Processes that train together: forks of one that has imported, which start without the seconds of a launcher."""
 
 import multiprocessing.connection
 import os

@@ -41,6 +41,7 @@ POLICIES = (
 )
 PLACES = ("step", "save", "round")
 KILLS_IN_A_ROW = 5
+SOON = 6  # steps, saves or changes of rounds
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,9 @@ def draw_case(chance: random.Random) -> tuple[int, dict]:
 
 
 def draw_moment(chance: random.Random, calls: list[dict[str, list[int]]]) -> Moment:
-    """A moment of the whole run; one that went on may end before it, and is not killed then."""
+    """A moment not long after a run has begun or gone on; it may come to its end before, and is not killed then."""
     rank, place = chance.randrange(len(calls)), chance.choice(PLACES)
-    visit = chance.randrange(len(calls[rank][place]))
+    visit = chance.randrange(min(SOON, len(calls[rank][place])))
     return Moment(rank, place, visit, chance.randint(1, max(1, calls[rank][place][visit])), chance.random() < 0.5)
 
 

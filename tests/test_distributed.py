@@ -1,57 +1,192 @@
-"""Two processes on gloo, as torchrun starts them."""
+"""Two and four processes on gloo, started as users start them, and two that are killed."""
 
 import json
 import math
+import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import launched
+import numpy as np
 import pytest
+import ranks
+import stress
+import torch
+import transformers
+from packaging.version import Version
 
-SCRIPT = Path(__file__).parent / "two_processes.py"
+from hf_prune.recorder import gather_columns
+
+HERE = Path(__file__).parent
+PROCESSES = {"two": 2, "four": 4}
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """What each of the two processes ended with."""
-    folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run([*command, str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=300)
+def launch(config: str, folder: Path) -> list[dict]:
+    """What every process ended with."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", HERE / "configs" / f"{config}.yaml"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    script = HERE / "launched.py"
+    done = subprocess.run([*command, script, folder], capture_output=True, text=True, timeout=280, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
-    assert [rank["stock"]["processes"] for rank in found] == [2, 2]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(PROCESSES[config])]
+
+
+@pytest.fixture(scope="module", params=["two", pytest.param("four", marks=pytest.mark.slow)])
+def ends(request, tmp_path_factory):
+    """What all processes of one launch ended with, case by case."""
+    found = launch(request.param, tmp_path_factory.mktemp(request.param))
+    assert {rank["plain"]["stock"]["processes"] for rank in found} == {PROCESSES[request.param]} == {len(found)}
     return found
 
 
-def test_keeping_everything_is_the_stock_trainer(ranks):
-    for rank in ranks:
+def every(ends, *names):
+    """What each process ended one training with."""
+    for name in names:
+        ends = [rank[name] for rank in ends]
+    return ends
+
+
+def assert_equal_on_all(ends):
+    for name in ("histories", "history", "weights", "steps"):
+        assert all(rank[name] == ends[0][name] for rank in ends), name
+    assert ends[0]["steps"][0] == ends[0]["steps"][1]
+    assert len({len(rank["batches"]) for rank in ends}) == 1
+
+
+@pytest.mark.parametrize("sharing", launched.SHARING)
+def test_keeping_everything_is_the_stock_trainer(ends, sharing):
+    for rank in every(ends, sharing):
         for name in ("weights", "losses", "steps"):
             assert rank["all"][name] == rank["stock"][name], name
 
 
-@pytest.mark.parametrize("policy", ["infobatch", "rescoring", "assisted"])
-def test_both_know_the_same_and_have_trained_the_same(ranks, policy):
-    first, second = (rank[policy] for rank in ranks)
-    for name in ("history", "weights", "steps"):
-        assert first[name] == second[name], name
-    assert first["steps"][0] == first["steps"][1]
+@pytest.mark.parametrize("sharing", launched.SHARING)
+def test_all_processes_know_the_same_in_every_round(ends, sharing):
+    assert_equal_on_all(every(ends, sharing, "pruned"))
 
 
-def test_hidden_rows_are_shared_out_and_counted_with_what_fills_the_batches(ranks):
-    for rank in ranks:
-        rescored = [epoch["rows_rescored"] for epoch in rank["rescoring"]["epochs"]]
-        assert rescored == [0, 24, 0]  # floor(0.6 * 37) = 22 of 37 rows fill 3 batches of 4 in each process
+@pytest.mark.parametrize("case", launched.POLICIES)
+def test_rescoring_and_rounds_end_alike_everywhere(ends, case):
+    assert_equal_on_all(every(ends, "policies", case))
 
 
-def test_every_kept_row_is_trained_and_only_batches_are_filled(ranks):
-    """An epoch of K rows is ceil(K / 8) batches of 4 in each process, K of them distinct, the others repeats."""
-    first, second = (rank["infobatch"] for rank in ranks)
-    begin = 0
-    for mine, theirs in zip(first["epochs"], second["epochs"], strict=True):
-        assert mine["rows"] == theirs["rows"]
-        batches = mine["steps"]
-        rows = sum(first["batches"][begin : begin + batches] + second["batches"][begin : begin + batches], [])
-        begin += batches
-        kept = len(set(rows))
-        assert len(rows) == mine["rows"] == 8 * batches == 8 * math.ceil(kept / 8)
-    assert len({row for batch in first["batches"][:5] + second["batches"][:5] for row in batch}) == 37
+@pytest.mark.parametrize("sharing", launched.SHARING)
+def test_every_kept_row_is_trained_once_and_repeats_only_fill_the_last_batches(ends, sharing):
+    found = every(ends, sharing, "pruned")
+    settings = launched.SHARING[sharing]
+    accumulation, rows = settings.get("gradient_accumulation_steps", 1), settings.get("rows", 29)
+    together = [sum(batches, []) for batches in zip(*every(found, "batches"), strict=True)]  # of all processes
+    begin, sizes = 0, []
+    for epoch in found[0]["epochs"]:
+        batches = together[begin : begin + math.ceil(epoch["rows"] / len(together[0]))]
+        begin += len(batches)
+        assert sum(map(len, batches)) == epoch["rows"]
+        assert math.ceil(len(batches) / accumulation) == epoch["steps"]
+        before_the_last = sum(batches[:-1], [])
+        assert len(set(before_the_last)) == len(before_the_last)
+        new = set(batches[-1]) - set(before_the_last)
+        assert new  # the last batches are there because rows were left
+        sizes.append(len(before_the_last) + len(new))
+    assert begin == len(together)
+    dropped = rows % len(together[0]) if settings.get("dataloader_drop_last") else 0
+    if settings.get("policy") is None:
+        assert sizes[0] == rows - dropped
+        assert rows < 4 or min(sizes) < sizes[0]
+    else:
+        assert sizes == [rows // 2] * launched.EPOCHS
+
+
+def test_hidden_rows_are_shared_out_and_repeated_only_to_fill_batches(ends):
+    for case in ("rescoring", "rescoring, split", "rescoring, dispatch", "rescoring, uneven"):
+        found = every(ends, "policies", case)
+        (rescored,) = {epoch["rows_rescored"] for epoch in found[0]["epochs"]} - {0}
+        assert 13 <= rescored <= 16, case  # of 29 rows, 17 or 12 of which had been predicted wrongly
+        first, second = found[0]["epochs"][:2]
+        assert first["rows_rescored"] == 0 < second["rows_rescored"]
+
+
+def test_the_number_of_processes_changes_losses_by_rounding_alone(ends, tmp_path):
+    found = every(ends, "same steps")
+    size = 2 * len(found)
+    one = launched.train(tmp_path, policy=launched.Weighted(), per_device_train_batch_size=size, **launched.SAME_STEPS)
+    together = [sum(batches, []) for batches in zip(*every(found, "batches"), strict=True)]
+    assert [sorted(rows) for rows in together] == [sorted(rows) for rows in one["batches"]]
+    for name, values in one["history"].items():
+        np.testing.assert_allclose(found[0]["history"][name], values, rtol=1e-5, err_msg=name)
+    assert found[0]["steps"] == one["steps"]
+
+
+def test_batches_that_cannot_be_shared_out_are_refused_before_the_first_step(ends):
+    for rank in every(ends, "refused"):
+        for name, message in rank.items():
+            assert "even_batches=False" in message and "Use even_batches=True" in message, name
+        assert "29 kept rows" in rank["uneven"] and "29 kept rows" in rank["uneven, split"]
+
+
+def test_a_round_gathers_ids_once_and_losses_once_and_a_step_nothing(ends):
+    for rank in every(ends, "collectives"):
+        for stock, pruned in zip(rank["stock"], rank["all"], strict=True):
+            extra = {name: pruned.get(name, 0) - stock.get(name, 0) for name in stock | pruned}
+            # sizes, ids, losses; whatever the number of rows
+            assert {name: n for name, n in extra.items() if n} == {"all_gather": 3 * launched.EPOCHS}
+
+
+# ---- Gathering, in processes that do nothing else ----
+
+
+def gather_unequal(rank, folder):
+    from accelerate import Accelerator
+
+    from hf_prune import recorder
+
+    recorder._CHUNK = 5
+    accelerator = Accelerator(cpu=True)
+    visits = (0, 12, 5)[rank]  # none, more than two chunks, and one
+    ids = torch.arange(2 * visits).reshape(2, visits) + 2**40 * (rank + 1)
+    floats = torch.full((1, visits), float(rank))
+    joined, count = gather_columns(accelerator, [ids, floats, torch.empty(0, visits)], 10**rank)
+    torch.save((joined, count), Path(folder, f"joined{rank}"))
+
+
+def test_processes_may_bring_unequally_much(tmp_path):
+    assert ranks.run(gather_unequal, tmp_path, processes=3, folder=tmp_path)
+    for rank in range(3):
+        (ids, floats, nothing), count = torch.load(tmp_path / f"joined{rank}")
+        second, third = (torch.arange(2 * n).reshape(2, n) + 2**40 * k for n, k in ((12, 2), (5, 3)))
+        assert torch.equal(ids, torch.cat([second, third], dim=1))
+        assert floats.tolist() == [[1.0] * 12 + [2.0] * 5]
+        assert (nothing.shape, count) == ((0, 17), 111)
+
+
+# ---- Interrupted ----
+
+can_resume = pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.18"), reason="this Trainer can't load an optimizer for CPU DDP"
+)
+
+
+@can_resume
+@pytest.mark.parametrize("place", stress.PLACES)
+@pytest.mark.parametrize("kills_all", [True, False])
+def test_two_processes_are_killed_and_go_on(interrupted, tmp_path, place, kills_all):
+    settings, reference = interrupted
+    chance = random.Random(f"{place}{kills_all}")
+    rank = int(kills_all)
+    visits = reference[rank][1][place]
+    visit = chance.randrange(len(visits) // 2, len(visits))
+    moment = stress.Moment(rank, place, visit, chance.randint(1, visits[visit]), kills_all)
+    run = {"processes": 2, "folder": tmp_path}
+    assert not ranks.run(stress.train, tmp_path, settings, moment, kills_all=kills_all, **run)
+    assert ranks.run(stress.train, tmp_path, settings, None, **run)
+    stress.compare(stress.results(tmp_path, 2), reference)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Settings of a run of two processes, and what it ends with when nobody interrupts it."""
+    folder = tmp_path_factory.mktemp("whole")
+    settings = {"policy": "infobatch:ratio=0.6", "accumulation": 3, "save_steps": 1, "rows": 34, "num_train_epochs": 2}
+    assert ranks.run(stress.train, folder, settings, None, processes=2, folder=folder)
+    return settings, stress.results(folder, 2)
