@@ -110,8 +110,8 @@ class RoundPlan:
 
     def position(self, step: int) -> float:
         """Real step `step` in steps of the full run; exactly `step` where all rows are trained."""
-        done = min(max(step - self.first_step, 0), self.steps)
-        position = self.start + done * (self.end - self.start) / max(self.steps, 1)
+        done = min(step - self.first_step, self.steps)  # below zero behind steps that fp16 skipped: they don't count
+        position = max(0, self.start + done * (self.end - self.start) / max(self.steps, 1))
         return int(position) if position == int(position) else position  # a user's lambda may index with it
 
 
