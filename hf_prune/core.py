@@ -10,7 +10,7 @@ import numpy as np
 
 from . import storage
 from .features import Features
-from .ranking import ranked, top
+from .ranking import marked, ranked, top
 
 NEVER = -1
 FACTS = frozenset({"tokens", "features", "classes"})  # what a policy may need beside signals: read before training
@@ -68,12 +68,15 @@ class History:
             **signals: (K,) float32 each, under the names given to `empty`.
         """
         finite = np.isfinite(loss)
-        faulty, good = rows[~finite], rows[finite]
-        self.faults[faulty] += self.faults[faulty] < 255
-        self.loss[good] = loss[finite]
-        self.seen[good] = round
+        if not finite.all():
+            faulty = rows[~finite]
+            self.faults[faulty] += self.faults[faulty] < 255
+            rows, loss = rows[finite], loss[finite]
+            signals = {name: values[finite] for name, values in signals.items()}
+        self.loss[rows] = loss
+        self.seen[rows] = round
         for name, values in signals.items():
-            self.signals[name][good] = values[finite]
+            self.signals[name][rows] = values
 
     def inherit(self, earlier: "History") -> None:
         """Take in the losses and signals of an earlier run on the same rows, as if round 0 had measured them."""
@@ -193,16 +196,20 @@ class Selection:
             raise ValueError("Selection(rows=...) keeps 0 rows; keep at least one.")
         if rows.min() < 0 or rows.max() >= n:
             raise ValueError(f"Selection(rows=...) must lie in [0, {n}), got {rows.min()} to {rows.max()}.")
-        if np.bincount(rows, minlength=n).max() > 1:
+        marks = marked(rows, n)
+        if np.count_nonzero(marks) < len(rows):
             raise ValueError("Selection(rows=...) must be distinct, but some rows repeat.")
-        if offered is not None and not np.isin(rows, offered).all():
+        if offered is not None and not marked(offered, n)[rows].all():
             raise ValueError(
                 "Selection(rows=...) must be among history.offered, which in a policy with several rounds an epoch is "
                 "the part of the data set that the round trains."
             )
         if self.rescore is not None:
-            both = np.concatenate([rows, self.rescore])
-            if self.rescore.dtype != np.int64 or both.min() < 0 or both.max() >= n or np.bincount(both).max() > 1:
+            more = self.rescore
+            fits = more.dtype == np.int64 and more.min(initial=0) >= 0 and more.max(initial=0) < n
+            if fits:
+                marks[more] = True
+            if not fits or np.count_nonzero(marks) < len(rows) + len(more):
                 raise ValueError(
                     f"Selection(rescore=...) must be distinct int64 rows in [0, {n}), none of them among `rows`."
                 )

@@ -3,6 +3,13 @@
 import numpy as np
 
 
+def marked(rows: np.ndarray, n: int) -> np.ndarray:
+    """(n,) bool, true at `rows`, (K,) int64 in [0, n), which may repeat."""
+    marks = np.zeros(n, bool)
+    marks[rows] = True
+    return marks
+
+
 def top(score: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     """The k rows of highest score, by partition; rows without a score come before any other.
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .ranking import marked
+
 Gather = Callable[[list[torch.Tensor], int], tuple[list[torch.Tensor], int]]
 _CHUNK = 1 << 22  # visits in one collective, which bounds what is copied for it
 
@@ -29,19 +31,24 @@ class Measurements:
     padded_tokens: int
 
     def by_row(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each row once, sorted, with the mean of its visits (a batch filled up by accelerate repeats rows).
+        """Each row once, with the mean of its visits (a batch filled up by accelerate repeats rows).
 
         Returns:
             rows (K,) int64, tokens (K,) int64, values (S, K) float32.
         """
-        order = np.argsort(self.rows, kind="stable")
-        rows, tokens, values = self.rows[order], self.tokens[order], self.values[:, order]
-        first = np.flatnonzero(np.diff(rows, prepend=-1))
-        if len(first) < len(rows):
-            visits = np.diff(first, append=len(rows))
-            sums = np.add.reduceat(values.astype(np.float64), first, axis=1)
-            rows, tokens, values = rows[first], tokens[first], (sums / visits).astype(np.float32)
-        return rows, tokens, values
+        rows, n = self.rows, self.rows.max(initial=-1) + 1
+        if np.count_nonzero(marked(rows, n)) == len(rows):
+            return rows, self.tokens, self.values
+        visits, last = np.arange(len(rows)), np.empty(n, np.int64)
+        last[rows] = visits
+        is_last = last[rows] == visits
+        means = self.values.copy()
+        few = np.flatnonzero(marked(rows[~is_last], n)[rows])  # those of rows that repeat: no sort of all
+        few = few[np.argsort(rows[few], kind="stable")]
+        first = np.flatnonzero(np.diff(rows[few], prepend=-1))
+        sums = np.add.reduceat(self.values[:, few].astype(np.float64), first, axis=1)
+        means[:, last[rows[few[first]]]] = sums / np.diff(first, append=len(few))
+        return rows[is_last], self.tokens[is_last], means[:, is_last]
 
 
 class Recorder:

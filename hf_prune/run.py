@@ -14,6 +14,7 @@ from .checkpoint import PruningState, Round
 from .core import Clock, History, Policy, Selection
 from .learner import Learner
 from .meter import Meter, blend
+from .ranking import marked
 from .recorder import Gather, Measurements, Recorder
 from .sampler import PruningSampler
 from .schedule import FullRun, Place
@@ -189,7 +190,7 @@ class PruningRun:
         self.learner.finish()
         start = time.perf_counter()
         measured = self.recorder.collect(self._gather)
-        if not np.isin(measured.rows, current.selection.rows).all():
+        if not marked(current.selection.rows, len(history))[measured.rows].all():
             raise ValueError(
                 "Rows were trained that the policy had not selected: get_train_dataloader gives other batches than "
                 "those of Trainer's own sampler (does it join several loaders?). Train without a policy."
@@ -227,14 +228,18 @@ class PruningRun:
     def _record(self, measured: Measurements) -> None:
         history = self.state.history
         rows, tokens, values = measured.by_row()
-        history.tokens[rows] = np.where(tokens > 0, tokens, history.tokens[rows])  # 0: the batch did not tell
+        told = tokens > 0
+        everywhere = told.all()  # else some batch did not tell
+        history.tokens[rows if everywhere else rows[told]] = tokens if everywhere else tokens[told]
         if len(values):
             read = ~np.isnan(values[0])
-            loss, *signals = values[:, read]
-            names = self.meter.signals[1:]
+            if not read.all():
+                rows, values = rows[read], values[:, read]
+            loss, *signals = values
             if self.meter.by_batch:
-                loss = blend(history.loss[rows[read]], loss)
-            history.record(rows[read], loss, self.state.round.clock.round, **dict(zip(names, signals, strict=True)))
+                loss = blend(history.loss[rows], loss)
+            more = dict(zip(self.meter.signals[1:], signals, strict=True))
+            history.record(rows, loss, self.state.round.clock.round, **more)
 
     # ---- Seconds and counts ----
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import BudgetPolicy, Clock, History, Selection
+from ..ranking import marked
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,4 @@ class Bandit(BudgetPolicy):
             if self.patience:
                 passed_over = clock.round - history.seen >= self.patience * self.period
                 score = np.where(passed_over & ~np.isnan(score), np.inf, score)
-            chosen = np.zeros(len(history), bool)
-            chosen[self.choose(score, history, clock, rng)] = True
-            notes["chosen"] = chosen
+            notes["chosen"] = marked(self.choose(score, history, clock, rng), len(history))

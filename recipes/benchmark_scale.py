@@ -1,0 +1,158 @@
+"""A run over 100 million rows without a model: what a round, its memory and a checkpoint cost, for each policy.
+
+    OMP_NUM_THREADS=1 python recipes/benchmark_scale.py
+
+Rounds are opened, planned, measured and closed by the library's own code; in place of a model, losses are drawn. Each
+policy is played in a process of its own, which gives its peak memory. In the table:
+
+select     CPU seconds of a round's selection
+order      of the order of the epoch, drawn as the stock sampler does, with the rows left out
+close      of bringing the measurements of all trained rows into the History, and of what the policy learns from them
+overhead   all of these, as a share of an epoch that trains the rows at 10,000 rows a second
+memory     peak of the process, in bytes per row: what each rank of a distributed run needs
+file       the checkpoint's pruning state with the round's last step done: bytes per row, seconds to write and to read
+
+Policies that read texts are left out: their features are what limits them (`benchmark_selection.py`). Results go to
+`--output`, with versions and hardware, and are printed as a Markdown table.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import resource
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch.utils.data import RandomSampler
+from tqdm.auto import tqdm
+
+from hf_prune import History, Policy, policies
+from hf_prune.checkpoint import STATE, PruningState
+from hf_prune.core import FACTS
+from hf_prune.report import surroundings
+from hf_prune.run import PruningRun
+from hf_prune.sampler import PruningSampler
+from hf_prune.schedule import FullRun, Place
+
+STEP_ROWS = 1024
+BATCH = 1 << 20  # rows whose losses are drawn at once
+ROWS_A_SECOND = 10_000
+EPOCHS = 10
+
+
+class Clocked:
+    """Adds up CPU seconds by name."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, name: str, act, *args):
+        start = time.process_time()
+        answer = act(*args)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - start
+        return answer
+
+
+def begin(policy: Policy, rows: int) -> PruningRun:
+    rng = np.random.default_rng(0)
+    signals = ("loss", *sorted(policy.needs - FACTS - {"loss"}))
+    history = History.empty(rows, signals)
+    history.tokens[:] = rng.integers(5, 60, rows, np.int32)
+    earlier = History.empty(rows, ("el2n", "grad_norm"))
+    earlier.loss[:] = earlier.signals["el2n"][:] = earlier.signals["grad_norm"][:] = rng.random(rows, np.float32)
+    earlier.seen[:] = 0
+    earlier.notes["score"] = earlier.loss
+    policy.begin(history, earlier)
+    updates = math.ceil(rows / STEP_ROWS)
+    full = FullRun(updates, EPOCHS * updates, EPOCHS, by_steps=False)
+    sampler = PruningSampler(RandomSampler(range(rows)), rows, 0)
+    meter = SimpleNamespace(signals=signals, by_batch=False)
+    facts = {"policy": repr(policy), "data": None, "batch": STEP_ROWS, "accumulation": 1}
+
+    def steps(kept: int) -> int:
+        return math.ceil(kept / STEP_ROWS)
+
+    return PruningRun(policy, full, history, sampler, meter, facts, STEP_ROWS, steps, lambda *held: held)
+
+
+def play(name: str, rows: int, rounds: int) -> dict:
+    """Rounds one after another, the last of which counts, and its checkpoint."""
+    torch.set_num_threads(1)
+    policy = policies.make(name)
+    run = begin(policy, rows)
+    rng, level, step = np.random.default_rng(1), np.full(rows, 1.0, np.float32), 0
+    for number in range(rounds):
+        clocked = Clocked()
+        clocked("select", run.open_round, Place(number), step, 0)
+        run.plan()
+        order = clocked("order", run._sampler.order)
+        for visits in tqdm(order.split(BATCH), f"{name}, round {number}", leave=False):
+            seen = visits.numpy()
+            level[seen] *= 0.8 + 0.2 * rng.random(len(seen), np.float32)
+            loss = torch.from_numpy(level[seen])
+            values = [loss] + [(-loss).exp()] * (len(run.meter.signals) - 1)
+            run.recorder.add(visits, torch.full_like(visits, 20), values, 20 * len(visits))
+        step += run.state.round.plan.steps
+        if number + 1 == rounds:
+            file = save_and_load(run, rows)
+        clocked("close", run.close_round, step)
+    overhead = sum(clocked.seconds.values()) / (run.state.epochs[-1]["rows"] / ROWS_A_SECOND)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    kept = run.state.epochs[-1]["rows"] / rows
+    facts = {"policy": repr(policy), "kept": kept, "overhead": overhead, "peak_bytes": peak}
+    return facts | {"seconds": clocked.seconds} | file
+
+
+def save_and_load(run: PruningRun, rows: int) -> dict:
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        start = time.perf_counter()
+        run.save(folder, is_writer=True, stopped=False)
+        written = time.perf_counter()
+        PruningState.load(folder, rows)
+        read = time.perf_counter()
+        size = Path(folder, STATE).stat().st_size
+    return {"state_bytes": size, "seconds_writing": written - start, "seconds_reading": read - written}
+
+
+def table(results: dict) -> str:
+    """The results in Markdown."""
+    lines = [
+        "| policy | kept | select | order | close | overhead | memory per row | file per row | write | read |",
+        "| --- " + 9 * "| ---: " + "|",
+    ]
+    rows = results["rows"]
+    for name, found in results["policies"].items():
+        seconds = " | ".join(f"{found['seconds'][part]:.1f} s" for part in ("select", "order", "close"))
+        lines.append(
+            f"| `{name}` | {found['kept']:.0%} | {seconds} | {found['overhead']:.3%} | "
+            f"{found['peak_bytes'] / rows:.0f} B | {found['state_bytes'] / rows:.0f} B | "
+            f"{found['seconds_writing']:.0f} s | {found['seconds_reading']:.0f} s |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder of scale.json")
+    parser.add_argument("--rows", type=int, default=100_000_000, help="rows of the training set")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to play, the last of which is measured")
+    parser.add_argument("--policies", nargs="+", help="all that read no texts, where not given")
+    chosen = parser.parse_args()
+    names = chosen.policies or [name for name in policies.names() if "features" not in policies.find(name)().needs]
+    found = {}
+    for name in tqdm(names, "Policies"):
+        with multiprocessing.get_context("spawn").Pool(1) as process:
+            found[name] = process.apply(play, (name, chosen.rows, chosen.rounds))
+    results = {"rows": chosen.rows, "policies": found} | surroundings(__file__)
+    chosen.output.mkdir(parents=True, exist_ok=True)
+    Path(chosen.output, "scale.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
