@@ -15,7 +15,6 @@ from transformers.trainer_callback import ProgressCallback
 import hf_prune.trainer as module
 from hf_prune import History, Policy, PruningSeq2SeqTrainer, PruningTrainer, Selection
 from hf_prune.sampler import ROW
-from hf_prune.seams import SEAMS, check_seams
 
 
 @dataclass(frozen=True)
@@ -389,20 +388,6 @@ def test_tokens_that_cannot_be_counted_are_refused(classifier, tmp_path):
     data = [{"words": [1, 2], "labels": 0}] * 4
     with pytest.raises(ValueError, match="counts 'input_ids', but the rows have words, labels. Give unit='rows'"):
         trainer_of(classifier, tmp_path, "uniform:keep=0.5,unit=tokens", data=data)
-
-
-# ---- Trainer's own insides ----
-
-
-def test_a_changed_seam_is_named():
-    changed = type("Trainer", (), {name: getattr(module.Trainer, name) for name in SEAMS})
-    check_seams(changed)
-    changed._run_epoch = lambda self, epoch: None
-    with pytest.raises(ImportError, match=r"counts on Trainer._run_epoch\(epoch, epochs_trained.*has as _run_epoch"):
-        check_seams(changed)
-    del changed._run_epoch
-    with pytest.raises(ImportError, match=r"Trainer._run_epoch.*lacks. Install one that it knows"):
-        check_seams(changed)
 
 
 def test_the_classes_are_what_they_replace():
