@@ -1,5 +1,6 @@
 """What the README says is so: its code runs, its tables are what the files under recipes/results give."""
 
+import importlib
 import json
 import re
 import sys
@@ -52,6 +53,20 @@ def test_the_benchmark_says_what_its_file_says():
     assert "quartiles {:.3f} and {:.3f}".format(*cost["ratio_quartiles"]) in text
     assert f"{fall['ratio_of_tokens']:.1%}".replace("%", " %") + " of the tokens take" in text
     assert f"{fall['ratio_of_seconds']:.1%}".replace("%", " %") + " of the seconds" in text
+    beside = found["assistant"]
+    assert f"thread takes {beside['ratio']:.3f} of one without (median of {beside['pairs']} pairs of runs" in text
+    assert "quartiles {:.3f} and {:.3f}".format(*beside["ratio_quartiles"]) in text
+
+
+def test_the_costs_of_a_choice_are_what_their_file_says(monkeypatch):
+    found = json.loads((ROOT / "recipes" / "results" / "selection.json").read_text())
+    monkeypatch.syspath_prepend(ROOT / "recipes")
+    (table,) = re.findall(r"<!-- selection -->\n(.*?)\n<!-- end of selection -->", README, re.DOTALL)
+    assert table == importlib.import_module("benchmark_selection").table(found)
+    assistant = found["policies"]["autoassist"]
+    rows = assistant["rows_a_round"]
+    scoring, learning = assistant["select"] / rows, assistant["update"] / (assistant["kept"] * rows)
+    assert f"scores a row in {1e6 * scoring:.2f} µs and learns from one in {1e6 * learning:.1f} µs" in README
 
 
 def test_every_file_and_command_exists():
