@@ -20,14 +20,15 @@ from packaging.version import Version
 from hf_prune.recorder import gather_columns
 
 HERE = Path(__file__).parent
-PROCESSES = {"two": 2, "four": 4}
+PROCESSES = {"two": 2, "four": 4, "fsdp2": 2}
+SCRIPTS = {"fsdp2": "sharded.py"}
 
 
 def launch(config: str, folder: Path) -> list[dict]:
     """What every process ended with."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", HERE / "configs" / f"{config}.yaml"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    script = HERE / "launched.py"
+    script = HERE / SCRIPTS.get(config, "launched.py")
     done = subprocess.run([*command, script, folder], capture_output=True, text=True, timeout=280, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(PROCESSES[config])]
@@ -168,8 +169,7 @@ can_resume = pytest.mark.skipif(
 
 
 @can_resume
-@pytest.mark.parametrize("place", stress.PLACES)
-@pytest.mark.parametrize("kills_all", [True, False])
+@pytest.mark.parametrize(("place", "kills_all"), [("step", True), ("save", False), ("round", False)])
 def test_two_processes_are_killed_and_go_on(interrupted, tmp_path, place, kills_all):
     settings, reference = interrupted
     chance = random.Random(f"{place}{kills_all}")
