@@ -199,16 +199,17 @@ def test_keeping_every_row_is_the_stock_trainer(tmp_path, case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_a_compiled_model_is_measured_and_keeps_its_bits(tmp_path, backend):
+def test_a_compiled_model_keeps_its_bits_and_is_measured(tmp_path):
     rng = np.random.default_rng(1)
     rows = [{"input_ids": rng.integers(3, 31, 6).tolist()} for _ in range(16)]  # one shape: compiled once
     rows = [row | {"labels": row["input_ids"]} for row in rows]
-    settings = dict(rows=rows, torch_compile=True, torch_compile_backend=backend, dataloader_drop_last=True)
-    stock, _ = train(tmp_path, "llama", **settings)
-    ours, _ = train(tmp_path, "llama", KEEP, **settings)
-    same(ours, stock)
-    ours, _ = train(tmp_path, "llama", INFOBATCH, dropout=0.0, learning_rate=0.0, num_train_epochs=2, **settings)
+    settings = dict(rows=rows, torch_compile=True, torch_compile_backend="aot_eager", dataloader_drop_last=True)
+    settings |= dict(dropout=0.0, learning_rate=0.0)
+    stock, _ = train(tmp_path, "llama", num_train_epochs=1, **settings)
+    ours, _ = train(tmp_path, "llama", INFOBATCH, num_train_epochs=2, **settings)
     assert type(ours.model_wrapped).__name__ == "OptimizedModule"
+    for name in "loss", "grad_norm":  # nothing is pruned or weighted in the first epoch
+        found, expected = ([entry[name] for entry in run.state.log_history[:4]] for run in (ours, stock))
+        assert found == expected
     np.testing.assert_allclose(ours.history.loss, alone("llama", rows), rtol=1e-5)
     assert ours.pruning_report().epochs[1]["rows"] < 16
