@@ -173,6 +173,19 @@ def test_weights_reach_joined_rows_as_they_do_padded_ones(tmp_path):
     assert tokens > real == joined.history.tokens.sum()
 
 
+def test_hidden_rows_are_measured_joined_as_they_are_padded(tmp_path):
+    policy = "kakurenbo:by_confidence=True,hide=0.5,threshold=0.0"
+    padded, joined = (
+        sft(tmp_path, policy=policy, learning_rate=0.0, num_train_epochs=3, **FORMS[form][1])
+        for form in ("padded", "joined")
+    )
+    for ours in padded, joined:
+        ours.train()
+        assert [epoch["rows_rescored"] for epoch in ours.pruning_report().epochs] == [0, 8, 0]  # whole steps of 4
+    np.testing.assert_allclose(joined.history.loss, losses_alone(model(), joined.train_dataset), atol=2e-5)
+    assert joined.history.seen.tolist() == padded.history.seen.tolist()
+
+
 @pytest.mark.parametrize("adapter", [None, lora])
 def test_a_pruned_run_is_saved_with_its_card(tmp_path, adapter):
     settings = dict(save_strategy="epoch", num_train_epochs=3)
