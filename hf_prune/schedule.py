@@ -40,7 +40,8 @@ class FullRun:
         whole = self.begin(at.next())
         begin = whole - (1 - done) * (whole - self.begin(at)) if done else self.begin(at)
         start, end = min(begin, self.steps), min(whole, self.steps)
-        steps = math.ceil(updates * (end - start) / (whole - begin))  # fewer only in the last, fractional epoch
+        share = (end - start) / (whole - begin)  # below 1 only in the last, fractional epoch
+        steps = math.ceil(updates * share - 1e-9)  # a whole number that floating point has made larger
         return RoundPlan(at, first_step, updates, steps, start, end)
 
     def begin(self, at: "Place") -> int:
