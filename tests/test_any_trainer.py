@@ -270,6 +270,32 @@ def test_scores_of_batches_are_true_means_of_shifted_targets(tmp_path, accumulat
         np.testing.assert_allclose(ours.history.loss[rows], loss, rtol=1e-5)
 
 
+# ---- Rows joined into one sequence ----
+
+
+@pytest.mark.parametrize("policy", [KEEP, INFOBATCH])
+def test_joined_rows_are_told_apart(tmp_path, policy):
+    def join(ours):
+        ours.data_collator = tf.DataCollatorWithFlattening()
+
+    settings = dict(dropout=0.0, learning_rate=0.0, gradient_accumulation_steps=2, prepare=join)
+    ours = train(tmp_path, PruningTrainer, "llama", policy, **settings)
+    np.testing.assert_allclose(ours.history.loss, alone("llama"), rtol=0, atol=1e-5)
+    assert ours.history.tokens.tolist() == [len(row["input_ids"]) for row in TASKS["llama"].rows()]
+    (first, *_) = ours.pruning_report().epochs
+    assert first["padded_tokens"] == first["tokens"] == ours.history.tokens.sum()
+
+
+@pytest.mark.parametrize("change", [lambda ids: ids[:, :-1], lambda ids: ids.flip(1)], ids=["cut", "in another order"])
+def test_joined_rows_that_cannot_be_told_apart_are_refused(tmp_path, change):
+    def join(ours):
+        joined = tf.DataCollatorWithFlattening()
+        ours.data_collator = lambda rows: {name: change(value) for name, value in joined(rows).items()}
+
+    with pytest.raises(ValueError, match="The batch has 4 rows, but losses for 1"):
+        train(tmp_path, PruningTrainer, "llama", INFOBATCH, prepare=join)
+
+
 # ---- Ways to run it ----
 
 
