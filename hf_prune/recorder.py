@@ -62,13 +62,20 @@ class Recorder:
         self._signals = signals
         self._on_device: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._on_host: list[tuple[np.ndarray, np.ndarray]] = []
+        self._visits = 0
         self._padded_tokens = 0
+        self._before_step = self.counts()
+
+    def begin_step(self) -> None:
+        """An optimizer step begins: what is added from here on belongs to it."""
+        self._before_step = self.counts()
 
     def add(self, rows: torch.Tensor, tokens: torch.Tensor, values: list[torch.Tensor], padded_tokens: int) -> None:
         """Take in a batch: rows and tokens (B,) int64, S values of (B,) float32, the batch's size in tokens."""
         ids = torch.stack([rows, tokens])
         floats = torch.stack(values) if values else torch.empty((0, len(rows)), device=rows.device)
         self._on_device.append((ids, floats))
+        self._visits += len(rows)
         self._padded_tokens += padded_tokens
 
     def restore(self, measured: Measurements) -> None:
@@ -77,6 +84,7 @@ class Recorder:
         if len(values) != self._signals:
             values = np.full((self._signals, len(measured.rows)), np.nan, np.float32)
         self._on_host.append((np.stack([measured.rows, measured.tokens]), values))
+        self._visits += len(measured.rows)
         self._padded_tokens += measured.padded_tokens
 
     def drain(self) -> np.ndarray:
@@ -95,19 +103,23 @@ class Recorder:
 
     def counts(self) -> tuple[int, int]:
         """Visits and padded tokens of this process so far."""
-        visits = sum(ids.shape[1] for ids, _ in (*self._on_device, *self._on_host))
-        return visits, self._padded_tokens
+        return self._visits, self._padded_tokens
 
-    def collect(self, gather: Gather) -> Measurements:
+    def collect(self, gather: Gather, in_step: bool = False) -> Measurements:
         """Everything measured so far by all processes; changes nothing, so a checkpoint may call it at any step.
 
         Args:
             gather: Joins what the processes hold, as `gather_columns` does.
+            in_step: An optimizer step has begun and is not done: leave it out.
         """
         self.drain()
+        visits, padded_tokens = self._before_step if in_step else self.counts()
         empty = (np.empty((2, 0), np.int64), np.empty((self._signals, 0), np.float32))
-        mine = [torch.from_numpy(np.concatenate(parts, axis=1)) for parts in zip(empty, *self._on_host, strict=True)]
-        joined, padded = gather(mine, self._padded_tokens)
+        mine = [
+            torch.from_numpy(np.concatenate(parts, axis=1)[:, :visits])
+            for parts in zip(empty, *self._on_host, strict=True)
+        ]
+        joined, padded = gather(mine, padded_tokens)
         ids, values = (array.numpy() for array in joined)
         return Measurements(ids[0], ids[1], values, padded)
 

@@ -69,6 +69,7 @@ class PruningRun:
         self._gather = gather
         self._span: tuple[int, int] | None = None  # places in the order of the epoch that the round was offered
         self._mark = time.perf_counter()
+        self._step: int | None = None
         self.learner = Learner(policy)
 
     # ---- The clock ----
@@ -163,6 +164,13 @@ class PruningRun:
     def _offer(self, at: Place, span: tuple[int, int]) -> None:
         self._span = span
         self.state.history.offered = None if at.parts == 1 else self._sampler.part(at.epoch, *span)
+
+    def begin_batch(self, step: int) -> None:
+        """A batch is about to be trained, after `step` optimizer steps."""
+        self.learner.start()
+        if step != self._step:
+            self._step = step
+            self.recorder.begin_step()
 
     def plan(self) -> None:
         """Tell the sampler the rows of the round in progress."""
@@ -288,18 +296,19 @@ class PruningRun:
         facts = {name: self.state.facts[name] for name in ("policy", "data")}
         self.state.history.save(path, {**facts, "cost": cost})
 
-    def save(self, folder: str | os.PathLike, is_writer: bool, stopped: bool) -> None:
+    def save(self, folder: str | os.PathLike, step: int, is_writer: bool, stopped: bool) -> None:
         """Write the state into a checkpoint.
 
         Args:
             folder: The checkpoint.
+            step: Optimizer steps done.
             is_writer: Every process must call this, but one writes.
             stopped: A callback ends the epoch here.
         """
         if self.state.round is not None:
             self.state.round.stopped = stopped
         self.learner.finish()
-        measured = self.recorder.collect(self._gather)
+        measured = self.recorder.collect(self._gather, in_step=step == self._step)  # as a signal may have it
         if is_writer:
             self.state.save(folder, measured)
 

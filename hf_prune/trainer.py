@@ -391,7 +391,7 @@ class PruningMixin:
         if rows is None or not (model.training and torch.is_grad_enabled()):
             return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
         self._numbering.is_checked = True  # by whoever made this batch: the workers of later epochs need not
-        self._run.learner.start()
+        self._run.begin_batch(self.state.global_step)
         meter = self._run.meter
         smoothing = self.args.label_smoothing_factor if self.label_smoother and "labels" in inputs else 0.0
         with meter.watch(model, inputs, parts) as seen:
@@ -421,7 +421,8 @@ class PruningMixin:
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
         if self.policy is not None:
-            self._run.save(output_dir, self.args.should_save, self.control.should_epoch_stop)
+            step, stopped = self.state.global_step, self.control.should_epoch_stop
+            self._run.save(output_dir, step, self.args.should_save, stopped)
 
     def _finalize_training(self, trial, num_train_samples, start_time):
         if self.policy is not None:

@@ -19,9 +19,9 @@ TASK = tiny.TASKS["one label"]
 ROWS = 22
 
 
-def make(folder, policy="infobatch:ratio=0.6", **settings):
+def make(folder, policy="infobatch:ratio=0.6", dropout=0.1, **settings):
     settings = {"save_strategy": "steps", "save_steps": 3, "num_train_epochs": 2} | settings
-    return tiny.trainer(folder, TASK.model(), TASK.rows(ROWS), policy=policy, **settings)
+    return tiny.trainer(folder, TASK.model(dropout), TASK.rows(ROWS), policy=policy, **settings)
 
 
 def end_of(trainer):
@@ -341,10 +341,14 @@ def test_interrupted_by_the_keyboard(tmp_path, whole, place, moment):
     assert end_of(trainer) == whole[1]
 
 
-@pytest.mark.parametrize("event", ["on_step_begin", "on_step_end", "on_epoch_end"])
-def test_saved_on_a_signal_by_transformers(tmp_path, whole, event):
-    """`enable_jit_checkpoint`: on SIGTERM, Trainer saves at the next event and stops."""
-    trainer = make(tmp_path, save_strategy="no", enable_jit_checkpoint=True)
+@pytest.mark.parametrize("event", ["on_step_begin", "on_pre_optimizer_step", "on_step_end", "on_epoch_end"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_saved_on_a_signal_by_transformers(tmp_path, event, accumulation):
+    """`enable_jit_checkpoint`: on SIGTERM, Trainer saves at the next event, even inside a step, and stops."""
+    settings = dict(save_strategy="no", gradient_accumulation_steps=accumulation, num_train_epochs=4, dropout=0.0)
+    reference = make(tmp_path / "reference", **settings)
+    reference.train()
+    trainer = make(tmp_path, enable_jit_checkpoint=True, **settings)
     jit = next(one for one in trainer.callback_handler.callbacks if type(one).__name__ == "JITCheckpointCallback")
 
     class Signal(TrainerCallback):
@@ -356,6 +360,9 @@ def test_saved_on_a_signal_by_transformers(tmp_path, whole, event):
     trainer.callback_handler.callbacks.insert(0, Signal())
     trainer.train()
     assert trainer.state.global_step < 10
-    trainer = make(tmp_path)
+    trainer = make(tmp_path, **settings)
     trainer.train(resume_from_checkpoint=True)
-    assert end_of(trainer) == whole[1]
+    assert end_of(trainer) == end_of(reference)
+    accounts, expected = (one.pruning_report().epochs for one in (trainer, reference))
+    for name in ("rows", "steps", "padded_tokens"):
+        assert [account[name] for account in accounts] == [account[name] for account in expected]
