@@ -114,11 +114,11 @@ class Recorder:
         """
         self.drain()
         visits, padded_tokens = self._before_step if in_step else self.counts()
-        empty = (np.empty((2, 0), np.int64), np.empty((self._signals, 0), np.float32))
-        mine = [
-            torch.from_numpy(np.concatenate(parts, axis=1)[:, :visits])
-            for parts in zip(empty, *self._on_host, strict=True)
-        ]
+        if len(self._on_host) != 1:
+            empty = (np.empty((2, 0), np.int64), np.empty((self._signals, 0), np.float32))
+            ids, floats = (np.concatenate(parts, axis=1) for parts in zip(empty, *self._on_host, strict=True))
+            self._on_host = [(ids, floats)]
+        mine = [torch.from_numpy(array[:, :visits]) for array in self._on_host[0]]
         joined, padded = gather(mine, padded_tokens)
         ids, values = (array.numpy() for array in joined)
         return Measurements(ids[0], ids[1], values, padded)

@@ -238,14 +238,15 @@ def results_table(paths: Sequence[str | os.PathLike[str]]) -> str:
     for path in paths:
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
-            scores, totals = found["scores"], found["pruning"]["totals"]
-            tokens = totals["padded_tokens"]
+            scores, pruning = found["scores"], found["pruning"]
+            totals = pruning["totals"]
+            tokens, passes = totals["padded_tokens"], totals["rows_offered"] / pruning["training_rows"]
             whole = whole or tokens
             rows.append(
                 [
                     Path(path).stem,
                     f"`{found['policy']}`",
-                    f"{found['arguments']['num_train_epochs']:g}",
+                    f"{passes:.3g}",
                     f"{tokens:,}",
                     _percent(tokens, whole),
                     f"{totals.get('padded_tokens_rescored', 0):,}",

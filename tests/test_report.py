@@ -248,9 +248,10 @@ def test_results_side_by_side(tmp_path):
     ):
         scores = {"bleu": bleu, "bleu_interval": 1.24, "chrf": 50.0, "chrf_interval": 0.5}
         totals = {"padded_tokens": tokens, "optimizer_steps": steps, "seconds_training": 61.4}
+        totals |= {"rows_offered": 500 * epochs}
         totals |= {"padded_tokens_rescored": 7} if epochs < 8 else {}  # older files do not count it
-        content = {"arguments": {"num_train_epochs": epochs}, "policy": "Uniform()", "scores": scores}
-        path.write_text(json.dumps(content | {"pruning": {"totals": totals}}))
+        pruning = {"training_rows": 500, "totals": totals}
+        path.write_text(json.dumps({"policy": "Uniform()", "scores": scores, "pruning": pruning}))
     assert cells(results_table(paths))[2:] == [
         ["full", "`Uniform()`", "8", "1,200,000", "100.0 %", "0", "7,256", "30.0 ± 1.2", "50.0 ± 0.5"],
         ["short", "`Uniform()`", "4.8", "900,000", "75.0 %", "7", "5,442", "29.5 ± 1.2", "50.0 ± 0.5"],

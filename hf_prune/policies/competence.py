@@ -9,7 +9,8 @@ d_i is the row's length in tokens, or its rarity, - sum over its tokens of ln p(
 
 Needs      token counts, or the words for rarity: no model, no extra pass, 4 bytes per row.
 Good for   short budgets, sentences of many lengths: early rounds are short rows, which cost few tokens.
-Not for    removing rows that are learnt; rows of one length (of equal rows none is eligible before c = 1).
+Not for    removing rows that are learnt; rows of one length (of equal rows none is eligible before c = 1); a warm-up
+           by epochs, which few rows of the first ones make steep: give `max_steps`.
 Defaults   c0 = 0.01, square root: the paper; T = 0.5 of training: ours, where the paper takes the time in which a plain
            run nears its final BLEU; 8 rounds an epoch: ours.
 Deviates   c grows from round to round, where the paper's grows every step; a round trains the eligible rows that it is
