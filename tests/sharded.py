@@ -1,13 +1,15 @@
-"""Run by `accelerate launch --config_file configs/fsdp2.yaml` in test_sharded.py; also trains the same without shards.
+"""Run by `accelerate launch` in test_sharded.py under FSDP2 and DeepSpeed; in forked processes it trains under DDP.
 
 accelerate keeps FSDP for accelerators, though FSDP2 itself shards on CPU over gloo. So its state is made before the
 trainer is, and says that these are processes of the kind that may shard; everything after that is accelerate's own.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
+import ranks
 import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
@@ -25,10 +27,16 @@ POLICIES = {
 STOP = 11  # of 21 steps or so, in the second epoch
 
 
-def make(folder, policy, model=None, shards=False):
+def is_launched_for(engine: str) -> bool:
+    return os.environ.get(f"ACCELERATE_USE_{engine}") == "true"
+
+
+def make(folder, policy, model=None, **settings):
     """A trainer on 29 rows, without dropout: ranks would draw it from other generators."""
-    task, settings = TASKS["llama"], {}
-    if shards:
+    task = TASKS["llama"]
+    if is_launched_for("DEEPSPEED"):
+        settings |= {"use_cpu": False, "ddp_backend": "gloo"}
+    if is_launched_for("FSDP"):
         AcceleratorState._reset_state(reset_partial_state=True)
         PartialState(cpu=True)
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
@@ -82,12 +90,34 @@ def train_loaded_in_shards(rank, folder) -> None:
     (folder / f"rank{rank}.json").write_text(json.dumps(ends))
 
 
+def refuse_scheduler(rank, folder) -> None:
+    """In one forked process: DeepSpeed's own scheduler, which a pruned run can't follow."""
+    where = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": ranks.free_port()}
+    os.environ.update({name: str(value) for name, value in where.items()})
+    compile_nothing()
+    sizes = dict.fromkeys(("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"), "auto")
+    scheduler = {"type": "WarmupLR", "params": {"warmup_max_lr": "auto", "warmup_num_steps": "auto"}}
+    optimizer = {"type": "AdamW", "params": {"lr": "auto", "torch_adam": True}}
+    config = sizes | {"zero_optimization": {"stage": 2}, "optimizer": optimizer, "scheduler": scheduler}
+    try:
+        train(folder, "infobatch", deepspeed=config, use_cpu=False)
+    except ValueError as error:
+        (folder / "refusal").write_text(str(error))
+
+
+def compile_nothing() -> None:
+    """DeepSpeed would first compile collectives for shared memory, for minutes; gloo's do."""
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    ends = {name: train(folder, policy, shards=True) for name, policy in POLICIES.items()}
-    ends["resumed"] = {
-        name: train_resumed(folder / name, POLICIES[name], shards=True) for name in ("weights", "rescoring")
-    }
+    if is_launched_for("DEEPSPEED"):
+        compile_nothing()
+    ends = {name: train(folder, policy) for name, policy in POLICIES.items()}
+    ends["resumed"] = {name: train_resumed(folder / name, POLICIES[name]) for name in ("weights", "rescoring")}
     (folder / f"rank{distributed.get_rank()}.json").write_text(json.dumps(ends))
     distributed.destroy_process_group()
 

@@ -20,14 +20,14 @@ from packaging.version import Version
 from hf_prune.recorder import gather_columns
 
 HERE = Path(__file__).parent
-PROCESSES = {"two": 2, "four": 4, "fsdp2": 2}
-SCRIPTS = {"fsdp2": "sharded.py"}
+PROCESSES = {"two": 2, "four": 4, "fsdp2": 2, "zero2": 2, "zero3": 2}
+SCRIPTS = dict.fromkeys(("fsdp2", "zero2", "zero3"), "sharded.py")
 
 
 def launch(config: str, folder: Path) -> list[dict]:
     """What every process ended with."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", HERE / "configs" / f"{config}.yaml"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     script = HERE / SCRIPTS.get(config, "launched.py")
     done = subprocess.run([*command, script, folder], capture_output=True, text=True, timeout=280, env=env)
     assert done.returncode == 0, done.stderr[-3000:]

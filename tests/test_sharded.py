@@ -1,4 +1,4 @@
-"""FSDP2 on two processes of the CPU: the same rows as under DDP, losses to rounding, and the same bits when resumed."""
+"""FSDP2 and ZeRO on two processes of the CPU: rows as under DDP, losses to rounding, the same bits when resumed."""
 
 import json
 
@@ -24,9 +24,16 @@ def unsharded(tmp_path_factory):
     return forked(sharded.train_unsharded, tmp_path_factory.mktemp("unsharded"))
 
 
-@pytest.fixture(scope="module")
-def in_shards(tmp_path_factory):
-    return launch("fsdp2", tmp_path_factory.mktemp("fsdp2"))
+@pytest.fixture(scope="module", params=["fsdp2", "zero2", "zero3"])
+def in_shards(request, tmp_path_factory):
+    if request.param != "fsdp2":
+        pytest.importorskip("deepspeed")
+    found = launch(request.param, tmp_path_factory.mktemp(request.param))
+    wrapper, parameter = ("FSDPLlamaForCausalLM", "DTensor") if request.param == "fsdp2" else ("DeepSpeedEngine", None)
+    for name in sharded.POLICIES:
+        assert {rank[name]["wrapper"] for rank in found} == {wrapper}
+        assert parameter is None or {rank[name]["parameter"] for rank in found} == {parameter}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +45,6 @@ def loaded_in_shards(tmp_path_factory):
 
 def assert_same_training(found, expected):
     for name in sharded.POLICIES:
-        assert {rank[name]["parameter"] for rank in found} == {"DTensor"}
         assert found[0][name]["history"] == found[1][name]["history"]
         for mine, theirs in zip(found, expected, strict=True):
             assert mine[name]["epochs"] == theirs[name]["epochs"]
@@ -64,4 +70,13 @@ def test_shards_go_on_from_a_checkpoint_with_the_same_bits(in_shards):
     Version(transformers.__version__) < Version("5.20"), reason="these transformers load no shards for training"
 )
 def test_a_model_that_transformers_loads_in_shards_trains_the_same(loaded_in_shards, unsharded):
+    assert {rank[name]["parameter"] for rank in loaded_in_shards for name in sharded.POLICIES} == {"DTensor"}
     assert_same_training(loaded_in_shards, unsharded)
+
+
+def test_a_scheduler_of_deepspeeds_own_is_refused(tmp_path, monkeypatch):
+    pytest.importorskip("deepspeed")
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    assert ranks.run(sharded.refuse_scheduler, tmp_path, processes=1, folder=tmp_path)
+    message = (tmp_path / "refusal").read_text()
+    assert "counts its own steps" in message and "Use a LambdaLR" in message
