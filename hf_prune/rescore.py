@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Subset
 from tqdm.auto import tqdm
 
+from .core import whole_steps
 from .meter import Meter
 from .recorder import Recorder
 from .sampler import PARTS, ROW, RowDataset
@@ -25,6 +26,8 @@ def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter,
         recorder: Takes what was measured.
     """
     batch = trainer.args.per_device_train_batch_size  # forward passes alone: what training fits, this does
+    if not trainer.accelerator.even_batches:  # a model in shards needs every process at every forward pass
+        rows = np.resize(rows, whole_steps(len(rows), batch * trainer.accelerator.num_processes))
     loader = torch.utils.data.DataLoader(
         Subset(data, rows.tolist()),
         batch_size=batch,
