@@ -122,16 +122,17 @@ class PruningRun:
         """
         start = time.perf_counter()
         history, clock = self.state.history, self._clock(at, step - skipped)
-        self._offer(at, self._span_of(at))
-        if at.parts == self._parts:
+        span = self._span_of(at)
+        self._offer(at, span)
+        if history.offered is not None and at.parts != self._parts:
+            selection = Selection(history.offered)  # another policy began the epoch; this one may know no parts
+        else:
             selection = self.policy.select(history, clock, self._rng(at.round)).check(len(history), history.offered)
-        else:  # another policy began the epoch; this one may not know what to do with a part
-            selection = Selection(history.offered)
         if selection.weights is not None and not self.policy.weighs:
             raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
         plan = self.full.plan(at, step - skipped, self._steps_over(len(selection.rows)))
         seconds = time.perf_counter() - start
-        self.state.round = Round(clock, plan, selection, self._span, skipped=skipped, seconds_selecting=seconds)
+        self.state.round = Round(clock, plan, selection, span, skipped=skipped, seconds_selecting=seconds)
 
     def first_place(self, epoch: int, step: int, skipped: int) -> tuple[Place, int]:
         """Where in an epoch training goes on.

@@ -338,4 +338,4 @@ def test_another_policy_goes_on_with_a_warning(stopped, caplog):
 def test_the_state_says_what_it_was_made_with(stopped):
     _, header = storage.load(stopped / "checkpoint-12" / STATE)
     assert header["facts"]["policy"] == "InfoBatch(ratio=0.6, anneal=0.875)"
-    assert header["facts"]["processes"] == 1
+    assert (header["facts"]["batch"], header["facts"]["accumulation"]) == (2, 1)
