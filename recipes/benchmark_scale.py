@@ -99,7 +99,7 @@ def play(name: str, rows: int, rounds: int) -> dict:
             run.recorder.add(visits, torch.full_like(visits, 20), values, 20 * len(visits))
         step += run.state.round.plan.steps
         if number + 1 == rounds:
-            file = save_and_load(run, rows)
+            file = save_and_load(run, rows, step)
         clocked("close", run.close_round, step)
     overhead = sum(clocked.seconds.values()) / (run.state.epochs[-1]["rows"] / ROWS_A_SECOND)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -108,10 +108,10 @@ def play(name: str, rows: int, rounds: int) -> dict:
     return facts | {"seconds": clocked.seconds} | file
 
 
-def save_and_load(run: PruningRun, rows: int) -> dict:
+def save_and_load(run: PruningRun, rows: int, step: int) -> dict:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         start = time.perf_counter()
-        run.save(folder, is_writer=True, stopped=False)
+        run.save(folder, step, True, False)
         written = time.perf_counter()
         PruningState.load(folder, rows)
         read = time.perf_counter()

@@ -110,7 +110,7 @@ class Played:
         """Another run, on other sizes, that goes on from here."""
         other = Played(len(self.run.state.history), sizes, epochs, rounds)
         with tempfile.TemporaryDirectory() as folder:
-            self.run.save(folder, is_writer=True, stopped=False)
+            self.run.save(folder, self.step, True, False)
             other.run.restore(folder, True, self.step, lambda message: None)
         other.step = self.step
         other.visits = {round: list(rows) for round, rows in self.visits.items()}
