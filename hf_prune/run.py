@@ -102,8 +102,8 @@ class PruningRun:
     def _steps_over(self, rows: int) -> int:
         if (updates := self._updates(rows)) == 0:
             raise ValueError(
-                f"policy={self.policy!r} keeps {rows} rows, which fill no batch. Keep more, take smaller batches, or "
-                "train without dataloader_drop_last."
+                f"policy={self.policy!r} keeps {rows} rows, which fill no batch of {self.state.facts['batch']}. "
+                "Keep more, take smaller batches, or train without dataloader_drop_last."
             )
         return updates
 
@@ -199,7 +199,8 @@ class PruningRun:
         self.learner.finish()
         start = time.perf_counter()
         measured = self.recorder.collect(self._gather)
-        if not marked(current.selection.rows, len(history))[measured.rows].all():
+        n = len(history)
+        if (marked(measured.rows, n) > marked(current.selection.rows, n)).any():
             raise ValueError(
                 "Rows were trained that the policy had not selected: get_train_dataloader gives other batches than "
                 "those of Trainer's own sampler (does it join several loaders?). Train without a policy."
@@ -216,12 +217,12 @@ class PruningRun:
         self.learner.teach(history, current.clock, self._rng(current.clock.round, 1))
         offered = len(history) if history.offered is None else len(history.offered)
         offered *= current.share(step)  # the last epoch may be a fraction of one
-        known = history.tokens[history.tokens > 0]
+        known = np.count_nonzero(history.tokens)
         account = {
             "rows_offered": round(offered),
             "rows": len(measured.rows),
             "rows_rescored": 0 if rescored is None else len(rescored.rows),
-            "tokens_offered": round(offered * float(known.mean())) if len(known) else 0,
+            "tokens_offered": round(offered * int(history.tokens.sum(dtype=np.int64)) / known) if known else 0,
             "tokens": int(measured.tokens.sum()),
             "padded_tokens": measured.padded_tokens,
             "padded_tokens_rescored": 0 if rescored is None else rescored.padded_tokens,

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
+from .ranking import marked
+
 ROW = "hf_prune_row"  # the batch's key for its (B,) int64 row numbers
 PARTS = "hf_prune_parts"  # and, of rows joined into one sequence of T tokens, for (B, T) bool: which tokens are whose
 _CHUNK = 1 << 16  # rows turned into Python integers at a time
@@ -194,9 +196,8 @@ class PruningSampler(Sampler[int]):
         order = self._order_of(self.epoch)
         if len(self.rows) == self.n:
             return order
-        keep = torch.zeros(self.n, dtype=torch.bool)
-        keep[torch.from_numpy(self.rows)] = True
-        return torch.from_numpy(order.numpy()[np.flatnonzero(keep[order])])  # 3 times faster than by the mask
+        places = order.numpy()  # whose indexing is several times faster than torch's
+        return torch.from_numpy(places[np.flatnonzero(marked(self.rows, self.n)[places])])
 
     def _order_of(self, epoch: int) -> torch.Tensor:
         """(N,) int64, all rows in the order of an epoch; the latest is kept, for the parts of its epoch."""
@@ -230,7 +231,7 @@ def check_equal_batches(loader: DataLoader, rows: int | None = None) -> None:
     Raises:
         ValueError: `even_batches=False` gives them unequally many.
     """
-    shard: Any = loader.batch_sampler
+    shard: Any = getattr(loader, "batch_sampler", None)  # a trainer of one's own may have wrapped it
     if getattr(shard, "even_batches", True) or shard.drop_last:  # one process, or read by one, or filled up, or cut off
         return
     if rows is not None:

@@ -57,8 +57,7 @@ class InfoBatch(Policy):
         annealing = clock.share_after > self.anneal + 1e-9  # floor(delta * epochs) epochs are pruned
         if self.ratio == 0 or annealing or not known.any():
             return Selection(np.arange(n))
-        mean = np.float32(history.loss[known].mean(dtype=np.float64))
+        mean = np.float32(history.loss.mean(dtype=np.float64, where=known))
         easy = history.loss < mean  # NaN compares false: rows never seen are hard
-        keep = ~easy | (rng.random(n) >= self.ratio)
-        weights = np.where(easy, 1 / (1 - self.ratio), 1).astype(np.float32)
-        return Selection(np.flatnonzero(keep), weights[keep])
+        rows = np.flatnonzero(~easy | (rng.random(n) >= self.ratio))
+        return Selection(rows, np.where(easy[rows], np.float32(1 / (1 - self.ratio)), np.float32(1)))
