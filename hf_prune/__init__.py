@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from .core import BudgetPolicy, Clock, History, Policy, Selection
 
 if TYPE_CHECKING:
-    from .trainer import PruningMixin, PruningSeq2SeqTrainer, PruningTrainer, pruned
+    from .mixin import PruningMixin
+    from .trainer import PruningSeq2SeqTrainer, PruningTrainer, pruned
 
 __version__ = "0.1.0"
 __all__ = [

@@ -1,0 +1,431 @@
+"""What makes a trainer prune: stock steps, on the rows that a policy selects, on a clock that follows them."""
+
+import inspect
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, MutableMapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import Trainer
+from transformers.trainer_utils import unwrap_peft_model
+
+from . import policies
+from .beginning import HISTORY, Facts, load_history
+from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
+from .core import FACTS, BudgetPolicy, History, Policy, Selection
+from .data import fingerprint, is_arrow
+from .events import RoundEvents, show_total
+from .meter import Meter
+from .recorder import Recorder, gather_columns
+from .report import PruningReport
+from .rescore import rescore
+from .run import PruningRun
+from .sampler import PARTS, ROW, PruningSampler, RowCollator, RowDataset, check_equal_batches
+from .schedule import FullRun, Place, follow_clock, set_rate
+from .seams import check_seams
+
+logger = logging.getLogger(__name__)
+
+check_seams(Trainer)
+
+
+class PruningMixin:
+    """Puts a pruning policy into any trainer that descends from `Trainer`; it must come before that class.
+
+    Args:
+        *args: The trainer's own.
+        policy: Chooses the rows of each round: an object, a name, a name with fields such as "infobatch:ratio=0.3", or
+            the dotted path of your own module. None = the plain trainer.
+        history: What an earlier run learnt of the same rows, which the policy takes in before its first round: a
+            `History`, its file, or the folder that a run saved its model in.
+        example_loss_func: (outputs, inputs) -> (B,) losses of the batch's examples in nats, for a model whose loss the
+            library has no recipe for. Called on every training batch; the gradient passes through where the policy
+            gives weights.
+        **kwargs: The trainer's own.
+
+    Attributes:
+        policy: The policy in force.
+
+    Raises:
+        ValueError: Unknown policy or bad field; rows that have no number; a signal that the model or a fact that the
+            data set can't give; an earlier history of other rows, or none where the policy needs one.
+        TypeError: `policy` is neither a policy nor a string.
+    """
+
+    def __init__(
+        self,
+        *args,
+        policy: str | Policy | None = None,
+        history: str | os.PathLike | History | None = None,
+        example_loss_func: Callable[[Any, MutableMapping], torch.Tensor] | None = None,
+        **kwargs,
+    ):
+        self.policy = policies.make(policy)
+        self.example_loss_func = example_loss_func
+        self._run: PruningRun | None = None
+        self._clocked_scheduler = None
+        self._facts: Facts | None = None
+        self._earlier = history
+        super().__init__(*args, **kwargs)
+        if self.policy is None and history is not None:
+            raise ValueError("history=...: only a policy can use an earlier history; name one, or leave it out.")
+        if self.policy is not None:
+            self._check_dataset()
+            meter = self._make_meter()
+            if self.train_dataset is not None:
+                self._begin_history(self.train_dataset, meter)
+
+    # ---- What the user sees ----
+
+    @property
+    def history(self) -> History | None:
+        """What is known of every row, equal on every rank once a round has ended; None before training."""
+        return self._run and self._run.state.history
+
+    @property
+    def selection(self) -> Selection | None:
+        """The rows of the round in progress, and what goes with them; None between rounds."""
+        return self._run and self._run.state.round and self._run.state.round.selection
+
+    def pruning_report(self) -> PruningReport:
+        """What was kept and what was left out, so far.
+
+        Raises:
+            ValueError: There is no policy, or training has not begun.
+        """
+        if self._run is None:
+            raise ValueError("pruning_report(): nothing to report; give the trainer a policy and call train() first.")
+        return PruningReport(
+            policy=repr(self.policy),
+            epochs=list(self._run.state.epochs),
+            log_history=self.state.log_history,
+            rows=len(self.history),
+            faults=int(np.count_nonzero(self.history.faults)),
+            seconds_evaluating=self._run.state.seconds_evaluating,
+            steps_full=self._run.full.steps,
+            earlier=self._earlier_cost,
+        )
+
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that was not saved whole."""
+        if self.policy is not None and resume_from_checkpoint is True:
+            resume_from_checkpoint = last_whole(self.args.output_dir, self._warn)
+            if resume_from_checkpoint is None:
+                raise ValueError(
+                    f"resume_from_checkpoint=True: output_dir={self.args.output_dir!r} holds no whole checkpoint. "
+                    "Train without it, from the start."
+                )
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """As stock; its seconds are counted."""
+        if self._run is None:
+            return super().evaluate(*args, **kwargs)
+        state, start = self._run.state, time.perf_counter()
+        before = state.seconds_evaluating
+        metrics = super().evaluate(*args, **kwargs)  # a dictionary of data sets calls this for each of them
+        state.seconds_evaluating = before + time.perf_counter() - start
+        return metrics
+
+    def log(self, logs, *args, **kwargs):
+        """As stock; training logs also say what was kept, trained and measured so far."""
+        if self._run is not None and self._run.state.round is not None and "loss" in logs:
+            device = self.accelerator.device
+            progress = self._run.progress(lambda counts: self.accelerator.reduce(counts.to(device)))
+            logs = {**logs, **progress}
+        super().log(logs, *args, **kwargs)
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        """As stock; with what was learnt of every row beside it, for the `history` of another run."""
+        super().save_model(output_dir, _internal_call)
+        if self._run is not None and not _internal_call and self.args.should_save:
+            self._run.save_history(os.path.join(output_dir or self.args.output_dir, HISTORY))
+
+    def create_model_card(self, *args, **kwargs):
+        """The stock card with a section on data pruning."""
+        if self._run is None:
+            return super().create_model_card(*args, **kwargs)
+        tags = kwargs.get("tags") or []
+        kwargs["tags"] = [*([tags] if isinstance(tags, str) else tags), "hf_prune"]
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            with open(os.path.join(self.args.output_dir, "README.md"), "a", encoding="utf-8") as card:
+                card.write(f"\n{self.pruning_report().card()}\n")
+
+    def _warn(self, message: str):
+        if self.is_world_process_zero():
+            logger.warning(message)
+
+    # ---- Rows ----
+
+    def _check_dataset(self):
+        data = self.train_dataset
+        if data is not None and (isinstance(data, IterableDataset) or not hasattr(data, "__len__")):
+            raise ValueError(
+                f"policy={self.policy!r} chooses rows by number, but the rows of train_dataset, a "
+                f"{type(data).__name__}, have none. Give a data set with a length, or train without a policy."
+            )
+
+    def get_train_dataloader(self):
+        """The stock loader over numbered rows."""
+        if self.policy is None or self.train_dataset is None:
+            return super().get_train_dataloader()
+        self._check_dataset()
+        data, collator = self.train_dataset, self.data_collator
+        if is_arrow(data):
+            rows, numbering = self._remove_unused_columns(data, description="Training"), RowCollator(collator)
+        else:
+            rows, numbering = data, RowCollator(self._get_collator_with_removed_columns(collator, "Training"))
+        self._rows, self._numbering, self._sampler = RowDataset(rows), numbering, None
+        self._raw_dataset = data
+        self.train_dataset, self.data_collator = self._rows, numbering
+        try:
+            loader = super().get_train_dataloader()
+        finally:
+            self.train_dataset, self.data_collator = data, collator
+        if self._sampler is None:
+            raise ValueError(
+                f"{type(self).__name__} builds its training batches without Trainer's sampler, so a policy can't "
+                "choose their rows. Train without a policy."
+            )
+        return loader
+
+    def _get_train_sampler(self, train_dataset=None):
+        if not isinstance(train_dataset, RowDataset):
+            return super()._get_train_sampler(train_dataset)
+        base = super()._get_train_sampler(self._raw_dataset)  # raw: the length column is still there
+        seed = torch.initial_seed() if self.args.data_seed is None else self.args.data_seed
+        self._sampler = PruningSampler(base, len(self._raw_dataset), seed)
+        return self._sampler
+
+    # ---- The run ----
+
+    def set_initial_training_values(self, args, dataloader):
+        """The stock numbers make the full run, which the clock follows; the steps of the pruned run are forecast."""
+        values = super().set_initial_training_values(args, dataloader)
+        if self.policy is None:
+            return values
+        epochs, updates, *others, steps = values
+        by_steps = args.max_steps > 0
+        full = FullRun(updates, steps, steps / updates if by_steps else args.num_train_epochs, by_steps)
+        self._next_run = self._make_run(full, dataloader)  # begins in `_init_training_state`: others may ask too
+        steps, begun = self._next_run.forecast()
+        self._planned_epochs = begun if by_steps else epochs
+        # Under max_steps the epochs follow; each takes a step at least, and DefaultFlowCallback ends the run.
+        return (steps if by_steps else epochs, updates, *others, steps)
+
+    def _make_meter(self) -> Meter:
+        model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
+        self._set_signature_columns_if_needed()
+        return Meter(model, self.policy, self.example_loss_func, self._signature_columns)
+
+    def _begin_history(self, data, meter: Meter) -> History:
+        """The history that a run on `data` begins with."""
+        if self._facts is None or self._facts.dataset is not data:
+            with self.args.main_process_first(local=False, desc="read what the policy needs"):  # it fills the cache
+                self._facts = Facts(data, self.policy, meter.is_encoder_decoder)
+        earlier, self._earlier_cost = load_history(self._earlier, data, self.policy)
+        history = History.empty(len(data), meter.signals)
+        self._facts.fill(history)
+        self.policy.begin(history, earlier)
+        return history
+
+    def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
+        data, sampler, meter = self._raw_dataset, self._sampler, self._make_meter()
+        if self.is_world_process_zero():
+            meter.warn_if_blind()
+        history = self._begin_history(data, meter)
+        if (
+            (self.policy.needs - FACTS)
+            and full.epochs <= 1
+            and self._earlier is None
+            and self.policy.rounds_per_epoch == 1
+        ):
+            self._warn(f"policy={self.policy!r} learns from earlier epochs, and a run of one epoch has none.")
+        batch = self.get_total_train_batch_size(self.args) // self.args.gradient_accumulation_steps
+        if self.accelerator.split_batches:  # the loader's batch is that of all processes
+            batch = self._train_batch_size
+        facts = {
+            "policy": repr(self.policy),
+            "data": fingerprint(data),
+            "batch": batch,
+            "accumulation": self.args.gradient_accumulation_steps,
+        }
+
+        if not isinstance(self.policy, BudgetPolicy):  # that one keeps whole optimizer steps
+            check_equal_batches(loader)
+
+        def updates(rows: int) -> int:
+            check_equal_batches(loader, rows)
+            planned, sampler.length = sampler.length, rows  # the loader knows every way to cut batches: ask it
+            batches = len(loader)
+            sampler.length = planned
+            return math.ceil(batches / self.args.gradient_accumulation_steps)
+
+        step_rows = facts["batch"] * facts["accumulation"]
+        gather = partial(gather_columns, self.accelerator)
+        return PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, gather)
+
+    def _init_training_state(
+        self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+    ):
+        answer = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        if self.policy is None:
+            return answer
+        self._run = self._next_run
+        self.state.num_train_epochs = self._planned_epochs
+        self._goes_on = False
+        if resume_from_checkpoint is None:
+            return answer
+        full = self._run.full
+        finished = full.by_steps and self.state.global_step >= full.steps
+        if not os.path.isfile(os.path.join(resume_from_checkpoint, STATE)):
+            self._warn(without_state(resume_from_checkpoint))
+            return (num_train_epochs, 0) if finished else answer
+        step = self.state.global_step
+        self._run.restore(resume_from_checkpoint, self.is_world_process_zero(), step, self._warn)
+        current = self._run.state.round
+        self._show_total(*self._run.forecast())
+        if finished:
+            return num_train_epochs, 0
+        if current is None:
+            return len(self._run.state.epochs), 0
+        at = current.plan.at
+        if current.is_over(step):
+            return at.epoch if at.part + 1 < at.parts and not current.stopped else at.epoch + 1, 0
+        self._goes_on = True
+        done = step - current.plan.first_step
+        return at.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        """The stock schedule of the full run, read through the clock of the pruned one.
+
+        Raises:
+            ValueError: A scheduler that counts its own steps, and so would end before or after the run.
+        """
+        if self._run is None:  # no policy, or called before train(), which makes its own
+            return super().create_scheduler(num_training_steps, optimizer)
+        full = self._run.full
+        scheduler = super().create_scheduler(full.steps, optimizer)
+        if isinstance(scheduler, LambdaLR):
+            if scheduler is not self._clocked_scheduler:  # the user's own comes again at the next train()
+                follow_clock(scheduler, lambda step: self._run.position(step), lambda: self._run.lr_scale())
+                self._clocked_scheduler = scheduler
+        elif not (full.by_steps or "metrics" in inspect.signature(scheduler.step).parameters):
+            raise ValueError(
+                f"The learning-rate scheduler {type(scheduler).__name__} counts its own steps, and a pruned run has "
+                "fewer than the full one. Use a LambdaLR (as lr_scheduler_type gives), or fix the steps by max_steps."
+            )
+        return scheduler
+
+    def _run_epoch(self, **kwargs):
+        if self.policy is None:
+            return super()._run_epoch(**kwargs)
+        run, epoch, batches = self._run, kwargs["epoch"], self.args.gradient_accumulation_steps
+        resumed = kwargs["steps_trained_in_current_epoch"] // batches if epoch == kwargs["epochs_trained"] else 0
+        at, skipped = run.first_place(epoch, self.state.global_step, 0 if self._goes_on else resumed)
+        if not self._goes_on:
+            kwargs["steps_trained_in_current_epoch"] = skipped * batches
+        while True:
+            self._run_round(at, skipped, kwargs)
+            at = at.next()
+            if at.epoch > epoch or self.control.should_epoch_stop or self.control.should_training_stop:
+                break
+            skipped = 0
+            kwargs |= {"resume_from_checkpoint": None, "steps_trained_in_current_epoch": 0}
+
+    def _run_round(self, at: Place, skipped: int, kwargs: dict[str, Any]):
+        run, loader = self._run, kwargs["train_dataloader"]
+        if not self._goes_on:
+            # one that was saved at its end, before it was closed
+            run.close_round(self.state.global_step, self._rescore)
+            run.open_round(at, self.state.global_step, skipped)
+        self._goes_on = False
+        run.plan()
+        self._rows.total_dataset_length = len(self._sampler)
+        self._weights = run.weights(self.args.device)
+        if self.lr_scheduler is self._clocked_scheduler:
+            set_rate(self.lr_scheduler)
+        self._show_total(*run.forecast())
+        current, handler = run.state.round, self.callback_handler
+        plan, share_before = current.plan, current.share_before
+        run.start_timing()
+        if at.parts > 1 or share_before:
+            before = at.epoch * run.full.updates
+            begin, end = run.full.begin(at) - before, run.full.begin(at.next()) - before
+            begin += share_before * (end - begin)
+            self.callback_handler = RoundEvents(handler, at.epoch, begin, end, run.full.updates)
+        try:
+            super()._run_epoch(**{**kwargs, "steps_in_epoch": len(loader), "num_update_steps_per_epoch": plan.updates})
+        finally:
+            self.callback_handler = handler
+        run.stop_timing()
+        ends = self.control.should_training_stop or run.full.is_last(plan)
+        run.close_round(self.state.global_step, None if ends else self._rescore)
+
+    def _rescore(self, rows: np.ndarray, recorder: Recorder):
+        rescore(self, self._rows, self._numbering, rows, self._run.meter, recorder)
+
+    def _show_total(self, steps: int, epochs: int):
+        self.state.max_steps = steps
+        if self._run.full.by_steps:
+            self.state.num_train_epochs = epochs
+        show_total(self.callback_handler, steps)
+
+    # ---- Steps ----
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        """The stock loss; what it tells of each row is recorded on the side, and weighted where the policy says so."""
+        rows, parts = (None, None) if self.policy is None else (inputs.pop(ROW, None), inputs.pop(PARTS, None))
+        if rows is None or not (model.training and torch.is_grad_enabled()):
+            return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        self._numbering.is_checked = True  # by whoever made this batch: the workers of later epochs need not
+        self._run.begin_batch(self.state.global_step)
+        meter = self._run.meter
+        smoothing = self.args.label_smoothing_factor if self.label_smoother and "labels" in inputs else 0.0
+        with meter.watch(model, inputs, parts) as seen:
+            result = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        loss, *rest = result if return_outputs else (result,)
+        weights = None if self._weights is None else self._weights[rows]
+        items = kwargs.get("num_items_in_batch")
+        loss = meter.measure(rows, seen, loss, self._run.recorder, weights, smoothing, items, self.args.world_size)
+        return (loss, *rest) if return_outputs else loss
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        if self.policy is None:
+            return super()._maybe_log_save_evaluate(*args, **kwargs)
+        self._run.stop_timing()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        self._run.start_timing()
+
+    # ---- Ends ----
+
+    def _save_checkpoint(self, model, trial):
+        if self.policy is not None and self.args.should_save:
+            # Written last, it says that a checkpoint is whole: one that is written again is not, until it is again.
+            folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
+            Path(folder, TRAINER_STATE).unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        if self.policy is not None:
+            step, stopped = self.state.global_step, self.control.should_epoch_stop
+            self._run.save(output_dir, step, self.args.should_save, stopped)
+
+    def _finalize_training(self, trial, num_train_samples, start_time):
+        if self.policy is not None:
+            self._run.close_round(self.state.global_step)  # resumed from the end of the last epoch
+            self._run.learner.finish()
+            num_train_samples = sum(epoch["rows"] for epoch in self._run.state.epochs)
+        return super()._finalize_training(trial, num_train_samples, start_time)
