@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from . import storage
+from . import hub, storage
 from .features import Features
 from .ranking import marked, ranked, top
 
@@ -31,6 +31,10 @@ class History:
         notes: A policy's own memory by name, any arrays; written by `Policy.begin` and `Policy.update` alone.
         features: What the data set tells of its rows, where the policy asks for it; not saved.
         offered: (M,) int64 rows that the round may choose among; None = all. Not saved.
+        keys: (N,) uint64, a hash of what names each row whatever its place, see `data.row_keys`; None = rows go by
+            their place alone. In a file of its own, not in a checkpoint.
+        facts: What it was made with, where that is known: `policy`, `data` (the fingerprint of the training set), `key`
+            (the column that `keys` are of), `cost` (`runs`, `rows`, `tokens` with padding, `seconds`). As `keys`.
     """
 
     loss: np.ndarray
@@ -41,6 +45,8 @@ class History:
     notes: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     features: Features = Features()
     offered: np.ndarray | None = None
+    keys: np.ndarray | None = None
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
     def empty(cls, n: int, signals: frozenset[str] | tuple[str, ...] = ()) -> "History":
@@ -111,14 +117,9 @@ class History:
         own = (arrays[name] for name in ("loss", "seen", "tokens", "faults"))
         return cls(*own, signals=groups["signals/"], notes=groups["notes/"])
 
-    def save(self, path: str | os.PathLike[str], facts: dict[str, Any] | None = None) -> None:
-        """Write one checksummed safetensors file, aside first, so that no reader meets half a file.
-
-        Args:
-            path: The file.
-            facts: What it was made with, of plain values; `load` leaves them alone, `storage.load` reads them.
-        """
-        storage.save(path, self.arrays(), {"kind": "history", **(facts or {})})
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one checksummed safetensors file, aside first, so that no reader meets half a file."""
+        storage.save(path, *self._content())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], rows: int | None = None) -> "History":
@@ -131,8 +132,41 @@ class History:
         Raises:
             ValueError: Another number of rows, or a damaged file.
         """
-        arrays, _ = storage.load(path)
-        return cls.from_arrays(arrays, rows)
+        arrays, facts = storage.load(path)
+        history = cls.from_arrays(arrays, rows)
+        history.keys = arrays.get("keys")
+        history.facts = {name: fact for name, fact in facts.items() if name != "kind"}
+        return history
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> "History":
+        """Read what a run, or `push_to_hub`, has left in a folder or on the Hub.
+
+        Args:
+            source: The file, the folder that holds it, or the id of a model or a data set on the Hub.
+            **options: Those of `huggingface_hub.hf_hub_download`, such as `revision`, `token` and `cache_dir`; without
+                `repo_type`, a model of that id goes before a data set.
+
+        Raises:
+            ValueError: There is none, it can't be had, or it is damaged.
+        """
+        return cls.load(hub.find_history(source, **options))
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Put it on the Hub as a data set of its own, with a table of its rows and a card.
+
+        Args:
+            repo_id: "user/name"; made where it does not exist.
+            **options: Those of `hub.push_history`: `private`, `token`, `revision`, `commit_message`.
+
+        Returns:
+            The address of the commit.
+        """
+        return hub.push_history(*self._content(), repo_id, **options)
+
+    def _content(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        keys = {} if self.keys is None else {"keys": self.keys}
+        return self.arrays() | keys, {"kind": "history", **self.facts}
 
 
 @dataclass(frozen=True)

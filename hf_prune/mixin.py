@@ -31,6 +31,7 @@ from .run import PruningRun
 from .sampler import PARTS, ROW, PruningSampler, RowCollator, RowDataset, check_equal_batches
 from .schedule import FullRun, Place, follow_clock, set_rate
 from .seams import check_seams
+from .trace import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class PruningMixin:
         self._clocked_scheduler = None
         self._facts: Facts | None = None
         self._earlier = history
+        self._is_evaluating = False
         super().__init__(*args, **kwargs)
         if self.policy is None and history is not None:
             raise ValueError("history=...: only a policy can use an earlier history; name one, or leave it out.")
@@ -130,17 +132,21 @@ class PruningMixin:
         if self._run is None:
             return super().evaluate(*args, **kwargs)
         state, start = self._run.state, time.perf_counter()
-        before = state.seconds_evaluating
-        metrics = super().evaluate(*args, **kwargs)  # a dictionary of data sets calls this for each of them
+        before, self._is_evaluating = state.seconds_evaluating, True
+        try:
+            metrics = super().evaluate(*args, **kwargs)  # a dictionary of data sets calls this for each of them
+        finally:
+            self._is_evaluating = False
         state.seconds_evaluating = before + time.perf_counter() - start
         return metrics
 
     def log(self, logs, *args, **kwargs):
-        """As stock; training logs also say what was kept, trained and measured so far."""
-        if self._run is not None and self._run.state.round is not None and "loss" in logs:
+        """As stock; in a round, logs of losses and evaluations also say what was kept, trained and measured so far."""
+        in_round = self._run is not None and self._run.state.round is not None
+        if in_round and ("loss" in logs or self._is_evaluating):  # every process is here
             device = self.accelerator.device
-            progress = self._run.progress(lambda counts: self.accelerator.reduce(counts.to(device)))
-            logs = {**logs, **progress}
+            counts = self._run.counts(lambda counts: self.accelerator.reduce(counts.to(device)))
+            logs = {**logs, **(self._run.progress() if "loss" in logs else {}), **counts}
         super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir=None, _internal_call=False):
@@ -283,13 +289,18 @@ class PruningMixin:
         if self.policy is None:
             return answer
         self._run = self._next_run
+        if self.args.should_save:
+            self._run.trace = Trace(self._get_output_dir(trial=trial), self._rates, self._warn)
         self.state.num_train_epochs = self._planned_epochs
         self._goes_on = False
+        begins_anew = resume_from_checkpoint is None or not os.path.isfile(os.path.join(resume_from_checkpoint, STATE))
+        if begins_anew and self._run.trace is not None:
+            self._run.trace.begin(0)
         if resume_from_checkpoint is None:
             return answer
         full = self._run.full
         finished = full.by_steps and self.state.global_step >= full.steps
-        if not os.path.isfile(os.path.join(resume_from_checkpoint, STATE)):
+        if begins_anew:
             self._warn(without_state(resume_from_checkpoint))
             return (num_train_epochs, 0) if finished else answer
         step = self.state.global_step
@@ -306,6 +317,9 @@ class PruningMixin:
         self._goes_on = True
         done = step - current.plan.first_step
         return at.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
+
+    def _rates(self) -> list[float]:
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def create_scheduler(self, num_training_steps, optimizer=None):
         """The stock schedule of the full run, read through the clock of the pruned one.

@@ -68,7 +68,28 @@ class PruningReport:
     def to_dict(self) -> dict[str, Any]:
         """The report without the log, of plain values that JSON can hold (NaN and infinity become None)."""
         report = {"policy": self.policy, "training_rows": self.rows, "epochs": self.epochs, "totals": self.totals()}
-        return _plain(report | {"earlier_runs": self.earlier})
+        return _plain(report | {"earlier_runs": self.earlier, "evaluations": self.evaluations()})
+
+    def evaluations(self) -> list[dict[str, float]]:
+        """The evaluations during training, in order, each with what had been trained by then.
+
+        Returns:
+            For each: `step`, `epoch`, `rows`, `tokens` (padding included), `seconds` (training, selection and
+            rescoring, on one process), and its metrics under the names of the log.
+        """
+        found: dict[int, dict[str, float]] = {}
+        for entry in self.log_history:
+            metrics = {name: value for name, value in entry.items() if name.startswith("eval_")}
+            if metrics and "prune/rows" in entry:
+                counts = {
+                    "step": entry["step"],
+                    "epoch": entry["epoch"],
+                    "rows": entry["prune/rows"],
+                    "tokens": entry.get("prune/tokens", 0),
+                    "seconds": entry["prune/seconds"] + entry["prune/seconds_training"],
+                }
+                found[entry["step"]] = found.get(entry["step"], counts) | metrics  # several sets log apart
+        return list(found.values())
 
     def summary(self) -> str:
         """A Markdown table: trained, offered, share; then the seconds of each part."""

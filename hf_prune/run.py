@@ -18,6 +18,7 @@ from .ranking import marked
 from .recorder import Gather, Measurements, Recorder
 from .sampler import PruningSampler
 from .schedule import FullRun, Place
+from .trace import Trace
 
 _COSTS = (
     *("rows", "rows_rescored", "padded_tokens", "padded_tokens_rescored"),
@@ -43,6 +44,7 @@ class PruningRun:
         state: All that a checkpoint must hold.
         recorder: The measurements of the round in progress.
         learner: Lets the policy learn from the round before.
+        trace: Writes what each round measured; None on a process that writes no files.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class PruningRun:
         self._mark = time.perf_counter()
         self._step: int | None = None
         self.learner = Learner(policy)
+        self.trace: Trace | None = None
 
     # ---- The clock ----
 
@@ -205,16 +208,18 @@ class PruningRun:
                 "Rows were trained that the policy had not selected: get_train_dataloader gives other batches than "
                 "those of Trainer's own sampler (does it join several loaders?). Train without a policy."
             )
-        self._record(measured)
+        losses = [self._record(measured)]
         rescored, seconds_rescoring = None, 0.0
         if rescore is not None and current.selection.rescore is not None and len(current.selection.rescore):
             begun = time.perf_counter()
             recorder = Recorder(len(self.meter.signals))
             rescore(current.selection.rescore, recorder)
             rescored = recorder.collect(self._gather)
-            self._record(rescored)
+            losses.append(self._record(rescored))
             seconds_rescoring = time.perf_counter() - begun
         self.learner.teach(history, current.clock, self._rng(current.clock.round, 1))
+        if self.trace is not None:
+            self.trace.write(current.clock, current.selection.lr_scale, current.seconds_training, n, losses)
         offered = len(history) if history.offered is None else len(history.offered)
         offered *= current.share(step)  # the last epoch may be a fraction of one
         known = np.count_nonzero(history.tokens)
@@ -235,9 +240,11 @@ class PruningRun:
         self.recorder = Recorder(len(self.meter.signals))
         self.state.round = None
 
-    def _record(self, measured: Measurements) -> None:
+    def _record(self, measured: Measurements) -> tuple[np.ndarray, np.ndarray]:
+        """Tell the History; the rows (K,) int64 and their losses (K,) float32, NaN where the batch did not tell."""
         history = self.state.history
         rows, tokens, values = measured.by_row()
+        every, losses = rows, np.full(len(rows), np.nan, np.float32)
         told = tokens > 0
         everywhere = told.all()  # else some batch did not tell
         history.tokens[rows if everywhere else rows[told]] = tokens if everywhere else tokens[told]
@@ -248,8 +255,10 @@ class PruningRun:
             loss, *signals = values
             if self.meter.by_batch:
                 loss = blend(history.loss[rows], loss)
+            losses[read] = loss
             more = dict(zip(self.meter.signals[1:], signals, strict=True))
             history.record(rows, loss, self.state.round.clock.round, **more)
+        return every, losses
 
     # ---- Seconds and counts ----
 
@@ -261,23 +270,28 @@ class PruningRun:
         """Training pauses: what follows is counted elsewhere."""
         self.state.round.seconds_training += time.perf_counter() - self._mark
 
-    def progress(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
-        """What stands beside the loss in the logs: of the whole run so far, and quantiles of the losses since the last.
+    def counts(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+        """What the run has trained so far, and the seconds of this process, for the logs.
 
         Args:
             reduce: Adds up an int64 tensor over all processes.
         """
-        current, epochs, history = self.state.round, self.state.epochs, self.state.history
-        losses = self.recorder.drain()
-        losses = losses[np.isfinite(losses)]
+        current, epochs = self.state.round, self.state.epochs
         rows, tokens = reduce(torch.tensor(self.recorder.counts())).tolist()
-        logs = {
-            "prune/kept": len(current.selection.rows) / len(history if history.offered is None else history.offered),
-            "prune/rows": rows + sum(epoch["rows"] for epoch in epochs),
-            "prune/seconds": current.seconds_selecting + sum(epoch["seconds_selecting"] for epoch in epochs),
-        }
+        selecting = current.seconds_selecting + sum(epoch["seconds_selecting"] for epoch in epochs)
+        training = current.seconds_training + sum(e["seconds_training"] + e["seconds_rescoring"] for e in epochs)
+        logs = {"prune/rows": rows + sum(epoch["rows"] for epoch in epochs)}
         if tokens:  # images have none
             logs["prune/tokens"] = tokens + sum(epoch["padded_tokens"] for epoch in epochs)
+        return logs | {"prune/seconds": selecting, "prune/seconds_training": training}
+
+    def progress(self) -> dict[str, float]:
+        """What stands beside the loss in the logs: the share kept, and quantiles of the losses since the last."""
+        current, history = self.state.round, self.state.history
+        losses = self.recorder.drain()
+        losses = losses[np.isfinite(losses)]
+        offered = len(history if history.offered is None else history.offered)
+        logs = {"prune/kept": len(current.selection.rows) / offered}
         if len(losses):
             names = ("prune/loss_p10", "prune/loss_p50", "prune/loss_p90")
             logs |= dict(zip(names, np.quantile(losses, (0.1, 0.5, 0.9)).tolist(), strict=True))
@@ -347,6 +361,8 @@ class PruningRun:
         state.facts = facts
         state.history.features = self.state.history.features
         self.state, self._sampler.seed = state, state.seed
+        if self.trace is not None:
+            self.trace.begin(state.round.clock.round if state.round else len(state.epochs) * self._parts)
         if measured is None:
             return
         current, reason = state.round, f"{folder} was saved with other sizes ({', '.join(changed)})"

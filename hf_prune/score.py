@@ -3,8 +3,6 @@
 import json
 import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,15 +13,11 @@ from tqdm.auto import tqdm
 from . import policies, storage
 from .beginning import HISTORY
 from .core import History, Policy
+from .launch import LAUNCHERS, FailedRun, Run, check_script, run_all
 from .policies._static import StaticPolicy
 
 COMMAND = "command.json"  # in output_dir: whose runs these are
-_LAST_LINES = 20
-_LAUNCHERS = {"python": (sys.executable,), "accelerate": (sys.executable, "-m", "accelerate.commands.launch")}
-
-
-class FailedRun(RuntimeError):
-    """A run of the script ended with an error, or without scores."""
+_CURE = "train a PruningTrainer with the --policy and --output_dir given, and save its model"
 
 
 def make_scores(
@@ -57,10 +51,7 @@ def make_scores(
     scoring, spec = _scoring(policy)
     if seeds < 1:
         raise ValueError(f"--seeds {seeds}: there must be a run at least, so --seeds 1 or more.")
-    if not script:
-        raise ValueError("There is no script: put it and its arguments after --, as in `... -- train.py --bf16`.")
-    if not Path(script[0]).is_file():
-        raise ValueError(f"There is no script {script[0]!r}: after -- comes the path of a Python file.")
+    check_script(script)
     folder, more = Path(output_dir), ["--policy", spec]
     if epochs is not None:
         more += ["--num_train_epochs", f"{epochs:g}"]
@@ -70,8 +61,8 @@ def make_scores(
         run = folder / f"seed-{seed}"
         files.append(run / HISTORY)
         if not files[-1].exists():
-            command = [*_LAUNCHERS[launcher], *script, *more, "--seed", str(seed), "--output_dir", str(run)]
-            _run(command, run.with_suffix(".log"), files[-1])
+            command = (*LAUNCHERS[launcher], *script, *more, "--seed", str(seed), "--output_dir", str(run))
+            _run(Run(command, run.with_suffix(".log"), files[-1]))
         _load(files[-1], scoring)
     merged, facts = _mean_of(files, scoring)
     merged.save(folder / HISTORY, facts)
@@ -111,20 +102,11 @@ def _claim(folder: Path, command: list[str]) -> None:
         )
 
 
-def _run(command: list[str], log: Path, result: Path) -> None:
-    """Run a command, with what it prints in `log`, until `result` is there."""
-    with open(log, "wb") as file:
-        status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT).returncode
-    if status == 0 and result.exists():
-        return
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-    what = f"failed with status {status}" if status else f"ended, but left no {result}"
-    cure = (
-        "mend it" if status else "train a PruningTrainer with the --policy and --output_dir given, and save its model"
-    )
-    raise FailedRun(
-        "\n".join([*lines, f"`{shlex.join(command)}` {what}: {cure}. Ended seeds are kept; all it said is in {log}."])
-    )
+def _run(run: Run) -> None:
+    """Run one command to its end."""
+    for _, status in run_all([run]):
+        if status is not None and (failure := run.failure(status, _CURE)):
+            raise FailedRun(failure)
 
 
 def _load(file: Path, scoring: Policy) -> tuple[History, dict[str, Any]]:

@@ -75,6 +75,11 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     return arrays, header
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` to `path` in UTF-8; a reader sees the old file or the new one, never a part."""
+    _replace(Path(path), text.encode())
+
+
 def _replace(path: Path, blob: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")

@@ -23,24 +23,19 @@ rivals), `--policy none` the plain Trainer; `--help` lists every flag.
 The same command again goes on from the last checkpoint of a run that was interrupted, and refuses a finished one.
 """
 
-import csv
 import datetime
 import difflib
-import json
-import math
 import random
 import time
-import warnings
 import zlib
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import datasets
 import evaluate
 import numpy as np
 import torch
 from babel import Locale, dates, lists, numbers, units
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict
 from num2words import num2words
 from sacrebleu.metrics import BLEU, CHRF
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -48,7 +43,6 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     DataCollatorForSeq2Seq,
-    EarlyStoppingCallback,
     MarianConfig,
     MarianMTModel,
     PreTrainedTokenizerFast,
@@ -58,9 +52,8 @@ from transformers import (
 from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningSeq2SeqTrainer
-from hf_prune.checkpoint import last_whole
 from hf_prune.cli import parse
-from hf_prune.report import surroundings
+from hf_prune.recipe import CommonArguments, Outcome, arguments_of, find_checkpoint, finish, load_splits
 
 
 @dataclass
@@ -68,38 +61,22 @@ class RecipeArguments:
     """What to translate, with which model.
 
     Args:
-        train_file: File to train on (.parquet, .json, .jsonl, .csv, .tsv); without it, the embedded corpus.
-        validation_file: File to validate on; without it, 5 % of the training rows, at most 1,000, are held out.
-        test_file: File for the final score; without it, the validation rows give that, too.
-        dataset_name: Data set of the Hub, or a folder, instead of files; its split `train` is a must.
-        dataset_config_name: Its configuration.
         source_lang: Column of the source, and its code for a tokenizer that knows codes (en_XX finds column en).
         target_lang: Column of the target, and its code.
         source_prefix: Text put before every source, as T5 wants it.
-        model_name_or_path: Model to fine-tune; without it, a model and its tokenizer are made from scratch.
         model_size: Size of a model from scratch: tiny, small or base.
         vocab_size: Entries of a tokenizer from scratch, which both languages share.
         max_length: Tokens of a sentence at most; longer ones are cut.
         num_beams: Beams for the final score and of the saved model; --generation_num_beams is for validations.
-        early_stopping_patience: Stop after so many validations without a better score.
-        history: Folder of an earlier run on the same rows, or of scores, which the policy begins with.
     """
 
-    train_file: str | None = None
-    validation_file: str | None = None
-    test_file: str | None = None
-    dataset_name: str | None = None
-    dataset_config_name: str | None = None
     source_lang: str = "en"
     target_lang: str = "de"
     source_prefix: str = ""
-    model_name_or_path: str | None = None
     model_size: str = "tiny"
     vocab_size: int = 4000
     max_length: int = 128
     num_beams: int = 4
-    early_stopping_patience: int | None = None
-    history: str | None = None
 
 
 FROM_SCRATCH = dict(
@@ -303,20 +280,6 @@ def embedded_corpus(rows: int = 4000, seed: int = 0) -> DatasetDict:
 # ---- Data ----
 
 
-def read_file(path: str) -> Dataset:
-    """All rows of a file; ValueError where its suffix is unknown or no row can be read."""
-    readers = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
-    suffix = Path(path).suffix
-    if suffix not in readers:
-        raise ValueError(f"{path}: suffix {suffix!r} is not known; give one of {', '.join(readers)}.")
-    options = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
-    try:
-        return load_dataset(readers[suffix], data_files=path, split="train", **options)
-    except (datasets.exceptions.DatasetGenerationError, ValueError, StopIteration) as error:
-        cause = error.__cause__ or error
-        raise ValueError(f"{path} is empty, or can't be read as {readers[suffix]}: {cause}") from error
-
-
 def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
     """The columns `source` and `target` of what `name` names, without the rows that lack text on either side.
 
@@ -340,32 +303,15 @@ def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
     return pairs
 
 
-def load_corpus(recipe: RecipeArguments, seed: int) -> DatasetDict:
+def load_corpus(common: CommonArguments, recipe: RecipeArguments, seed: int) -> DatasetDict:
     """Splits train, validation and, where there is one, test, with columns `source` and `target`.
 
     Raises:
-        ValueError: Arguments that don't go together, or what `read_file` and `read_pairs` refuse.
+        ValueError: Arguments that don't go together, or what `load_splits` and `read_pairs` refuse.
     """
-    files = {"train": recipe.train_file, "validation": recipe.validation_file, "test": recipe.test_file}
-    files = {split: path for split, path in files.items() if path is not None}
     if recipe.source_lang == recipe.target_lang:
         raise ValueError(f"source_lang and target_lang are both {recipe.source_lang!r}; name two languages.")
-    if files and (recipe.dataset_name or "train" not in files):
-        raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
-    if recipe.dataset_name:
-        raw = load_dataset(recipe.dataset_name, recipe.dataset_config_name)
-        if "train" not in raw:
-            raise ValueError(f"dataset_name={recipe.dataset_name!r} has no split train; it has {', '.join(raw)}.")
-        raw = {split: raw[split] for split in ("train", "validation", "test") if split in raw}
-    else:
-        raw = {split: read_file(path) for split, path in files.items()} if files else embedded_corpus()
-    names = {split: files.get(split) or f"split {split} of {recipe.dataset_name}" for split in raw}
-    corpus = DatasetDict({split: read_pairs(rows, recipe, names[split]) for split, rows in raw.items()})
-    if "validation" not in corpus:
-        held_out = min(1000, math.ceil(len(corpus["train"]) / 20))
-        parts = corpus["train"].train_test_split(held_out, seed=seed)
-        corpus["train"], corpus["validation"] = parts["train"], parts["test"]
-    return corpus
+    return load_splits(common, embedded_corpus, lambda rows, name: read_pairs(rows, recipe, name), seed)
 
 
 # ---- Model ----
@@ -473,41 +419,26 @@ class SacreBleu(evaluate.Metric):
 # ---- The run ----
 
 
-def find_checkpoint(args: Seq2SeqTrainingArguments) -> str | bool:
-    """What to resume from: the checkpoint asked for, or the last whole one in output_dir, False where there is none.
-
-    Raises:
-        ValueError: output_dir holds a finished run.
-    """
-    if args.resume_from_checkpoint not in (None, "True", "true"):
-        return args.resume_from_checkpoint
-    if Path(args.output_dir, "results.json").exists():
-        raise ValueError(f"output_dir={args.output_dir!r} holds a finished run; give another, or remove it.")
-    return last_whole(args.output_dir, warnings.warn) or False  # one that was being written when the run died is none
-
-
 def main(argv: list[str] | None = None) -> None:
     begin = time.perf_counter()
-    types = (RecipeArguments, Seq2SeqTrainingArguments)
-    recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH)
-    special = FINE_TUNING if recipe.model_name_or_path else {}
-    if not (recipe.train_file or recipe.dataset_name):
-        special = special | EMBEDDED
-    recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH | special)
-    arguments = asdict(recipe) | args.to_dict()
+    types = (CommonArguments, RecipeArguments, Seq2SeqTrainingArguments)
+    common, *_ = parse(*types, argv=argv, **FROM_SCRATCH)
+    special = (FINE_TUNING if common.model_name_or_path else {}) | ({} if common.source else EMBEDDED)
+    common, recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH | special)
+    arguments = arguments_of(common, recipe, args)
     checkpoint = find_checkpoint(args)
     say = print if args.process_index == 0 else lambda *texts: None
     set_seed(args.seed)
 
     # Data
     with args.main_process_first(desc="read the corpus"):
-        corpus = load_corpus(recipe, args.data_seed or 0)  # --seed leaves the rows alone
+        corpus = load_corpus(common, recipe, args.data_seed or 0)  # --seed leaves the rows alone
     final = "test" if "test" in corpus else "validation"
 
     # Model
-    if recipe.model_name_or_path:
-        tokenizer = AutoTokenizer.from_pretrained(recipe.model_name_or_path)
-        model = AutoModelForSeq2SeqLM.from_pretrained(recipe.model_name_or_path)
+    if common.model_name_or_path:
+        tokenizer = AutoTokenizer.from_pretrained(common.model_name_or_path)
+        model = AutoModelForSeq2SeqLM.from_pretrained(common.model_name_or_path)
         set_languages(model, tokenizer, recipe.source_lang, recipe.target_lang)
         if args.label_smoothing_factor and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
             raise ValueError(f"{type(model).__name__} can't be trained with --label_smoothing_factor; leave it out.")
@@ -547,15 +478,14 @@ def main(argv: list[str] | None = None) -> None:
         model=model,
         args=args,
         policy=policy,
-        history=recipe.history,
+        history=common.history,
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=tokenizer,
         data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
         compute_metrics=compute_metrics if args.predict_with_generate else None,
+        callbacks=common.callbacks(),
     )
-    if recipe.early_stopping_patience is not None:
-        trainer.add_callback(EarlyStoppingCallback(recipe.early_stopping_patience))
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
@@ -566,39 +496,25 @@ def main(argv: list[str] | None = None) -> None:
     args.train_sampling_strategy, args.predict_with_generate, trainer.compute_metrics = "sequential", True, None
     output = trainer.predict(rows[final].select(order), num_beams=recipe.num_beams)
     hypotheses = dict(sorted(zip(order.tolist(), decode(output.predictions), strict=False)))  # ranks may repeat rows
-    texts = {"predictions": list(hypotheses.values()), "references": corpus[final]["target"]}
+    texts = {"predictions": list(hypotheses.values()), "references": list(corpus[final]["target"])}
     scores = metric.compute(**texts, target_lang=recipe.target_lang, n_bootstrap=1000)
     seconds = {"reading": read - begin, "training": trained - read, "testing": time.perf_counter() - trained}
 
     # Report
-    dataset = recipe.dataset_name or recipe.train_file or "embedded corpus"
+    lines = [
+        f"{title} {scores[name]:.2f}, resampled {scores[f'{name}_mean']:.2f} ± {scores[f'{name}_interval']:.2f} "
+        f"({final}, {len(order):,} rows, {scores[f'{name}_signature']})"
+        for name, title in (("bleu", "BLEU"), ("chrf", "chrF"))
+    ]
+    samples = []
+    for row in random.Random(args.seed).sample(range(len(order)), min(5, len(order))):
+        source, reference = corpus[final][row].values()
+        samples.append(f"source      {source}\nreference   {reference}\nhypothesis  {hypotheses[row]}")
+    scores = {"num_beams": recipe.num_beams} | scores
+    outcome = Outcome("bleu", scores, final, texts, lines, samples)
+    dataset = common.source or "embedded corpus"
     card = {"tasks": "translation", "language": [recipe.source_lang, recipe.target_lang], "dataset": dataset}
-    if trainer.is_world_process_zero():
-        report = trainer.pruning_report() if policy is not None else None
-        lines = [
-            f"{title} {scores[name]:.2f}, resampled {scores[f'{name}_mean']:.2f} ± {scores[f'{name}_interval']:.2f} "
-            f"({final}, {len(order):,} rows, {scores[f'{name}_signature']})"
-            for name, title in (("bleu", "BLEU"), ("chrf", "chrF"))
-        ]
-        if report is not None:
-            parts = ("training", "selecting", "rescoring", "evaluating")
-            seconds |= {name: report.totals()[f"seconds_{name}"] for name in parts}
-            report.figure(Path(args.output_dir, "run.png"))
-            lines += ["", report.summary(), ""]
-        lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
-        for row in random.Random(args.seed).sample(sorted(hypotheses), min(5, len(hypotheses))):
-            source, reference = corpus[final][row].values()
-            lines.append(f"\nsource      {source}\nreference   {reference}\nhypothesis  {hypotheses[row]}")
-        say("\n".join(lines))
-        trainer.create_model_card(**card)
-        results = {"arguments": arguments, "policy": repr(policy), "parameters": model.num_parameters()}
-        results["scores"] = {"split": final, "rows": len(order), "num_beams": recipe.num_beams} | scores
-        results["pruning"] = report and report.to_dict()
-        results |= {"seconds": seconds} | surroundings(__file__)
-        text = json.dumps(results, indent=2, default=str) + "\n"
-        Path(args.output_dir, "results.json").write_text(text, encoding="utf-8")  # last: it marks a finished run
-    if args.push_to_hub:
-        trainer.push_to_hub(**card)
+    finish(trainer, policy, arguments, outcome, seconds, card, __file__)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ PACKAGE = Path(hf_prune.__file__).parent
 RECIPES = PACKAGE.parent / "recipes"
 
 LAYERS = (
-    {"storage", "features", "ranking"},
+    {"storage", "features", "ranking", "launch", "paired"},
     {"core"},
     {"policies", "learner"},
     {"signals", "recorder", "schedule", "sampler", "data", "report", "events"},
     {"meter", "checkpoint", "beginning"},
-    {"run", "rescore", "score", "seams"},
-    {"mixin", "cli"},
+    {"run", "rescore", "score", "seams", "comparison"},
+    {"mixin", "cli", "recipe"},
     {"trainer"},
 )
 # Who may import what stands outside; a library that is not named here is free.
@@ -39,9 +39,9 @@ ALLOWED = {
         "report",
         "mixin",
     },
-    "transformers": {"mixin", "trainer", "report", "cli"},
+    "transformers": {"mixin", "trainer", "report", "cli", "recipe"},
     "accelerate": {"mixin"},
-    "datasets": {"mixin", "report"},
+    "datasets": {"mixin", "report", "recipe"},
     "matplotlib": {"report"},
     "scipy": {"features", "policies"},
 }

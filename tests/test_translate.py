@@ -1,30 +1,20 @@
-"""recipes/translate.py: its corpus, how it reads files, its metric, and whole runs from the command line."""
+"""recipes/translate.py: its corpus, its metric, and whole runs from the command line."""
 
-import importlib.util
 import json
-import os
-import signal
 import string
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
+from recipe_runs import load, run, run_and_kill
 from sacrebleu.metrics import BLEU, CHRF
 
-ROOT = Path(__file__).parent.parent
-RECIPE = ROOT / "recipes" / "translate.py"
+from hf_prune.recipe import CommonArguments, read_file
 
 
 @pytest.fixture(scope="module")
 def translate():
-    spec = importlib.util.spec_from_file_location("translate", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("translate")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +109,7 @@ def test_every_format_gives_the_same_pairs(translate, recipe, tmp_path, suffix):
             path.write_text("en\tde\n" + "".join(f"{row['en']}\t{row['de']}\n" for row in rows), encoding="utf-8")
         case _:
             path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    pairs = translate.read_pairs(translate.read_file(str(path)), recipe(), "it")
+    pairs = translate.read_pairs(read_file(str(path)), recipe(), "it")
     assert pairs.to_list() == [{"source": row["en"], "target": row["de"]} for row in rows]
 
 
@@ -143,18 +133,18 @@ def test_missing_column_is_named_with_those_there_are(translate, recipe):
 
 
 @pytest.mark.parametrize("name, text", [("a.csv", ""), ("a.csv", "en,de\n"), ("a.parquet", "en"), ("a.json", "")])
-def test_file_without_rows_is_refused(translate, tmp_path, name, text):
+def test_file_without_rows_is_refused(tmp_path, name, text):
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(ValueError, match=rf"{name} is empty, or can't be read as {name.partition('.')[2]}"):
-        translate.read_file(str(path))
+        read_file(str(path))
 
 
-def test_unknown_suffix_and_missing_file(translate, tmp_path):
+def test_unknown_suffix_and_missing_file(tmp_path):
     with pytest.raises(ValueError, match=r"suffix '.txt' is not known; give one of .parquet"):
-        translate.read_file("corpus.txt")
+        read_file("corpus.txt")
     with pytest.raises(FileNotFoundError, match=r"none\.csv"):
-        translate.read_file(str(tmp_path / "none.csv"))
+        read_file(str(tmp_path / "none.csv"))
 
 
 @pytest.mark.parametrize(
@@ -167,13 +157,16 @@ def test_unknown_suffix_and_missing_file(translate, tmp_path):
 )
 def test_arguments_that_do_not_go_together(translate, recipe, fields, message):
     with pytest.raises(ValueError, match=message):
-        translate.load_corpus(recipe(**fields), seed=0)
+        common = CommonArguments(**{name: fields[name] for name in fields if name != "target_lang"})
+        translate.load_corpus(common, recipe(target_lang=fields.get("target_lang", "de")), seed=0)
 
 
 def test_validation_rows_are_held_out_by_the_seed(translate, recipe, tmp_path):
     path = str(tmp_path / "train.parquet")
     Dataset.from_dict({"en": [f"e{i}" for i in range(50)], "de": [f"d{i}" for i in range(50)]}).to_parquet(path)
-    first, again, other = (translate.load_corpus(recipe(train_file=path), seed) for seed in (0, 0, 1))
+    first, again, other = (
+        translate.load_corpus(CommonArguments(train_file=path), recipe(), seed) for seed in (0, 0, 1)
+    )
     assert {split: len(rows) for split, rows in first.items()} == {"train": 47, "validation": 3}
     assert first["validation"].to_list() == again["validation"].to_list() != other["validation"].to_list()
     assert sorted([*first["train"]["source"], *first["validation"]["source"]]) == sorted(f"e{i}" for i in range(50))
@@ -271,19 +264,6 @@ FLAGS = (
 ).split()
 
 
-def command(*flags):
-    return [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", str(RECIPE), *flags]
-
-
-def environment():
-    return os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": "home", "OMP_NUM_THREADS": "1"}
-
-
-def run(folder, *flags):
-    done = subprocess.run(command(*flags), cwd=folder, env=environment(), capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
-
-
 def prepare(folder, translate):
     for split, rows in translate.embedded_corpus(rows=100, seed=5).items():
         rows.to_parquet(folder / f"{split}.parquet")
@@ -294,7 +274,7 @@ def prepare(folder, translate):
 def straight(translate, tmp_path_factory):
     """The folder and the printed text of a short run that nothing interrupted."""
     folder = prepare(tmp_path_factory.mktemp("straight"), translate)
-    status, text, errors = run(folder, *FLAGS)
+    status, text, errors = run("translate", folder, *FLAGS)
     assert status == 0, errors
     return folder, text
 
@@ -316,6 +296,18 @@ def test_results_account_for_the_run(straight):
     assert {"torch", "transformers"} <= set(results["versions"])
     assert scores["bleu_signature"] in text and text.count("hypothesis") == 5
     assert f"{totals['rows']:,}" in text
+    assert results["quality"] == {
+        "metric": "bleu",
+        "value": scores["bleu"],
+        "greater_is_better": True,
+        "split": "test",
+        "rows": 10,
+    }
+    last = results["pruning"]["evaluations"][-1]
+    assert last["tokens"] == totals["padded_tokens"] and last["rows"] == totals["rows"] and "eval_bleu" in last
+    assert last["step"] == totals["optimizer_steps"] and 0 < last["seconds"]
+    predictions = json.loads((folder / "out" / "predictions.json").read_text())
+    assert {name: len(texts) for name, texts in predictions.items()} == {"predictions": 10, "references": 10}
     assert (folder / "out" / "run.png").read_bytes().startswith(b"\x89PNG")
     assert "## Data pruning" in (folder / "out" / "README.md").read_text()
 
@@ -334,25 +326,15 @@ def test_saved_model_loads_and_translates(straight):
 
 @pytest.mark.slow
 def test_finished_run_is_refused(straight):
-    status, _, errors = run(straight[0], *FLAGS)
+    status, _, errors = run("translate", straight[0], *FLAGS)
     assert status != 0 and "output_dir='out' holds a finished run" in errors
 
 
 @pytest.mark.slow
 def test_killed_run_goes_on_with_the_same_command(straight, translate, tmp_path):
     prepare(tmp_path, translate)
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            command(*FLAGS), cwd=tmp_path, env=environment(), stdout=log, stderr=log, start_new_session=True
-        )
-    deadline = time.time() + 300
-    while not list(tmp_path.glob("out/checkpoint-*/trainer_state.json")) and time.time() < deadline:
-        time.sleep(0.05)
-        assert process.poll() is None, (tmp_path / "log").read_text()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "out" / "results.json").exists()
-    status, _, errors = run(tmp_path, *FLAGS)
+    run_and_kill("translate", tmp_path, *FLAGS)
+    status, _, errors = run("translate", tmp_path, *FLAGS)
     assert status == 0, errors
     ours, theirs = (json.loads((folder / "out" / "results.json").read_text()) for folder in (tmp_path, straight[0]))
     assert ours["scores"] == theirs["scores"]
@@ -375,7 +357,7 @@ def test_model_with_language_codes_is_fine_tuned(translate, multilingual, tmp_pa
     flags = "--model_name_or_path base --train_file train.jsonl --source_lang eng_Latn --target_lang deu_Latn "
     flags += "--max_steps 2 --eval_strategy steps --save_strategy steps --eval_steps 1 --save_steps 1 "
     flags += "--early_stopping_patience 1 --max_length 12 --num_beams 2 --policy none --use_cpu True --output_dir out"
-    status, text, errors = run(tmp_path, *flags.split())
+    status, text, errors = run("translate", tmp_path, *flags.split())
     assert status == 0, errors
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["scores"]["split"] == "validation" and results["scores"]["rows"] == 3

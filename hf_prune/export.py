@@ -1,0 +1,92 @@
+"""A run's account in files that anybody can read: `history.parquet`, a line a row, and `pruning.json`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .core import NEVER, History
+from .dynamics import Dynamics
+
+if TYPE_CHECKING:
+    import pyarrow
+
+ROWS, NUMBERS = "history.parquet", "pruning.json"
+_ROWS_AT_A_TIME = 1 << 17
+
+
+def write_rows(
+    path: str | os.PathLike[str],
+    history: History,
+    dynamics: Dynamics | None = None,
+    key: Any = None,
+) -> None:
+    """Write a Parquet file with a line for each row of the training set, some at a time.
+
+    Columns: `row`, from 0; `key`, where there is one; `loss`, the latest in nats, and `round`, which measured it, from
+    0; `tokens`, where known; `faults`; the signals under their names. With the dynamics of the run: `times_trained`,
+    `times_measured`, `mean_loss`, `variability`, `excess_loss`, the flags `never_learnt`, `learnt_at_once` and
+    `never_trained`, and `loss_epoch_1`, `loss_epoch_2`, ... What was not measured is null.
+
+    Args:
+        path: The file; an earlier one is replaced when the new one is whole.
+        history: What is known of the rows.
+        dynamics: What the rounds of the run tell.
+        key: (N,) what the data set calls its rows, as an array of numpy or Arrow; None = nothing.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetWriter
+    except ImportError as error:
+        raise ImportError("history.parquet needs pyarrow: pip install pyarrow, or install datasets.") from error
+    columns = {"row": np.arange(len(history))} | ({} if key is None else {"key": key}) | _columns(history, dynamics)
+    aside = Path(f"{path}.tmp")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    tables = dynamics.losses_by_epoch(_ROWS_AT_A_TIME) if dynamics else None
+    writer = None
+    try:
+        for begin in range(0, len(history), _ROWS_AT_A_TIME):
+            block = {name: values[begin : begin + _ROWS_AT_A_TIME] for name, values in columns.items()}
+            if tables is not None:
+                losses = next(tables)
+                block |= {f"loss_epoch_{epoch + 1}": losses[:, i] for i, epoch in enumerate(dynamics.epochs)}
+            table = pyarrow.table({name: _nullable(pyarrow, name, values) for name, values in block.items()})
+            writer = writer or ParquetWriter(aside, table.schema, compression="zstd")
+            writer.write_table(table)
+        writer.close()
+        os.replace(aside, path)
+    finally:
+        if writer is not None and writer.is_open:
+            writer.close()
+        aside.unlink(missing_ok=True)
+
+
+def _columns(history: History, dynamics: Dynamics | None) -> dict[str, np.ndarray]:
+    columns = {"loss": history.loss, "round": history.seen}
+    if history.tokens.any():
+        columns["tokens"] = history.tokens
+    columns |= {"faults": history.faults} | history.signals
+    if dynamics is not None:
+        columns |= {
+            "times_trained": dynamics.times_trained,
+            "times_measured": dynamics.times_measured,
+            "mean_loss": dynamics.mean,
+            "variability": dynamics.variability,
+            "excess_loss": dynamics.excess,
+            "never_learnt": dynamics.never_learnt,
+            "learnt_at_once": dynamics.learnt_at_once,
+            "never_trained": dynamics.times_trained == 0,
+        }
+    return columns
+
+
+def _nullable(pyarrow: Any, name: str, values: Any) -> "pyarrow.Array":
+    if not isinstance(values, np.ndarray):
+        return values
+    if values.dtype.kind == "f":
+        return pyarrow.array(values, from_pandas=True)  # NaN becomes null
+    return pyarrow.array(values, mask=values == NEVER if name == "round" else None)

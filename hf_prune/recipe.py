@@ -1,0 +1,220 @@
+"""What the recipes share: common flags, reading data, finding where to go on, and how a run ends."""
+
+import csv
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import Dataset, DatasetDict, load_dataset
+from transformers import EarlyStoppingCallback, TrainingArguments
+
+from .checkpoint import last_whole
+from .core import Policy
+from .report import surroundings
+from .storage import write_text
+
+RESULTS, PREDICTIONS = "results.json", "predictions.json"
+SPLITS = ("train", "validation", "test")
+READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
+
+
+@dataclass
+class CommonArguments:
+    """Flags of every recipe.
+
+    Args:
+        train_file: File to train on (.parquet, .json, .jsonl, .csv, .tsv); without it, the embedded data.
+        validation_file: File to validate on; without it, 5 % of the training rows, at most 1,000, are held out.
+        test_file: File for the final score; without it, the validation rows give that, too.
+        dataset_name: Data set of the Hub, or a folder, instead of files; its split `train` is a must.
+        dataset_config_name: Its configuration.
+        model_name_or_path: Model to fine-tune, of the Hub or in a folder; without it, one is made from scratch.
+        early_stopping_patience: Stop after so many validations without a better score.
+        history: What an earlier run has learnt of the same rows (its folder, or an id of the Hub), or scores of them;
+            the policy begins with it.
+    """
+
+    train_file: str | None = None
+    validation_file: str | None = None
+    test_file: str | None = None
+    dataset_name: str | None = None
+    dataset_config_name: str | None = None
+    model_name_or_path: str | None = None
+    early_stopping_patience: int | None = None
+    history: str | None = None
+
+    @property
+    def source(self) -> str | None:
+        """The name of the data; None for the embedded ones."""
+        return self.dataset_name or self.train_file
+
+    def callbacks(self) -> list[EarlyStoppingCallback]:
+        """Those that the flags ask for."""
+        patience = self.early_stopping_patience
+        return [] if patience is None else [EarlyStoppingCallback(patience)]
+
+
+# ---- Data ----
+
+
+def read_file(path: str) -> Dataset:
+    """All rows of a file; ValueError where its suffix is unknown or no row can be read."""
+    suffix = Path(path).suffix
+    if suffix not in READERS:
+        raise ValueError(f"{path}: suffix {suffix!r} is not known; give one of {', '.join(READERS)}.")
+    options: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
+    try:
+        return load_dataset(READERS[suffix], data_files=path, split="train", **options)
+    except (datasets.exceptions.DatasetGenerationError, ValueError, StopIteration) as error:
+        cause = error.__cause__ or error
+        raise ValueError(f"{path} is empty, or can't be read as {READERS[suffix]}: {cause}") from error
+
+
+def load_splits(
+    common: CommonArguments, embedded: Callable[[], DatasetDict], prepare: Callable[[Dataset, str], Dataset], seed: int
+) -> DatasetDict:
+    """Splits train, validation and, where there is one, test: those that the flags name, or the embedded ones.
+
+    Args:
+        common: The flags.
+        embedded: Makes the data of a run without arguments.
+        prepare: (rows, what to call them in a message) -> the rows as the recipe wants them.
+        seed: Chooses the rows that are held out for validation.
+
+    Raises:
+        ValueError: Flags that don't go together, a data set without a split train, an empty split, or what `read_file`
+            and `prepare` refuse.
+    """
+    paths = (common.train_file, common.validation_file, common.test_file)
+    files = {split: path for split, path in zip(SPLITS, paths, strict=True) if path is not None}
+    if files and (common.dataset_name or "train" not in files):
+        raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
+    if common.dataset_name:
+        raw = load_dataset(common.dataset_name, common.dataset_config_name)
+        if "train" not in raw:
+            raise ValueError(f"dataset_name={common.dataset_name!r} has no split train; it has {', '.join(raw)}.")
+        raw = {split: raw[split] for split in SPLITS if split in raw}
+    else:
+        raw = {split: read_file(path) for split, path in files.items()} if files else embedded()
+    names = {split: files.get(split) or f"split {split} of {common.source or 'the embedded data'}" for split in raw}
+    if empty := [names[split] for split, rows in raw.items() if not len(rows)]:
+        raise ValueError(f"{empty[0]} has no row; give one that has, or leave it out.")
+    splits = DatasetDict({split: prepare(rows, names[split]) for split, rows in raw.items()})
+    if "validation" not in splits:
+        parts = splits["train"].train_test_split(min(1000, math.ceil(len(splits["train"]) / 20)), seed=seed)
+        splits["train"], splits["validation"] = parts["train"], parts["test"]
+    return splits
+
+
+def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:
+    """`column`, if the rows have it.
+
+    Raises:
+        ValueError: They don't; names `flag`, what the rows are called, and the columns they have.
+    """
+    if column not in rows.column_names:
+        raise ValueError(f"{flag}={column!r}: {name} has no such column; it has {', '.join(rows.column_names)}.")
+    return column
+
+
+# ---- The run ----
+
+
+def find_checkpoint(args: TrainingArguments) -> str | bool:
+    """What to resume from: the checkpoint asked for, or the last whole one in output_dir, False where there is none.
+
+    Raises:
+        ValueError: output_dir holds a finished run.
+    """
+    if args.resume_from_checkpoint not in (None, "True", "true"):
+        return args.resume_from_checkpoint
+    if Path(args.output_dir, RESULTS).exists():
+        raise ValueError(f"output_dir={args.output_dir!r} holds a finished run; give another, or remove it.")
+    return last_whole(args.output_dir, warnings.warn) or False  # one that was being written when the run died is none
+
+
+def arguments_of(*dataclasses: Any) -> dict[str, Any]:
+    """All arguments of a run by name, as `results.json` has them; without tokens."""
+    found: dict[str, Any] = {}
+    for given in dataclasses:
+        found |= given.to_dict() if isinstance(given, TrainingArguments) else asdict(given)
+    return found
+
+
+@dataclass
+class Outcome:
+    """What a recipe found out about its model.
+
+    Args:
+        metric: The one of `scores` that counts, such as "bleu"; `eval_{metric}` is its name in validations.
+        scores: By name; numbers, and signatures where a metric has one.
+        split: What was scored: "test" or "validation".
+        predictions: Lists by name, with an entry for each row of the split, in its order.
+        lines: The scores in words, a line each.
+        samples: Examples of what the model does, a text each.
+        greater_is_better: Whether a higher value of the metric is better.
+    """
+
+    metric: str
+    scores: dict[str, Any]
+    split: str
+    predictions: dict[str, Sequence[Any]]
+    lines: Sequence[str]
+    samples: Sequence[str] = ()
+    greater_is_better: bool = True
+
+    @property
+    def rows(self) -> int:
+        """Rows of the split."""
+        return len(next(iter(self.predictions.values())))
+
+
+def finish(
+    trainer: Any,
+    policy: Policy | None,
+    arguments: dict[str, Any],
+    outcome: Outcome,
+    seconds: dict[str, float],
+    card: dict[str, Any],
+    script: str | os.PathLike[str],
+) -> None:
+    """End a run on every process: print the account, write figure, card, predictions and results, push if asked for.
+
+    Args:
+        trainer: Has trained, and saved its model.
+        policy: Of the run.
+        arguments: All arguments of the run, see `arguments_of`.
+        outcome: The scores.
+        seconds: By part of the run, beside those that the report has.
+        card: Arguments of `trainer.create_model_card`.
+        script: The recipe, as `__file__` names it.
+    """
+    args, folder = trainer.args, Path(trainer.args.output_dir)
+    if trainer.is_world_process_zero():
+        report = trainer.pruning_report() if policy is not None else None
+        lines = [*outcome.lines]
+        if report is not None:
+            parts = ("training", "selecting", "rescoring", "evaluating")
+            seconds = seconds | {name: report.totals()[f"seconds_{name}"] for name in parts}
+            report.figure(folder / "run.png", list(dict.fromkeys(("eval_loss", f"eval_{outcome.metric}"))))
+            lines += ["", report.summary(), ""]
+        lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+        print("\n".join([*lines, *(f"\n{sample}" for sample in outcome.samples)]))  # noqa: T201
+        trainer.create_model_card(**card)
+        quality = {"metric": outcome.metric, "value": outcome.scores[outcome.metric]}
+        quality |= {"greater_is_better": outcome.greater_is_better, "split": outcome.split, "rows": outcome.rows}
+        results = {"arguments": arguments, "policy": policy and repr(policy), "quality": quality}
+        results |= {"parameters": trainer.accelerator.unwrap_model(trainer.model).num_parameters()}
+        results["scores"] = {"split": outcome.split, "rows": outcome.rows} | outcome.scores
+        results["pruning"] = report and report.to_dict()
+        results |= {"seconds": seconds} | surroundings(script)
+        write_text(folder / PREDICTIONS, json.dumps(outcome.predictions, ensure_ascii=False) + "\n")
+        write_text(folder / RESULTS, json.dumps(results, indent=2, default=str) + "\n")  # last: it marks a finished run
+    if args.push_to_hub:
+        trainer.push_to_hub(**card)

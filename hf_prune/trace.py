@@ -1,0 +1,162 @@
+"""What each round measured, in a file of its own, so that nothing grows in memory and a resumed run goes on with it."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from . import storage
+from .core import Clock
+from .ranking import marked
+
+FOLDER = "_pruning"  # in a run's folder; `push_to_hub` leaves out what begins with "_"
+_PATTERN = "round-*.safetensors"
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+class Trace:
+    """Writes the rounds of a run, about 2.2 bytes for each row that a round measured.
+
+    Args:
+        run: Folder of the run.
+        learning_rates: Gives those in force, one for each group of parameters.
+        warn: Is told once if a round can't be written; training goes on.
+    """
+
+    def __init__(
+        self, run: str | os.PathLike[str], learning_rates: Callable[[], list[float]], warn: Callable[[str], None]
+    ):
+        self.run = Path(run)
+        self._learning_rates = learning_rates
+        self._warn = warn
+        self._has_warned = False
+
+    def begin(self, round: int) -> None:
+        """Remove what lies there of `round` and later ones: they are of a run that was left, or of another one."""
+        for path in Path(self.run, FOLDER).glob(_PATTERN):
+            if _number(path) >= round:
+                self._try(path.unlink)
+
+    def write(
+        self,
+        clock: Clock,
+        lr_scale: float,
+        seconds: float,
+        rows: int,
+        measured: Sequence[tuple[np.ndarray, np.ndarray]],
+    ) -> None:
+        """Write a round that has ended.
+
+        Args:
+            clock: When it began.
+            lr_scale: Factor on its learning rate.
+            seconds: Spent in its steps.
+            rows: N, rows of the training set.
+            measured: What was trained and, where there is any, what was rescored: rows (K,) int64, distinct, and their
+                losses (K,) float32 in nats; NaN = not read, infinite = a fault.
+        """
+        losses = np.full(rows, np.nan, np.float16)
+        marks = {}
+        for name, (chosen, values) in zip(("trained", "rescored"), measured, strict=False):
+            losses[chosen] = np.where(np.isfinite(values), np.clip(values, -_LARGEST, _LARGEST), values)
+            marks[name] = marked(chosen, rows)
+        arrays = {name: np.packbits(mark) for name, mark in marks.items()}
+        arrays["losses"] = losses[np.logical_or.reduce(list(marks.values()))]
+        header = {"kind": "round", "rows": rows, "round": clock.round, "epoch": clock.epoch, "seconds": seconds}
+        header |= {"lr_scale": lr_scale, "learning_rates": self._learning_rates()}
+        path = Path(self.run, FOLDER, f"round-{clock.round:05d}.safetensors")
+        self._try(lambda: storage.save(path, arrays, header))
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError as error:
+            if not self._has_warned:
+                self._warn(f"{error}. The report of this run will lack rounds; training goes on.")
+            self._has_warned = True
+
+
+@dataclass(frozen=True)
+class TracedRound:
+    """A round on disk.
+
+    Attributes:
+        path: Its file.
+        rows: N, rows of the training set.
+        round: Its number, from 0.
+        epoch: That of its epoch, from 0.
+        lr_scale: Factor on its learning rate.
+        learning_rates: Those in force when it had ended, one for each group of parameters.
+        seconds: Spent in its steps.
+    """
+
+    path: Path
+    rows: int
+    round: int
+    epoch: int
+    lr_scale: float
+    learning_rates: list[float]
+    seconds: float
+
+    def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Its rows in order, `size` at a time, a multiple of 8.
+
+        Yields:
+            (size,) bool, which were trained; (size,) bool, which were rescored; (size,) float32, their losses in nats,
+            NaN where not measured, infinite for a fault. The last ones may be shorter.
+        """
+        at = 0
+        for begin in range(0, self.rows, size):
+            end = min(begin + size, self.rows)
+            with safe_open(self.path, framework="numpy") as file:
+                marks = [
+                    np.unpackbits(file.get_slice(name)[begin // 8 : -(-end // 8)], count=end - begin).astype(bool)
+                    if name in file.keys()  # noqa: SIM118
+                    else np.zeros(end - begin, bool)
+                    for name in ("trained", "rescored")
+                ]
+                measured = marks[0] | marks[1]
+                count = int(np.count_nonzero(measured))
+                losses = np.full(end - begin, np.nan, np.float32)
+                losses[measured] = file.get_slice("losses")[at : at + count]
+            at += count
+            yield marks[0], marks[1], losses
+
+    def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All rows at once, as `blocks` yields them."""
+        return next(self.blocks(-(-self.rows // 8) * 8))
+
+
+def read_trace(run: str | os.PathLike[str], rows: int) -> tuple[list[TracedRound], list[str]]:
+    """The rounds of a run that can be read.
+
+    Args:
+        run: Folder of the run.
+        rows: N, rows of its training set; files of other data are passed over.
+
+    Returns:
+        The rounds in order, and what is wrong with the others, a line each.
+    """
+    found, flaws = [], []
+    for path in sorted(Path(run, FOLDER).glob(_PATTERN), key=_number):
+        try:
+            _, header = storage.load(path)
+            if header.pop("kind") != "round" or header["rows"] != rows:
+                raise ValueError(f"it is not of a training set of {rows:,} rows")
+            found.append(TracedRound(path, **header))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            flaws.append(f"{path.name} is left out: {str(error).replace(str(path), 'it')}")
+    known = {round.round for round in found}
+    missing = [number for number in range(max(known, default=0)) if number not in known]
+    if missing:
+        flaws.append(f"Of the rounds before the last, {len(missing)} can't be read, the first of them {missing[0]}.")
+    return found, flaws
+
+
+def _number(path: Path) -> int:
+    digits = path.stem.removeprefix("round-")
+    return int(digits) if digits.isdigit() else -1

@@ -1,0 +1,52 @@
+"""Recipes as their users meet them: a module to look into, and a command line to run."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def load(name):
+    """The module of a recipe."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def command(name, *flags, config=None):
+    """The command line of a recipe under accelerate: one process, or as a file of tests/configs says."""
+    processes = ["--config_file", ROOT / "tests" / "configs" / f"{config}.yaml"] if config else ["--num_processes", "1"]
+    recipe = ROOT / "recipes" / f"{name}.py"
+    return [sys.executable, "-m", "accelerate.commands.launch", *map(str, processes), str(recipe), *flags]
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": "home", "OMP_NUM_THREADS": "1"}
+
+
+def run(name, folder, *flags, config=None):
+    """Run a recipe in a folder; its status, and what it printed to stdout and stderr."""
+    call = command(name, *flags, config=config)
+    done = subprocess.run(call, cwd=folder, env=environment(), capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def run_and_kill(name, folder, *flags, output_dir="out"):
+    """Run a recipe in a folder until it has saved a checkpoint, and kill it."""
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command(name, *flags), cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True
+        )
+    deadline = time.time() + 300
+    while not list(folder.glob(f"{output_dir}/checkpoint-*/trainer_state.json")) and time.time() < deadline:
+        time.sleep(0.05)
+        assert process.poll() is None, (folder / "log").read_text()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / output_dir / "results.json").exists()
