@@ -105,8 +105,8 @@ class Dynamics:
             times_trained=times_trained,
             times_measured=times,
             mean=mean + nothing,
-            variability=np.sqrt(squares / np.maximum(times, 1)) + nothing,
-            excess=excess / (times + 1) + nothing,
+            variability=np.sqrt(squares / np.maximum(times, 1, dtype=np.float32)) + nothing,
+            excess=excess / (times + 1).astype(np.float32) + nothing,
             never_learnt=(times > 1) & (lowest >= level) & wrong,
             learnt_at_once=known & (highest < middle),
             trained=np.array(trained_quantiles),
@@ -141,7 +141,7 @@ class Dynamics:
         return found
 
     def hardest(self, count: int) -> np.ndarray:
-        """(<= count,) int64, the rows never learnt, of largest excess first; where no row was measured twice, of all."""
+        """(<= count,) int64, those never learnt, of largest excess first; of all rows where none was measured twice."""
         candidates = self.never_learnt if (self.times_measured > 1).any() else self.times_measured > 0
         return _first(candidates, -self.excess, count)
 

@@ -13,27 +13,35 @@ if TYPE_CHECKING:
     import pyarrow
 
 ROWS, NUMBERS = "history.parquet", "pruning.json"
+COLUMNS = {
+    "row": "number of the row in the training set, from 0",
+    "key": "a hash of what the data set calls the row, wherever it stands",
+    "loss": "its latest loss in nats (of text: the mean over its target tokens)",
+    "seen": "the round in which that was measured, from 0",
+    "tokens": "its tokens without padding",
+    "faults": "how often its loss was no finite number",
+    "times_trained": "rounds that trained it",
+    "times_measured": "rounds that measured a finite loss, in training or by a forward pass alone",
+    "mean_loss": "mean of these losses in nats",
+    "variability": "their standard deviation in nats",
+    "excess_loss": "nats by which they exceeded the mean of all rows' latest losses, drawn to 0 where they are few",
+    "never_learnt": "never below the mean of all rows' latest losses, in two rounds or more: perhaps mislabelled",
+    "learnt_at_once": "always below the median of all rows' latest losses: perhaps a duplicate",
+    "never_trained": "no round trained it",
+}
 _ROWS_AT_A_TIME = 1 << 17
 
 
-def write_rows(
-    path: str | os.PathLike[str],
-    history: History,
-    dynamics: Dynamics | None = None,
-    key: Any = None,
-) -> None:
+def write_rows(path: str | os.PathLike[str], history: History, dynamics: Dynamics | None = None) -> None:
     """Write a Parquet file with a line for each row of the training set, some at a time.
 
-    Columns: `row`, from 0; `key`, where there is one; `loss`, the latest in nats, and `round`, which measured it, from
-    0; `tokens`, where known; `faults`; the signals under their names. With the dynamics of the run: `times_trained`,
-    `times_measured`, `mean_loss`, `variability`, `excess_loss`, the flags `never_learnt`, `learnt_at_once` and
-    `never_trained`, and `loss_epoch_1`, `loss_epoch_2`, ... What was not measured is null.
+    Its columns are those of `COLUMNS` that there are, the signals under their names, and `loss_epoch_1`,
+    `loss_epoch_2`, ..., the loss that each epoch measured. What was not measured is null.
 
     Args:
         path: The file; an earlier one is replaced when the new one is whole.
         history: What is known of the rows.
-        dynamics: What the rounds of the run tell.
-        key: (N,) what the data set calls its rows, as an array of numpy or Arrow; None = nothing.
+        dynamics: What the rounds of the run tell; None = nothing.
 
     Raises:
         ImportError: pyarrow is not installed.
@@ -43,7 +51,7 @@ def write_rows(
         from pyarrow.parquet import ParquetWriter
     except ImportError as error:
         raise ImportError("history.parquet needs pyarrow: pip install pyarrow, or install datasets.") from error
-    columns = {"row": np.arange(len(history))} | ({} if key is None else {"key": key}) | _columns(history, dynamics)
+    columns = _columns(history, dynamics)
     aside = Path(f"{path}.tmp")
     aside.parent.mkdir(parents=True, exist_ok=True)
     tables = dynamics.losses_by_epoch(_ROWS_AT_A_TIME) if dynamics else None
@@ -66,7 +74,10 @@ def write_rows(
 
 
 def _columns(history: History, dynamics: Dynamics | None) -> dict[str, np.ndarray]:
-    columns = {"loss": history.loss, "round": history.seen}
+    columns = {"row": np.arange(len(history))}
+    if history.keys is not None:
+        columns["key"] = history.keys
+    columns |= {"loss": history.loss, "seen": history.seen}
     if history.tokens.any():
         columns["tokens"] = history.tokens
     columns |= {"faults": history.faults} | history.signals
@@ -84,9 +95,7 @@ def _columns(history: History, dynamics: Dynamics | None) -> dict[str, np.ndarra
     return columns
 
 
-def _nullable(pyarrow: Any, name: str, values: Any) -> "pyarrow.Array":
-    if not isinstance(values, np.ndarray):
-        return values
+def _nullable(pyarrow: Any, name: str, values: np.ndarray) -> "pyarrow.Array":
     if values.dtype.kind == "f":
         return pyarrow.array(values, from_pandas=True)  # NaN becomes null
-    return pyarrow.array(values, mask=values == NEVER if name == "round" else None)
+    return pyarrow.array(values, mask=values == NEVER if name == "seen" else None)

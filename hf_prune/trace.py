@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -122,7 +121,8 @@ class TracedRound:
                 measured = marks[0] | marks[1]
                 count = int(np.count_nonzero(measured))
                 losses = np.full(end - begin, np.nan, np.float32)
-                losses[measured] = file.get_slice("losses")[at : at + count]
+                if count:
+                    losses[measured] = file.get_slice("losses")[at : at + count]
             at += count
             yield marks[0], marks[1], losses
 

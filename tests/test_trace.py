@@ -1,0 +1,175 @@
+"""What each round measured, on disk: whole, small, and the same however often the run was interrupted."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from datasets import Dataset
+from disk import largest_file
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import TASKS
+
+from hf_prune import storage
+from hf_prune.checkpoint import STATE
+from hf_prune.core import Clock, History
+from hf_prune.dynamics import Dynamics
+from hf_prune.trace import FOLDER, Trace, read_trace
+
+TASK = TASKS["one label"]
+CLOCK = Clock(round=0, epoch=0, epochs=3, share=0.0)
+
+
+def write(folder, round, *measured, rows=10, epoch=None, warn=pytest.fail):
+    clock = Clock(round=round, epoch=round if epoch is None else epoch, epochs=9, share=0.0)
+    pairs = [(np.array(chosen, np.int64), np.array(losses, np.float32)) for chosen, losses in measured]
+    Trace(folder, lambda: [0.1], warn).write(clock, 1.5, 2.0, rows, pairs)
+
+
+def history(rows=10):
+    return History.empty(rows)
+
+
+@given(
+    rows=st.integers(1, 40),
+    size=st.sampled_from([8, 16, 48]),
+    seed=st.integers(0, 99),
+    parts=st.integers(1, 2),
+)
+def test_a_round_is_read_as_it_was_written_in_blocks_of_any_size(tmp_path_factory, rows, size, seed, parts):
+    folder, rng = tmp_path_factory.mktemp("run"), np.random.default_rng(seed)
+    order, cut = rng.permutation(rows), rng.integers(0, rows + 1)
+    losses = rng.exponential(size=rows).astype(np.float16).astype(np.float32)
+    losses[rng.random(rows) < 0.1] = np.inf
+    measured = [(chosen, losses[chosen]) for chosen in np.split(order[: rows - 1] if parts == 2 else order, [cut])]
+    write(folder, 3, *measured[:parts], rows=rows)
+    (round,), flaws = read_trace(folder, rows)
+    assert (round.round, round.epoch, round.lr_scale, round.learning_rates, round.seconds) == (3, 3, 1.5, [0.1], 2.0)
+    assert flaws == ["Of the rounds before the last, 3 can't be read, the first of them 0."]
+    trained, rescored, found = (np.concatenate(parts) for parts in zip(*round.blocks(size), strict=True))
+    assert np.flatnonzero(trained).tolist() == sorted(measured[0][0].tolist())
+    assert np.flatnonzero(rescored).tolist() == (sorted(measured[1][0].tolist()) if parts == 2 else [])
+    np.testing.assert_array_equal(found, np.where(trained | rescored, losses, np.float32(np.nan)))
+    for one, whole in zip(round.read(), (trained, rescored, found), strict=True):
+        np.testing.assert_array_equal(one, whole)
+
+
+def test_a_large_loss_stays_finite(tmp_path):
+    write(tmp_path, 0, ([1, 2, 3], [1e30, np.inf, np.nan]))
+    losses = read_trace(tmp_path, 10)[0][0].read()[2]
+    np.testing.assert_array_equal(losses[:4], np.array([np.nan, 65504, np.inf, np.nan], np.float32))
+
+
+def test_a_row_takes_two_bytes_and_a_bit_for_each_kind(tmp_path):
+    rows = np.arange(80_000)
+    write(tmp_path, 0, (rows[:60_000], rows[:60_000] / 8e4), (rows[60_000:], rows[60_000:] / 8e4), rows=80_000)
+    size = next(Path(tmp_path, FOLDER).iterdir()).stat().st_size
+    assert 2.25 * 80_000 <= size < 2.25 * 80_000 + 1000
+
+
+def test_damaged_missing_and_foreign_rounds_are_told_and_the_others_read(tmp_path):
+    for round in (0, 1, 3, 4):
+        write(tmp_path, round, ([0, 1], [1.0, 2.0]))
+    write(tmp_path, 5, ([0, 1], [1.0, 2.0]), rows=11)
+    path = tmp_path / FOLDER / "round-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+    (tmp_path / FOLDER / "round-00004.safetensors").write_bytes(b"")
+    (tmp_path / FOLDER / "round-left.safetensors").write_bytes(b"?")
+    rounds, flaws = read_trace(tmp_path, 10)
+    assert [round.round for round in rounds] == [0, 3]
+    assert len(flaws) == 5
+    assert "of a training set of 10 rows" in flaws[3]
+    assert flaws[-1] == "Of the rounds before the last, 2 can't be read, the first of them 1."
+    assert not any(str(tmp_path) in flaw for flaw in flaws)
+    dynamics = Dynamics.read(tmp_path, history())
+    assert dynamics.epochs.tolist() == [0, 3]
+    assert dynamics.flaws == flaws
+
+
+def test_no_trace(tmp_path):
+    assert read_trace(tmp_path, 10) == ([], [])
+    assert Dynamics.read(tmp_path, history()) is None
+
+
+def test_a_full_disk_is_told_once_and_training_goes_on(tmp_path):
+    said = []
+    trace = Trace(tmp_path, lambda: [], said.append)
+    chosen = np.arange(4000)
+    with largest_file(500):
+        for _ in range(2):
+            trace.write(CLOCK, 1.0, 0.0, 4000, [(chosen, chosen.astype(np.float32))])
+    assert len(said) == 1
+    assert "training goes on" in said[0]
+    assert not list(Path(tmp_path, FOLDER).iterdir())
+    trace.write(CLOCK, 1.0, 0.0, 4000, [(chosen, chosen.astype(np.float32))])
+    assert [round.round for round in read_trace(tmp_path, 4000)[0]] == [0]
+
+
+# ---- In training ----
+
+SETTINGS = [
+    ("infobatch:ratio=0.6", {}),
+    ("kakurenbo:by_confidence=True,hide=0.5,threshold=0.34", {}),
+    ("autoassist:rounds=3", {}),
+    ("uniform:keep=0.5", {"num_train_epochs": 2.5, "gradient_accumulation_steps": 2}),
+]
+
+
+def make(folder, policy, **settings):
+    settings = {"num_train_epochs": 3} | settings
+    rows = Dataset.from_list(TASK.rows())
+    return tiny.trainer(folder, TASK.model(spread=0.3), rows, policy=policy, **settings)
+
+
+def content(run):
+    """All that a trace holds but seconds."""
+    found = {}
+    for path in sorted(Path(run, FOLDER).iterdir()):
+        arrays, header = storage.load(path)
+        assert header.pop("seconds") > 0
+        found[path.name] = header, {name: array.tobytes() for name, array in arrays.items()}
+    return found
+
+
+@pytest.mark.parametrize(("policy", "settings"), SETTINGS, ids=[policy for policy, _ in SETTINGS])
+def test_a_run_that_is_resumed_anywhere_leaves_the_trace_of_one_that_was_not(tmp_path, policy, settings):
+    whole = make(tmp_path / "whole", policy, save_strategy="steps", save_steps=1, **settings)
+    whole.train()
+    expected = content(tmp_path / "whole")
+    assert len(expected) == len(whole.pruning_report().epochs) * (3 if "rounds" in policy else 1)
+    assert any("rescored" in arrays for _, arrays in expected.values()) == ("kakurenbo" in policy)
+    for step in range(1, whole.state.global_step + 1):
+        run, checkpoint = tmp_path / str(step), tmp_path / "whole" / f"checkpoint-{step}"
+        shutil.copytree(tmp_path / "whole" / FOLDER, run / FOLDER)
+        begun = storage.load(checkpoint / STATE)[1]["round"]["clock"]["round"]
+        for round in [*range(begun, len(expected)), 99]:  # what a run that went on beyond the checkpoint may have left
+            write(run, round, ([0], [9.0]), rows=22)
+        make(run, policy, **settings).train(resume_from_checkpoint=str(checkpoint))
+        assert content(run) == expected, step
+
+
+def test_a_run_from_the_start_removes_what_another_left(tmp_path):
+    for round in (0, 7):
+        write(tmp_path, round, ([0], [9.0]), rows=22)
+    trainer = make(tmp_path, "infobatch:ratio=0.6", num_train_epochs=1)
+    assert len(list((tmp_path / FOLDER).iterdir())) == 2  # until training begins
+    trainer.train()
+    (round,), flaws = read_trace(tmp_path, 22)
+    assert (round.round, round.read()[0].sum(), flaws) == (0, 22, [])
+
+
+def test_without_a_policy_nothing_is_written(tmp_path):
+    make(tmp_path, None, num_train_epochs=1).train()
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_a_trace_that_cannot_be_written_leaves_training_alone(tmp_path, caplog):
+    (tmp_path / FOLDER).write_text("a file where the folder should be")
+    trainer = make(tmp_path, "infobatch:ratio=0.6")
+    with caplog.at_level(logging.WARNING, "hf_prune"):
+        trainer.train()
+    assert len([message for message in caplog.messages if "training goes on" in message]) == 1
+    assert (trainer.history.seen >= 0).all()
