@@ -1,0 +1,43 @@
+"""Run the suites that meet transformers and accelerate, on the versions that are installed, and record how they end.
+
+    python -m venv floor && floor/bin/pip install -e ".[dev]"
+    floor/bin/pip install transformers==5.3.0 accelerate==1.10.1
+    floor/bin/python tests/floor.py
+
+The counts, versions and commit go to tests/results/floor.json; the exit status is pytest's.
+"""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hf_prune.report import surroundings
+
+SUITES = ("parity", "schedule", "rounds", "resume", "seams")
+TESTS = Path(__file__).parent
+
+
+class Counting:
+    """Counts the tests by how they ended."""
+
+    def __init__(self):
+        self.outcomes = Counter()
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" or report.outcome != "passed":
+            self.outcomes[report.outcome] += 1
+
+
+def main() -> int:
+    counting = Counting()
+    status = pytest.main(["-q", *(str(TESTS / f"test_{suite}.py") for suite in SUITES)], [counting])
+    results = {"suites": SUITES, "outcomes": counting.outcomes, "status": int(status)} | surroundings(__file__)
+    (TESTS / "results" / "floor.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
