@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from . import hub, storage
+from . import storage
 from .features import Features
 from .ranking import marked, ranked, top
 
@@ -119,7 +119,8 @@ class History:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one checksummed safetensors file, aside first, so that no reader meets half a file."""
-        storage.save(path, *self._content())
+        keys = {} if self.keys is None else {"keys": self.keys}
+        storage.save(path, self.arrays() | keys, {"kind": "history", **self.facts})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], rows: int | None = None) -> "History":
@@ -150,6 +151,8 @@ class History:
         Raises:
             ValueError: There is none, it can't be had, or it is damaged.
         """
+        from . import hub  # of a higher layer, for those who ask
+
         return cls.load(hub.find_history(source, **options))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
@@ -162,11 +165,9 @@ class History:
         Returns:
             The address of the commit.
         """
-        return hub.push_history(*self._content(), repo_id, **options)
+        from . import hub
 
-    def _content(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        keys = {} if self.keys is None else {"keys": self.keys}
-        return self.arrays() | keys, {"kind": "history", **self.facts}
+        return hub.push_history(self, repo_id, **options)
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,22 @@
 """A History on the Hugging Face Hub: found in a repository, and put there as a data set of its own."""
 
-import json
 import os
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from . import storage
+from .beginning import HISTORY
+from .core import History
+from .export import ROWS, write_rows
 
-HISTORY = "history.safetensors"  # beside a saved model, and in a data set of its own
-TABLE = "history.parquet"
 _COLUMNS = {
     "row": "number of the row in the training set, from 0",
     "key": "a hash of the row's key column, which names it whatever its place",
     "loss": "its latest loss in nats (of text: the mean over its target tokens); null = never measured",
-    "seen": "the round in which that was measured, from 0; null = never",
-    "tokens": "its tokens without padding; 0 = not known",
+    "round": "the round that measured it, from 0; null = never",
+    "tokens": "its tokens without padding",
     "faults": "how often its loss was no finite number",
 }
 
@@ -68,8 +66,7 @@ def _first_line(error: Exception) -> str:
 
 
 def push_history(
-    arrays: dict[str, np.ndarray],
-    header: dict[str, Any],
+    history: History,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -80,8 +77,7 @@ def push_history(
     """Put a History on the Hub as a data set: its file, a table of its rows for the viewer, and a card, in one commit.
 
     Args:
-        arrays: Its content, as in its file.
-        header: Its facts, as in its file.
+        history: What to put there.
         repo_id: "user/name"; made where it does not exist.
         private: Whether a new repository is private; None = as the account has it.
         token: With the right to write; None = the one that is logged in.
@@ -101,12 +97,10 @@ def push_history(
     api = HfApi(token=token, library_name="hf_prune")
     with TemporaryDirectory() as made:
         folder = Path(made)
-        storage.save(folder / HISTORY, arrays, header)
-        columns = table_of(arrays)
-        write_table(folder / TABLE, columns)
+        history.save(folder / HISTORY)
+        write_rows(folder / ROWS, history, key=history.keys)
         repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
-        card = _card(repo_id, header, list(columns), len(arrays["loss"]))
-        storage.write_text(folder / "README.md", card)
+        storage.write_text(folder / "README.md", _card(repo_id, history, columns_of(folder / ROWS)))
         return api.upload_folder(
             repo_id=repo_id,
             repo_type="dataset",
@@ -116,103 +110,59 @@ def push_history(
         ).commit_url
 
 
-def table_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns of a table of a History's rows, by name: what is known of each row, NaN where nothing is.
+def columns_of(path: str | os.PathLike[str]) -> list[str]:
+    """Names of a Parquet file's columns."""
+    from pyarrow import parquet
 
-    Args:
-        arrays: As in the History's file.
-
-    Returns:
-        Arrays of shape (N,).
-    """
-    n = len(arrays["loss"])
-    columns: dict[str, np.ndarray] = {"row": np.arange(n)}
-    if "keys" in arrays:
-        columns["key"] = arrays["keys"]
-    columns |= {name: arrays[name] for name in ("loss", "seen", "tokens", "faults")}
-    for name, array in arrays.items():
-        group, _, short = name.partition("/")
-        if group in ("signals", "notes") and array.shape == (n,):
-            columns[short if short not in columns else name.replace("/", "_")] = array
-    return columns
+    return parquet.read_schema(path).names
 
 
-def write_table(path: str | os.PathLike[str], columns: dict[str, np.ndarray]) -> None:
-    """Write a parquet file, aside first; NaN becomes null, and so does -1 in `seen`.
-
-    Args:
-        path: The file.
-        columns: Arrays of shape (N,) by name.
-
-    Raises:
-        ImportError: pyarrow is not installed.
-    """
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ImportError("A table of the rows needs pyarrow: pip install pyarrow.") from error
-    filled = {
-        name: pa.array(array, mask=array < 0 if name == "seen" else None, from_pandas=True)
-        for name, array in columns.items()
-    }
-    aside = Path(path).with_name(Path(path).name + ".tmp")
-    try:
-        parquet.write_table(pa.table(filled), aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _card(repo_id: str, header: dict[str, Any], columns: list[str], rows: int) -> str:
+def _card(repo_id: str, history: History, columns: list[str]) -> str:
     """The card of a History that is a data set of its own."""
     from huggingface_hub import DatasetCard, DatasetCardData
 
-    policy, cost = header.get("policy"), header.get("cost")
+    rows, facts = len(history), history.facts
     data = DatasetCardData(
         pretty_name=f"hf_prune History of {rows:,} rows",
         tags=["hf_prune"],
-        configs=[{"config_name": "default", "data_files": TABLE}],
+        configs=[{"config_name": "default", "data_files": ROWS}],
     )
-    facts = [
-        f"- policy: `{policy}`" if policy else "- policy: not known",
-        f"- rows of the training set: {rows:,}; its fingerprint: {header.get('data') or 'none'}",
-        f"- key column: {json.dumps(header['key'])}" if header.get("key") else "- key column: none",
-        f"- cost: {_cost(cost)}" if cost else "- cost: not known",
+    policy, key, cost = facts.get("policy"), facts.get("key"), facts.get("cost")
+    known = [
+        f"policy: `{policy}`" if policy else "policy: not known",
+        f"rows of the training set: {rows:,}",
+        f"fingerprint of the training set: {facts.get('data') or 'none'}",
+        f"key column: `{key}`" if key else "key column: none",
+        f"cost: {_cost(cost)}" if cost else "cost: not known",
     ]
-    meaning = [f"| `{name}` | {_COLUMNS.get(name, 'a signal, or a score of the policy')} |" for name in columns]
-    return str(
-        DatasetCard(
-            f"---\n{data.to_yaml()}\n---\n"
-            f"""
-# What training has revealed about {rows:,} rows
-
-A History of [hf_prune](https://pypi.org/project/hf-prune/): for each row of a training set, what a run has measured.
-Another run on the same rows can prune from its first epoch:
-
-```python
-from hf_prune import PruningTrainer
-
-trainer = PruningTrainer(..., policy="infobatch", history="{repo_id}")
-```
-
-`History.from_pretrained("{repo_id}")` reads it alone. A run on other rows is refused{_refused(header)}.
-
-"""
-            + "\n".join(facts)
-            + f"\n\n`{HISTORY}` is what a run reads; `{TABLE}` shows the same, a line for each row:\n\n"
-            + "\n".join(["| column | meaning |", "| --- | --- |", *meaning])
-            + "\n"
-        )
-    )
+    by_key = f'; with `history_key="{key}"`, its rows are matched by that column, in any order' if key else ""
+    meaning = [f"| `{name}` | {_COLUMNS.get(name, 'a further signal')} |" for name in columns]
+    lines = [
+        f"# What training has revealed about {rows:,} rows",
+        "",
+        "A History of hf_prune: for each row of a training set, what a run has measured. Another run on the same rows",
+        "can prune from its first epoch:",
+        "",
+        "```python",
+        "from hf_prune import PruningTrainer",
+        "",
+        f'trainer = PruningTrainer(..., policy="infobatch", history="{repo_id}")',
+        "```",
+        "",
+        f'`History.from_pretrained("{repo_id}")` reads it alone. A training set of other rows is refused{by_key}.',
+        "",
+        *(f"- {fact}" for fact in known),
+        "",
+        f"`{HISTORY}` is what a run reads; `{ROWS}` has a line for each row:",
+        "",
+        "| column | meaning |",
+        "| --- | --- |",
+        *meaning,
+    ]
+    return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n"))
 
 
 def _cost(cost: dict[str, float]) -> str:
     amount = f"{cost['tokens']:,.0f} tokens, padding included" if cost["tokens"] else f"{cost['rows']:,.0f} rows"
     runs = "1 run" if cost["runs"] == 1 else f"{cost['runs']:.0f} runs"
     return f"{runs}, {amount}, {cost['seconds']:,.1f} seconds"
-
-
-def _refused(header: dict[str, Any]) -> str:
-    key = header.get("key")
-    return f"; with `history_key={json.dumps(key)}`, rows are matched by that column, in any order" if key else ""

@@ -46,7 +46,11 @@ class PruningMixin:
         policy: Chooses the rows of each round: an object, a name, a name with fields such as "infobatch:ratio=0.3", or
             the dotted path of your own module. None = the plain trainer.
         history: What an earlier run learnt of the same rows, which the policy takes in before its first round: a
-            `History`, its file, or the folder that a run saved its model in.
+            `History`, its file, the folder that a run saved its model in, or a repository of the Hub that holds it.
+        history_key: Column of the training set that names each row by a text or whole number of its own. It is saved
+            with the History (as hashes), and rows of an earlier one that has such names are matched by them, whatever
+            was filtered, added or put in another order since. Any other data set than a `datasets.Dataset` is read
+            once for it. None = rows go by their place.
         example_loss_func: (outputs, inputs) -> (B,) losses of the batch's examples in nats, for a model whose loss the
             library has no recipe for. Called on every training batch; the gradient passes through where the policy
             gives weights.
@@ -66,6 +70,7 @@ class PruningMixin:
         *args,
         policy: str | Policy | None = None,
         history: str | os.PathLike | History | None = None,
+        history_key: str | None = None,
         example_loss_func: Callable[[Any, MutableMapping], torch.Tensor] | None = None,
         **kwargs,
     ):
@@ -75,10 +80,12 @@ class PruningMixin:
         self._clocked_scheduler = None
         self._facts: Facts | None = None
         self._earlier = history
+        self._key = history_key
         self._is_evaluating = False
         super().__init__(*args, **kwargs)
-        if self.policy is None and history is not None:
-            raise ValueError("history=...: only a policy can use an earlier history; name one, or leave it out.")
+        if self.policy is None and (history, history_key) != (None, None):
+            name = "history" if history_key is None else "history_key"
+            raise ValueError(f"{name}=...: only a policy can use an earlier history; name one, or leave it out.")
         if self.policy is not None:
             self._check_dataset()
             meter = self._make_meter()
@@ -142,12 +149,15 @@ class PruningMixin:
 
     def log(self, logs, *args, **kwargs):
         """As stock; in a round, logs of losses and evaluations also say what was kept, trained and measured so far."""
-        in_round = self._run is not None and self._run.state.round is not None
-        if in_round and ("loss" in logs or self._is_evaluating):  # every process is here
-            device = self.accelerator.device
+        counts = {}
+        if self._run is not None and self._run.state.round is not None and ("loss" in logs or self._is_evaluating):
+            device = self.accelerator.device  # every process is here
             counts = self._run.counts(lambda counts: self.accelerator.reduce(counts.to(device)))
-            logs = {**logs, **(self._run.progress() if "loss" in logs else {}), **counts}
+        if counts and not self._is_evaluating:
+            logs = {**logs, **self._run.progress(), **counts}
         super().log(logs, *args, **kwargs)
+        if self._is_evaluating:
+            self.state.log_history[-1] |= counts  # the metrics themselves are whoever evaluates'
 
     def save_model(self, output_dir=None, _internal_call=False):
         """As stock; with what was learnt of every row beside it, for the `history` of another run."""
@@ -237,8 +247,10 @@ class PruningMixin:
         """The history that a run on `data` begins with."""
         if self._facts is None or self._facts.dataset is not data:
             with self.args.main_process_first(local=False, desc="read what the policy needs"):  # it fills the cache
-                self._facts = Facts(data, self.policy, meter.is_encoder_decoder)
-        earlier, self._earlier_cost = load_history(self._earlier, data, self.policy)
+                self._facts = Facts(data, self.policy, meter.is_encoder_decoder, self._key)
+                keys = self._facts.keys
+                self._inherited = load_history(self._earlier, data, self.policy, keys, self._warn)
+        earlier, self._earlier_cost = self._inherited
         history = History.empty(len(data), meter.signals)
         self._facts.fill(history)
         self.policy.begin(history, earlier)
@@ -262,6 +274,7 @@ class PruningMixin:
         facts = {
             "policy": repr(self.policy),
             "data": fingerprint(data),
+            "key": self._key,
             "batch": batch,
             "accumulation": self.args.gradient_accumulation_steps,
         }

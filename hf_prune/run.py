@@ -237,6 +237,7 @@ class PruningRun:
             "seconds_rescoring": seconds_rescoring,
         }
         self.state.add(current.clock.epoch, account)
+        self._describe_history()
         self.recorder = Recorder(len(self.meter.signals))
         self.state.round = None
 
@@ -300,8 +301,12 @@ class PruningRun:
     # ---- Files ----
 
     def save_history(self, path: str | os.PathLike[str]) -> None:
-        """Write the History for other runs, with the fingerprint of its data set and what it cost."""
+        """Write the History for other runs, with what it was made with and what it cost."""
         self.learner.finish()
+        self.state.history.save(path)
+
+    def _describe_history(self) -> None:
+        """Enter into the History what it was made with, and what it has cost so far."""
         total = {name: sum(epoch[name] for epoch in self.state.epochs) for name in _COSTS}
         cost = {
             "runs": 1,
@@ -309,8 +314,8 @@ class PruningRun:
             "tokens": total["padded_tokens"] + total["padded_tokens_rescored"],
             "seconds": sum(total[name] for name in _COSTS if name.startswith("seconds")),
         }
-        facts = {name: self.state.facts[name] for name in ("policy", "data")}
-        self.state.history.save(path, {**facts, "cost": cost})
+        facts = {name: self.state.facts.get(name) for name in ("policy", "data", "key")}
+        self.state.history.facts = {**facts, "cost": cost}
 
     def save(self, folder: str | os.PathLike, step: int, is_writer: bool, stopped: bool) -> None:
         """Write the state into a checkpoint.
@@ -359,8 +364,9 @@ class PruningRun:
         sizes = ("batch", "accumulation")
         changed = [f"{name} {state.facts[name]} -> {facts[name]}" for name in sizes if state.facts[name] != facts[name]]
         state.facts = facts
-        state.history.features = self.state.history.features
+        state.history.features, state.history.keys = self.state.history.features, self.state.history.keys
         self.state, self._sampler.seed = state, state.seed
+        self._describe_history()
         if self.trace is not None:
             self.trace.begin(state.round.clock.round if state.round else len(state.epochs) * self._parts)
         if measured is None:

@@ -5,12 +5,12 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from . import policies, storage
+from . import policies
 from .beginning import HISTORY
 from .core import History, Policy
 from .launch import LAUNCHERS, FailedRun, Run, check_script, run_all
@@ -64,8 +64,8 @@ def make_scores(
             command = (*LAUNCHERS[launcher], *script, *more, "--seed", str(seed), "--output_dir", str(run))
             _run(Run(command, run.with_suffix(".log"), files[-1]))
         _load(files[-1], scoring)
-    merged, facts = _mean_of(files, scoring)
-    merged.save(folder / HISTORY, facts)
+    merged = _mean_of(files, scoring)
+    merged.save(folder / HISTORY)
     return (
         f"{folder / HISTORY}: the mean of {seeds} run{'s' * (seeds > 1)} for {len(merged):,} rows. "
         f"Give history={str(folder)!r} to a trainer with policy={policy!r}."
@@ -109,39 +109,40 @@ def _run(run: Run) -> None:
             raise FailedRun(failure)
 
 
-def _load(file: Path, scoring: Policy) -> tuple[History, dict[str, Any]]:
-    """The History of a run and its facts."""
-    arrays, facts = storage.load(file)
-    history, expected = History.from_arrays(arrays), f"{type(scoring).__name__}("
+def _load(file: Path, scoring: Policy) -> History:
+    """The History of a run."""
+    history, expected = History.load(file), f"{type(scoring).__name__}("
+    facts = history.facts
     if "score" not in history.notes or not facts.get("policy", expected).startswith(expected):
         raise FailedRun(
             f"{file} has no scores of {scoring!r} but is of {facts.get('policy', 'another policy')}: the script must "
             "train with the --policy that it is given, and this must keep notes['score']."
         )
-    return history, facts
+    return history
 
 
-def _mean_of(files: Sequence[Path], scoring: Policy) -> tuple[History, dict[str, Any]]:
+def _mean_of(files: Sequence[Path], scoring: Policy) -> History:
     """The mean of what was found by runs on the same rows, and what they cost together."""
-    histories, facts = zip(*(_load(file, scoring) for file in files), strict=True)
-    data = [(len(history), fact.get("data")) for history, fact in zip(histories, facts, strict=True)]
+    histories = [_load(file, scoring) for file in files]
+    data = [(len(history), history.facts.get("data")) for history in histories]
     other = next((i for i, found in enumerate(data) if found != data[0]), None)
     if other is not None:
         raise FailedRun(
             f"{files[0]} and {files[other]} are of different training sets: the script must give the same rows in the "
             "same order for every --seed. Split and sample with a seed of their own, and remove these folders."
         )
-    costs = [fact.get("cost") for fact in facts]
+    costs = [history.facts.get("cost") for history in histories]
     cost = {name: sum(one[name] for one in costs) for name in costs[0]} if all(costs) else None
-    merged = History(
+    return History(
         loss=_mean([history.loss for history in histories]),
         seen=np.max([history.seen for history in histories], axis=0),
         tokens=np.max([history.tokens for history in histories], axis=0),
         faults=np.max([history.faults for history in histories], axis=0),
         signals={name: _mean([history.signals[name] for history in histories]) for name in histories[0].signals},
         notes={"score": _mean([history.notes["score"] for history in histories])},
+        keys=histories[0].keys,
+        facts={**histories[0].facts, "policy": repr(scoring), "cost": cost},
     )
-    return merged, {"policy": repr(scoring), "data": data[0][1], "cost": cost}
 
 
 def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -50,7 +50,8 @@ def corpus(tmp_path_factory):
     history.record(np.arange(n), loss, 0, **dict(zip(history.signals, signals, strict=True)))
     history.notes["score"] = rng.random(n, np.float32)
     cost = {"runs": 1, "rows": n, "tokens": 10 * n, "seconds": 1.0}
-    history.save(folder / "history.safetensors", {"policy": "Forgetting(keep=1)", "data": None, "cost": cost})
+    history.facts = {"policy": "Forgetting(keep=1)", "data": None, "cost": cost}
+    history.save(folder / "history.safetensors")
     return folder
 
 

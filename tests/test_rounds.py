@@ -377,7 +377,7 @@ def test_a_second_run_begins_with_what_the_first_learnt(classifier, tmp_path):
         second.train()
         np.testing.assert_array_equal(seen[0], first.history.loss)
         cost = second.pruning_report().earlier
-        assert cost is None if isinstance(history, History) else cost["rows"] == first.pruning_report().totals()["rows"]
+        assert cost["rows"] == first.pruning_report().totals()["rows"]
         seen.clear()
     assert "of 1 earlier run" in second.pruning_report().summary() or second.pruning_report().earlier is None
 
@@ -406,7 +406,8 @@ def test_scores_of_another_policy_are_none(classifier, tmp_path):
     scores = History.empty(20)
     scores.record(np.arange(20), np.ones(20, np.float32), 0)
     scores.notes["score"] = np.arange(20, dtype=np.float32)
-    scores.save(tmp_path / "file", {"policy": "Forgetting(keep=1)"})
+    scores.facts = {"policy": "Forgetting(keep=1)"}
+    scores.save(tmp_path / "file")
     args = TrainingArguments(tmp_path, use_cpu=True, report_to=[])
     trainer = PruningTrainer(
         model=model, args=args, train_dataset=rows, policy="forgetting:keep=0.5", history=tmp_path / "file"

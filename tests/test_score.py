@@ -39,7 +39,8 @@ name = args.name or args.policy.partition(":")[0].upper()
 if name != "none":
     cost = {"runs": 1, "rows": 10, "tokens": 100, "seconds": 0.5 + seed}
     data = int(args.data) + seed if args.data else 7
-    history.save(out / "history.safetensors", {"policy": name + "(keep=1)", "data": data, "cost": cost})
+    history.facts = {"policy": name + "(keep=1)", "data": data, "cost": cost}
+    history.save(out / "history.safetensors")
 """
 
 
