@@ -109,7 +109,7 @@ def run_all(runs: Iterable[Run], jobs: int = 1) -> Iterator[tuple[Run, int | Non
 
 
 def _open_locked(log: Path) -> IO[bytes] | None:
-    """The log, open to add to it, locked until the last process that has it open ends; None where one has it already."""
+    """The log, open to add to it and locked until the last process that has it open ends; None where one has it."""
     log.parent.mkdir(parents=True, exist_ok=True)
     file = open(log, "ab")
     if fcntl is not None:

@@ -20,7 +20,7 @@ LAYERS = (
     {"signals", "recorder", "schedule", "sampler", "report", "events", "dynamics", "keys"},
     {"meter", "checkpoint", "beginning", "export"},
     {"run", "rescore", "score", "seams", "comparison", "hub"},
-    {"mixin", "cli", "recipe"},
+    {"mixin", "cli", "recipe", "comparison_page"},
     {"trainer"},
 )
 LATE = {"core": {"hub"}}  # imported inside a method, by those who ask for it
@@ -43,8 +43,8 @@ ALLOWED = {
     "transformers": {"mixin", "trainer", "report", "cli", "recipe"},
     "accelerate": {"mixin"},
     "datasets": {"mixin", "report", "recipe"},
-    "matplotlib": {"report"},
-    "scipy": {"features", "policies"},
+    "matplotlib": {"report", "comparison_page"},
+    "scipy": {"features", "policies", "paired"},
     "pyarrow": {"export", "hub"},
     "huggingface_hub": {"hub"},
 }

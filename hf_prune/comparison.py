@@ -1,0 +1,364 @@
+"""Whether pruning paid: runs of several arms with the same seeds, put side by side as numbers, sentences and a figure.
+
+A comparison is a folder: `command.json` says what was to be run, `arms/ARM/seed-S/` holds `results.json` and
+`predictions.json` of a run that has ended. Everything else is made from these.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .paired import RowSums, interval, resample_rows, row_sums
+from .storage import write_text
+
+RESULTS, PREDICTIONS = "results.json", "predictions.json"  # of a run; the first is written last
+COMMAND, ARMS = "command.json", "arms"
+KINDS = ("full", "short", "uniform", "policy")  # of arms; each is compared with those before it
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a quality is shown.
+
+    Args:
+        title: Its name and unit, of a value.
+        unit: Of a difference.
+        factor: What values are multiplied by.
+        digits: Digits behind the point.
+        margin: Largest difference, after `factor`, that counts as none unless another is given; None = none does.
+    """
+
+    title: str
+    unit: str
+    factor: float = 1.0
+    digits: int = 4
+    margin: float | None = None
+
+
+SCALES = {
+    "bleu": Scale("BLEU", "BLEU", digits=2, margin=0.5),
+    "accuracy": Scale("accuracy in %", "points", 100, 2, 0.5),
+    "f1": Scale("F1 in %", "points", 100, 2, 0.5),
+    "matthews_correlation": Scale("Matthews correlation in %", "points", 100, 2, 1.0),
+    "loss": Scale("loss in nats", "nats", margin=0.01),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Args:
+        flags: What the recipe gets beside its own arguments, the seed and the folder.
+        kind: One of `KINDS`.
+        budget: Share of the full arm's tokens that it is given; None where that follows from the losses.
+    """
+
+    flags: tuple[str, ...]
+    kind: str
+    budget: float | None = None
+
+
+@dataclass
+class Plan:
+    """What a comparison is to run.
+
+    Args:
+        script: The recipe.
+        arguments: Its own arguments, the same for every arm.
+        arms: By name.
+        seeds: Every arm is run with the seeds 1 to this.
+        jobs: Most runs at once, now or earlier.
+        margin: Largest difference that counts as none, in the unit that is shown; None = that of the metric.
+    """
+
+    script: str
+    arguments: tuple[str, ...]
+    arms: dict[str, Arm] = field(default_factory=dict)
+    seeds: int = 1
+    jobs: int = 1
+    margin: float | None = None
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write it to the folder of the comparison."""
+        write_text(Path(folder, COMMAND), json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Plan | None":
+        """That of a folder, None where there is none."""
+        path = Path(folder, COMMAND)
+        if not path.exists():
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        arms = {name: Arm(tuple(arm.pop("flags")), **arm) for name, arm in found.pop("arms").items()}
+        return cls(arguments=tuple(found.pop("arguments")), arms=arms, **found)
+
+    def runs(self) -> list[tuple[str, int]]:
+        """(arm, seed) of every run, all arms of a seed before the next one."""
+        return [(name, seed) for seed in range(1, self.seeds + 1) for name in self.arms]
+
+
+def run_folder(folder: str | os.PathLike[str], arm: str, seed: int) -> Path:
+    """Where a run of a comparison is."""
+    return Path(folder, ARMS, arm, f"seed-{seed}")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a comparison takes from a run that has ended.
+
+    Args:
+        results: Its results.json.
+        rows: Its quality as sums over the test rows; None where the metric is no function of such.
+        references: What the test rows are, to see that all runs were tested on the same.
+    """
+
+    results: dict[str, Any]
+    rows: RowSums | None
+    references: Any
+
+    @classmethod
+    def load(cls, folder: Path) -> "RunResult":
+        """Read a run.
+
+        Raises:
+            ValueError: It has no account of what was trained, or its predictions are not those of its quality.
+        """
+        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        if not results.get("pruning"):
+            raise ValueError(f"{folder} has no account of what was trained: compare with --policy uniform:keep=1.")
+        quality = results["quality"]
+        found = json.loads((folder / PREDICTIONS).read_text(encoding="utf-8"))
+        rows = row_sums(quality["metric"], found, results["scores"])
+        if rows is not None and not np.isclose(rows.value, quality["value"], rtol=1e-4):
+            raise ValueError(
+                f"{folder}: {PREDICTIONS} gives {quality['metric']} {rows.value:.6g}, but {RESULTS} says "
+                f"{quality['value']:.6g}. They are of different runs; remove the folder and run it again."
+            )
+        return cls(results, rows, found.get("references", found.get("tokens")))
+
+    @property
+    def unit(self) -> str:
+        """What is counted: "tokens" (padding included), or "rows" where the inputs have no tokens."""
+        return "tokens" if self.results["pruning"]["totals"]["padded_tokens"] else "rows"
+
+    def cost(self) -> dict[str, float]:
+        """`trained`, `forward_only` and `earlier` tokens or rows, their sum `all`; `steps` and `seconds`."""
+        totals, earlier = self.results["pruning"]["totals"], self.results["pruning"]["earlier_runs"] or {}
+        prefix = "padded_" if self.unit == "tokens" else ""
+        counts = {
+            "trained": totals[f"{prefix}{self.unit}"],
+            "forward_only": totals[f"{prefix}{self.unit}_rescored"],
+            "earlier": earlier.get(self.unit, 0),
+        }
+        seconds = sum(totals[f"seconds_{part}"] for part in ("training", "selecting", "rescoring"))
+        more = {"steps": totals["optimizer_steps"], "seconds": seconds + earlier.get("seconds", 0)}
+        return counts | {"all": sum(counts.values())} | more
+
+    def curve(self, metric: str) -> np.ndarray:
+        """(E, 3): what was trained, the seconds, and the quality at each evaluation, earlier runs charged."""
+        earlier = self.results["pruning"]["earlier_runs"] or {}
+        return np.array(
+            [
+                (
+                    found[self.unit] + earlier.get(self.unit, 0),
+                    found["seconds"] + earlier.get("seconds", 0),
+                    found[f"eval_{metric}"],
+                )
+                for found in self.results["pruning"]["evaluations"]
+                if found.get(f"eval_{metric}") is not None
+            ]
+        ).reshape(-1, 3)
+
+
+class Comparison:
+    """The runs of a folder, compared.
+
+    Args:
+        plan: What was to be run.
+        runs: By arm and seed, those that have ended; there is one at least.
+
+    Raises:
+        ValueError: The runs are of different metrics, or were tested on different rows.
+    """
+
+    def __init__(self, plan: Plan, runs: dict[tuple[str, int], RunResult]):
+        self.plan, self.runs = plan, runs
+        first = next(iter(runs.values()))
+        for (arm, seed), run in runs.items():
+            same = ("metric", "greater_is_better", "split", "rows")
+            if any(run.results["quality"][name] != first.results["quality"][name] for name in same) or (
+                run.references != first.references
+            ):
+                raise ValueError(f"{arm}, seed {seed} was tested on other rows, or by another metric, than the others.")
+        self.metric = first.results["quality"]["metric"]
+        self.unit, self.tested = first.unit, first.results["quality"]
+        self.scale = SCALES.get(self.metric, Scale(self.metric, self.metric))
+        self.margin = self.scale.margin if plan.margin is None else plan.margin
+        self.sign = 1 if self.tested["greater_is_better"] else -1
+        self.by_rows = all(run.rows is not None for run in runs.values())
+        if self.by_rows:
+            resampled = resample_rows([run.rows for run in runs.values() if run.rows]) * self.scale.factor
+            self._resampled = dict(zip(runs, resampled, strict=True))
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "Comparison":
+        """Read the runs of a folder that have ended.
+
+        Raises:
+            ValueError: It is no folder of a comparison, no run has ended, or one can't be compared.
+        """
+        plan = Plan.load(folder)
+        if plan is None:
+            raise ValueError(f"{folder} has no {COMMAND}, so it is not the folder of a comparison.")
+        folders = {key: run_folder(folder, *key) for key in plan.runs()}
+        runs = {key: RunResult.load(path) for key, path in folders.items() if (path / RESULTS).exists()}
+        if not runs:
+            raise ValueError(f"{folder} has no run that has ended.")
+        return cls(plan, runs)
+
+    # ---- Numbers ----
+
+    def seeds(self, arm: str) -> list[int]:
+        """Seeds with which an arm has ended."""
+        return [seed for name, seed in self.runs if name == arm]
+
+    def values(self, arm: str) -> np.ndarray:
+        """(n,) quality for each of these seeds, as it is shown."""
+        found = [self.runs[arm, seed].results["quality"]["value"] for seed in self.seeds(arm)]
+        return np.array(found) * self.scale.factor
+
+    def cost(self, arm: str, seeds: Iterable[int] | None = None) -> dict[str, float]:
+        """Means over seeds, of all that have ended or of these, of what `RunResult.cost` has."""
+        costs = [self.runs[arm, seed].cost() for seed in seeds or self.seeds(arm)]
+        return {name: float(np.mean([cost[name] for cost in costs])) for name in costs[0]}
+
+    def difference(self, arm: str, to: str) -> dict[str, Any] | None:
+        """How much higher the quality of `arm` is, paired by seeds; None where they have no seed in common.
+
+        Returns:
+            `to`, `seeds`, `mean`, `low` and `high` (the 95 % confidence interval; None where nothing can be said), and
+            `saved`, the share of what `to` read that `arm` did not.
+        """
+        seeds = sorted(set(self.seeds(arm)) & set(self.seeds(to)))
+        if not seeds:
+            return None
+        value, other = (dict(zip(self.seeds(name), self.values(name), strict=True)) for name in (arm, to))
+        differences, resampled = np.array([value[seed] - other[seed] for seed in seeds]), None
+        if self.by_rows:
+            resampled = np.array([self._resampled[arm, seed] - self._resampled[to, seed] for seed in seeds])
+        low, high = interval(differences, resampled) or (None, None)
+        saved = 1 - self.cost(arm, seeds)["all"] / self.cost(to, seeds)["all"]
+        mean = float(differences.mean())
+        return {"to": to, "seeds": len(seeds), "mean": mean, "low": low, "high": high, "saved": saved}
+
+    def rival(self, arm: str, kind: str) -> str | None:
+        """The arm of a kind that an arm is measured by: of its own budget, else the closest in what it read."""
+        own = self.plan.arms[arm]
+        rivals = [name for name, other in self.plan.arms.items() if other.kind == kind and self.seeds(name)]
+        if not rivals or KINDS.index(kind) >= KINDS.index(own.kind):
+            return None
+        same = [name for name in rivals if own.budget is not None and self.plan.arms[name].budget == own.budget]
+        read = self.cost(arm)["all"]
+        return min(same or rivals, key=lambda name: abs(self.cost(name)["all"] - read))
+
+    def seconds_to_full(self, arm: str) -> tuple[list[float], int]:
+        """Seconds until a validation was as good as the full arm's last, for the seeds where one was; and all seeds."""
+        found, seeds = [], [seed for seed in self.seeds(arm) if ("full", seed) in self.runs]
+        for seed in seeds:
+            goal, curve = self.runs["full", seed].curve(self.metric), self.runs[arm, seed].curve(self.metric)
+            reached = curve[self.sign * curve[:, 2] >= self.sign * goal[-1:, 2]] if len(goal) else goal
+            found += [float(reached[0, 1])] if len(reached) else []
+        return found, len(seeds)
+
+    def curves(self, arm: str) -> tuple[np.ndarray, np.ndarray]:
+        """(E, 3) what was trained, seconds and quality at each evaluation, mean over seeds; (E,) deviation of quality.
+
+        Evaluations are paired by their place; where a seed stopped early, the last ones of the others are left out.
+        """
+        curves = [self.runs[arm, seed].curve(self.metric) * [1, 1, self.scale.factor] for seed in self.seeds(arm)]
+        shortest = min(map(len, curves))
+        stacked = np.stack([curve[:shortest] for curve in curves])
+        spread = stacked[:, :, 2].std(axis=0, ddof=1) if len(stacked) > 1 else np.zeros(shortest)
+        return stacked.mean(axis=0), spread
+
+    # ---- Words ----
+
+    def _verdict(self, difference: dict[str, Any]) -> str:
+        to, low, high = difference["to"], difference["low"], difference["high"]
+        saved, digits = difference["saved"], self.scale.digits
+        amount = f"{abs(saved):.1%}".replace("%", " %")
+        read = (
+            f"as many {self.unit}" if amount == "0.0 %" else f"{amount} {'fewer' if saved > 0 else 'more'} {self.unit}"
+        )
+        mean = f"{difference['mean']:+.{digits}f} {self.scale.unit}"
+        if low is None:
+            return f"{mean} beside {to}, of one seed, from which nothing follows, with {read}"
+        alone = ", one seed, so over rows alone" if difference["seeds"] == 1 else ""
+        numbers = f"{mean}, 95 % CI {low:+.{digits}f} to {high:+.{digits}f}{alone}"
+        worst, best = sorted((self.sign * low, self.sign * high))
+        if self.margin is not None and max(abs(low), abs(high)) <= self.margin:
+            return f"same quality as {to} within {self.margin:g} ({numbers}) with {read}"
+        if worst > 0 or best < 0:
+            return f"{'better' if worst > 0 else 'worse'} than {to} ({numbers}) with {read}"
+        wide = "" if self.margin is None else f": too wide to say the same within {self.margin:g}"
+        return f"no difference seen to {to} ({numbers}{wide}) with {read}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers and conclusions, of plain values; qualities and differences in the unit that is shown."""
+        arms = []
+        for name, arm in self.plan.arms.items():
+            if not (seeds := self.seeds(name)):
+                continue
+            rivals = {kind: self.rival(name, kind) for kind in KINDS[:-1]}
+            differences = {kind: self.difference(name, to) if to else None for kind, to in rivals.items()}
+            verdicts = "; ".join(self._verdict(difference) for difference in differences.values() if difference)
+            verdicts = verdicts or ("what the others are measured by" if arm.kind == "full" else "not yet compared")
+            values, (reached, tried) = self.values(name), self.seconds_to_full(name)
+            arms.append(
+                {
+                    "arm": name,
+                    "flags": list(arm.flags),
+                    "policy": self.runs[name, seeds[0]].results["policy"],
+                    "seeds": seeds,
+                    "quality": values.tolist(),
+                    "mean": float(values.mean()),
+                    "standard_deviation": float(values.std(ddof=1)) if len(values) > 1 else None,
+                    "differences": differences,
+                    self.unit: {key: self.cost(name)[key] for key in ("trained", "forward_only", "earlier", "all")},
+                    "steps": self.cost(name)["steps"],
+                    "seconds": self.cost(name)["seconds"],
+                    "seconds_to_full": float(np.mean(reached)) if reached else None,
+                    "seeds_that_reached_full": [len(reached), tried],
+                    "conclusion": f"{name}: {verdicts}.",
+                }
+            )
+        missing = [f"{arm}, seed {seed}" for arm, seed in self.plan.runs() if (arm, seed) not in self.runs]
+        made = {name: _distinct(run.results[name] for run in self.runs.values()) for name in _SURROUNDINGS}
+        quality = {"metric": self.metric, "unit": self.scale.title, "digits": self.scale.digits, "margin": self.margin}
+        tested = {name: self.tested[name] for name in ("greater_is_better", "split", "rows")}
+        intervals = {"level": 0.95, "over_rows": self.by_rows}
+        plan = {name: value for name, value in asdict(self.plan).items() if name not in ("arms", "margin")}
+        return {
+            "plan": plan,
+            "quality": quality | tested,
+            "intervals": intervals,
+            "arms": arms,
+            "missing": missing,
+        } | made
+
+
+_SURROUNDINGS = ("parameters", "hardware", "versions", "commit")
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found

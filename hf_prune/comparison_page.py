@@ -1,0 +1,194 @@
+"""A comparison as Markdown, as a page of its own, and as a figure."""
+# ruff: noqa: TID251
+
+import base64
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from .comparison import Comparison
+from .storage import write_text
+
+_COLORS = {"full": "#1a1a1a", "short": "#8c8c8c", "uniform": "#56a0d3"}
+_POLICY_COLORS = ("#d9762b", "#2f8f4e", "#8a4fbf", "#c23b4b", "#a8891b", "#1f8f8f", "#c04f9b", "#5b6bd6", "#7a5230")
+_LINES = ("-", "--", ":", "-.")
+
+
+def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
+    """Write comparison.json, .md, .html and .png to a folder."""
+    found, stem = comparison.to_dict(), Path(folder, "comparison")
+    write_text(stem.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
+    figure(comparison, stem.with_suffix(".png"))
+    write_text(stem.with_suffix(".md"), markdown(found))
+    write_text(stem.with_suffix(".html"), page(found, stem.with_suffix(".png").read_bytes()))
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Conclusions, table, figure and how they were made, from `Comparison.to_dict`."""
+    headings, rows = table(found)
+    rule = ["---"] + ["---:"] * (len(headings) - 1)
+    lines = [f"# {_title(found)}", "", *(f"- {arm['conclusion']}" for arm in found["arms"]), ""]
+    lines += [f"| {' | '.join(row)} |" for row in [headings, rule, *rows]]
+    lines += ["", f"![{_alt(found)}](comparison.png)", "", "## How this was made", ""]
+    return "\n".join([*lines, *(f"- {note}" for note in _notes(found)), "", "```bash", *_commands(found), "```", ""])
+
+
+def page(found: dict[str, Any], figure: bytes) -> str:
+    """The same as one HTML file that needs nothing else; `figure` is a PNG."""
+    headings, rows = table(found)
+    environment = Environment(loader=PackageLoader("hf_prune"), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("comparison.html").render(
+        title=_title(found),
+        arms=found["arms"],
+        headings=headings,
+        rows=rows,
+        figure=base64.b64encode(figure).decode(),
+        alt=_alt(found),
+        notes=_notes(found),
+        commands=_commands(found),
+    )
+
+
+def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row of texts for each arm; counts that are 0 for every arm are left out."""
+    digits = found["quality"]["digits"]
+    unit = "tokens" if "tokens" in found["arms"][0] else "rows"
+    full = next((arm[unit]["all"] for arm in found["arms"] if arm["arm"] == "full"), None)
+    columns: dict[str, list[str]] = {}
+
+    def add(heading: str, text: str) -> None:
+        columns.setdefault(heading, []).append(text)
+
+    for arm in found["arms"]:
+        reached, tried = arm["seeds_that_reached_full"]
+        deviation = arm["standard_deviation"]
+        add("arm", arm["arm"])
+        add("seeds", f"{len(arm['seeds'])}")
+        spread = "" if deviation is None else f" ± {deviation:.{digits}f}"
+        add(found["quality"]["unit"], f"{arm['mean']:.{digits}f}{spread}")
+        for kind, difference in arm["differences"].items():
+            add(f"to {kind}", _cell(difference, kind, digits))
+        add(f"{unit} trained", f"{arm[unit]['trained']:,.0f}")
+        add("forward only", f"{arm[unit]['forward_only']:,.0f}")
+        add("earlier runs", f"{arm[unit]['earlier']:,.0f}")
+        add("saved", f"{100 * (1 - arm[unit]['all'] / full):.1f} %" if full else "-")
+        add("steps", f"{arm['steps']:,.0f}")
+        add("seconds", f"{arm['seconds']:,.1f}")
+        partly = "" if reached == tried else f" ({reached} of {tried})"
+        add("seconds to full's", f"{arm['seconds_to_full']:,.1f}{partly}" if reached else "-")
+    shown = {heading: texts for heading, texts in columns.items() if set(texts) != {"0"}}
+    return list(shown), [list(row) for row in zip(*shown.values(), strict=True)]
+
+
+def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
+    """Write an image: quality in validations against what was trained, and against seconds, a line for each arm.
+
+    Lines are means over seeds and bands a standard deviation to either side; a budget has its own kind of line.
+
+    Raises:
+        ImportError: Without matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import EngFormatter
+    except ImportError as error:
+        raise ImportError("A figure needs matplotlib: pip install 'hf_prune[recipes]'.") from error
+    arms = {name: arm for name, arm in comparison.plan.arms.items() if comparison.seeds(name)}
+    budgets = sorted({arm.budget for arm in arms.values() if arm.budget is not None}, reverse=True)
+    rules = list(dict.fromkeys(_rule(name, arm.budget) for name, arm in arms.items() if arm.kind == "policy"))
+    canvas = Figure(figsize=(11, 5 + 0.22 * -(-len(arms) // 5)), dpi=150, layout="constrained")
+    FigureCanvasAgg(canvas)
+    panels = canvas.subplots(1, 2, sharey=True)
+    for name, arm in arms.items():
+        curve, spread = comparison.curves(name)
+        color = _COLORS.get(arm.kind) or _POLICY_COLORS[rules.index(_rule(name, arm.budget)) % len(_POLICY_COLORS)]
+        front = 3 if arm.kind == "full" else 2
+        line = _LINES[budgets.index(arm.budget) % len(_LINES)] if arm.budget is not None else "-"
+        for panel, x in zip(panels, (curve[:, 0], curve[:, 1]), strict=True):
+            panel.plot(x, curve[:, 2], line, color=color, label=name, marker="o", markersize=3, zorder=front)
+            panel.fill_between(x, curve[:, 2] - spread, curve[:, 2] + spread, color=color, alpha=0.13, linewidth=0)
+    padding = ", padding included" if comparison.unit == "tokens" else ""
+    panels[0].set_xlabel(f"{comparison.unit} trained{padding}")
+    panels[1].set_xlabel("seconds of training, selection and rescoring")
+    panels[0].set_ylabel(f"validation {comparison.scale.title}")
+    for panel in panels:
+        panel.set_xlim(left=0)
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.grid(axis="y", color="0.9")
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+    canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    canvas.savefig(path)
+
+
+def _rule(name: str, budget: float | None) -> str:
+    """The name of an arm without its budget: arms of one rule have one colour."""
+    return name if budget is None else name.rpartition("-")[0]
+
+
+def _cell(difference: dict[str, Any] | None, kind: str, digits: int) -> str:
+    if difference is None:
+        return "-"
+    text = f"{difference['mean']:+.{digits}f}"
+    if difference["low"] is not None:
+        text += f" ({difference['low']:+.{digits}f} to {difference['high']:+.{digits}f})"
+    return text if difference["to"] == kind else f"{difference['to']}: {text}"
+
+
+def _title(found: dict[str, Any]) -> str:
+    return f"{Path(found['plan']['script']).name}: {len(found['arms'])} arms, {found['plan']['seeds']} seeds"
+
+
+def _alt(found: dict[str, Any]) -> str:
+    return f"Validation {found['quality']['unit']} against what was trained and against seconds, a line for each arm"
+
+
+def _notes(found: dict[str, Any]) -> list[str]:
+    quality, plan, unit = found["quality"], found["plan"], "tokens" if "tokens" in found["arms"][0] else "rows"
+    over = "over seeds and test rows" if found["intervals"]["over_rows"] else "over seeds"
+    better = "higher" if quality["greater_is_better"] else "lower"
+    notes = [
+        f"Quality: {quality['unit']} on {quality['rows']:,} rows ({quality['split']}), {better} is better; "
+        "mean ± standard deviation over seeds. Every arm of a seed begins with the same weights and order of rows.",
+        "to full, short, uniform: mean paired difference to the full data, to the full data for fewer epochs and to "
+        f"random rows, and its 95 % confidence interval, by bootstrap {over}, widened for few seeds. Each interval is "
+        "for one comparison alone: of twenty without a difference, one is expected to show one.",
+        f"saved: {unit} that the full arm read and this one did not; those of forward passes alone and of earlier runs "
+        "count as read" + (", and so does padding." if unit == "tokens" else "."),
+        "seconds: training, selection and rescoring. seconds to full's: when a validation was first as good as the "
+        "full arm's last of the same seed" + (" (in as many seeds)." if _partly(found) else "."),
+    ]
+    if quality["margin"] is not None:
+        notes.append(f"The same quality is said where the whole interval lies within ± {quality['margin']:g}.")
+    if plan["jobs"] > 1:
+        notes.append(f"Up to {plan['jobs']} runs went on at once, so seconds are longer than of a run alone.")
+    if found["missing"]:
+        notes.append(f"Not there (yet): {'; '.join(found['missing'])}.")
+    hardware = "; ".join(
+        f"{one['cpus']} CPU cores ({one['threads']} threads), {', '.join(one['gpus']) or 'no GPU'}"
+        for one in found["hardware"]
+    )
+    versions = "; ".join(", ".join(f"{name} {number}" for name, number in one.items()) for one in found["versions"])
+    commits = ", ".join(commit or "none" for commit in found["commit"])
+    parameters = ", ".join(f"{number:,}" for number in found["parameters"])
+    return [*notes, f"Parameters: {parameters}. Hardware: {hardware}. Versions: {versions}. Commit: {commits}."]
+
+
+def _partly(found: dict[str, Any]) -> bool:
+    return any(0 < arm["seeds_that_reached_full"][0] < arm["seeds_that_reached_full"][1] for arm in found["arms"])
+
+
+def _commands(found: dict[str, Any]) -> list[str]:
+    """What was run for each arm."""
+    recipe = [found["plan"]["script"], *found["plan"]["arguments"]]
+    seeds = found["plan"]["seeds"]
+    lines = [f"for seed in $(seq {seeds}); do"]
+    for arm in found["arms"]:
+        command = shlex.join(["python", *recipe, *arm["flags"]])
+        lines.append(f'    {command} --seed $seed --output_dir "out/{arm["arm"]}/seed-$seed"')
+    return [*lines, "done"]

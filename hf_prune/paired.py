@@ -1,0 +1,165 @@
+"""Paired differences of quality, resampled over seeds and over test rows.
+
+Two arms of a comparison train from the same seeds and are tested on the same rows. A row adds to sums that the quality
+is a function of (for BLEU its n-gram matches and lengths, for a loss its nats and tokens), so that the quality on rows
+drawn with replacement is that function of weighted sums. Each resample draws rows once for every run (they are one test
+set, whoever is tested on it) and then seeds:
+
+    d_b = m_b + k (s_b - m_b)      m_b: mean difference over all seeds on the rows of resample b
+                                   s_b: the same over n seeds drawn with replacement
+
+and the interval is that of the quantiles 0.025 and 0.975 of d_b. With k = 1 this is the bootstrap over both, which is
+too narrow for few seeds: of 3, its interval holds the true difference in 74 % of cases and not in 95 %. Therefore
+
+    k = t(0.975, n - 1) / z(0.975) * sqrt(n / (n - 1))
+
+gives the seeds' part the width that Student's t has (3 seeds: 2.7, 5: 1.6, 10: 1.2, many: 1). Simulated, the interval
+then holds the true difference in 92 % or more of cases (2 seeds), 94 % (3), 95 % (5). One seed says nothing of others:
+its interval is over rows alone.
+
+BLEU's sums are those of sacreBLEU, and so is the score made of them. Its own paired test compares two systems of one
+run each by a p-value; resampling the same statistics jointly gives an interval, over seeds too.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+
+RESAMPLES = 2000
+_AT_ONCE = 100  # resamples whose row counts are in memory together
+
+
+@dataclass(frozen=True)
+class RowSums:
+    """A quality that is a function of sums over test rows.
+
+    Args:
+        parts: (R, K) float64, what each row adds to each sum.
+        score: (B, K) sums -> (B,) quality.
+    """
+
+    parts: np.ndarray
+    score: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def value(self) -> float:
+        """The quality on all rows."""
+        return float(self.score(self.parts.sum(axis=0, keepdims=True))[0])
+
+
+def row_sums(metric: str, found: dict[str, Any], scores: dict[str, Any]) -> RowSums | None:
+    """What each row adds to a quality; None for a metric that is no function of sums known here.
+
+    Args:
+        metric: "bleu", "accuracy", "f1", "matthews_correlation" or "loss".
+        found: `predictions` and `references` by row (texts or labels), or, for "loss", `losses` (mean nats per target
+            token) and `tokens` (target tokens).
+        scores: Details of the metric: `bleu_signature` names BLEU's tokenizer; `f1_average` is "macro", or the label
+            whose F1 it is.
+    """
+    if metric == "loss":
+        tokens = np.asarray(found["tokens"], dtype=float)
+        nats = np.asarray(found["losses"], dtype=float) * tokens
+        return RowSums(np.stack([nats, tokens], axis=1), lambda sums: sums[:, 0] / sums[:, 1])
+    makers = {"bleu": _bleu, "accuracy": _accuracy, "f1": _f1, "matthews_correlation": _matthews}
+    return makers[metric](found["predictions"], found["references"], scores) if metric in makers else None
+
+
+def _bleu(predictions: Sequence[str], references: Sequence[str], scores: dict[str, Any]) -> RowSums:
+    from sacrebleu.metrics.bleu import BLEU
+
+    signature = dict(part.split(":", 1) for part in scores["bleu_signature"].split("|"))
+    counter = BLEU(tokenize=signature["tok"], effective_order=True)  # which sums don't depend on
+    counted = [counter.sentence_score(*pair) for pair in zip(predictions, [[text] for text in references], strict=True)]
+    parts = np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in counted], dtype=float)
+
+    def score(sums: np.ndarray) -> np.ndarray:
+        whole = sums.astype(int).tolist()
+        return np.array([BLEU.compute_bleu(row[:4], row[4:8], *row[8:], smooth_method="exp").score for row in whole])
+
+    return RowSums(parts, score)
+
+
+def _accuracy(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str, Any]) -> RowSums:
+    right = np.asarray(predictions) == np.asarray(references)
+    return RowSums(np.stack([right, np.ones(len(right))], axis=1), lambda sums: sums[:, 0] / sums[:, 1])
+
+
+def _f1(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str, Any]) -> RowSums:
+    labels, parts = _by_label(predictions, references)
+    average = scores["f1_average"]
+
+    def score(sums: np.ndarray) -> np.ndarray:
+        right, predicted, true = np.split(sums, 3, axis=1)
+        each = 2 * right / np.maximum(predicted + true, 1)
+        return each.mean(axis=1) if average == "macro" else each[:, labels.index(average)]
+
+    return RowSums(parts, score)
+
+
+def _matthews(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str, Any]) -> RowSums:
+    """For any number of labels, as Gorodkin (2004) has it."""
+    _, parts = _by_label(predictions, references)
+
+    def score(sums: np.ndarray) -> np.ndarray:
+        right, predicted, true = np.split(sums, 3, axis=1)
+        rows = true.sum(axis=1)
+        over = right.sum(axis=1) * rows - (predicted * true).sum(axis=1)
+        under = np.sqrt((rows**2 - (predicted**2).sum(axis=1)) * (rows**2 - (true**2).sum(axis=1)))
+        return np.divide(over, under, out=np.zeros_like(over), where=under > 0)
+
+    return RowSums(parts, score)
+
+
+def _by_label(predictions: Sequence[Any], references: Sequence[Any]) -> tuple[list[Any], np.ndarray]:
+    """The L labels, and (R, 3 L): for each label whether the row is right, predicted to be it, and is it."""
+    labels = sorted(set(predictions) | set(references))
+    predicted, true = (np.asarray(side)[:, None] == np.asarray(labels) for side in (predictions, references))
+    return labels, np.concatenate([predicted & true, predicted, true], axis=1).astype(float)
+
+
+def resample_rows(runs: Sequence[RowSums], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """(Q, B) qualities of Q runs on B resamples of their R rows, each resample the same rows for every run."""
+    rng, rows = np.random.default_rng(seed), len(runs[0].parts)
+    ends = np.cumsum([run.parts.shape[1] for run in runs])[:-1]
+    parts = np.concatenate([run.parts for run in runs], axis=1)
+    found = []
+    for start in range(0, resamples, _AT_ONCE):
+        count = min(_AT_ONCE, resamples - start)
+        times = np.array([np.bincount(rng.integers(rows, size=rows), minlength=rows) for _ in range(count)], float)
+        sums = np.split(times @ parts, ends, axis=1)
+        found.append([run.score(part) for run, part in zip(runs, sums, strict=True)])
+    return np.concatenate(found, axis=1)
+
+
+def interval(
+    differences: np.ndarray, resampled: np.ndarray | None = None, level: float = 0.95, seed: int = 0
+) -> tuple[float, float] | None:
+    """A confidence interval of the mean difference.
+
+    Args:
+        differences: (n,) difference of the two arms for each seed, on all rows.
+        resampled: (n, B) the same on resamples of the rows; None = the rows are not resampled.
+        level: Share of cases in which such an interval is to hold the true difference.
+        seed: Of the resampling of seeds.
+
+    Returns:
+        (low, high), or None for one seed whose rows are not resampled, of which nothing can be said.
+    """
+    n = len(differences)
+    if resampled is None:
+        if n == 1:
+            return None
+        resampled = np.repeat(differences[:, None], 10 * RESAMPLES, axis=1)
+    mean = drawn = resampled.mean(axis=0)
+    stretch = 0.0
+    if n > 1:
+        chosen = np.random.default_rng(seed).integers(n, size=(n, resampled.shape[1]))
+        drawn = np.take_along_axis(resampled, chosen, axis=0).mean(axis=0)
+        tail = (1 + level) / 2
+        stretch = stdtrit(n - 1, tail) / ndtri(tail) * (n / (n - 1)) ** 0.5
+    low, high = np.quantile(mean + stretch * (drawn - mean), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
