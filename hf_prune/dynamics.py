@@ -31,6 +31,8 @@ class Dynamics:
         never_learnt: (N,) bool, measured at least twice, never below the mean of all rows' latest losses, and not
             predicted right at last, where that was measured.
         learnt_at_once: (N,) bool, always below the median of all rows' latest losses.
+        level: Mean of all rows' latest losses, nats; NaN = none.
+        middle: Their median.
         trained: (E, 3) float64, 10 %, 50 % and 90 % quantiles of the losses of the rows that the epoch trained.
         left_out: (E, 3) float64, the same of the latest losses of those that it did not train; NaN = no such row.
         rows_rescored: (E,) int64.
@@ -47,6 +49,8 @@ class Dynamics:
     excess: np.ndarray
     never_learnt: np.ndarray
     learnt_at_once: np.ndarray
+    level: float
+    middle: float
     trained: np.ndarray
     left_out: np.ndarray
     rows_rescored: np.ndarray
@@ -109,6 +113,8 @@ class Dynamics:
             excess=excess / (times + 1).astype(np.float32) + nothing,
             never_learnt=(times > 1) & (lowest >= level) & wrong,
             learnt_at_once=known & (highest < middle),
+            level=float(level),
+            middle=float(middle),
             trained=np.array(trained_quantiles),
             left_out=np.array(left_quantiles),
             rows_rescored=np.array(rescored_counts)[:, 0],

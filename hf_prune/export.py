@@ -1,4 +1,4 @@
-"""A run's account in files that anybody can read: `history.parquet`, a line a row, and `pruning.json`."""
+"""What is known of the rows as a table that anybody can read: `history.parquet`, a line a row."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from .dynamics import Dynamics
 if TYPE_CHECKING:
     import pyarrow
 
-ROWS, NUMBERS = "history.parquet", "pruning.json"
+ROWS = "history.parquet"
 COLUMNS = {
     "row": "number of the row in the training set, from 0",
     "key": "a hash of what the data set calls the row, wherever it stands",

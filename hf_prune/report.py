@@ -5,19 +5,23 @@ import math
 import os
 import platform
 import subprocess
-import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-_BLUE, _ORANGE, _GREY = "#2a6fbb", "#d9762b", "#6a6a6a"
-_NAMES = {"bleu": "BLEU", "chrf": "chrF"}
-_MANY = 24  # points from which a figure draws lines without markers or bars
+from . import figures
+from .storage import write_text
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+NUMBERS = "pruning.json"  # beside a saved model
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,36 @@ class PruningReport:
         report = {"policy": self.policy, "training_rows": self.rows, "epochs": self.epochs, "totals": self.totals()}
         return _plain(report | {"earlier_runs": self.earlier, "evaluations": self.evaluations()})
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the report and the log as JSON, for `load`."""
+        found = self.to_dict() | {"log_history": _plain(self.log_history)}
+        write_text(path, json.dumps(found, indent=2, default=str) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], **more: Any) -> "Self":
+        """The report that `save` wrote; `more` are fields that a file has no room for.
+
+        Raises:
+            FileNotFoundError: There is none.
+            ValueError: The file holds something else.
+        """
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            totals = found["totals"]
+            return cls(
+                policy=found["policy"],
+                epochs=[_numbers(epoch) for epoch in found["epochs"]],
+                log_history=[_numbers(entry) for entry in found["log_history"]],
+                rows=found["training_rows"],
+                faults=totals["faults"],
+                seconds_evaluating=_number(totals["seconds_evaluating"]),
+                steps_full=totals["optimizer_steps_full"],
+                earlier=found["earlier_runs"] and _numbers(found["earlier_runs"]),
+                **more,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no report of a pruned run ({error!r}).") from error
+
     def evaluations(self) -> list[dict[str, float]]:
         """The evaluations during training, in order, each with what had been trained by then.
 
@@ -93,6 +127,11 @@ class PruningReport:
 
     def summary(self) -> str:
         """A Markdown table: trained, offered, share; then the seconds of each part."""
+        headings, *rows = self.summary_cells()
+        return _table(headings, rows)
+
+    def summary_cells(self) -> list[list[str]]:
+        """The headings and the rows of that table."""
         totals = self.totals()
         rows = [self._row("rows", totals["rows"], totals["rows_offered"])]
         if totals["tokens_offered"]:
@@ -112,7 +151,7 @@ class PruningReport:
             for part in ("training", "selecting", "rescoring", "evaluating")
             if part != "rescoring" or totals["rows_rescored"]
         ]
-        return _table(["", "trained", "offered", "share"], rows)
+        return [["", "trained", "offered", "share"], *rows]
 
     def card(self) -> str:
         """The section "Data pruning" of a model card, in Markdown."""
@@ -167,62 +206,9 @@ class PruningReport:
         Raises:
             ImportError: matplotlib is not installed.
         """
-        try:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-            from matplotlib.ticker import MaxNLocator, PercentFormatter
-        except ImportError as error:
-            raise ImportError("A figure needs matplotlib: pip install 'hf_prune[recipes]'.") from error
         unit = self._unit()
         curves = {name: curve for name in metrics if len((curve := self._curve(name, unit))[0])}
-        figure = Figure(figsize=(10, max(4.0, 2.4 * len(curves) + 0.8)), dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
-        grid = figure.add_gridspec(max(1, len(curves)), 2 if curves else 1)
-
-        scale, word = _scale(max((trained.max() for trained, _ in curves.values()), default=0))
-        upper = None
-        for place, (name, (trained, values)) in enumerate(curves.items()):
-            panel = figure.add_subplot(grid[place, 0], sharex=upper)
-            panel.plot(trained / scale, values, color=_BLUE, marker="o" if len(values) <= _MANY else None, markersize=4)
-            short = name.removeprefix("eval_")
-            panel.set_ylabel(_NAMES.get(short, short.replace("_", " ")))
-            panel.set_xlim(left=0)
-            last = place == len(curves) - 1
-            panel.tick_params(labelbottom=last)
-            if last:
-                panel.set_xlabel(f"{unit} trained{', padding included' if unit == 'tokens' else ''}{word}")
-            if upper is None:
-                panel.set_title("Evaluation", loc="left", fontsize="medium")
-            upper = upper or panel
-        share = figure.add_subplot(grid[:, -1])
-        series = [(name, color) for name, color in (("rows", _ORANGE), ("tokens", _BLUE)) if name in ("rows", unit)]
-        width, many = 0.8 / len(series), len(self.epochs) > _MANY
-        epochs = np.array([epoch["epoch"] + 1 for epoch in self.epochs])
-        for place, (name, color) in enumerate(series):
-            kept = np.array([100 * _share(epoch[name], epoch[f"{name}_offered"]) for epoch in self.epochs])
-            if many:
-                share.plot(epochs, kept, drawstyle="steps-mid", color=color, label=name)
-            else:
-                share.bar(epochs + (place - (len(series) - 1) / 2) * width, kept, width, color=color, label=name)
-        whole = 100 * _share(self._sum(unit), self._sum(f"{unit}_offered"))
-        if math.isfinite(whole):
-            share.axhline(whole, color=_GREY, linestyle="--", linewidth=1, label=f"{unit}, whole run: {whole:.1f} %")
-        share.set_title("Share kept", loc="left", fontsize="medium")
-        share.set_xlabel("epoch")
-        share.set_xlim(epochs.min(initial=1) - 0.6, epochs.max(initial=1) + 0.6)
-        share.set_ylim(0, 105)
-        share.set_yticks(range(0, 101, 20))
-        share.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        share.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-        place = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99), "ncols": 3}
-        share.legend(**place, columnspacing=1.2, handlelength=1.4, frameon=False, fontsize="small")
-        for panel in figure.axes:
-            panel.grid(axis="y", color="0.9")
-            panel.set_axisbelow(True)
-            panel.spines[["top", "right"]].set_visible(False)
-        figure.align_ylabels()
-        figure.suptitle(textwrap.fill(self.policy, 100), fontsize="medium", family="monospace")
-        figure.savefig(path)
+        figures.run_figure(self.policy, unit, curves, self.epochs).savefig(path)
 
     def _sum(self, name: str) -> Any:
         return sum(epoch[name] for epoch in self.epochs)
@@ -281,6 +267,17 @@ def results_table(paths: Sequence[str | os.PathLike[str]]) -> str:
     return _table(headings, rows)
 
 
+def versions() -> dict[str, str]:
+    """Of Python, and of those packages that a result depends on and that are installed."""
+    found = {"python": platform.python_version()}
+    for package in ("hf_prune", "torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
 def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
     """What a result was made with: versions, hardware, and the commit of the repository that holds `script`.
 
@@ -296,31 +293,14 @@ def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
         commit = subprocess.run([*git, "--exclude=*"], capture_output=True, text=True).stdout.strip() or None
     except FileNotFoundError:
         commit = None
-    versions = {"python": platform.python_version()}
-    for package in ("hf_prune", "torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     threads = torch.get_num_threads()
     hardware = {"machine": platform.machine(), "cpus": os.cpu_count(), "threads": threads, "gpus": gpus}
-    return {"versions": versions, "hardware": hardware, "commit": commit}
-
-
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
+    return {"versions": versions(), "hardware": hardware, "commit": commit}
 
 
 def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "-"
-
-
-def _scale(largest: float) -> tuple[float, str]:
-    for scale, word in ((1e9, " (billions)"), (1e6, " (millions)"), (1e3, " (thousands)")):
-        if largest >= scale:
-            return scale, word
-    return 1, ""
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -336,3 +316,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: it was written as None."""
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: Any) -> Any:
+    return math.nan if value is None else value

@@ -1,0 +1,105 @@
+"""What a person sees of a row: its texts, its picture, its label."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .data import is_arrow
+
+_LONGEST = 600  # characters of a text that are shown
+_SIDE = 96  # pixels: larger pictures are shrunk to this height and width
+_LABELS = ("label", "labels", "label_ids", "target")
+
+
+def show(
+    dataset: Any, rows: Sequence[int], processing_class: Any = None, names: Mapping[int, str] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of a data set as a person sees them.
+
+    Args:
+        dataset: The training set; a `datasets.Dataset` is read as stored, before any transform.
+        rows: Which.
+        processing_class: Decodes token ids, if it can; only where rows have neither text nor picture.
+        names: Of the classes, where the data set does not name them.
+
+    Returns:
+        For each row: `row`; `texts`, by name, shortened; `picture`, a data URI, or None; `label`, in words, or None.
+    """
+    names = dict(names or {})
+    if is_arrow(dataset):
+        for column, feature in dataset.features.items():
+            if column in _LABELS and hasattr(feature, "names"):
+                names = dict(enumerate(feature.names))
+        dataset = dataset.with_format(None)
+    decode = getattr(processing_class, "decode", None)
+    return [{"row": int(row), **_shown(dataset[int(row)], decode, names)} for row in rows]
+
+
+def _shown(example: Any, decode: Any, names: Mapping[int, str]) -> dict[str, Any]:
+    if not isinstance(example, Mapping):
+        return {"texts": {"row": _short(repr(example))}, "picture": None, "label": None}
+    texts = {name: text for name, value in example.items() if (text := _text(value)) is not None}
+    label = next((name for name in _LABELS if name in example), None)
+    if label in texts:
+        texts.pop(label)
+    picture = next((uri for name, value in example.items() if name != label and (uri := _picture(value))), None)
+    if not texts and picture is None and "input_ids" in example:
+        texts["input_ids"] = _decoded(example["input_ids"], decode)
+    words = None if label is None else _label(example[label], example.get("input_ids"), decode, names)
+    return {"texts": {name: _short(text) for name, text in texts.items()}, "picture": picture, "label": words}
+
+
+def _text(value: Any) -> str | None:
+    """A text, a list of texts, or a conversation in words; None for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(entry, str) for entry in value):
+        return " ".join(value)
+    if isinstance(value, list) and value and all(isinstance(turn, Mapping) and "content" in turn for turn in value):
+        return "\n".join(f"{turn.get('role', '')}: {turn['content']}" for turn in value)
+    return None
+
+
+def _label(value: Any, inputs: Any, decode: Any, names: Mapping[int, str]) -> str | None:
+    if isinstance(value, str):
+        return _short(value)
+    array = np.asarray(value)
+    if array.dtype.kind not in "iufb":
+        return None
+    if array.ndim == 0:
+        return f"{names.get(int(array), array)}" if array.dtype.kind in "iu" else f"{array:.4g}"
+    if array.ndim > 1 or array.dtype.kind == "f" or (inputs is not None and np.array_equal(array, inputs)):
+        return None
+    return _short(_decoded(array[array >= 0], decode))
+
+
+def _decoded(ids: Any, decode: Any) -> str:
+    ids = np.asarray(ids).tolist()
+    return decode(ids, skip_special_tokens=True) if decode else f"tokens {' '.join(map(str, ids))}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[:_LONGEST].rstrip() + " …"
+
+
+def _picture(value: Any) -> str | None:
+    """A data URI of a PIL picture, or of an array of pixels (channels first or last); None for anything else."""
+    if not hasattr(value, "convert"):
+        shape = np.shape(value) if not isinstance(value, (str, bytes, Mapping)) else ()
+        channels = next((axis for axis in (0, -1) if len(shape) == 3 and shape[axis] in (1, 3)), None)
+        if channels is None:
+            return None
+        pixels = np.moveaxis(np.asarray(value, np.float32), channels, -1)
+        low, high = float(pixels.min()), float(pixels.max())
+        pixels = (255 * (pixels - low) / max(high - low, 1e-9)).astype(np.uint8)
+        from PIL import Image
+
+        value = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    value = value.convert("L" if value.mode in ("1", "L") else "RGB")
+    value.thumbnail((_SIDE, _SIDE))
+    buffer = io.BytesIO()
+    value.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,339 @@
+"""Figures of a run, drawn by matplotlib from plain arrays, for light and dark pages."""
+# ruff: noqa: TID251
+
+import io
+import itertools
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAMES = {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}
+_MANY = 24  # points from which a figure draws lines without markers or bars
+DOTS = 20_000  # rows in a map
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a figure."""
+
+    paper: str
+    ink: str
+    grid: str
+    first: str
+    second: str
+    third: str
+    sequence: str
+
+
+LIGHT = Theme("#ffffff", "#1f2328", "#e5e7ea", "#2a6fbb", "#d9762b", "#c4c9d0", "viridis_r")
+DARK = Theme("#16191d", "#e3e6ea", "#30353c", "#6aa9f0", "#f0985a", "#59616b", "viridis")
+
+
+def run_figure(
+    title: str,
+    unit: str,
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    epochs: Sequence[Mapping[str, Any]],
+) -> "Figure":
+    """The metrics against what was trained so far, and the share kept by epoch.
+
+    Args:
+        title: Of the figure.
+        unit: "rows" or "tokens".
+        curves: For each metric, what was trained (E,) and its values (E,).
+        epochs: Accounts of the epochs, see `PruningReport`.
+    """
+    figure, theme = new_figure(10, max(4.0, 2.4 * len(curves) + 0.8), LIGHT), LIGHT
+    grid = figure.add_gridspec(max(1, len(curves)), 2 if curves else 1)
+    _draw_curves([figure.add_subplot(grid[place, 0]) for place in range(len(curves))], curves, unit, theme)
+    if curves:
+        figure.axes[0].set_title("Evaluation", loc="left", fontsize="medium", color=theme.ink)
+    _draw_share(figure.add_subplot(grid[:, -1]), epochs, unit, theme)
+    figure.align_ylabels()
+    figure.suptitle(textwrap.fill(title, 100), fontsize="medium", family="monospace")
+    return figure
+
+
+def curves_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], unit: str, theme: Theme) -> "Figure":
+    """The metrics alone, as in `run_figure`."""
+    figure = new_figure(7.2, 1.7 * len(curves) + 0.7, theme)
+    _draw_curves(list(figure.subplots(len(curves), squeeze=False)[:, 0]), curves, unit, theme)
+    figure.align_ylabels()
+    return figure
+
+
+def share_figure(
+    epochs: Sequence[Mapping[str, Any]], unit: str, rates: tuple[np.ndarray, np.ndarray], theme: Theme
+) -> "Figure":
+    """The share kept by epoch, above the learning rate; `rates` are epochs (P,), fractional, and rates (P,)."""
+    figure = new_figure(7.2, 4.4 if len(rates[0]) else 2.8, theme)
+    grid = figure.add_gridspec(2 if len(rates[0]) else 1, 1, height_ratios=[3, 2] if len(rates[0]) else None)
+    share = figure.add_subplot(grid[0])
+    _draw_share(share, epochs, unit, theme)
+    if len(rates[0]):
+        share.set_xlabel("")
+        below = figure.add_subplot(grid[1], sharex=share)
+        marker = "o" if len(rates[0]) <= _MANY else None
+        below.plot(rates[0] + 0.5, rates[1], color=theme.first, marker=marker, markersize=3)  # epoch 1 is centred at 1
+        below.set_title("Learning rate", loc="left", fontsize="medium")
+        below.set_xlabel("epoch")
+        below.set_ylim(bottom=0)
+        below.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+        _finish(below, theme)
+    return figure
+
+
+def parts_figure(epochs: np.ndarray, parts: Mapping[str, np.ndarray], unit: str, theme: Theme) -> "Figure":
+    """What each epoch trained, measured by a forward pass alone, and did neither with.
+
+    Args:
+        epochs: (E,) from 0.
+        parts: (E,) by name, stacked in this order.
+        unit: What they count.
+        theme: The colours.
+    """
+    figure = new_figure(7.2, 3.2, theme)
+    panel = figure.add_subplot()
+    scale, word = _scale(max(sum(parts.values()), default=0))
+    below = np.zeros(len(epochs))
+    colors = dict(
+        zip(("trained", "forward only", "not trained"), (theme.first, theme.second, theme.third), strict=True)
+    )
+    for name, values in parts.items():
+        above = below + values / scale
+        if len(epochs) > _MANY:
+            panel.fill_between(epochs + 1, below, above, step="mid", color=colors[name], linewidth=0, label=name)
+        else:
+            panel.bar(epochs + 1, values / scale, 0.8, below, color=colors[name], label=name)
+        below = above
+    panel.set_ylabel(f"{unit}{word}")
+    panel.set_ylim(0, below.max(initial=0) * 1.02 or 1)
+    _epoch_axis(panel, epochs + 1)
+    _legend(panel, theme)
+    return _finished(figure, panel, theme)
+
+
+def losses_figure(epochs: np.ndarray, quantiles: Mapping[str, np.ndarray], theme: Theme) -> "Figure":
+    """Distributions of losses through time: the median as a line, 10 % to 90 % as a band.
+
+    Args:
+        epochs: (E,) from 0.
+        quantiles: (E, 3) by name, nats; NaN = none.
+        theme: The colours.
+    """
+    figure = new_figure(7.2, 3.4, theme)
+    panel = figure.add_subplot()
+    for (name, values), color, mark in zip(quantiles.items(), (theme.first, theme.second), "os", strict=False):
+        if np.isnan(values).all():
+            continue
+        low, middle, high = values.T
+        few = len(epochs) <= _MANY
+        panel.plot(epochs + 1, middle, color=color, marker=mark if few else None, markersize=4, label=name)
+        if len(epochs) > 1:
+            panel.fill_between(epochs + 1, low, high, color=color, alpha=0.22, linewidth=0)
+        else:
+            panel.errorbar(epochs + 1, middle, [middle - low, high - middle], color=color, capsize=4)
+    panel.set_ylabel("loss (nats)")
+    panel.set_ylim(bottom=0)
+    _epoch_axis(panel, epochs + 1)
+    _legend(panel, theme)
+    return _finished(figure, panel, theme)
+
+
+def times_figure(times: np.ndarray, theme: Theme) -> "Figure":
+    """How many rows were trained how often; `times` (N,) int."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(7.2, 3.0, theme)
+    panel = figure.add_subplot()
+    width = max(1, math.ceil((times.max() + 1) / 40))
+    edges = np.arange(0, times.max() + width + 1, width)
+    counts, _ = np.histogram(times, edges)
+    panel.bar(edges[:-1] + (width - 1) / 2, counts, 0.86 * width, color=theme.first)
+    panel.set_xlabel("times trained")
+    panel.set_ylabel("rows")
+    panel.set_xlim(-0.6, edges[-1] - 0.4)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    panel.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    panel.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    return _finished(figure, panel, theme)
+
+
+def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, theme: Theme) -> "Figure":
+    """The data set as a map: each row's mean loss (N,) against its variability (N,), coloured by `times` (N,) int."""
+    from matplotlib import colormaps
+    from matplotlib.colors import BoundaryNorm
+
+    if len(mean) > DOTS:
+        chosen = np.sort(np.random.default_rng(0).choice(len(mean), DOTS, replace=False))
+        mean, variability, times = mean[chosen], variability[chosen], times[chosen]
+    figure = new_figure(7.2, 4.6, theme)
+    panel = figure.add_subplot()
+    low, high = int(times.min()), int(times.max())
+    colors = colormaps[theme.sequence]
+    levels = np.unique(np.linspace(low, high + 1, min(high - low + 1, 12) + 1).round()) - 0.5
+    size = float(np.clip(6000 / len(mean), 2, 30))
+    order = np.random.default_rng(0).permutation(len(mean))  # no kind of row is drawn above the others
+    dots = panel.scatter(
+        *(values[order] for values in (variability, mean)),
+        s=size,
+        c=times[order],
+        cmap=colors,
+        norm=BoundaryNorm(levels, colors.N),
+        alpha=0.6 if len(mean) > 2000 else 0.85,
+        linewidths=0,
+        rasterized=True,
+    )
+    middles = (levels[:-1] + levels[1:]) / 2
+    bar = figure.colorbar(dots, ax=panel, ticks=middles, pad=0.02, aspect=30)
+    spans = ((math.ceil(begin), math.floor(end)) for begin, end in itertools.pairwise(levels))
+    bar.ax.set_yticklabels([f"{begin}" if begin == end else f"{begin}-{end}" for begin, end in spans])
+    bar.set_label("times trained")
+    bar.solids.set_alpha(1)
+    bar.ax.tick_params(length=0)
+    bar.outline.set_visible(False)
+    panel.set_xlabel("variability: standard deviation of the loss (nats)")
+    panel.set_ylabel("mean loss (nats)")
+    panel.set_xlim(left=0)
+    panel.set_ylim(bottom=min(0, mean.min()))
+    return _finished(figure, panel, theme)
+
+
+def seconds_figure(seconds: Mapping[str, float], theme: Theme) -> "Figure":
+    """Seconds by part of the run, a bar each."""
+    figure = new_figure(7.2, 0.7 + 0.36 * len(seconds), theme)
+    panel = figure.add_subplot()
+    bars = panel.barh(list(seconds), list(seconds.values()), 0.66, color=theme.first)
+    total = sum(seconds.values())
+    labels = [f"{value:,.1f} s ({_percent(value, total)})" for value in seconds.values()]
+    panel.bar_label(bars, labels, padding=4, fontsize="small", color=theme.ink)
+    panel.invert_yaxis()
+    panel.set_xlim(0, max([*seconds.values(), 1e-9]) * 1.25)
+    panel.set_xlabel("seconds")
+    _finish(panel, theme)
+    panel.grid(axis="y", visible=False)
+    panel.grid(axis="x", color=theme.grid)
+    panel.tick_params(axis="y", length=0)
+    return figure
+
+
+def new_figure(width: float, height: float, theme: Theme) -> "Figure":
+    """An empty figure of so many inches, which pyplot knows nothing of.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("A figure needs matplotlib: pip install 'hf_prune[recipes]'.") from error
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor=theme.paper)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: "Figure") -> bytes:
+    """The figure as the content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _draw_curves(
+    panels: Sequence["Axes"], curves: Mapping[str, tuple[np.ndarray, np.ndarray]], unit: str, theme: Theme
+) -> None:
+    most = max((trained.max() for trained, _ in curves.values()), default=0)
+    scale, word = _scale(most)
+    for panel, (name, (trained, values)) in zip(panels, curves.items(), strict=True):
+        marker = "o" if len(values) <= _MANY else None
+        panel.plot(trained / scale, values, color=theme.first, marker=marker, markersize=4)
+        short = name.removeprefix("eval_")
+        panel.set_ylabel(NAMES.get(short, short.replace("_", " ")))
+        panel.set_xlim(0, 1.05 * most / scale or 1)
+        panel.tick_params(labelbottom=panel is panels[-1])
+        if panel is panels[-1]:
+            panel.set_xlabel(f"{unit} trained{', padding included' if unit == 'tokens' else ''}{word}")
+        _finish(panel, theme)
+
+
+def _draw_share(panel: "Axes", epochs: Sequence[Mapping[str, Any]], unit: str, theme: Theme) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    series = [
+        (name, color) for name, color in (("rows", theme.second), ("tokens", theme.first)) if name in ("rows", unit)
+    ]
+    width = 0.8 / len(series)
+    numbers = np.array([epoch["epoch"] + 1 for epoch in epochs])
+    for place, (name, color) in enumerate(series):
+        kept = np.array([100 * _share(epoch[name], epoch[f"{name}_offered"]) for epoch in epochs])
+        if len(epochs) > _MANY:
+            panel.plot(numbers, kept, drawstyle="steps-mid", color=color, label=name)
+        else:
+            panel.bar(numbers + (place - (len(series) - 1) / 2) * width, kept, width, color=color, label=name)
+    whole = 100 * _share(*(sum(epoch[name] for epoch in epochs) for name in (unit, f"{unit}_offered")))
+    if math.isfinite(whole):
+        label = f"{unit}, whole run: {whole:.1f} %"
+        panel.axhline(whole, color=theme.ink, linestyle="--", linewidth=1, label=label)
+    panel.set_title("Share kept", loc="left", fontsize="medium")
+    panel.set_ylim(0, 105)
+    panel.set_yticks(range(0, 101, 20))
+    panel.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    _epoch_axis(panel, numbers)
+    _legend(panel, theme)
+    _finish(panel, theme)
+
+
+def _epoch_axis(panel: "Axes", numbers: np.ndarray) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    panel.set_xlabel("epoch")
+    panel.set_xlim(numbers.min(initial=1) - 0.6, numbers.max(initial=1) + 0.6)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _legend(panel: "Axes", theme: Theme) -> None:
+    place = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99), "ncols": 3}
+    panel.legend(**place, columnspacing=1.2, handlelength=1.4, frameon=False, fontsize="small", labelcolor=theme.ink)
+
+
+def _finished(figure: "Figure", panel: "Axes", theme: Theme) -> "Figure":
+    _finish(panel, theme)
+    return figure
+
+
+def _finish(panel: "Axes", theme: Theme) -> None:
+    for axes in panel.figure.axes:  # a colour bar, too
+        axes.tick_params(colors=theme.ink)
+        for label in (axes.xaxis.label, axes.yaxis.label, axes.title, axes._left_title):
+            label.set_color(theme.ink)
+    panel.set_facecolor(theme.paper)
+    panel.grid(axis="y", color=theme.grid)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["bottom", "left"]].set_color(theme.ink)
+    panel.xaxis.get_offset_text().set_color(theme.ink)
+    panel.yaxis.get_offset_text().set_color(theme.ink)
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def _scale(largest: float) -> tuple[float, str]:
+    for scale, word in ((1e9, " (billions)"), (1e6, " (millions)"), (1e3, " (thousands)")):
+        if largest >= scale:
+            return scale, word
+    return 1, ""
