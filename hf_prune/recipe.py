@@ -5,13 +5,14 @@ import json
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from transformers import EarlyStoppingCallback, TrainingArguments
 
 from .checkpoint import last_whole
@@ -71,9 +72,62 @@ def read_file(path: str) -> Dataset:
     options: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
     try:
         return load_dataset(READERS[suffix], data_files=path, split="train", **options)
-    except (datasets.exceptions.DatasetGenerationError, ValueError, StopIteration) as error:
+    except (DatasetGenerationError, ValueError, StopIteration) as error:
         cause = error.__cause__ or error
         raise ValueError(f"{path} is empty, or can't be read as {READERS[suffix]}: {cause}") from error
+
+
+def read_splits(
+    common: CommonArguments, embedded: Callable[[], DatasetDict]
+) -> tuple[dict[str, Dataset], dict[str, str]]:
+    """The splits that the flags name, or the embedded ones, train first, and what to call each in a message.
+
+    Raises:
+        ValueError: Flags that don't go together, a data set without a split train, an empty split, or what `read_file`
+            refuses.
+    """
+    paths = (common.train_file, common.validation_file, common.test_file)
+    files = {split: path for split, path in zip(SPLITS, paths, strict=True) if path is not None}
+    if files and (common.dataset_name or "train" not in files):
+        raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
+    if common.dataset_name:
+        found: Any = load_dataset(common.dataset_name, common.dataset_config_name)
+        if "train" not in found:
+            raise ValueError(f"dataset_name={common.dataset_name!r} has no split train; it has {', '.join(found)}.")
+    else:
+        found = {split: read_file(path) for split, path in files.items()} if files else embedded()
+    raw = {split: found[split] for split in SPLITS if split in found}
+    names = {split: files.get(split) or f"split {split} of {common.source or 'the embedded data'}" for split in raw}
+    if empty := [names[split] for split, rows in raw.items() if not len(rows)]:
+        raise ValueError(f"{empty[0]} has no row; give one that has, or leave it out.")
+    return raw, names
+
+
+def hold_out(splits: dict[str, Dataset], seed: int, stratify_by: str | None = None) -> DatasetDict:
+    """The splits; where there is no validation, 5 % of the training rows, at most 1,000, become it.
+
+    Args:
+        splits: With a split train.
+        seed: Chooses the rows.
+        stratify_by: A column of classes whose shares both parts keep; then as many rows as classes at least.
+
+    Raises:
+        ValueError: A class of the training rows has one row only, or there are too few rows for all classes.
+    """
+    if "validation" in splits:
+        return DatasetDict({**splits})
+    rows = splits["train"]
+    size = min(1000, math.ceil(len(rows) / 20))
+    cure = "Give --validation_file, or a data set with a split validation."
+    if stratify_by is not None:
+        names, counts = rows.features[stratify_by].names, Counter(rows[stratify_by])
+        if single := [names[label] for label in sorted(counts) if counts[label] == 1]:
+            raise ValueError(f"{stratify_by} {single[0]!r} has one training row: none can be held out of it. {cure}")
+        size = max(size, len(counts))
+    if size >= len(rows):
+        raise ValueError(f"Of {len(rows)} training rows, {size} can't be held out for validation. {cure}")
+    parts = rows.train_test_split(size, seed=seed, stratify_by_column=stratify_by)
+    return DatasetDict({**splits, "train": parts["train"], "validation": parts["test"]})
 
 
 def load_splits(
@@ -88,28 +142,10 @@ def load_splits(
         seed: Chooses the rows that are held out for validation.
 
     Raises:
-        ValueError: Flags that don't go together, a data set without a split train, an empty split, or what `read_file`
-            and `prepare` refuse.
+        ValueError: What `read_splits`, `prepare` and `hold_out` refuse.
     """
-    paths = (common.train_file, common.validation_file, common.test_file)
-    files = {split: path for split, path in zip(SPLITS, paths, strict=True) if path is not None}
-    if files and (common.dataset_name or "train" not in files):
-        raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
-    if common.dataset_name:
-        raw = load_dataset(common.dataset_name, common.dataset_config_name)
-        if "train" not in raw:
-            raise ValueError(f"dataset_name={common.dataset_name!r} has no split train; it has {', '.join(raw)}.")
-        raw = {split: raw[split] for split in SPLITS if split in raw}
-    else:
-        raw = {split: read_file(path) for split, path in files.items()} if files else embedded()
-    names = {split: files.get(split) or f"split {split} of {common.source or 'the embedded data'}" for split in raw}
-    if empty := [names[split] for split, rows in raw.items() if not len(rows)]:
-        raise ValueError(f"{empty[0]} has no row; give one that has, or leave it out.")
-    splits = DatasetDict({split: prepare(rows, names[split]) for split, rows in raw.items()})
-    if "validation" not in splits:
-        parts = splits["train"].train_test_split(min(1000, math.ceil(len(splits["train"]) / 20)), seed=seed)
-        splits["train"], splits["validation"] = parts["train"], parts["test"]
-    return splits
+    raw, names = read_splits(common, embedded)
+    return hold_out({split: prepare(rows, names[split]) for split, rows in raw.items()}, seed)
 
 
 def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:
@@ -123,6 +159,56 @@ def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:
     return column
 
 
+def label_texts(rows: Dataset, column: str, name: str) -> list[str]:
+    """The label of each row as a text: the name that the column's ClassLabel feature gives it, else its value.
+
+    Raises:
+        ValueError: A row without a label, or one that its ClassLabel does not know; says which row of `name`.
+    """
+    feature, labels = rows.features[column], list(rows[column])
+    names = feature.names if isinstance(feature, ClassLabel) else None
+    for row, label in enumerate(labels):
+        if label is None:
+            raise ValueError(f"{column}: row {row} of {name} has no label; remove such rows, or name another column.")
+        if names is not None and not 0 <= label < len(names):
+            raise ValueError(
+                f"{column}: row {row} of {name} has the label {label}, but its classes are 0 ... {len(names) - 1} "
+                f"({', '.join(names)}); correct it, or remove such rows."
+            )
+    return [str(label) if names is None else names[label] for label in labels]
+
+
+def class_names(rows: Dataset, column: str, name: str) -> list[str]:
+    """The classes of training rows: those of the column's ClassLabel feature, in its order, or its sorted values.
+
+    Raises:
+        ValueError: There are fewer than two, or what `label_texts` refuses.
+    """
+    feature = rows.features[column]
+    texts = label_texts(rows, column, name)
+    if len(set(texts)) < 2:
+        raise ValueError(f"{column}: all {len(rows)} rows of {name} have the label {texts[0]!r}; two are needed.")
+    return list(feature.names) if isinstance(feature, ClassLabel) else list(map(str, sorted(set(rows[column]))))
+
+
+def encode_labels(rows: Dataset, column: str, classes: Sequence[str], name: str) -> Dataset:
+    """The rows with the column `labels`, a ClassLabel of `classes`, in place of `column`; labels go by their names.
+
+    Raises:
+        ValueError: A label that is not in `classes`, those of the training rows, or what `label_texts` refuses.
+    """
+    number = {label: i for i, label in enumerate(classes)}
+    texts = label_texts(rows, column, name)
+    for row, text in enumerate(texts):
+        if text not in number:
+            raise ValueError(
+                f"{column}: row {row} of {name} has the label {text!r}, which no training row has; they have "
+                f"{', '.join(classes)}. Correct it, remove such rows, or add some to the training rows."
+            )
+    labels = [number[text] for text in texts]
+    return rows.remove_columns(column).add_column("labels", labels, feature=ClassLabel(names=list(classes)))
+
+
 # ---- The run ----
 
 
@@ -134,9 +220,10 @@ def find_checkpoint(args: TrainingArguments) -> str | bool:
     """
     if args.resume_from_checkpoint not in (None, "True", "true"):
         return args.resume_from_checkpoint
-    if Path(args.output_dir, RESULTS).exists():
-        raise ValueError(f"output_dir={args.output_dir!r} holds a finished run; give another, or remove it.")
-    return last_whole(args.output_dir, warnings.warn) or False  # one that was being written when the run died is none
+    folder = str(args.output_dir)
+    if Path(folder, RESULTS).exists():
+        raise ValueError(f"output_dir={folder!r} holds a finished run; give another, or remove it.")
+    return last_whole(folder, warnings.warn) or False  # one that was being written when the run died is none
 
 
 def arguments_of(*dataclasses: Any) -> dict[str, Any]:
