@@ -9,16 +9,7 @@ from typing import Any
 from . import storage
 from .beginning import HISTORY
 from .core import History
-from .export import ROWS, write_rows
-
-_COLUMNS = {
-    "row": "number of the row in the training set, from 0",
-    "key": "a hash of the row's key column, which names it whatever its place",
-    "loss": "its latest loss in nats (of text: the mean over its target tokens); null = never measured",
-    "round": "the round that measured it, from 0; null = never",
-    "tokens": "its tokens without padding",
-    "faults": "how often its loss was no finite number",
-}
+from .export import COLUMNS, ROWS, write_rows
 
 
 def find_history(source: str | os.PathLike[str], **options: Any) -> Path:
@@ -52,7 +43,7 @@ def _download(repo_id: str, repo_type: str | None = None, **options: Any) -> Pat
         try:
             return Path(hf_hub_download(repo_id, HISTORY, repo_type=kind, library_name="hf_prune", **options))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-            reasons.append(f"as a {kind}: {type(error).__name__}, {_first_line(error)}")
+            reasons.append(f"as a {kind}: {type(error).__name__}, {first_line(error)}")
     raise ValueError(
         f"history={repo_id!r}: there is no such folder here, and no {HISTORY} of that repository could be had from the "
         f"Hub ({'; '.join(reasons)}). Check the name, the revision and the connection; of a private or gated "
@@ -60,7 +51,8 @@ def _download(repo_id: str, repo_type: str | None = None, **options: Any) -> Pat
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of the Hub says in short."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return re.sub(r"\s*\(Request ID: [^)]*\)", "", lines[0]) if lines else ""
 
@@ -98,7 +90,7 @@ def push_history(
     with TemporaryDirectory() as made:
         folder = Path(made)
         history.save(folder / HISTORY)
-        write_rows(folder / ROWS, history, key=history.keys)
+        write_rows(folder / ROWS, history)
         repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
         storage.write_text(folder / "README.md", _card(repo_id, history, columns_of(folder / ROWS)))
         return api.upload_folder(
@@ -136,7 +128,7 @@ def _card(repo_id: str, history: History, columns: list[str]) -> str:
         f"cost: {_cost(cost)}" if cost else "cost: not known",
     ]
     by_key = f'; with `history_key="{key}"`, its rows are matched by that column, in any order' if key else ""
-    meaning = [f"| `{name}` | {_COLUMNS.get(name, 'a further signal')} |" for name in columns]
+    meaning = [f"| `{name}` | {COLUMNS.get(name, 'a further signal')} |" for name in columns]
     lines = [
         f"# What training has revealed about {rows:,} rows",
         "",
@@ -153,9 +145,9 @@ def _card(repo_id: str, history: History, columns: list[str]) -> str:
         "",
         *(f"- {fact}" for fact in known),
         "",
-        f"`{HISTORY}` is what a run reads; `{ROWS}` has a line for each row:",
+        f"`{HISTORY}` is what a run reads; `{ROWS}` has a line for each row, with null for what was not measured:",
         "",
-        "| column | meaning |",
+        "| column | what it is |",
         "| --- | --- |",
         *meaning,
     ]

@@ -18,19 +18,20 @@ from transformers import Trainer
 from transformers.trainer_utils import unwrap_peft_model
 
 from . import policies
-from .beginning import HISTORY, Facts, load_history
+from .beginning import Facts, load_history
 from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
 from .core import FACTS, BudgetPolicy, History, Policy, Selection
 from .data import fingerprint, is_arrow
 from .events import RoundEvents, show_total
 from .meter import Meter
+from .page import RunReport
 from .recorder import Recorder, gather_columns
-from .report import PruningReport
 from .rescore import rescore
 from .run import PruningRun
 from .sampler import PARTS, ROW, PruningSampler, RowCollator, RowDataset, check_equal_batches
 from .schedule import FullRun, Place, follow_clock, set_rate
 from .seams import check_seams
+from .sharing import Secret, SharingMixin
 from .trace import Trace
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 check_seams(Trainer)
 
 
-class PruningMixin:
+class PruningMixin(SharingMixin):
     """Puts a pruning policy into any trainer that descends from `Trainer`; it must come before that class.
 
     Args:
@@ -83,6 +84,8 @@ class PruningMixin:
         self._key = history_key
         self._is_evaluating = False
         super().__init__(*args, **kwargs)
+        if self.args.hub_token is not None:
+            self.args.hub_token = Secret(self.args.hub_token)
         if self.policy is None and (history, history_key) != (None, None):
             name = "history" if history_key is None else "history_key"
             raise ValueError(f"{name}=...: only a policy can use an earlier history; name one, or leave it out.")
@@ -104,15 +107,15 @@ class PruningMixin:
         """The rows of the round in progress, and what goes with them; None between rounds."""
         return self._run and self._run.state.round and self._run.state.round.selection
 
-    def pruning_report(self) -> PruningReport:
-        """What was kept and what was left out, so far.
+    def pruning_report(self) -> RunReport:
+        """What was kept and what was left out, so far, as numbers, Markdown, figures and a page.
 
         Raises:
             ValueError: There is no policy, or training has not begun.
         """
         if self._run is None:
             raise ValueError("pruning_report(): nothing to report; give the trainer a policy and call train() first.")
-        return PruningReport(
+        return RunReport(
             policy=repr(self.policy),
             epochs=list(self._run.state.epochs),
             log_history=self.state.log_history,
@@ -121,6 +124,8 @@ class PruningMixin:
             seconds_evaluating=self._run.state.seconds_evaluating,
             steps_full=self._run.full.steps,
             earlier=self._earlier_cost,
+            run=self._run.trace and self._run.trace.run,
+            history=self.history,
         )
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
@@ -158,23 +163,6 @@ class PruningMixin:
         super().log(logs, *args, **kwargs)
         if self._is_evaluating:
             self.state.log_history[-1] |= counts  # the metrics themselves are whoever evaluates'
-
-    def save_model(self, output_dir=None, _internal_call=False):
-        """As stock; with what was learnt of every row beside it, for the `history` of another run."""
-        super().save_model(output_dir, _internal_call)
-        if self._run is not None and not _internal_call and self.args.should_save:
-            self._run.save_history(os.path.join(output_dir or self.args.output_dir, HISTORY))
-
-    def create_model_card(self, *args, **kwargs):
-        """The stock card with a section on data pruning."""
-        if self._run is None:
-            return super().create_model_card(*args, **kwargs)
-        tags = kwargs.get("tags") or []
-        kwargs["tags"] = [*([tags] if isinstance(tags, str) else tags), "hf_prune"]
-        super().create_model_card(*args, **kwargs)
-        if self.is_world_process_zero():
-            with open(os.path.join(self.args.output_dir, "README.md"), "a", encoding="utf-8") as card:
-                card.write(f"\n{self.pruning_report().card()}\n")
 
     def _warn(self, message: str):
         if self.is_world_process_zero():

@@ -1,0 +1,129 @@
+"""A model card: what a run leaves out, what stood beside it, how to do it again; its scores as the Hub reads them."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .comparison import ARMS
+from .comparison_page import table
+from .core import BudgetPolicy, Policy
+from .report import versions
+
+TAG = "hf_prune"
+_PARENTS = 3  # folders above a run of a comparison: arms/ARM/seed-S
+
+
+def tags_of(policy: Policy) -> list[str]:
+    """Tags of a card: the library, and the policy's name."""
+    name = type(policy).__module__.rpartition(".")[2]
+    return [TAG, type(policy).__name__.lower() if name == "__main__" else name]
+
+
+def public(text: str) -> str:
+    """`text`, or the last part of it where it is a path that only this machine knows."""
+    is_private = os.path.isabs(text) or text.startswith(("~", "..", "./"))
+    return Path(text).name if is_private else text
+
+
+def public_command(argv: Sequence[str]) -> str:
+    """A command line that may be shown: paths of this machine shortened, tokens left out."""
+    shown, is_token = [], False
+    for part in argv:
+        flag, _, value = part.partition("=")
+        if is_token:
+            part = "TOKEN"
+        elif value and flag.startswith("--"):
+            part = f"{flag}={'TOKEN' if flag.endswith('token') else public(value)}"
+        is_token = part.startswith("--") and part.endswith("token")
+        shown.append(public(part))
+    return " ".join(shown)
+
+
+def write_card(
+    path: str | os.PathLike[str],
+    sections: Sequence[str] = (),
+    metrics: Mapping[str, float] | None = None,
+    **about: str | None,
+) -> None:
+    """Add to the card that a trainer has written.
+
+    Args:
+        path: The card.
+        sections: Markdown, put at its end.
+        metrics: Scores by the names that `evaluate` and the Hub know; non-numbers are left out.
+        **about: `task_type`, `dataset_type`, `dataset_name`, and further fields of `huggingface_hub.EvalResult`;
+            without a task and a data set, the Hub knows no place for the scores, and none are given.
+    """
+    from huggingface_hub import EvalResult, ModelCard
+
+    card = ModelCard.load(path)
+    numbers = {name: value for name, value in (metrics or {}).items() if isinstance(value, (int, float))}
+    card.data.eval_results = None
+    if numbers and about.get("task_type") and about.get("dataset_type"):
+        fields: dict[str, Any] = {name: value for name, value in about.items() if value is not None}
+        card.data.model_name = card.data.get("model_name") or Path(path).absolute().parent.name
+        card.data.eval_results = [
+            EvalResult(**fields, metric_type=name, metric_value=value) for name, value in numbers.items()
+        ]
+    card.text = "\n\n".join([card.text.rstrip(), *(section.strip() for section in sections)]) + "\n"
+    card.save(path)
+
+
+def budget(policy: Policy) -> str:
+    """What the user had set, in words."""
+    if not isinstance(policy, BudgetPolicy):
+        return "No budget was set: how much is trained follows from the rule."
+    return f"The budget was {100 * policy.keep:g} % of the {policy.unit} in each round."
+
+
+def baselines(run: str | os.PathLike[str]) -> str:
+    """The section on what the run was compared with: from the comparison that it is part of, if it is part of one."""
+    found = _comparison(Path(run).absolute())
+    if found is None:
+        return (
+            "### Baselines\n\nNone was run beside this: what the same model gains from all rows, from fewer epochs of "
+            "them or from random rows of the same budget is not known. `recipes/compare.py` of hf_prune measures it."
+        )
+    headings, rows = table(found)
+    rule = ["---"] + ["---:"] * (len(headings) - 1)
+    lines = [f"- {arm['conclusion']}" for arm in found["arms"]]
+    return "\n".join(["### Baselines", "", *lines, "", *(f"| {' | '.join(row)} |" for row in [headings, rule, *rows])])
+
+
+def _comparison(run: Path) -> dict[str, Any] | None:
+    for folder in (run, *run.parents[:_PARENTS]):
+        path = folder / "comparison.json"
+        if path.is_file() and (folder == run or run.relative_to(folder).parts[0] == ARMS):
+            return json.loads(path.read_text(encoding="utf-8"))
+    return None
+
+
+def reproduction(policy: Policy, command: str | None, facts: Mapping[str, Any]) -> str:
+    """The section on how to train the same model again.
+
+    Args:
+        policy: Of the run.
+        command: What started it; None = a trainer of the user's own.
+        facts: What it was made with, by what it is, such as "seed of the order"; None is left out.
+    """
+    kind = type(policy)
+    packages = " ".join(f"{name}=={found.partition('+')[0]}" for name, found in versions().items() if name != "python")
+    if command is None:
+        start = (
+            "Train the same model on the same rows, with the hyperparameters above and\n\n"
+            f"```python\nfrom hf_prune import PruningTrainer\nfrom {kind.__module__} import {kind.__name__}\n\n"
+            f"trainer = PruningTrainer(..., policy={policy!r})\n```"
+        )
+    else:
+        start = f"```bash\n{command}\n```"
+    known = [f"- {name}: {fact}" for name, fact in facts.items() if fact is not None]
+    files = (
+        "`history.parquet` has a line for each row of the training set, `pruning.json` the numbers of this run, and "
+        "with `history.safetensors` another run on these rows can prune from its first epoch "
+        "(`PruningTrainer(..., history=...)` takes this repository's name)."
+    )
+    return "\n".join(
+        ["### How to reproduce", "", f"```bash\npip install {packages}\n```", "", start, "", *known, "", files]
+    )
