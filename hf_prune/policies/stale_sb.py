@@ -66,7 +66,7 @@ class StaleSB(Policy):
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
         chance = self.chance(history, clock)
-        rows = np.flatnonzero(rng.random(len(history)) < chance)
+        rows = np.flatnonzero(rng.random(len(history), np.float32) < chance)
         return Selection(rows if len(rows) else top(chance, 1, rng))
 
     def forecast(self, history: History, clock: Clock) -> int:

@@ -50,7 +50,7 @@ class Uniform(BudgetPolicy):
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
         n = len(history)
-        score = -history.notes.get("visits", np.zeros(n, np.int32)) if self.cover else rng.random(n)
+        score = -history.notes.get("visits", np.zeros(n, np.int32)) if self.cover else rng.random(n, np.float32)
         return Selection(self.best(score, history, clock, rng))
 
     def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
