@@ -131,7 +131,7 @@ def table(results: dict) -> str:
     for name, found in results["policies"].items():
         seconds = " | ".join(f"{found['seconds'][part]:.1f} s" for part in ("select", "stock", "order", "close"))
         lines.append(
-            f"| `{name}` | {found['kept']:.0%} | {seconds} | {found['overhead']:.3%} | "
+            f"| `{name}` | {100 * found['kept']:.0f} % | {seconds} | {100 * found['overhead']:.3f} % | "
             f"{found['peak_bytes'] / rows:.0f} B | {found['state_bytes'] / rows:.0f} B | "
             f"{found['seconds_writing']:.0f} s | {found['seconds_reading']:.0f} s |"
         )

@@ -58,15 +58,25 @@ def test_the_benchmark_says_what_its_file_says():
     assert "quartiles {:.3f} and {:.3f}".format(*beside["ratio_quartiles"]) in text
 
 
-def test_the_costs_of_a_choice_are_what_their_file_says(monkeypatch):
-    found = json.loads((ROOT / "recipes" / "results" / "selection.json").read_text())
+@pytest.mark.parametrize("name", ["selection", "scale", "gather"])
+def test_a_benchmarks_table_is_what_its_file_gives(monkeypatch, name):
+    found = json.loads((ROOT / "recipes" / "results" / f"{name}.json").read_text())
     monkeypatch.syspath_prepend(ROOT / "recipes")
-    (table,) = re.findall(r"<!-- selection -->\n(.*?)\n<!-- end of selection -->", README, re.DOTALL)
-    assert table == importlib.import_module("benchmark_selection").table(found)
+    (table,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", README, re.DOTALL)
+    assert table == importlib.import_module(f"benchmark_{name}").table(found)
+
+
+def test_the_assistants_cost_is_what_its_file_says():
+    found = json.loads((ROOT / "recipes" / "results" / "selection.json").read_text())
     assistant = found["policies"]["autoassist"]
     rows = assistant["rows_a_round"]
     scoring, learning = assistant["select"] / rows, assistant["update"] / (assistant["kept"] * rows)
     assert f"scores a row in {1e6 * scoring:.2f} µs and learns from one in {1e6 * learning:.1f} µs" in README
+
+
+def test_the_kills_are_what_their_file_says():
+    found = json.loads((ROOT / "tests" / "results" / "stress.json").read_text())
+    assert f"of {found['kills']} kills, {len(found['differences'])} left a difference" in " ".join(README.split())
 
 
 def test_every_file_and_command_exists():
