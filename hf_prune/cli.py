@@ -18,6 +18,7 @@ from transformers import HfArgumentParser
 
 from . import policies
 from .core import FACTS, History, Policy
+from .page import RunReport
 from .report import results_table
 from .score import FailedRun, make_scores
 
@@ -250,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[:1] == ["score"] and "--" in argv:  # argparse's own reading of -- differs between Python's versions
         cut = argv.index("--")
         argv, script = argv[:cut], argv[cut + 1 :]
-    description = "Look up policies, score rows for those that choose once, and put results side by side."
+    description = "Look up policies, score rows for those that choose once, report on runs and put them side by side."
     parser = argparse.ArgumentParser(prog="hf-prune", description=description)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("policies", help="list the policies, or print the card of one")
@@ -258,10 +259,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_score(commands)
     table = commands.add_parser("table", help="print results.json files of recipes/translate.py as a Markdown table")
     table.add_argument("results", nargs="+", help="files; shares are of the first one's tokens, padding included")
+    report = commands.add_parser("report", help="write the report of a run that has ended, as a page and PNG files")
+    report.add_argument("run", help="folder of the run; report.html and the folder report are written into it")
     chosen = parser.parse_args(argv)
     try:
         if chosen.command == "table":
             text = results_table(chosen.results)
+        elif chosen.command == "report":
+            text = _write_report(chosen.run)
         elif chosen.command == "score":
             _find(chosen.policy.partition(":")[0].strip())
             settings = (chosen.output_dir, chosen.seeds, chosen.num_train_epochs, chosen.launcher)
@@ -271,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FailedRun as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     sys.stdout.write(text + "\n")
     return 0
@@ -294,6 +299,12 @@ def _add_score(commands: Any) -> None:
     score.add_argument("--output_dir", default="scores", help="folder of the runs and of the scores")
     score.add_argument("--num_train_epochs", type=float, help="epochs of each run; without it, the script's own")
     score.add_argument("--launcher", choices=("python", "accelerate"), default="python", help="starts the script")
+
+
+def _write_report(run: str) -> str:
+    path = Path(run, "report.html")
+    RunReport.of_folder(run).html(path)
+    return f"{path}, and its figures in {path.with_suffix('')}"
 
 
 def _list_policies() -> str:

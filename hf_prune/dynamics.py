@@ -30,9 +30,9 @@ class Dynamics:
             divided by the number of losses + 1; NaN = none.
         never_learnt: (N,) bool, measured at least twice, never below the mean of all rows' latest losses, and not
             predicted right at last, where that was measured.
-        learnt_at_once: (N,) bool, always below the median of all rows' latest losses.
+        learnt_at_once: (N,) bool, measured at least twice, and from the second time on always in the easiest quarter
+            of all rows by their latest losses.
         level: Mean of all rows' latest losses, nats; NaN = none.
-        middle: Their median.
         trained: (E, 3) float64, 10 %, 50 % and 90 % quantiles of the losses of the rows that the epoch trained.
         left_out: (E, 3) float64, the same of the latest losses of those that it did not train; NaN = no such row.
         rows_rescored: (E,) int64.
@@ -50,7 +50,6 @@ class Dynamics:
     never_learnt: np.ndarray
     learnt_at_once: np.ndarray
     level: float
-    middle: float
     trained: np.ndarray
     left_out: np.ndarray
     rows_rescored: np.ndarray
@@ -73,8 +72,8 @@ class Dynamics:
             return None
         times_trained, times = np.zeros(n, np.int32), np.zeros(n, np.int32)
         mean, squares, excess = (np.zeros(n, np.float32) for _ in range(3))
-        lowest, highest = np.full(n, np.inf, np.float32), np.full(n, -np.inf, np.float32)
-        latest = np.full(n, np.nan, np.float32)
+        lowest, latest = np.full(n, np.inf, np.float32), np.full(n, np.nan, np.float32)
+        easy = np.ones(n, bool)
         epochs, trained_quantiles, left_quantiles, rescored_counts = [], [], [], []
         for epoch, parts in itertools.groupby(rounds, lambda round: round.epoch):
             in_epoch, again = np.zeros(n, bool), np.zeros(2, np.int64)
@@ -91,15 +90,15 @@ class Dynamics:
                 mean[rows] += change / times[rows]
                 squares[rows] += change * (losses - mean[rows])
                 lowest[rows] = np.minimum(lowest[rows], losses)
-                highest[rows] = np.maximum(highest[rows], losses)
                 if len(rows):
                     excess[rows] += losses - np.nanmean(latest, dtype=np.float64)
+                    easy[rows] &= (losses <= np.nanquantile(latest, 0.25)) | (times[rows] == 1)
             epochs.append(epoch)
             rescored_counts.append(again)
             trained_quantiles.append(_quantiles(latest[in_epoch]))
             left_quantiles.append(_quantiles(latest[~in_epoch]))
         known = times > 0
-        level, middle = (np.mean(latest[known]), np.median(latest[known])) if known.any() else (np.nan, np.nan)
+        level = float(np.mean(latest[known], dtype=np.float64)) if known.any() else np.nan
         wrong = history.signals.get("correct", np.zeros(1, np.float32)) != 1
         nothing = np.where(known, np.float32(0), np.float32(np.nan))
         return cls(
@@ -112,9 +111,8 @@ class Dynamics:
             variability=np.sqrt(squares / np.maximum(times, 1, dtype=np.float32)) + nothing,
             excess=excess / (times + 1).astype(np.float32) + nothing,
             never_learnt=(times > 1) & (lowest >= level) & wrong,
-            learnt_at_once=known & (highest < middle),
-            level=float(level),
-            middle=float(middle),
+            learnt_at_once=(times > 1) & easy,
+            level=level,
             trained=np.array(trained_quantiles),
             left_out=np.array(left_quantiles),
             rows_rescored=np.array(rescored_counts)[:, 0],
@@ -146,14 +144,18 @@ class Dynamics:
             found[places] = values
         return found
 
+    @property
+    def is_repeated(self) -> bool:
+        """Whether any row was measured twice; else none can be told from one that is not learnt yet."""
+        return bool((self.times_measured > 1).any())
+
     def hardest(self, count: int) -> np.ndarray:
-        """(<= count,) int64, those never learnt, of largest excess first; of all rows where none was measured twice."""
-        candidates = self.never_learnt if (self.times_measured > 1).any() else self.times_measured > 0
-        return _first(candidates, -self.excess, count)
+        """(<= count,) int64, the rows never learnt, of largest excess first; of all rows unless `is_repeated`."""
+        return _first(self.never_learnt if self.is_repeated else self.times_measured > 0, -self.excess, count)
 
     def easiest(self, count: int) -> np.ndarray:
-        """(<= count,) int64, the rows learnt at once, of lowest mean loss first."""
-        return _first(self.learnt_at_once, self.mean, count)
+        """(<= count,) int64, the rows learnt at once, of lowest mean loss first; of all rows unless `is_repeated`."""
+        return _first(self.learnt_at_once if self.is_repeated else self.times_measured > 0, self.mean, count)
 
 
 def _first(candidates: np.ndarray, key: np.ndarray, count: int) -> np.ndarray:

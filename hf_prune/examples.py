@@ -11,6 +11,7 @@ from .data import is_arrow
 
 _LONGEST = 600  # characters of a text that are shown
 _SIDE = 96  # pixels: larger pictures are shrunk to this height and width
+_UNSEEN = ("Audio", "Video")  # kinds of columns
 _LABELS = ("label", "labels", "label_ids", "target")
 
 
@@ -30,11 +31,12 @@ def show(
     """
     names = dict(names or {})
     if is_arrow(dataset):
-        for column, feature in dataset.features.items():
-            if column in _LABELS and hasattr(feature, "names"):
-                names = dict(enumerate(feature.names))
-        dataset = dataset.with_format(None)
-    decode = getattr(processing_class, "decode", None)
+        features = dataset.features
+        classes = next((features[name] for name in _LABELS if hasattr(features.get(name), "names")), None)
+        names = dict(enumerate(classes.names)) if classes else names
+        heard = [name for name, kind in features.items() if type(kind).__name__ in _UNSEEN]  # nor decoded
+        dataset = dataset.remove_columns(heard).with_format(None)
+    decode = processing_class.decode if hasattr(processing_class, "convert_ids_to_tokens") else None
     return [{"row": int(row), **_shown(dataset[int(row)], decode, names)} for row in rows]
 
 
@@ -48,7 +50,9 @@ def _shown(example: Any, decode: Any, names: Mapping[int, str]) -> dict[str, Any
     picture = next((uri for name, value in example.items() if name != label and (uri := _picture(value))), None)
     if not texts and picture is None and "input_ids" in example:
         texts["input_ids"] = _decoded(example["input_ids"], decode)
-    words = None if label is None else _label(example[label], example.get("input_ids"), decode, names)
+        if label is not None and _is_target(example[label], example["input_ids"]):
+            texts[label] = _decoded(example[label], decode)
+    words = None if label is None else _label(example[label], names)
     return {"texts": {name: _short(text) for name, text in texts.items()}, "picture": picture, "label": words}
 
 
@@ -63,21 +67,23 @@ def _text(value: Any) -> str | None:
     return None
 
 
-def _label(value: Any, inputs: Any, decode: Any, names: Mapping[int, str]) -> str | None:
+def _is_target(labels: Any, inputs: Any) -> bool:
+    """Whether labels are a text of its own, not the input again."""
+    array = np.asarray(labels)
+    return array.ndim == 1 and array.dtype.kind in "iu" and not np.array_equal(array, inputs)
+
+
+def _label(value: Any, names: Mapping[int, str]) -> str | None:
     if isinstance(value, str):
         return _short(value)
     array = np.asarray(value)
-    if array.dtype.kind not in "iufb":
+    if array.ndim or array.dtype.kind not in "iufb":
         return None
-    if array.ndim == 0:
-        return f"{names.get(int(array), array)}" if array.dtype.kind in "iu" else f"{array:.4g}"
-    if array.ndim > 1 or array.dtype.kind == "f" or (inputs is not None and np.array_equal(array, inputs)):
-        return None
-    return _short(_decoded(array[array >= 0], decode))
+    return f"{array:.4g}" if array.dtype.kind == "f" else names.get(int(array), f"{array}")
 
 
 def _decoded(ids: Any, decode: Any) -> str:
-    ids = np.asarray(ids).tolist()
+    ids = [token for token in np.asarray(ids).tolist() if token >= 0]  # others stand for pictures, or are ignored
     return decode(ids, skip_special_tokens=True) if decode else f"tokens {' '.join(map(str, ids))}"
 
 

@@ -26,7 +26,7 @@ COLUMNS = {
     "variability": "their standard deviation in nats",
     "excess_loss": "nats by which they exceeded the mean of all rows' latest losses, drawn to 0 where they are few",
     "never_learnt": "never below the mean of all rows' latest losses, in two rounds or more: perhaps mislabelled",
-    "learnt_at_once": "always below the median of all rows' latest losses: perhaps a duplicate",
+    "learnt_at_once": "from the second time on always in the easiest quarter of all rows: perhaps a duplicate",
     "never_trained": "no round trained it",
 }
 _ROWS_AT_A_TIME = 1 << 17
@@ -52,7 +52,7 @@ def write_rows(path: str | os.PathLike[str], history: History, dynamics: Dynamic
     except ImportError as error:
         raise ImportError("history.parquet needs pyarrow: pip install pyarrow, or install datasets.") from error
     columns = _columns(history, dynamics)
-    aside = Path(f"{path}.tmp")
+    aside = Path(path).with_name(f"_{Path(path).name}.tmp")  # an upload of the folder leaves out what begins with "_"
     aside.parent.mkdir(parents=True, exist_ok=True)
     tables = dynamics.losses_by_epoch(_ROWS_AT_A_TIME) if dynamics else None
     writer = None

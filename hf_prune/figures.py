@@ -86,7 +86,7 @@ def share_figure(
         below.set_title("Learning rate", loc="left", fontsize="medium")
         below.set_xlabel("epoch")
         below.set_ylim(bottom=0)
-        below.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+        below.yaxis.set_major_formatter("{x:g}")
         _finish(below, theme)
     return figure
 
@@ -108,9 +108,12 @@ def parts_figure(epochs: np.ndarray, parts: Mapping[str, np.ndarray], unit: str,
         zip(("trained", "forward only", "not trained"), (theme.first, theme.second, theme.third), strict=True)
     )
     for name, values in parts.items():
+        if not values.any():
+            continue
         above = below + values / scale
         if len(epochs) > _MANY:
-            panel.fill_between(epochs + 1, below, above, step="mid", color=colors[name], linewidth=0, label=name)
+            edges = np.append(epochs + 0.5, epochs[-1] + 1.5)
+            panel.stairs(above, edges, baseline=below, fill=True, color=colors[name], label=name)
         else:
             panel.bar(epochs + 1, values / scale, 0.8, below, color=colors[name], label=name)
         below = above
@@ -161,9 +164,9 @@ def times_figure(times: np.ndarray, theme: Theme) -> "Figure":
     panel.set_xlabel("times trained")
     panel.set_ylabel("rows")
     panel.set_xlim(-0.6, edges[-1] - 0.4)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    panel.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    panel.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    panel.yaxis.set_major_formatter("{x:,.0f}")
     return _finished(figure, panel, theme)
 
 
@@ -198,7 +201,7 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
     bar.ax.set_yticklabels([f"{begin}" if begin == end else f"{begin}-{end}" for begin, end in spans])
     bar.set_label("times trained")
     bar.solids.set_alpha(1)
-    bar.ax.tick_params(length=0)
+    bar.ax.tick_params(which="both", length=0)
     bar.outline.set_visible(False)
     panel.set_xlabel("variability: standard deviation of the loss (nats)")
     panel.set_ylabel("mean loss (nats)")
@@ -320,8 +323,6 @@ def _finish(panel: "Axes", theme: Theme) -> None:
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
     panel.spines[["bottom", "left"]].set_color(theme.ink)
-    panel.xaxis.get_offset_text().set_color(theme.ink)
-    panel.yaxis.get_offset_text().set_color(theme.ink)
 
 
 def _share(part: float, whole: float) -> float:

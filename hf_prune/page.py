@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = "examples.json"
 _SHOWN = 16  # rows in a list
+_ONCE = "No row was measured twice, so none can be told from one that is not learnt yet."
 _RATES = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}  # of no interest beside the metrics
 
 
@@ -155,7 +156,7 @@ class RunReport(PruningReport):
             found |= self._row_figures(self.dynamics)
         if self.epochs:
             totals = self.totals()
-            parts = ("training", "selecting", "rescoring", "evaluating")
+            parts = ("training", "selecting", *(["rescoring"] if totals["rows_rescored"] else []), "evaluating")
             seconds = {part: totals[f"seconds_{part}"] for part in parts}
             words = ", ".join(f"{part} {value:,.1f}" for part, value in seconds.items())
             found["seconds"] = (
@@ -239,7 +240,7 @@ class RunReport(PruningReport):
             lambda theme: figures.times_figure(times, theme),
         )
         repeated = known.times_measured > 1
-        if repeated.any():
+        if known.is_repeated:
             dots = (known.mean[repeated], known.variability[repeated], times[repeated])
             found["map"] = (
                 "Map of the data set",
@@ -268,21 +269,21 @@ class RunReport(PruningReport):
         known, shown = self.dynamics, self._shown_rows()
         lists = []
         if known is not None:
-            count = np.count_nonzero(known.never_learnt)
             text = (
-                f"{count:,} rows were never below {known.level:.3g} nats, the mean of all rows' latest losses, in two "
-                "rounds or more: likely mislabelled, unreadable or rare. They are in order of their excess: the sum, "
-                "over the rounds that measured the row, of its loss less the mean of all rows' latest losses then, "
-                "divided by the number of these rounds + 1."
-                if (known.times_measured > 1).any()
-                else "No row was measured twice, so none can be told from one that is not learnt yet. These have the "
-                "largest loss beside the others of their round."
+                f"{np.count_nonzero(known.never_learnt):,} rows were never below {known.level:.3g} nats, the mean of "
+                "all rows' latest losses, in two rounds or more: likely mislabelled, unreadable or rare. They are in "
+                "order of their excess: the sum, over the rounds that measured the row, of its loss less the mean of "
+                "all rows' latest losses then, divided by the number of these rounds + 1."
+                if known.is_repeated
+                else f"{_ONCE} These have the largest loss beside the mean of their round."
             )
             lists.append(("Rows never learnt", text, shown["hardest"]))
             text = (
-                f"{np.count_nonzero(known.learnt_at_once):,} rows were below {known.middle:.3g} nats, the median of "
-                "all rows' latest losses, whenever they were measured: likely duplicates, or too easy to teach "
-                "anything. Those of the lowest mean loss come first."
+                f"{np.count_nonzero(known.learnt_at_once):,} rows were in the easiest quarter of all rows by their "
+                "latest losses whenever they were measured again after the first time: likely duplicates, or too easy "
+                "to teach anything. Those of the lowest mean loss come first."
+                if known.is_repeated
+                else f"{_ONCE} These have the lowest loss."
             )
             lists.append(("Rows learnt at once", text, shown["easiest"]))
         if len(shown.get("faults", ())):
