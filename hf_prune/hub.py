@@ -26,7 +26,7 @@ def find_history(source: str | os.PathLike[str], **options: Any) -> Path:
     file = path / HISTORY if path.is_dir() else path
     if file.is_file():
         return file
-    if not path.is_dir() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+    if not path.is_dir() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
         return _download(str(source), **options)
     raise ValueError(
         f"history={str(source)!r}: there is no {file}. Name a folder that a run with a policy saved its model in, the "

@@ -46,7 +46,9 @@ def row_keys(dataset: Any, column: str) -> np.ndarray:
             f"such as {', '.join(map(repr, equal))} (rows {pairs[0][0]} and {pairs[0][1]}). Name a column without "
             "duplicates, or add one that numbers the rows before they are filtered."
         )
-    raise ValueError(f"history_key={column!r}: the values of rows {pairs[0]} have the same hash; change one of them.")
+    raise ValueError(
+        f"history_key={column!r}: the values of rows {pairs[0][0]} and {pairs[0][1]} have the same hash; change one."
+    )
 
 
 def match(earlier: History, keys: np.ndarray) -> tuple[History, int]:

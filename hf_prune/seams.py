@@ -36,7 +36,6 @@ SEAMS = {
     "_get_output_dir": ("trial", ...),
     "_save_checkpoint": ("model", "trial"),
     "_push_from_checkpoint": ("checkpoint_folder",),
-    "_finish_current_push": (),
     "_save_rng_state": ("output_dir",),
     "_finalize_training": ("trial", "num_train_samples", "start_time"),
 }

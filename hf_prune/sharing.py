@@ -98,27 +98,27 @@ class SharingMixin:
             raise
 
     def _push_from_checkpoint(self, checkpoint_folder):
-        self._warn_of_failed_uploads()
-        if self._run is not None and self.is_world_process_zero() and self.args.hub_strategy != "end":
-            self._save_account(self.args.output_dir)
+        before, args = self._uploads(), self.args
+        waits = not args.hub_always_push and not all(job.done() for job in before)  # then stock leaves this push out
+        if self._run is not None and self.is_world_process_zero() and args.hub_strategy != "end" and not waits:
+            self._save_account(args.output_dir)
             self.create_model_card(model_name=self.hub_model_id.split("/")[-1])
         super()._push_from_checkpoint(checkpoint_folder)
+        for job in self._uploads():
+            if job not in before:
+                job.add_done_callback(self._tell_failure)  # stock leaves its error where nobody looks
 
-    def _finish_current_push(self):
-        super()._finish_current_push()
-        self._warn_of_failed_uploads()
-
-    def _warn_of_failed_uploads(self):
-        """Stock leaves the errors of uploads that run beside training where nobody looks."""
+    def _uploads(self) -> list[Any]:
+        """Those that run beside training, or have lately."""
         pushes = getattr(self, "push_in_progress", None)
-        for job in list(pushes.jobs) if pushes else ():
-            if job.done():
-                pushes.jobs.remove(job)
-                if not job.cancelled() and (error := job.exception()):
-                    self._warn(
-                        f"An upload to the Hub failed ({first_line(error)}); training goes on, and the next save "
-                        "uploads what is then there. After training, call trainer.push_to_hub()."
-                    )
+        return list(pushes.jobs) if pushes else []
+
+    def _tell_failure(self, job):
+        if not job.cancelled() and (error := job.exception()):
+            self._warn(
+                f"An upload to the Hub failed ({first_line(error)}); training goes on, and the next save uploads what "
+                "is then there. After training, call trainer.push_to_hub()."
+            )
 
     def _save_account(self, folder):
         if self._run is None or not self.args.should_save:

@@ -82,7 +82,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def _replace(path: Path, blob: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
+    aside = path.with_name(f"_{path.name}.tmp")  # an upload of the folder leaves out what begins with "_"
     try:
         with open(aside, "wb") as file:
             file.write(blob)

@@ -233,6 +233,6 @@ def trainer(folder, model, rows, policy=STOCK, is_pair=False, **settings):
 
 
 _OWN = {"data_collator", "eval_dataset", "compute_metrics", "compute_loss_func", "optimizers", "callbacks"}
-_OWN |= {"example_loss_func", "history"}
+_OWN |= {"example_loss_func", "history", "history_key"}
 
 gc.freeze()  # each train() collects garbage, most of a second with all that is imported by now
