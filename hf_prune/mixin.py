@@ -23,6 +23,7 @@ from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
 from .core import FACTS, BudgetPolicy, History, Policy, Selection
 from .data import fingerprint, is_arrow
 from .events import RoundEvents, show_total
+from .loading import LoadingMixin
 from .meter import Meter
 from .page import RunReport
 from .recorder import Recorder, gather_columns
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 check_seams(Trainer)
 
 
-class PruningMixin(SharingMixin):
+class PruningMixin(SharingMixin, LoadingMixin):
     """Puts a pruning policy into any trainer that descends from `Trainer`; it must come before that class.
 
     Args:
@@ -176,6 +177,11 @@ class PruningMixin(SharingMixin):
             raise ValueError(
                 f"policy={self.policy!r} chooses rows by number, but the rows of train_dataset, a "
                 f"{type(data).__name__}, have none. Give a data set with a length, or train without a policy."
+            )
+        if data is not None and len(data) == 0:
+            raise ValueError(
+                f"policy={self.policy!r} has no row to choose: train_dataset is empty, or {type(self).__name__} left "
+                "all of its rows out, as too long perhaps. Give rows that it can train on."
             )
 
     def get_train_dataloader(self):
