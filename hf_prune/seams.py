@@ -37,6 +37,8 @@ SEAMS = {
     "_save_checkpoint": ("model", "trial"),
     "_push_from_checkpoint": ("checkpoint_folder",),
     "_save_rng_state": ("output_dir",),
+    "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
+    "_load_best_model": (),
     "_finalize_training": ("trial", "num_train_samples", "start_time"),
 }
 

@@ -21,7 +21,7 @@ LAYERS = (
     {"meter", "checkpoint", "beginning", "export", "comparison"},
     {"run", "rescore", "score", "seams", "hub", "page", "comparison_page"},
     {"card"},
-    {"sharing"},
+    {"sharing", "loading"},
     {"mixin", "cli", "recipe"},
     {"trainer"},
 )
@@ -42,7 +42,7 @@ ALLOWED = {
         "report",
         "mixin",
     },
-    "transformers": {"mixin", "sharing", "trainer", "report", "cli", "recipe"},
+    "transformers": {"mixin", "sharing", "loading", "trainer", "report", "cli", "recipe"},
     "accelerate": {"mixin"},
     "datasets": {"mixin", "report", "recipe"},
     "matplotlib": {"figures", "comparison_page"},

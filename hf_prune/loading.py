@@ -1,0 +1,43 @@
+"""Reading a checkpoint's weights back where its names differ from the model's."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from transformers import PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+
+class LoadingMixin:
+    """The part of `PruningMixin` that reads weights.
+
+    `save_pretrained` writes some models (ViT and others, with transformers 5.23) under the names that the Hub has for
+    their weights, but Trainer looks for the model's own, and leaves the others as they are.
+    """
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if not self._load_renamed(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self):
+        if not self._load_renamed(self.state.best_model_checkpoint):
+            super()._load_best_model()
+
+    def _load_renamed(self, folder: str) -> bool:
+        """Load weights that have other names than the model's, as `from_pretrained` does; whether that was so."""
+        is_whole = isinstance(self.model, PreTrainedModel) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        if not is_whole or saved_names(folder) <= set(self.model.state_dict()):
+            return False
+        saved: Any = type(self.model).from_pretrained(folder, config=self.model.config, dtype=self.model.dtype)
+        self.model.load_state_dict(saved.state_dict())
+        return True
+
+
+def saved_names(folder: str) -> set[str]:
+    """Names of the weights in a checkpoint's safetensors, in one file or several; none where there are no such."""
+    single, index = Path(folder, SAFE_WEIGHTS_NAME), Path(folder, SAFE_WEIGHTS_INDEX_NAME)
+    if single.is_file():
+        with safe_open(single, framework="np") as weights:
+            return set(weights.keys())
+    return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) if index.is_file() else set()
