@@ -182,7 +182,7 @@ def run_plan(plan: Plan, folder: Path, launcher: str, jobs: int, keep: str) -> l
     ):
         for run, status in ended:
             if status is None:
-                bar.write(f"{runs[run]}: still goes on, from an earlier command; waiting for it")
+                bar.write(f"{runs[run]} still goes on, from an earlier command; waiting for it.", file=sys.stderr)
                 continue
             if failure := run.failure(status, CURE):
                 failed.append(runs[run])
@@ -255,7 +255,6 @@ def run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan | 
 def main(argv: list[str] | None = None) -> int:
     options, arguments, parser = read_arguments(list(sys.argv[1:] if argv is None else argv))
     sys.path.append(os.getcwd())  # a policy of the user's own may lie there
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the runs that go on, as Ctrl-C does
     try:
         return compare(options, arguments)
     except (ValueError, OSError) as error:
@@ -263,4 +262,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the runs that go on, as Ctrl-C does
     sys.exit(main())

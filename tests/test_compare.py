@@ -1,0 +1,302 @@
+"""The comparison as its users meet it: a command that runs a recipe over arms and seeds."""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from recipe_runs import ROOT, environment, load
+
+from hf_prune import comparison_page
+
+FAKE = str(Path(__file__).parent / "fake_recipe.py")
+COMPARE = load("compare")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder to work in, and no figures, which take longer than the fake's runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(comparison_page, "figure", lambda comparison, path: Path(path).write_bytes(b""))
+
+
+def compare(*flags, recipe=("--num_train_epochs", "4"), status=0):
+    """Run it in this process; what it found."""
+    assert COMPARE.main([FAKE, *flags, "--output_dir", "out", "--", *recipe]) == status
+    return json.loads(Path("out", "comparison.json").read_text())
+
+
+def log(arm, seed=1):
+    return Path("out", "logs", arm, f"seed-{seed}.log")
+
+
+def begun():
+    """How often a run of each arm and seed was begun or gone on with."""
+    logs = sorted(Path("out", "logs").rglob("*.log"))
+    return {f"{path.parent.name} {path.stem[-1]}": path.read_text().split("\n").index("") for path in logs}
+
+
+def conclusions(found):
+    return {arm["arm"]: arm["conclusion"] for arm in found["arms"]}
+
+
+# ---- Known answers ----
+
+
+def test_a_second_full_arm_shows_no_difference_and_a_destroyed_one_worse(capsys):
+    arms = ["again=uniform:keep=1", "destroyed=uniform:keep=1 --worse 0.3", "infobatch"]
+    found = compare("--arms", *arms, "--seeds", "3", "--jobs", "2")
+    said = conclusions(found)
+    assert [arm["arm"] for arm in found["arms"]] == [
+        "full",
+        "short-50",
+        "uniform-50",
+        "again",
+        "destroyed",
+        "infobatch",
+    ]
+    assert said["again"].startswith("again: same quality as full within 0.5 (+0.00 points")
+    assert said["destroyed"].startswith("destroyed: worse than full (-29.25 points, 95 % CI -3")
+    assert "; worse than short-50 (-" in said["destroyed"] and "; worse than uniform-50 (-" in said["destroyed"]
+    assert "with 40.0 % fewer tokens; " in said["infobatch"]  # the fake's policies train 60 %
+    assert "short-50 (" in said["infobatch"] and "with 20.0 % more tokens" in said["infobatch"]
+    assert {len(arm["seeds"]) for arm in found["arms"]} == {3} and found["missing"] == []
+    printed = capsys.readouterr()
+    assert printed.out.strip() == Path("out", "comparison.md").read_text().strip()
+    assert "18/18" in printed.err and "run/s" in printed.err
+
+
+def test_an_arm_that_differs_by_chance_shows_no_difference():
+    found = compare("--arms", "chance=uniform:keep=1 --chance 0.02", "--seeds", "3")
+    assert conclusions(found)["chance"].startswith("chance: no difference seen to full (")
+    assert "too wide to say the same within 0.5) with as many tokens; " in conclusions(found)["chance"]
+
+
+def test_a_loss(capsys):
+    found = compare(
+        "--arms", "infobatch --worse 0.2", "--seeds", "2", recipe=["--metric", "loss", "--num_train_epochs", "4"]
+    )
+    assert conclusions(found)["infobatch"].startswith("infobatch: worse than full (+0.2")
+
+
+# ---- Arms ----
+
+
+def test_every_budget_has_its_baselines_and_policies_that_take_one_get_it():
+    arms = COMPARE.plan_arms(["ucb:period=2 --bf16 True", "infobatch", "mine=ucb:keep=0.4"], [0.3, 0.705], 10)
+    assert {name: (" ".join(arm.flags), arm.kind, arm.budget) for name, arm in arms.items()} == {
+        "full": ("--policy uniform:keep=1", "full", None),
+        "short-30": ("--policy uniform:keep=1 --num_train_epochs 3", "short", 0.3),
+        "uniform-30": ("--policy uniform:keep=0.3", "uniform", 0.3),
+        "short-70.5": ("--policy uniform:keep=1 --num_train_epochs 7.05", "short", 0.705),
+        "uniform-70.5": ("--policy uniform:keep=0.705", "uniform", 0.705),
+        "ucb-30": ("--policy ucb:period=2,keep=0.3 --bf16 True", "policy", 0.3),
+        "ucb-70.5": ("--policy ucb:period=2,keep=0.705 --bf16 True", "policy", 0.705),
+        "infobatch": ("--policy infobatch", "policy", None),
+        "mine": ("--policy ucb:keep=0.4", "policy", None),
+    }
+
+
+def test_a_policy_of_the_users_own():
+    Path("my_rules.py").write_text(
+        "from dataclasses import dataclass\nfrom hf_prune.core import BudgetPolicy\n\n"
+        "@dataclass(frozen=True)\nclass Mine(BudgetPolicy):\n    def select(self, history, clock, rng): ...\n"
+    )
+    found = compare("--arms", "my_rules.Mine", "--seeds", "1", "--budgets", "0.6")
+    assert [arm["flags"] for arm in found["arms"] if arm["arm"] == "Mine-60"] == [
+        ["--policy", "my_rules.Mine:keep=0.6"]
+    ]
+
+
+def test_the_recipes_own_epochs_are_those_of_the_full_arm():
+    """The fake has 4; its full arm is run first, and once."""
+    found = compare("--seeds", "2", recipe=[])
+    short = next(arm for arm in found["arms"] if arm["arm"] == "short-50")
+    assert short["flags"][-2:] == ["--num_train_epochs", "2"] and short["tokens"]["trained"] == 2000
+    assert set(begun().values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.py"], "There is no script 'missing.py'"),
+        ([], "comparison has no comparison: give the recipe"),
+        ([FAKE, "--arms", "ucbb"], "Unknown policy 'ucbb'. Did you mean 'ucb'"),
+        ([FAKE, "--arms", "ucb:keep=2"], "UCB"),
+        ([FAKE, "--arms", "ucb", "ucb:period=2"], "Two arms are called ucb-50: name one of them"),
+        ([FAKE, "--arms", "uniform"], "Two arms are called uniform-50"),
+        ([FAKE, "--budgets", "50"], "--budgets 50: a budget is a share between 0 and 1"),
+        ([FAKE, "--seeds", "0"], "--seeds 0 --jobs 1: give 1 or more"),
+        ([FAKE, "--", "--seed=3"], "--seed after --: it is not the same for every arm"),
+        ([FAKE, "--", "--max_steps", "9"], "--max_steps after --: .* would make all as long"),
+    ],
+)
+def test_what_can_not_work_is_refused_before_it_starts(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        COMPARE.main(arguments)
+    assert stopped.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(message, said), said
+    assert not Path("comparison").exists()
+
+
+# ---- Going on ----
+
+
+def test_what_has_ended_is_not_run_again_and_more_is_added():
+    compare("--seeds", "1", "--arms", "infobatch")
+    first = begun()
+    found = compare("--seeds", "2", "--arms", "ucb", "--budgets", "0.7")
+    assert {name: begun()[name] for name in first} == first
+    assert set(begun()) == {
+        f"{arm} {seed}"
+        for arm in ("full", "short-50", "uniform-50", "short-70", "uniform-70", "infobatch", "ucb-70")
+        for seed in (1, 2)
+    }
+    assert {len(arm["seeds"]) for arm in found["arms"]} == {2} and len(found["arms"]) == 7
+
+
+def test_other_runs_are_not_taken_for_these(capsys):
+    compare("--seeds", "1", "--arms", "it=infobatch")
+    for flags, recipe, message in (
+        (
+            ["--arms", "it=infobatch:ratio=0.3"],
+            ["--num_train_epochs", "4"],
+            "Arm it was run with `--policy infobatch`, and",
+        ),
+        ([], ["--num_train_epochs", "5"], "and this is `"),
+    ):
+        with pytest.raises(SystemExit):
+            COMPARE.main([FAKE, *flags, "--seeds", "1", "--output_dir", "out", "--", *recipe])
+        assert message in capsys.readouterr().err
+    assert set(begun().values()) == {1}
+
+
+def test_an_arm_that_fails_leaves_the_others_alone(capsys):
+    found = compare("--arms", "infobatch --fail 2", "--seeds", "2", status=1)
+    assert found["missing"] == ["infobatch, seed 2"]
+    assert [len(arm["seeds"]) for arm in found["arms"]] == [2, 2, 2, 1]
+    said = capsys.readouterr().err
+    assert (
+        "begins\nout of memory, say\n`" in said
+        and "--seed 2 --output_dir out/arms/infobatch/seed-2` failed with" in said
+    )
+    assert "Failed: infobatch, seed 2. Their last words" in said
+    assert compare("--arms", "infobatch --fail 2", "--seeds", "2", status=1)["missing"] == ["infobatch, seed 2"]
+    assert begun()["infobatch 2"] == 4 and set(begun().values()) == {1, 4}  # it alone, two lines each time
+
+
+def test_a_full_arm_that_fails_first_is_told(capsys):
+    with pytest.raises(FileNotFoundError):
+        compare("--seeds", "1", recipe=["--fail", "1"], status=1)
+    assert "Failed: full, seed 1." in capsys.readouterr().err
+    assert list(begun()) == ["full 1"]
+
+
+@contextlib.contextmanager
+def started(*flags, recipe):
+    """The command as a process of its own, with what it says to stderr in said.log."""
+    command = [sys.executable, str(ROOT / "recipes" / "compare.py"), FAKE, *flags, "--output_dir", "out", "--", *recipe]
+    with open("said.log", "w") as said:
+        process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=said)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for(condition, process):
+    deadline = time.time() + 120
+    while not condition():
+        assert process.poll() is None and time.time() < deadline, Path("said.log").read_text()
+        time.sleep(0.02)
+
+
+def test_a_run_that_outlives_a_killed_comparison_is_waited_for():
+    recipe = ["--num_train_epochs", "4", "--wait", "go"]
+    checkpoints = [Path("out", "arms", arm, "seed-1", "checkpoint-1") for arm in ("full", "short-50")]
+    try:
+        with started("--seeds", "1", "--jobs", "2", recipe=recipe) as killed:
+            wait_for(lambda: all(path.exists() for path in checkpoints), killed)  # both at once
+            killed.kill()
+            killed.wait()
+        with started("--seeds", "1", "--jobs", "2", recipe=recipe) as again:
+            wait_for(lambda: Path("said.log").read_text().count("still goes on, from an earlier command") == 2, again)
+            Path("go").touch()
+            assert again.wait() == 0
+    finally:
+        Path("go").touch()  # ends what would wait for it
+    assert begun() == {"full 1": 1, "short-50 1": 1, "uniform-50 1": 1}
+
+
+def test_a_comparison_that_is_ended_ends_its_runs_and_goes_on():
+    recipe = ["--num_train_epochs", "4", "--wait", "go"]
+    with started("--seeds", "1", recipe=recipe) as ended:
+        wait_for(Path("out", "arms", "full", "seed-1", "checkpoint-1").exists, ended)
+    assert ended.returncode == 143
+    Path("go").touch()
+    compare("--seeds", "1", recipe=recipe)  # waits for a run that still went on
+    assert log("full").read_text().split() == ["begins", "goes", "on"]
+
+
+# ---- What is kept ----
+
+
+def files(arm="full", seed=1):
+    return sorted(path.name for path in Path("out", "arms", arm, f"seed-{seed}").iterdir())
+
+
+def test_a_comparison_is_made_again_from_its_small_files(capsys):
+    compare("--seeds", "2", "--keep", "all")
+    assert files() == ["checkpoint-1", "model.safetensors", "predictions.json", "results.json"]
+    compare("--seeds", "2")
+    assert files() == ["model.safetensors", "predictions.json", "results.json"]
+    compare("--seeds", "2", "--keep", "results")
+    assert files() == ["predictions.json", "results.json"]
+    names = ("comparison.json", "comparison.md", "comparison.html", "comparison.png")
+    before = {name: Path("out", name).read_bytes() for name in names}
+    for name in names:
+        Path("out", name).unlink()
+    assert COMPARE.main(["--output_dir", "out"]) == 0
+    assert {name: Path("out", name).read_bytes() for name in names} == before
+    assert COMPARE.main(["--output_dir", "out", "--margin", "90"]) == 0
+    assert "same quality as full within 90" in Path("out", "comparison.md").read_text()
+    assert set(begun().values()) == {1}
+
+
+# ---- For real ----
+
+
+@pytest.mark.slow
+def test_arms_of_a_seed_begin_with_the_same_weights_and_rows():
+    """The losses of the first step, before any update, are those of one model on one batch."""
+    corpus = Path("corpus.jsonl")
+    words = ["one", "two", "three", "four"]
+    lines = [{"en": f"{a} and {b}", "de": f"{b} und {a}"} for a in words for b in words]
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines * 2))
+    recipe = f"--train_file {corpus} --validation_file {corpus} --vocab_size 300 --num_train_epochs 2 --max_length 16 "
+    recipe += "--logging_steps 1 --report_to none --num_beams 1 --per_device_train_batch_size 8"
+    flags = ["--arms", "infobatch --ratio 0.9", "--seeds", "2", "--output_dir", "out"]
+    script = str(ROOT / "recipes" / "translate.py")
+    command = [sys.executable, str(ROOT / "recipes" / "compare.py"), script, *flags, "--", *recipe.split()]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(Path("out", "comparison.json").read_text())
+    assert [(arm["arm"], arm["seeds"]) for arm in found["arms"]] == [
+        (name, [1, 2]) for name in ("full", "short-50", "uniform-50", "infobatch")
+    ]
+    tokens = {arm["arm"]: arm["tokens"]["trained"] for arm in found["arms"]}
+    assert tokens["short-50"] == pytest.approx(0.5 * tokens["full"], rel=0.1)
+    losses = {}
+    for arm in ("full", "short-50", "infobatch"):
+        for seed in (1, 2):
+            state = json.loads(Path("out", "arms", arm, f"seed-{seed}", "trainer_state.json").read_text())
+            losses.setdefault(seed, set()).add(next(entry["loss"] for entry in state["log_history"] if "loss" in entry))
+    assert [len(each) for each in losses.values()] == [1, 1] and losses[1] != losses[2]
+    assert "same quality" in done.stdout or "no difference seen" in done.stdout or "than full" in done.stdout

@@ -1,0 +1,341 @@
+"""What a comparison says of runs whose numbers are known."""
+
+import html.parser
+import json
+import shutil
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from hf_prune.comparison import Arm, Comparison, Plan, RunResult
+from hf_prune.comparison_page import markdown, page, table, write
+
+ROWS = 1000
+ALL = Arm(("--policy", "uniform:keep=1"), "full")
+ARMS = {
+    "full": ALL,
+    "short-50": Arm(("--policy", "uniform:keep=1", "--num_train_epochs", "2"), "short", 0.5),
+    "uniform-50": Arm(("--policy", "uniform:keep=0.5"), "uniform", 0.5),
+    "infobatch": Arm(("--policy", "infobatch"), "policy"),
+}
+TOKENS = {"full": 4000, "short-50": 2000, "uniform-50": 2200, "infobatch": 2500}
+
+
+def right_rows(share, seed):
+    """Which rows are right: for one seed a smaller share's are among a larger one's."""
+    order = np.random.default_rng(seed).permutation(ROWS)
+    return order < round(share * ROWS)
+
+
+def results_of(metric="accuracy", value=0.8, tokens=4000, forward_only=0, earlier=None, curve=(0.5, 0.7), **quality):
+    """As a recipe writes them: two evaluations, the second at the end."""
+    totals = {"rows": tokens / 10, "padded_tokens": tokens, "rows_rescored": 0, "padded_tokens_rescored": forward_only}
+    totals |= {"optimizer_steps": tokens / 100, "seconds_selecting": 1.0, "seconds_rescoring": 2.0}
+    pruning = {"totals": totals | {"seconds_training": tokens / 10 - 3}, "earlier_runs": earlier}
+    pruning["evaluations"] = [
+        {"step": i, "epoch": i, "rows": at / 10, "tokens": at, "seconds": at / 10, f"eval_{metric}": score}
+        for i, score in enumerate(curve, 1)
+        for at in [tokens * i / len(curve)]
+    ]
+    quality = {"metric": metric, "value": value, "greater_is_better": metric != "loss", "split": "test"} | quality
+    made = {"hardware": {"cpus": 2, "threads": 1, "gpus": []}, "versions": {"torch": "2"}, "commit": "abc"}
+    return made | {
+        "policy": "P()",
+        "parameters": 7,
+        "quality": {"rows": ROWS} | quality,
+        "scores": {},
+        "pruning": pruning,
+    }
+
+
+def save(folder, arm, seed, results, predictions):
+    path = folder / "arms" / arm / f"seed-{seed}"
+    path.mkdir(parents=True)
+    (path / "results.json").write_text(json.dumps(results))
+    (path / "predictions.json").write_text(json.dumps(predictions))
+
+
+def labels(right):
+    return {"predictions": np.where(right, "yes", "no").tolist(), "references": ["yes"] * ROWS}
+
+
+@pytest.fixture
+def compare(tmp_path):
+    """Make a folder of accuracies by arm and seed, and compare it."""
+
+    def made(accuracies, margin=None, arms=ARMS, seeds=None, **more):
+        shutil.rmtree(tmp_path / "arms", ignore_errors=True)
+        seeds = seeds or max(map(len, accuracies.values()))
+        Plan("recipes/x.py", ("--bf16",), arms, seeds, 1, margin).save(tmp_path)
+        for arm, values in accuracies.items():
+            for seed, value in enumerate(values, 1):
+                right = right_rows(value, seed)
+                given = {name: each[arm] for name, each in more.items() if arm in each}
+                results = results_of(value=float(right.mean()), **{"tokens": TOKENS.get(arm, 4000)} | given)
+                save(tmp_path, arm, seed, results, labels(right))
+        return Comparison.load(tmp_path)
+
+    return made
+
+
+def conclusion(comparison, arm):
+    return next(found["conclusion"] for found in comparison.to_dict()["arms"] if found["arm"] == arm)
+
+
+# ---- Conclusions ----
+
+
+def test_the_same_arm_under_another_name(compare):
+    found = compare({"full": [0.8, 0.82, 0.81], "infobatch": [0.8, 0.82, 0.81]})
+    assert conclusion(found, "infobatch") == (
+        "infobatch: same quality as full within 0.5 (+0.00 points, 95 % CI +0.00 to +0.00) with 37.5 % fewer tokens."
+    )
+    assert conclusion(found, "full") == "full: what the others are measured by."
+
+
+def test_a_worse_arm_and_a_better_one(compare):
+    found = compare({"full": [0.8, 0.82, 0.81], "short-50": [0.7, 0.72, 0.71], "infobatch": [0.75, 0.77, 0.76]})
+    text = conclusion(found, "infobatch")
+    assert text.startswith("infobatch: worse than full (-5.00 points, 95 % CI -5.")
+    assert "; better than short-50 (+5.00 points, 95 % CI +4." in text
+    assert text.endswith(") with 25.0 % more tokens.")
+    # seeds agree, so what is left is that of rows: 50 of 1,000 differ, others for each of 3 seeds
+    half = 100 * 1.96 * (50 - 50**2 / ROWS) ** 0.5 / ROWS / 3**0.5
+    low, high = (found.difference("infobatch", "full")[end] for end in ("low", "high"))
+    assert (low, high) == pytest.approx((-5 - half, -5 + half), abs=0.1)
+
+
+def test_an_interval_too_wide_for_the_same(compare):
+    found = compare({"full": [0.80, 0.82, 0.81], "infobatch": [0.81, 0.81, 0.815]})
+    text = conclusion(found, "infobatch")
+    assert text.startswith("infobatch: no difference seen to full (+0.17 points, 95 % CI -")
+    assert text.endswith(": too wide to say the same within 0.5) with 37.5 % fewer tokens.")
+
+
+def test_the_margin_decides_what_is_the_same(compare):
+    accuracies = {"full": [0.80, 0.82, 0.81], "infobatch": [0.80, 0.82, 0.809]}
+    assert "no difference seen to full" in conclusion(compare(accuracies, margin=0.01), "infobatch")
+    assert "same quality as full within 0.4 (" in conclusion(compare(accuracies, margin=0.4), "infobatch")
+
+
+def test_one_seed_is_said_to_be_one(compare):
+    text = conclusion(compare({"full": [0.8], "infobatch": [0.7]}), "infobatch")
+    assert "worse than full (-10.00 points, 95 % CI -1" in text and ", one seed, so over rows alone) with" in text
+
+
+def test_of_a_metric_without_rows_seeds_alone_count(tmp_path):
+    Plan("recipes/x.py", (), ARMS, 3).save(tmp_path)
+    for seed, values in enumerate([(0.5, 0.50), (0.6, 0.61), (0.4, 0.42)], 1):
+        for arm, value in zip(("full", "infobatch"), values, strict=True):
+            save(tmp_path, arm, seed, results_of("spearman", value), {"predictions": [1.0], "references": [1.0]})
+            if seed == 1 and arm == "infobatch":
+                text = conclusion(Comparison.load(tmp_path), "infobatch")
+                assert "+0.0000 spearman beside full, of one seed, from which nothing follows" in text
+    found = Comparison.load(tmp_path)
+    assert "bootstrap over seeds, widened" in markdown(found.to_dict())
+    difference = found.difference("infobatch", "full")
+    k = 2.68867  # mean 0.01, extremes 0.01 to either side
+    assert (difference["low"], difference["high"]) == pytest.approx((0.01 - k * 0.01, 0.01 + k * 0.01), abs=1e-5)
+    assert conclusion(found, "infobatch").endswith("+0.0369) with as many tokens.")  # no margin is known
+
+
+def test_a_lower_loss_is_better(tmp_path):
+    Plan("recipes/x.py", (), ARMS, 2).save(tmp_path)
+    tokens = [4] * ROWS
+    for seed in (1, 2):
+        losses = 1 + np.random.default_rng(seed).random(ROWS) / 100
+        for arm, more in (("full", 0.0), ("infobatch", -0.2), ("uniform-50", 0.005)):
+            results = results_of("loss", float(losses.mean() + more), curve=(1.5 + more, 1.4 + more))
+            save(tmp_path, arm, seed, results, {"losses": (losses + more).tolist(), "tokens": tokens})
+    found = Comparison.load(tmp_path)
+    assert "better than full (-0.2000 nats, 95 % CI -0.2000 to -0.2000)" in conclusion(found, "infobatch")
+    assert "same quality as full within 0.01 (+0.0050 nats" in conclusion(found, "uniform-50")
+    assert found.seconds_to_full("infobatch") == ([200.0, 200.0], 2)
+    assert found.seconds_to_full("uniform-50") == ([], 2)
+
+
+# ---- Numbers ----
+
+
+def test_all_that_was_read_counts(compare):
+    found = compare(
+        {"full": [0.8, 0.8], "infobatch": [0.8, 0.8]},
+        forward_only={"infobatch": 300},
+        earlier={"infobatch": {"runs": 1, "rows": 5, "tokens": 1000, "seconds": 50.0}},
+    )
+    cost = found.cost("infobatch")
+    assert cost == {"trained": 2500, "forward_only": 300, "earlier": 1000, "all": 3800, "steps": 25, "seconds": 300}
+    assert found.difference("infobatch", "full")["saved"] == pytest.approx(0.05)
+    curve, spread = found.curves("infobatch")
+    np.testing.assert_allclose(curve, [[2250, 175, 50], [3500, 300, 70]])
+    assert spread.tolist() == [0, 0]
+    headings, rows = table(found.to_dict())
+    of = dict(zip(headings, rows[1], strict=True))
+    assert (of["tokens trained"], of["forward only"], of["earlier runs"], of["saved"]) == (
+        "2,500",
+        "300",
+        "1,000",
+        "5.0 %",
+    )
+
+
+def test_pictures_are_counted_in_rows(compare):
+    found = compare({"full": [0.8, 0.8], "infobatch": [0.8, 0.8]})
+    for run in found.runs.values():
+        run.results["pruning"]["totals"] |= {"padded_tokens": 0, "rows_rescored": 30}
+    found = Comparison(found.plan, found.runs)
+    assert found.unit == "rows" and found.cost("infobatch")["all"] == 280
+    assert conclusion(found, "infobatch").endswith("with 34.9 % fewer rows.")
+    assert "rows trained" in table(found.to_dict())[0]
+
+
+def test_differences_are_of_the_seeds_that_both_have(compare):
+    found = compare({"full": [0.8, 0.7], "infobatch": [0.8, 0.7, 0.9]})
+    assert found.difference("infobatch", "full")["seeds"] == 2
+    assert found.difference("infobatch", "full")["mean"] == 0
+    assert found.to_dict()["missing"] == ["short-50, seed 1", "uniform-50, seed 1", "short-50, seed 2"] + [
+        "uniform-50, seed 2",
+        "full, seed 3",
+        "short-50, seed 3",
+        "uniform-50, seed 3",
+    ]
+    assert conclusion(compare({"infobatch": [0.8]}), "infobatch") == "infobatch: not yet compared."
+
+
+def test_an_arm_is_measured_by_its_budget_else_by_the_closest(compare):
+    arms = ARMS | {
+        "short-70": Arm(("--policy", "uniform:keep=1"), "short", 0.7),
+        "ucb-70": Arm(("--policy", "ucb:keep=0.7"), "policy", 0.7),
+    }
+    accuracies = dict.fromkeys(["full", "short-50", "uniform-50", "short-70", "ucb-70", "infobatch"], [0.8])
+    found = compare(accuracies, arms=arms, tokens={"short-70": 2800, "ucb-70": 2100, "infobatch": 2700})
+    assert [found.rival("ucb-70", kind) for kind in ("full", "short", "uniform")] == ["full", "short-70", "uniform-50"]
+    assert found.rival("infobatch", "short") == "short-70"
+    assert [found.rival("uniform-50", kind) for kind in ("full", "short", "uniform")] == ["full", "short-50", None]
+    assert [found.rival("full", kind) for kind in ("full", "short", "uniform")] == [None] * 3
+
+
+def test_seconds_to_the_quality_of_the_full_arm(compare):
+    """Full reaches 0.7 at its end; the policy at its first evaluation with the first seed, never with the second."""
+    found = compare({"full": [0.8, 0.8], "infobatch": [0.8, 0.8]})
+    found.runs["infobatch", 1].results["pruning"]["evaluations"][0]["eval_accuracy"] = 0.7
+    found.runs["infobatch", 2].results["pruning"]["evaluations"][1]["eval_accuracy"] = 0.69
+    assert found.seconds_to_full("full") == ([400.0, 400.0], 2)
+    assert found.seconds_to_full("infobatch") == ([125.0], 2)
+    headings, rows = table(found.to_dict())
+    assert rows[1][headings.index("seconds to full's")] == "125.0 (1 of 2)"
+
+
+def test_a_curve_is_as_long_as_its_shortest_run(compare):
+    found = compare({"full": [0.8, 0.8]})
+    found.runs["full", 2].results["pruning"]["evaluations"].pop()
+    found.runs["full", 2].results["pruning"]["evaluations"][0]["eval_accuracy"] = 0.6
+    curve, spread = found.curves("full")
+    np.testing.assert_allclose(curve, [[2000, 200, 55]])
+    assert spread == pytest.approx([np.std([50, 60], ddof=1)])
+
+
+# ---- What can't be compared ----
+
+
+def test_predictions_of_another_run_are_refused(compare, tmp_path):
+    found = compare({"full": [0.8], "infobatch": [0.8]})
+    path = tmp_path / "arms" / "infobatch" / "seed-1"
+    (path / "predictions.json").write_text(json.dumps(labels(right_rows(0.7, 1))))
+    with pytest.raises(ValueError, match="predictions.json gives accuracy 0.7, but results.json says 0.8"):
+        Comparison.load(tmp_path)
+    with pytest.raises(ValueError, match="no account of what was trained: compare with --policy uniform:keep=1"):
+        (path / "results.json").write_text(json.dumps(found.runs["full", 1].results | {"pruning": None}))
+        RunResult.load(path)
+
+
+@pytest.mark.parametrize("other", ["rows", "metric"])
+def test_runs_tested_by_other_things_are_refused(compare, tmp_path, other):
+    compare({"full": [0.8]})
+    found = {"predictions": ["yes", *["no"] * 99], "references": ["yes"] * 100}
+    if other == "metric":
+        results = results_of("matthews_correlation", 0.0)
+    else:
+        results = results_of(value=0.01)
+    save(tmp_path, "infobatch", 1, results, found)
+    with pytest.raises(ValueError, match="infobatch, seed 1 was tested on other rows, or by another metric"):
+        Comparison.load(tmp_path)
+
+
+def test_a_folder_without_a_comparison(tmp_path):
+    with pytest.raises(ValueError, match=r"has no command\.json"):
+        Comparison.load(tmp_path)
+    Plan("recipes/x.py", (), ARMS).save(tmp_path)
+    with pytest.raises(ValueError, match="no run that has ended"):
+        Comparison.load(tmp_path)
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path):
+    plan = Plan("recipes/x.py", ("--bf16",), ARMS, 3, 2, 0.7)
+    plan.save(tmp_path)
+    assert Plan.load(tmp_path) == plan
+
+
+# ---- What is written ----
+
+
+class Page(html.parser.HTMLParser):
+    """Cells of the table, texts of the list, and addresses of all that would be loaded."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.cells, self.items, self.addresses, self.within = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.within = tag
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data):
+        if data.strip():
+            {"td": self.cells, "th": self.cells, "li": self.items}.get(self.within, []).append(data)
+
+
+def test_page_and_markdown_say_the_same(compare, tmp_path):
+    arms = ARMS | {"<b>": Arm(("--policy", "mine"), "policy")}
+    found = compare({"full": [0.8, 0.81], "short-50": [0.7, 0.7], "<b>": [0.75, 0.76]}, arms=arms)
+    write(found, tmp_path)
+    headings, rows = table(found.to_dict())
+    text = (tmp_path / "comparison.md").read_text()
+    shown = Page((tmp_path / "comparison.html").read_text())
+    assert shown.cells == [*headings, *(cell for row in rows for cell in row)]
+    assert [f"| {' | '.join(row)} |" in text for row in rows] == [True] * 3
+    for line in [*(arm["conclusion"] for arm in found.to_dict()["arms"]), "Parameters: 7. Hardware: 2 CPU cores"]:
+        assert f"- {line}" in text
+        assert any(item.startswith(line) for item in shown.items)
+    assert [address[:22] for address in shown.addresses] == ["data:image/png;base64,"]
+    assert "python recipes/x.py --bf16 --policy uniform:keep=1 --seed $seed --output_dir" in text
+    assert json.loads((tmp_path / "comparison.json").read_text()) == json.loads(json.dumps(found.to_dict()))
+
+
+def test_several_runs_at_once_are_said_to_take_longer(compare):
+    found = compare({"full": [0.8, 0.81]})
+    assert "at once" not in markdown(found.to_dict())
+    found.plan.jobs = 4
+    assert "Up to 4 runs went on at once, so seconds are longer" in markdown(found.to_dict())
+
+
+def test_the_figure_has_a_line_for_each_arm(compare, tmp_path):
+    """Also where an arm was evaluated once, or never."""
+    found = compare(
+        {"full": [0.8, 0.81], "short-50": [0.7, 0.7], "infobatch": [0.75, 0.76]}, curve={"short-50": (0.4,)}
+    )
+    for seed in (1, 2):
+        found.runs["infobatch", seed].results["pruning"]["evaluations"] = []
+    write(found, tmp_path)
+    picture = imread(tmp_path / "comparison.png")[..., :3]
+    assert picture.shape[1] == 1650
+    for color, there in (((26, 26, 26), True), ((140, 140, 140), True), ((138, 79, 191), False)):
+        near = (np.abs(picture * 255 - color).max(axis=-1) < 2).sum()
+        assert (near > 50) == there
+
+
+def test_page_needs_nothing_but_the_numbers(compare):
+    found = compare({"full": [0.8, 0.81]}).to_dict()
+    assert page(json.loads(json.dumps(found)), b"png") == page(found, b"png")
