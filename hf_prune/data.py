@@ -21,7 +21,7 @@ _ROWS_AT_A_TIME = 100_000
 _PICTURES_AT_A_TIME = 256
 _SAMPLES = 64  # rows whose content makes the fingerprint, and whose pixels set the scale
 _SIDE = 32  # pixels: pictures are shrunk to at most this height and width
-_PICTURES = ("pixel_values", "image", "img")
+PICTURES = ("pixel_values", "image", "img")
 _CLASSES = ("label", "labels")
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def _arrow_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[st
     columns = dataset.column_names
     texts, pixels = (), None
     if "features" in wanted:
-        picture = next((name for name in _PICTURES if name in columns), None)
+        picture = next((name for name in PICTURES if name in columns), None)
         if "input_ids" in columns:
             texts = _arrow_texts(dataset, is_encoder_decoder)
         elif picture is not None:
@@ -261,7 +261,7 @@ def _example_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[
             both = ("input_ids", "labels") if is_encoder_decoder else ("input_ids",)
             texts = [name for name in both if np.ndim(first.get(name, 0)) == 1]
         else:
-            picture = next((name for name in _PICTURES if name in first), None)
+            picture = next((name for name in PICTURES if name in first), None)
     label = None
     if "classes" in wanted or picture is not None:
         label = next((name for name in _CLASSES if name in first and _is_class(first[name])), None)

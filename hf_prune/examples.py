@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .data import is_arrow
+from .data import PICTURES, is_arrow
 
 _LONGEST = 600  # characters of a text that are shown
 _SIDE = 96  # pixels: larger pictures are shrunk to this height and width
@@ -47,7 +47,7 @@ def _shown(example: Any, decode: Any, names: Mapping[int, str]) -> dict[str, Any
     label = next((name for name in _LABELS if name in example), None)
     if label in texts:
         texts.pop(label)
-    picture = next((uri for name, value in example.items() if name != label and (uri := _picture(value))), None)
+    picture = next((uri for name, value in example.items() if (uri := _picture(name, value))), None)
     if not texts and picture is None and "input_ids" in example:
         texts["input_ids"] = _decoded(example["input_ids"], decode)
         if label is not None and _is_target(example[label], example["input_ids"]):
@@ -69,20 +69,30 @@ def _text(value: Any) -> str | None:
 
 def _is_target(labels: Any, inputs: Any) -> bool:
     """Whether labels are a text of its own, not the input again."""
-    array = np.asarray(labels)
-    return array.ndim == 1 and array.dtype.kind in "iu" and not np.array_equal(array, inputs)
+    return (
+        _is_list(labels)
+        and np.ndim(labels[0]) == 0
+        and isinstance(np.asarray(labels[0]).item(), int)
+        and not (len(labels) == len(inputs) and np.array_equal(labels, inputs))
+    )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0
 
 
 def _label(value: Any, names: Mapping[int, str]) -> str | None:
-    if isinstance(value, str):
-        return _short(value)
-    array = np.asarray(value)
-    if array.ndim or array.dtype.kind not in "iufb":
+    if value is None or _is_list(value):
         return None
-    return f"{array:.4g}" if array.dtype.kind == "f" else names.get(int(array), f"{array}")
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return names.get(value, str(value)) if isinstance(value, int) else _short(str(value))
 
 
 def _decoded(ids: Any, decode: Any) -> str:
+    if len(ids) and _is_list(ids[0]):  # the answers to choose from
+        return "\n".join(_decoded(part, decode) for part in ids)
     ids = [token for token in np.asarray(ids).tolist() if token >= 0]  # others stand for pictures, or are ignored
     return decode(ids, skip_special_tokens=True) if decode else f"tokens {' '.join(map(str, ids))}"
 
@@ -91,14 +101,16 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else text[:_LONGEST].rstrip() + " …"
 
 
-def _picture(value: Any) -> str | None:
+def _picture(name: str, value: Any) -> str | None:
     """A data URI of a PIL picture, or of an array of pixels (channels first or last); None for anything else."""
     if not hasattr(value, "convert"):
-        shape = np.shape(value) if not isinstance(value, (str, bytes, Mapping)) else ()
-        channels = next((axis for axis in (0, -1) if len(shape) == 3 and shape[axis] in (1, 3)), None)
-        if channels is None:
+        if name not in PICTURES or isinstance(value, Mapping) or not 2 <= np.ndim(value) <= 3:
             return None
-        pixels = np.moveaxis(np.asarray(value, np.float32), channels, -1)
+        pixels = np.asarray(value, np.float32)
+        pixels = pixels if pixels.ndim == 3 else pixels[None]
+        pixels = pixels if pixels.shape[-1] in (1, 3) else np.moveaxis(pixels, 0, -1)
+        if pixels.shape[-1] not in (1, 3):
+            return None
         low, high = float(pixels.min()), float(pixels.max())
         pixels = (255 * (pixels - low) / max(high - low, 1e-9)).astype(np.uint8)
         from PIL import Image

@@ -221,6 +221,7 @@ def seconds_figure(seconds: Mapping[str, float], theme: Theme) -> "Figure":
     panel.invert_yaxis()
     panel.set_xlim(0, max([*seconds.values(), 1e-9]) * 1.25)
     panel.set_xlabel("seconds")
+    panel.xaxis.set_major_formatter("{x:,g}")
     _finish(panel, theme)
     panel.grid(axis="y", visible=False)
     panel.grid(axis="x", color=theme.grid)

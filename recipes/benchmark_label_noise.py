@@ -1,0 +1,106 @@
+"""How many of the rows that a run calls likely mislabelled are: its ranking beside cleanlab's, against clean labels.
+
+    python recipes/image_classification.py --train_file TRAIN --label_file NOISY --label_column worse_label \
+        --validation_file TEST --output_dir RUN
+    python recipes/benchmark_label_noise.py RUN --clean_column clean_label
+
+The run's own ranking is `excess_loss` in its `history.parquet`, the largest first. cleanlab's is the lowest label
+quality score (`cleanlab.rank.get_label_quality_scores`) of the probabilities that the run's saved model predicts for
+its own training rows: in-sample, as no second run is made for either. Needs cleanlab (pip install cleanlab).
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas
+import torch
+from cleanlab.rank import get_label_quality_scores
+from datasets import Dataset, Image
+from tqdm.auto import tqdm
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from hf_prune.export import ROWS
+from hf_prune.recipe import RESULTS, class_names, encode_labels, find_column, label_texts, read_file
+from hf_prune.report import surroundings
+from hf_prune.storage import write_text
+
+SHARES = (0.01, 0.05, 0.1)  # of the training rows
+
+
+def read_labels(arguments: dict, clean_file: str | None, clean_column: str) -> tuple[Dataset, list[str], np.ndarray]:
+    """The pictures with the labels that the run had, its classes, and (N,) bool, which of these labels are wrong.
+
+    Raises:
+        ValueError: The run held training rows out for validation, or a column is missing.
+    """
+    train, labels, column = arguments["train_file"], arguments["label_file"], arguments["label_column"]
+    if train is None or arguments["validation_file"] is None:
+        raise ValueError("The run must have --train_file and --validation_file: else its rows are not those of a file.")
+    rows, noisy = read_file(train), read_file(labels or train)
+    given = noisy.select_columns(find_column(noisy, "label_column", column, labels or train))
+    clean = read_file(clean_file or labels or train)
+    clean_texts = label_texts(
+        clean, find_column(clean, "clean_column", clean_column, clean_file or labels or train), ""
+    )
+    wrong = np.array(label_texts(given, column, "")) != np.array(clean_texts)
+    classes = class_names(given, column, train)
+    pictures = rows.select_columns(arguments["image_column"]).rename_columns({arguments["image_column"]: "image"})
+    encoded = encode_labels(given, column, classes, train)
+    return pictures.cast_column("image", Image()).add_column("labels", encoded["labels"]), classes, wrong
+
+
+@torch.no_grad()
+def predict(run: Path, rows: Dataset, classes: list[str]) -> np.ndarray:
+    """(N, C) float32, the probabilities that the saved model gives each class for each row."""
+    model, processor = AutoModelForImageClassification.from_pretrained(run), AutoImageProcessor.from_pretrained(run)
+    model.eval()
+    found = []
+    for batch in tqdm(rows.iter(256), "Predict", total=-(-len(rows) // 256)):
+        pixels = processor([picture.convert("RGB") for picture in batch["image"]], return_tensors="pt")
+        found.append(model(**pixels).logits.softmax(-1).numpy())
+    order = [model.config.label2id[name] for name in classes]
+    return np.concatenate(found)[:, order]
+
+
+def precision(score: np.ndarray, wrong: np.ndarray, share: float) -> float:
+    """Share of wrong labels among the `share` of rows of highest score (N,)."""
+    first = np.argsort(-score, kind="stable")[: round(share * len(score))]
+    return float(wrong[first].mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a finished run of recipes/image_classification.py")
+    parser.add_argument("--clean_column", default="clean_label", help="column of the true labels")
+    parser.add_argument("--clean_file", help="file that has it; without it, that of the run's labels")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    chosen = parser.parse_args()
+    results = json.loads((chosen.run / RESULTS).read_text(encoding="utf-8"))
+    rows, classes, wrong = read_labels(results["arguments"], chosen.clean_file, chosen.clean_column)
+    table = pandas.read_parquet(chosen.run / ROWS)
+    quality = get_label_quality_scores(np.array(rows["labels"]), predict(chosen.run, rows, classes))
+    scores = {"hf_prune": table["excess_loss"].fillna(-np.inf).to_numpy(), "cleanlab": -quality}
+    found = {
+        "rows": len(rows),
+        "wrong": float(wrong.mean()),
+        "precision": {
+            f"{share:.0%}": {name: precision(s, wrong, share) for name, s in scores.items()} for share in SHARES
+        },
+        "never_learnt": {"rows": int(table["never_learnt"].sum()), "wrong": float(wrong[table["never_learnt"]].mean())},
+        "learnt_at_once": {
+            "rows": int(table["learnt_at_once"].sum()),
+            "wrong": float(wrong[table["learnt_at_once"]].mean()),
+        },
+        "run": {name: results[name] for name in ("policy", "quality", "parameters", "hardware", "versions")},
+    }
+    print(f"{found['rows']:,} rows, {found['wrong']:.1%} with a wrong label")
+    for share, values in found["precision"].items():
+        print(f"first {share}: " + ", ".join(f"{name} {value:.1%}" for name, value in values.items()) + " are wrong")
+    if chosen.output:
+        write_text(chosen.output, json.dumps(found | surroundings(__file__), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
