@@ -316,9 +316,9 @@ class InstructTrainer(pruned(SFTTrainer)):
 
 
 def score(nats, is_exact, tokens) -> dict[str, float]:
-    """What rows' nats, hits and tokens, (N,) each, come to: loss and perplexity by token, exact matches in percent."""
+    """What rows' nats, hits and tokens, (N,) each, come to: loss and perplexity by token, and the share of hits."""
     loss = float(np.sum(nats, dtype=np.float64) / np.sum(tokens, dtype=np.float64))
-    return {"loss": loss, "perplexity": float(np.exp(loss)), "exact_match": 100 * float(np.mean(is_exact))}
+    return {"loss": loss, "perplexity": float(np.exp(loss)), "exact_match": float(np.mean(is_exact))}
 
 
 # ---- The run ----
@@ -389,11 +389,11 @@ def main(argv: list[str] | None = None) -> None:
         tokenizer = new_tokenizer(texts, recipe.vocab_size)
         model = new_model(recipe.model_size, tokenizer, args.max_length or 2048)
     tokenizer.chat_template = tokenizer.chat_template or TEMPLATE
-    adapter = (
-        LoraConfig(r=recipe.lora_rank, lora_alpha=LORA_ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
-        if recipe.lora_rank
-        else None
-    )
+    adapter = None
+    if recipe.lora_rank:
+        adapter = LoraConfig(
+            r=recipe.lora_rank, lora_alpha=LORA_ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
 
     # Train
     trainer = InstructTrainer(
@@ -410,7 +410,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     for split, rows in {"train": trainer.train_dataset, **trainer.eval_dataset}.items():
         say(describe(rows, split, len(corpus[split]), args))
-    say(f"{trainer.model.num_parameters():,} parameters; vocabulary of {len(tokenizer):,}")
+    trained = trainer.model.num_parameters(only_trainable=True)
+    say(f"{trainer.model.num_parameters():,} parameters, {trained:,} of them trained; vocabulary of {len(tokenizer):,}")
     held_out, trainer.eval_dataset = trainer.eval_dataset[final], trainer.eval_dataset["validation"]
     read = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -429,14 +430,17 @@ def main(argv: list[str] | None = None) -> None:
 
     # Report
     lines = [
-        f"loss {scores['loss']:.4f} nats per token of the response, perplexity {scores['perplexity']:.2f}; "
-        f"{scores['exact_match']:.1f} % of greedy answers exact ({final}, {len(nats):,} rows, {tokens.sum():,} tokens)"
+        f"loss {scores['loss']:.4f} nats per token of the response, perplexity {scores['perplexity']:.2f}, exact match "
+        f"of greedy answers {100 * scores['exact_match']:.1f} % ({final}, {len(nats):,} rows, {tokens.sum():,} tokens)"
     ]
     some = random.Random(args.seed).sample(range(len(held_out)), min(5, len(held_out)))
     samples = answer(trainer, [held_out[row] for row in some])
     losses = {"losses": (nats / tokens).tolist(), "tokens": tokens.tolist()}
     outcome = Outcome("loss", scores, final, losses, lines, samples, greater_is_better=False)
-    finish(trainer, policy, arguments, outcome, seconds, {"dataset_name": common.source or "embedded corpus"}, __file__)
+    dataset = common.source or "embedded corpus"
+    name = (args.hub_model_id or args.output_dir).rpartition("/")[2]
+    card = {"model_name": name, "dataset_name": common.dataset_name, "tasks": "text-generation", "dataset": dataset}
+    finish(trainer, policy, arguments, outcome, seconds, card, __file__)
 
 
 if __name__ == "__main__":

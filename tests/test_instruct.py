@@ -142,7 +142,7 @@ def test_unknown_model_size(instruct):
 
 def test_score_is_by_token(instruct):
     found = instruct.score(np.array([1.0, 5.0]), np.array([True, False]), np.array([2, 4]))
-    assert found == {"loss": 1.0, "perplexity": pytest.approx(np.e), "exact_match": 50.0}
+    assert found == {"loss": 1.0, "perplexity": pytest.approx(np.e), "exact_match": 0.5}
 
 
 @torch.no_grad()
@@ -242,7 +242,7 @@ def test_results_account_for_the_run(straight):
     quality, scores = results["quality"], results["scores"]
     assert quality.pop("value") == scores["loss"] == pytest.approx(loss)
     assert quality == {"metric": "loss", "greater_is_better": False, "split": "test", "rows": HELD_OUT}
-    assert scores["perplexity"] == pytest.approx(np.exp(loss)) and 0 <= scores["exact_match"] <= 100
+    assert scores["perplexity"] == pytest.approx(np.exp(loss)) and 0 <= scores["exact_match"] <= 1
     assert results["parameters"] == net.num_parameters()
     totals, evaluations = results["pruning"]["totals"], results["pruning"]["evaluations"]
     assert totals["rows_offered"] == 300 and totals["optimizer_steps_full"] == 21
@@ -252,7 +252,8 @@ def test_results_account_for_the_run(straight):
     assert {"reading", "training", "selecting", "rescoring", "evaluating", "testing"} == set(results["seconds"])
     assert "100 train rows\n" in text and text.count("response  ") == 5 and f"{totals['rows']:,}" in text
     assert (folder / "out" / "run.png").read_bytes().startswith(b"\x89PNG")
-    assert "## Data pruning" in (folder / "out" / "README.md").read_text()
+    card = (folder / "out" / "README.md").read_text()
+    assert card.count("## Data pruning") == 1 and "# Model Card for out" in card and "type: perplexity" in card
 
 
 @pytest.mark.slow
