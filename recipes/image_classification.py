@@ -1,0 +1,464 @@
+"""Train an image classifier on the rows that still teach, and account for the rest.
+
+Without arguments: a tiny ViT from scratch on the handwritten digits that scikit-learn ships, nothing downloaded, under
+two minutes on two CPU cores:
+
+    accelerate launch recipes/image_classification.py
+
+Real pictures are files (Parquet with pictures inside, or JSON lines, CSV, TSV with their paths), a folder that has one
+of pictures for each class, or a data set of the Hub. On one GPU, or on N of them:
+
+    accelerate launch recipes/image_classification.py --train_file cifar10/train.parquet \
+        --test_file cifar10/test.parquet --model_size small --rand_augment 2 --num_train_epochs 100
+    accelerate launch --multi_gpu --num_processes N recipes/image_classification.py --train_dir pictures \
+        --image_size 224 --patch_size 16
+
+With the labels of a second file, row by row, such as those that people gave (CIFAR-10N); test rows keep theirs:
+
+    accelerate launch recipes/image_classification.py --train_file ... --label_file cifar10n/train.parquet \
+        --label_column worse_label
+
+A pretrained model, with the picture size that its processor has:
+
+    accelerate launch recipes/image_classification.py --model_name_or_path google/vit-base-patch16-224-in21k ...
+
+`--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain Trainer; `--help` lists every flag.
+The same command again goes on from the last checkpoint of a run that was interrupted, and refuses a finished one.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+import evaluate
+import kornia.augmentation as K
+import numpy as np
+import PIL.Image
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Image
+from kornia.augmentation.auto import RandAugment
+from scipy.special import softmax
+from scipy.stats import binomtest
+from sklearn.datasets import load_digits
+from sklearn.metrics import accuracy_score, top_k_accuracy_score
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    TrainingArguments,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+    default_data_collator,
+    set_seed,
+)
+from transformers.utils import is_torch_bf16_gpu_available
+
+from hf_prune import PruningTrainer
+from hf_prune.cli import parse
+from hf_prune.recipe import (
+    CommonArguments,
+    Outcome,
+    arguments_of,
+    class_names,
+    encode_labels,
+    find_checkpoint,
+    find_column,
+    finish,
+    hold_out,
+    read_file,
+    read_splits,
+)
+
+
+@dataclass
+class RecipeArguments:
+    """Which pictures to tell apart, and with which model.
+
+    Args:
+        train_dir: Folder with a folder of pictures for each class; or, above those, folders train, validation and test.
+        image_column: Column of the pictures: files, or their paths.
+        label_column: Column of the training rows' classes; other splits that lack it have theirs in `label`.
+        label_file: File with that column, if it is not in the training file; a row for each training row, in its order.
+        model_size: Size of a model from scratch: tiny, small or base.
+        image_size: Height and width that a model from scratch sees, in pixels.
+        patch_size: Height and width of its patches; a divisor of the image size.
+        crop_padding: Black border that training pictures get before a random crop, as a share of their sides; 0 = none.
+        flip: Whether to mirror half of the training pictures.
+        rand_augment: Operations of RandAugment on each training picture; 0 = none.
+    """
+
+    train_dir: str | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+    label_file: str | None = None
+    model_size: str = "tiny"
+    image_size: int = 32
+    patch_size: int = 4
+    crop_padding: float = 0.125
+    flip: bool = True
+    rand_augment: int = 0
+
+
+FROM_SCRATCH = dict(
+    policy="infobatch",  # its weights keep the gradient unbiased
+    output_dir="image-classification-output",
+    num_train_epochs=30,
+    per_device_train_batch_size=64,
+    per_device_eval_batch_size=256,
+    learning_rate=1e-3,
+    lr_scheduler_type="cosine",
+    warmup_steps=0.1,  # share of training
+    weight_decay=0.05,  # Touvron et al. 2021 (DeiT), table 9
+    bf16=is_torch_bf16_gpu_available(),
+    remove_unused_columns=False,  # the model knows no pictures, only what is made of them on the fly
+    dataloader_num_workers=4 if torch.accelerator.is_available() else 0,
+    dataloader_pin_memory=torch.accelerator.is_available(),
+    eval_strategy="epoch",
+    save_strategy="epoch",
+    save_total_limit=2,
+    load_best_model_at_end=True,
+    metric_for_best_model="accuracy",
+    greater_is_better=True,
+    logging_steps=50,
+)
+EMBEDDED = dict(  # digits of 8 x 8 pixels
+    image_size=8,
+    patch_size=2,
+    per_device_train_batch_size=32,  # a small data set wants many steps
+    learning_rate=2e-3,  # a small model bears it
+    crop_padding=0.0,  # a pixel is an eighth of the picture
+    flip=False,  # a mirrored 2 is none
+)
+FINE_TUNING = dict(  # for a model that knows pictures already
+    learning_rate=5e-5,
+    num_train_epochs=3,
+)
+
+SIZES = {  # width, layers, heads, inner width of the feed-forward layers
+    "tiny": (64, 3, 4, 128),
+    "small": (192, 12, 3, 768),  # Touvron et al. 2021, table 1: DeiT-Ti
+    "base": (768, 12, 12, 3072),  # Dosovitskiy et al. 2021, table 1: ViT-B
+}
+
+# ---- Data ----
+
+
+def embedded_digits(seed: int = 0) -> DatasetDict:
+    """The 1,797 handwritten digits of scikit-learn (UCI's optdigits, test part), 8 x 8 pixels, grey.
+
+    Args:
+        seed: Chooses which are in which split.
+
+    Returns:
+        Splits train (1,297 rows), validation (140) and test (360) with columns `image` and `label`.
+    """
+    digits = load_digits()
+    pictures = [PIL.Image.fromarray(np.rint(picture * 255 / 16).astype(np.uint8)) for picture in digits.images]
+    columns = {"image": Image(), "label": ClassLabel(names=[str(name) for name in digits.target_names])}
+    rows = Dataset.from_dict({"image": pictures, "label": digits.target}, features=datasets.Features(columns))
+    rest = rows.train_test_split(360, seed=seed, stratify_by_column="label")
+    parts = rest["train"].train_test_split(140, seed=seed, stratify_by_column="label")
+    return DatasetDict(train=parts["train"], validation=parts["test"], test=rest["test"])
+
+
+def join_labels(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
+    """The rows with the label column of the second file, instead of one that they may have.
+
+    Raises:
+        ValueError: It lacks the column, has not as many rows, or another value in a column that both have.
+    """
+    file, labels = f"label_file={recipe.label_file!r}", read_file(str(recipe.label_file))
+    column = find_column(labels, "label_column", recipe.label_column, str(recipe.label_file))
+    if len(labels) != len(rows):
+        raise ValueError(f"{file} has {len(labels)} rows, and {name} {len(rows)}; give one for each, in its order.")
+    for shared in sorted(set(rows.column_names) & set(labels.column_names) - {column, recipe.image_column}):
+        for row, (one, other) in enumerate(zip(rows[shared], labels[shared], strict=True)):
+            if one != other:
+                raise ValueError(
+                    f"{file}: row {row} has {shared} {other!r}, but that of {name} has {one!r}; give rows in one order."
+                )
+    rest = rows.select_columns([other for other in rows.column_names if other != column])
+    return datasets.concatenate_datasets([rest, labels.select_columns(column)], axis=1)
+
+
+def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -> tuple[DatasetDict, list[str]]:
+    """Splits train, validation and, where there is one, test, with columns `image` and `labels`; and the classes.
+
+    Raises:
+        ValueError: Arguments that don't go together, a column that is missing or holds no pictures, or what
+            `read_splits`, `join_labels`, `class_names`, `encode_labels` and `hold_out` refuse.
+    """
+    if recipe.train_dir:
+        if common.source:
+            raise ValueError(
+                f"train_dir={recipe.train_dir!r} and {common.source!r} are both to be trained on; give one."
+            )
+        if not Path(recipe.train_dir).is_dir():
+            raise ValueError(f"train_dir={recipe.train_dir!r} is no folder; name one that has a folder for each class.")
+        common = replace(common, dataset_name=recipe.train_dir)
+    splits, names = read_splits(common, embedded_digits)
+    if recipe.label_file:
+        splits["train"] = join_labels(splits["train"], recipe, names["train"])
+    classes = []
+    for split, rows in splits.items():
+        label = recipe.label_column
+        if split != "train" and label not in rows.column_names:
+            label = "label"
+        image = find_column(rows, "image_column", recipe.image_column, names[split])
+        label = find_column(rows, "label_column", label, names[split])
+        rows = rows.select_columns([image, label])
+        try:
+            rows = rows.cast_column(image, Image())
+        except (TypeError, ValueError, NotImplementedError) as error:
+            kind = rows.features[image]
+            raise ValueError(f"image_column={image!r}: {names[split]} has {kind} there, no pictures.") from error
+        classes = classes or class_names(rows, label, names[split])
+        splits[split] = encode_labels(rows, label, classes, names[split]).rename_columns({image: "image"})
+    return hold_out(splits, seed, stratify_by="labels"), classes
+
+
+def check_pictures(rows: Dataset, name: str) -> None:
+    """Read every picture once, as each epoch will: one that does not open is found before hours are spent.
+
+    Raises:
+        ValueError: Some do not; names the first ones.
+    """
+    batches = rows.select_columns("image").with_format("arrow").iter(256)
+    with ThreadPoolExecutor() as pool:  # decoding lets other threads run
+        flaws = [
+            flaw
+            for batch in tqdm(batches, f"Check pictures ({name})", total=-(-len(rows) // 256), leave=False)
+            for flaw in pool.map(find_flaw, batch["image"].to_pylist())
+        ]
+    wrong = [f"row {row}{flaw}" for row, flaw in enumerate(flaws) if flaw is not None]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of {len(rows)} pictures of {name} can't be read: {'; '.join(wrong[:5])}. "
+            "Replace them, or remove their rows."
+        )
+
+
+def find_flaw(picture: dict[str, Any] | None) -> str | None:
+    """Where a picture is stored and why it can't be read; None where it can."""
+    if picture is None:
+        return " has none"
+    try:
+        with PIL.Image.open(picture["path"] if picture["bytes"] is None else BytesIO(picture["bytes"])) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
+        return f" ({picture['path'] or 'in the file'}): {error}"
+    return None
+
+
+class EachAlone(nn.Module):
+    """Applies a random operation to one picture of a batch (B, C, H, W) after the other, so that each draws its own."""
+
+    def __init__(self, operation: nn.Module):
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.operation(picture) for picture in pixels.split(1)])
+
+
+def new_augmentation(recipe: RecipeArguments, processor: Any, height: int, width: int) -> nn.Sequential:
+    """What is done to training pictures (B, 3, height, width) of values in [0, 1], and what normalizes them.
+
+    Raises:
+        ValueError: A setting out of range.
+    """
+    if not 0 <= recipe.crop_padding < 1:
+        raise ValueError(f"crop_padding={recipe.crop_padding} must be in [0, 1).")
+    steps: list[nn.Module] = []
+    padding = (round(recipe.crop_padding * width), round(recipe.crop_padding * height))
+    if any(padding):
+        steps.append(K.RandomCrop((height, width), padding=padding))
+    if recipe.flip:
+        steps.append(K.RandomHorizontalFlip())
+    if recipe.rand_augment:
+        steps.append(EachAlone(RandAugment(recipe.rand_augment, m=9)))  # Cubuk et al. 2020, section 4.3: M of ImageNet
+    if processor.do_normalize:
+        steps.append(K.Normalize(processor.image_mean, processor.image_std))
+    return nn.Sequential(*steps)
+
+
+class Inputs:
+    """Makes the model's inputs of rows as they are read, in the workers: nothing is stored.
+
+    Args:
+        processor: Resizes, scales and normalizes.
+        augmentation: What is done to training pictures between scaling and normalizing, which it does, too.
+    """
+
+    def __init__(self, processor: Any, augmentation: nn.Module | None = None):
+        self.processor, self.augmentation = processor, augmentation
+
+    def __call__(self, rows: dict[str, list]) -> dict[str, Any]:
+        pictures = [picture.convert("RGB") for picture in rows["image"]]
+        options = {} if self.augmentation is None else {"do_normalize": False}
+        pixels = self.processor(pictures, return_tensors="pt", **options)["pixel_values"]
+        return {
+            "pixel_values": pixels if self.augmentation is None else self.augmentation(pixels),
+            "labels": rows["labels"],
+        }
+
+
+# ---- Model ----
+
+
+def new_model(recipe: RecipeArguments, names: dict[str, Any]) -> ViTForImageClassification:
+    """A ViT with random weights; ValueError for unknown sizes, or patches that don't fill the picture."""
+    if recipe.model_size not in SIZES:
+        raise ValueError(f"model_size={recipe.model_size!r} is not known; give one of {', '.join(SIZES)}.")
+    if recipe.image_size % recipe.patch_size:
+        raise ValueError(f"patch_size={recipe.patch_size} does not divide image_size={recipe.image_size}.")
+    width, layers, heads, inner = SIZES[recipe.model_size]
+    config = ViTConfig(
+        image_size=recipe.image_size,
+        patch_size=recipe.patch_size,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=inner,
+        initializer_range=width**-0.5,  # keeps the scale of what a layer reads; 0.02 is too small for narrow models
+        **names,
+    )
+    return ViTForImageClassification(config)
+
+
+# ---- Metric ----
+
+
+class Accuracy(evaluate.Metric):
+    """Accuracy, and that of the best five of more classes, as scikit-learn computes them; nothing is downloaded."""
+
+    def _info(self):
+        features = {"predictions": datasets.List(datasets.Value("float32")), "references": datasets.Value("int64")}
+        return evaluate.MetricInfo(
+            description="Share of rows whose class has the highest score, or one of the five highest.",
+            citation="Pedregosa et al. (2011), Scikit-learn: Machine Learning in Python, JMLR 12.",
+            inputs_description="predictions: scores of all classes for each row. references: numbers of the classes.",
+            features=datasets.Features(features),
+        )
+
+    def _compute(self, predictions, references):
+        scores = np.asarray(predictions)
+        classes = np.arange(scores.shape[1])
+        found = {"accuracy": accuracy_score(references, scores.argmax(1))}
+        if len(classes) > 5:
+            found["accuracy_top5"] = top_k_accuracy_score(references, scores, k=5, labels=classes)
+        return {name: float(value) for name, value in found.items()}
+
+
+# ---- The run ----
+
+
+def main(argv: list[str] | None = None) -> None:
+    begin = time.perf_counter()
+    types = (CommonArguments, RecipeArguments, TrainingArguments)
+    common, recipe, *_ = parse(*types, argv=argv, **FROM_SCRATCH)
+    special = (FINE_TUNING if common.model_name_or_path else {}) | (
+        {} if common.source or recipe.train_dir else EMBEDDED
+    )
+    common, recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH | special)
+    if args.remove_unused_columns:
+        raise ValueError(
+            "remove_unused_columns=True would remove the pictures, which the model does not know; leave it out."
+        )
+    arguments = arguments_of(common, recipe, args)
+    checkpoint = find_checkpoint(args)
+    say = print if args.process_index == 0 else lambda *texts: None
+    set_seed(args.seed)
+
+    # Data
+    with args.main_process_first(desc="read the pictures"):
+        pictures, classes = load_pictures(common, recipe, args.data_seed or 0)  # --seed leaves the rows alone
+        if args.local_process_index == 0:
+            for split, rows in pictures.items():
+                check_pictures(rows, split)
+    final = "test" if "test" in pictures else "validation"
+
+    # Model
+    names = {"id2label": dict(enumerate(classes)), "label2id": {name: label for label, name in enumerate(classes)}}
+    if common.model_name_or_path:
+        processor = AutoImageProcessor.from_pretrained(common.model_name_or_path)
+        model = AutoModelForImageClassification.from_pretrained(
+            common.model_name_or_path, **names, ignore_mismatched_sizes=True
+        )
+    else:
+        processor = ViTImageProcessorPil(size={"height": recipe.image_size, "width": recipe.image_size})
+        model = new_model(recipe, names)
+    plain = Inputs(processor)
+    shape = plain(pictures["train"][:1])["pixel_values"].shape
+    augmented = Inputs(processor, new_augmentation(recipe, processor, *shape[2:]))
+    rows = {split: data.with_transform(augmented if split == "train" else plain) for split, data in pictures.items()}
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in rows.items())
+    say(f"{sizes} rows; {len(classes)} classes; {model.num_parameters():,} parameters; {shape[2]} x {shape[3]} pixels")
+    read = time.perf_counter()
+
+    # Metric
+    metric = Accuracy(keep_in_memory=True)
+
+    def compute_metrics(outputs):
+        return metric.compute(predictions=outputs.predictions, references=outputs.label_ids)
+
+    # Train
+    trainer = PruningTrainer(
+        model=model,
+        args=args,
+        policy=policy,
+        history=common.history,
+        train_dataset=rows["train"],
+        eval_dataset=rows["validation"],
+        processing_class=processor,
+        data_collator=default_data_collator,
+        compute_metrics=compute_metrics,
+        callbacks=common.callbacks(),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trained = time.perf_counter()
+
+    # Test
+    output = trainer.predict(rows[final], metric_key_prefix=final)
+    probabilities, references = softmax(output.predictions, axis=1), output.label_ids
+    predictions = probabilities.argmax(1)
+    right = int(np.count_nonzero(predictions == references))
+    low, high = binomtest(right, len(references)).proportion_ci(method="wilson")
+    scores = {
+        name: output.metrics[f"{final}_{name}"]
+        for name in ("accuracy", "accuracy_top5", "loss")
+        if f"{final}_{name}" in output.metrics
+    }
+    scores |= {"accuracy_low": low, "accuracy_high": high}
+    seconds = {"reading": read - begin, "training": trained - read, "testing": time.perf_counter() - trained}
+
+    # Report
+    lines = [
+        f"accuracy {scores['accuracy']:.2%}, 95 % interval {low:.2%} to {high:.2%} "
+        f"({final}, {len(references):,} rows, Wilson's)"
+    ]
+    mistakes = np.flatnonzero(predictions != references)
+    surest = mistakes[np.argsort(-probabilities[mistakes, predictions[mistakes]], kind="stable")][:5]
+    samples = [
+        f"row {row} of {final}: {classes[references[row]]}, taken for {classes[predictions[row]]} "
+        f"with {probabilities[row, predictions[row]]:.1%}"
+        for row in surest
+    ]
+    named = {"predictions": predictions, "references": references}
+    named = {name: [classes[label] for label in labels] for name, labels in named.items()}
+    outcome = Outcome("accuracy", scores, final, named, lines, samples)
+    dataset = common.source or recipe.train_dir or "handwritten digits of scikit-learn"
+    card = {"tasks": "image-classification", "dataset": dataset}
+    finish(trainer, policy, arguments, outcome, seconds, card, __file__)
+
+
+if __name__ == "__main__":
+    main()
