@@ -42,7 +42,7 @@ def public_command(argv: Sequence[str]) -> str:
 
 
 def write_card(
-    path: str | os.PathLike[str],
+    path: Path,
     sections: Sequence[str] = (),
     metrics: Mapping[str, float] | None = None,
     **about: str | None,
@@ -59,12 +59,13 @@ def write_card(
     from huggingface_hub import EvalResult, ModelCard
 
     card = ModelCard.load(path)
+    data: Any = card.data
     numbers = {name: value for name, value in (metrics or {}).items() if isinstance(value, (int, float))}
-    card.data.eval_results = None
+    data.eval_results = None
     if numbers and about.get("task_type") and about.get("dataset_type"):
         fields: dict[str, Any] = {name: value for name, value in about.items() if value is not None}
-        card.data.model_name = card.data.get("model_name") or Path(path).absolute().parent.name
-        card.data.eval_results = [
+        data.model_name = data.get("model_name") or path.absolute().parent.name
+        data.eval_results = [
             EvalResult(**fields, metric_type=name, metric_value=value) for name, value in numbers.items()
         ]
     card.text = "\n\n".join([card.text.rstrip(), *(section.strip() for section in sections)]) + "\n"

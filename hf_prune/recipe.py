@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,10 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from transformers import EarlyStoppingCallback, TrainingArguments
 
+from .card import public, public_command
 from .checkpoint import last_whole
 from .core import Policy
 from .report import surroundings
@@ -163,9 +165,12 @@ def label_texts(rows: Dataset, column: str, name: str) -> list[str]:
     """The label of each row as a text: the name that the column's ClassLabel feature gives it, else its value.
 
     Raises:
-        ValueError: A row without a label, or one that its ClassLabel does not know; says which row of `name`.
+        ValueError: Labels that are lists or the like; a row without a label, or with one that its ClassLabel does not
+            know, by its number.
     """
     feature, labels = rows.features[column], list(rows[column])
+    if not isinstance(feature, (ClassLabel, Value)):
+        raise ValueError(f"{column}: labels of {name} are {feature}; give one class for each row.")
     names = feature.names if isinstance(feature, ClassLabel) else None
     for row, label in enumerate(labels):
         if label is None:
@@ -227,11 +232,11 @@ def find_checkpoint(args: TrainingArguments) -> str | bool:
 
 
 def arguments_of(*dataclasses: Any) -> dict[str, Any]:
-    """All arguments of a run by name, as `results.json` has them; without tokens."""
+    """All arguments of a run by name, as `results.json` has them; without tokens, and of paths the last part alone."""
     found: dict[str, Any] = {}
     for given in dataclasses:
         found |= given.to_dict() if isinstance(given, TrainingArguments) else asdict(given)
-    return found
+    return {name: public(value) if isinstance(value, str) else value for name, value in found.items()}
 
 
 @dataclass
@@ -283,6 +288,9 @@ def finish(
         script: The recipe, as `__file__` names it.
     """
     args, folder = trainer.args, Path(trainer.args.output_dir)
+    logged = {f"eval_{outcome.metric}", *(name for entry in trainer.state.log_history for name in entry)}
+    metrics = {name: score for name, score in outcome.scores.items() if f"eval_{name}" in logged}
+    card = {"metrics": metrics, "split": outcome.split, "command": _command(script), **card}
     if trainer.is_world_process_zero():
         report = trainer.pruning_report() if policy is not None else None
         lines = [*outcome.lines]
@@ -305,3 +313,11 @@ def finish(
         write_text(folder / RESULTS, json.dumps(results, indent=2, default=str) + "\n")  # last: it marks a finished run
     if args.push_to_hub:
         trainer.push_to_hub(**card)
+
+
+def _command(script: str | os.PathLike[str]) -> str | None:
+    """What started the recipe, as others may see it; None where something else did."""
+    name = Path(script).name
+    if Path(sys.argv[0]).name != name:
+        return None
+    return public_command(["accelerate", "launch", f"recipes/{name}", *sys.argv[1:]])

@@ -131,7 +131,7 @@ def _mean_of(files: Sequence[Path], scoring: Policy) -> History:
             f"{files[0]} and {files[other]} are of different training sets: the script must give the same rows in the "
             "same order for every --seed. Split and sample with a seed of their own, and remove these folders."
         )
-    costs = [history.facts.get("cost") for history in histories]
+    costs: list[dict[str, float]] = [history.facts.get("cost") or {} for history in histories]
     cost = {name: sum(one[name] for one in costs) for name in costs[0]} if all(costs) else None
     return History(
         loss=_mean([history.loss for history in histories]),

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from transformers import Trainer
 from transformers.modelcard import TASK_MAPPING
+from transformers.trainer_utils import unwrap_peft_model
 
 from . import card
 from .beginning import HISTORY
@@ -57,7 +59,7 @@ class SharingMixin:
             metrics: Final scores by the names that `evaluate` and the Hub know; None = those of the last evaluation.
             split: The split that they were measured on.
             command: What started the run, for whoever wants to do it again.
-            **kwargs: As stock.
+            **kwargs: As stock. What the card of another trainer, as of TRL's, has no place for serves the scores alone.
         """
         if self._run is None and not metrics:
             return super().create_model_card(*args, **kwargs)
@@ -66,6 +68,10 @@ class SharingMixin:
             kwargs[name] = (
                 [*map(card.public, named)] if isinstance(named, (list, tuple)) else named and card.public(named)
             )
+        takes = inspect.signature(super().create_model_card).parameters
+        given = {**dict(zip(takes, args, strict=False)), **kwargs}
+        stock = inspect.signature(Trainer.create_model_card).parameters
+        kwargs = {name: value for name, value in kwargs.items() if name in takes or name not in stock}
         if self._run is not None:
             tags = kwargs.get("tags") or []
             kwargs["tags"] = [*([tags] if isinstance(tags, str) else tags), *card.tags_of(self.policy)]
@@ -79,11 +85,8 @@ class SharingMixin:
             self.state.log_history = log
         if self.is_world_process_zero():
             sections = [] if self._run is None else self._card_sections(command)
-            names = inspect.signature(super().create_model_card).parameters  # TRL's differ from stock's
-            about = self._about_scores({**dict(zip(names, args, strict=False)), **kwargs})
-            scores = metrics or self._last_scores()
-            path = Path(self.args.output_dir, "README.md")
-            card.write_card(path, sections, scores, dataset_split=split, **about)
+            scores, path = metrics or self._last_scores(), Path(self.args.output_dir, "README.md")
+            card.write_card(path, sections, scores, dataset_split=split, **self._about_scores(given))
 
     def push_to_hub(self, *args, **kwargs):
         """As stock, with the account of the run beside the weights; arguments of `create_model_card` go on to it."""
@@ -152,7 +155,7 @@ class SharingMixin:
         """The task and the data set of the scores, as far as they are told or can be seen."""
         task = given.get("tasks")
         if not task:
-            name = type(self.accelerator.unwrap_model(self.model)).__name__
+            name = type(unwrap_peft_model(self.accelerator.unwrap_model(self.model))).__name__
             task = next((task for task, models in TASK_MAPPING.items() if name in models.values()), None)
         dataset = next((given[name] for name in _PLACES[:3] if given.get(name)), None)
         config = None

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_server import Fault, HubServer
+from hub_server import Fault, HubServer, Repository
+from recipe_runs import load, run
 from tiny import TASKS, trainer
 from transformers import TrainerCallback
 
@@ -21,6 +22,7 @@ TOKEN = "hf_thisMustNotBeSeenAnywhere"
 TASK = TASKS["one label"]
 POLICY = "uniform:keep=0.5"
 ACCOUNT = {"history.safetensors", "history.parquet", "pruning.json", "README.md"}
+OF_STOCK = ("training_args.bin", "trainer_state.json")  # name output_dir
 WEIGHTS = {"config.json", "model.safetensors", "training_args.bin"}
 
 
@@ -96,8 +98,8 @@ def pull(source, **options):
 class Client:
     """Calls functions in a process that talks to a Hub."""
 
-    def __init__(self, pool: ProcessPoolExecutor, log: Path):
-        self._pool, self.log = pool, log
+    def __init__(self, pool: ProcessPoolExecutor, log: Path, settings: dict[str, str]):
+        self._pool, self.log, self.settings = pool, log, settings
 
     def __call__(self, function, *args, **settings):
         return self._pool.submit(function, *args, **settings).result()
@@ -121,7 +123,7 @@ def client(hub, tmp_path_factory):
         pool = ProcessPoolExecutor(1, get_context("spawn"), begin, (str(home / "log"),))
         pool.submit(int).result()  # begins with this environment
     with pool:
-        yield Client(pool, home / "log")
+        yield Client(pool, home / "log", settings)
 
 
 @pytest.fixture(autouse=True)
@@ -234,8 +236,6 @@ def test_a_push_without_the_right_is_refused(hub, client, history, repo_id, toke
 
 
 def put(hub, kind, name, files, private=False):
-    from hub_server import Repository
-
     hub.repositories[kind, name] = Repository(private, [("first", files)])
 
 
@@ -417,11 +417,10 @@ def test_no_token_and_no_path_leaves_the_machine(hub, client, tmp_path):
         for name, blob in files.items()
     }
     assert len(files) > 30
-    private = [str(tmp_path), str(Path.home()) + "/", os.uname().nodename]
-    of_stock = ("training_args.bin", "trainer_state.json")
+    private = [str(tmp_path), str(Path.home()) + "/"]
     for name, blob in files.items():
         assert TOKEN.encode() not in blob, name
-        if not name.endswith(of_stock):
+        if not name.endswith(OF_STOCK):
             assert not [text for text in private if text.encode() in blob], name
     assert not [body for body in hub.received if TOKEN.encode() in body]
     said = client.log.read_text()[before:]
@@ -436,3 +435,34 @@ def test_the_token_still_serves_after_the_arguments_are_pickled():
     token = Secret(TOKEN)
     assert token == TOKEN and f"Bearer {token}" == f"Bearer {TOKEN}" and deepcopy([token]) == [TOKEN]
     assert pickle.loads(pickle.dumps({"hub_token": token})) == {"hub_token": None}
+
+
+@pytest.mark.slow
+def test_a_recipe_pushes_what_others_may_see(hub, client, tmp_path, monkeypatch):
+    """All of its files and what it says, but for stock's own: no token, no path."""
+    flags = "--vocab_size 320 --num_train_epochs 1 --num_beams 1 --use_cpu True --policy uniform --keep 0.5".split()
+    data = {}
+    for split, rows in load("translate").embedded_corpus(rows=100, seed=5).items():
+        rows.to_parquet(data.setdefault(f"--{split}_file", str(tmp_path / f"{split}.parquet")))
+    flags += [part for flag, path in data.items() for part in (flag, path)]
+    flags += ["--output_dir", str(tmp_path / "tiny"), "--push_to_hub", "--hub_token", TOKEN, "--hub_model_id", "lab/de"]
+    for name, value in client.settings.items():
+        monkeypatch.setenv(name, value)
+    status, *said = run("translate", tmp_path, *flags)
+    assert status == 0, said
+    files = hub.model("lab/de").files
+    assert {"results.json", "predictions.json", "run.png"} | ACCOUNT | WEIGHTS <= set(files)
+    for name, blob in files.items():
+        private = [TOKEN] if name in OF_STOCK else [TOKEN, str(tmp_path)]
+        assert not [text for text in private if text.encode() in blob], name
+    assert TOKEN not in "".join(said)
+    card = card_of(files)
+    assert {(score.metric_type, score.dataset_split) for score in card.data.eval_results} == {
+        ("bleu", "test"),
+        ("chrf", "test"),
+    }
+    assert (
+        "recipes/translate.py" in card.text
+        and "--train_file train.parquet" in card.text
+        and "--hub_token TOKEN" in card.text
+    )

@@ -1,0 +1,147 @@
+"""What a card adds to stock's, whichever trainer wrote that; and what of a machine is never shown."""
+
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+from tiny import TASKS, Collator, trainer
+from transformers import Trainer
+
+from hf_prune import pruned
+from hf_prune.card import baselines, budget, public, public_command, tags_of, write_card
+from hf_prune.policies import make
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/ann/data/train.csv", "train.csv"),
+        ("~/data/train.csv", "train.csv"),
+        ("../secret/train.csv", "train.csv"),
+        ("data/train.csv", "data/train.csv"),
+        ("ann/tiny", "ann/tiny"),
+        ("embedded corpus", "embedded corpus"),
+    ],
+)
+def test_a_path_of_this_machine_is_shortened(text, shown):
+    assert public(text) == shown
+
+
+def test_a_command_is_shown_without_paths_and_tokens():
+    said = ["recipes/translate.py", "--train_file", "/home/ann/train.csv", "--hub_token", "hf_x", "--seed", "3"]
+    assert public_command(said) == "recipes/translate.py --train_file train.csv --hub_token TOKEN --seed 3"
+    assert public_command(["--output_dir=/tmp/out", "--hub_token=hf_x"]) == "--output_dir=out --hub_token=TOKEN"
+
+
+def test_tags_and_budget_are_the_policys(monkeypatch):
+    assert tags_of(make("infobatch")) == ["hf_prune", "infobatch"]
+    assert budget(make("uniform:keep=0.35,unit=tokens")) == "The budget was 35 % of the tokens in each round."
+    assert budget(make("infobatch")).startswith("No budget was set")
+
+
+def card_at(folder, text="# tiny\n", head="---\nlibrary_name: x\nlicense: mit\n---\n"):
+    path = folder / "README.md"
+    path.write_text(head + text)
+    return path
+
+
+def test_scores_stand_where_the_hub_reads_them(tmp_path):
+    path = card_at(tmp_path)
+    about = {"task_type": "translation", "dataset_type": "multi30k", "dataset_name": "Multi30k", "dataset_split": None}
+    write_card(path, ["## One", "## Two\n"], {"bleu": 37.5, "chrf": 60, "signature": "nrefs:1"}, **about)
+    card = ModelCard.load(path)
+    assert (card.data.license, card.data.library_name) == ("mit", "x")  # what stood there stays
+    assert card.data.model_name == tmp_path.name
+    found = [
+        (score.task_type, score.dataset_type, score.metric_type, score.metric_value) for score in card.data.eval_results
+    ]
+    assert found == [("translation", "multi30k", "bleu", 37.5), ("translation", "multi30k", "chrf", 60)]
+    assert card.text.split() == ["#", "tiny", "##", "One", "##", "Two"]
+
+
+@pytest.mark.parametrize("about", [{"task_type": "translation"}, {"dataset_type": "x", "dataset_name": "x"}])
+def test_scores_without_a_place_are_left_out(tmp_path, about):
+    path = card_at(tmp_path)
+    write_card(path, metrics={"bleu": 37.5}, **about)
+    assert "model-index" not in path.read_text()
+
+
+def test_a_run_of_a_comparison_shows_its_rivals(tmp_path, monkeypatch):
+    run = tmp_path / "arms" / "infobatch" / "seed-1"
+    run.mkdir(parents=True)
+    assert "None was run beside this" in baselines(run)
+    (tmp_path / "comparison.json").write_text(json.dumps({"arms": [{"conclusion": "full: 37.0 BLEU."}]}))
+    monkeypatch.setattr("hf_prune.card.table", lambda found: (["arm", "BLEU"], [["full", "37.0"]]))
+    assert baselines(run).splitlines()[2:] == [
+        "- full: 37.0 BLEU.",
+        "",
+        "| arm | BLEU |",
+        "| --- | ---: |",
+        "| full | 37.0 |",
+    ]
+    assert "None was run beside this" in baselines(tmp_path / "other" / "run")  # lies below it, but is none of its runs
+
+
+# ---- Through a trainer ----
+
+TASK = TASKS["one label"]
+
+
+def trained(folder, **settings):
+    made = trainer(folder, TASK.model(), TASK.rows(), "uniform:keep=0.5", eval_dataset=TASK.rows(8), **settings)
+    made.train()
+    return made
+
+
+def test_scores_are_those_of_the_last_validation_unless_given(tmp_path):
+    made = trained(tmp_path, eval_strategy="epoch", num_train_epochs=2)
+    made.create_model_card(dataset="my beans", dataset_tags="beans")
+    (score,) = ModelCard.load(tmp_path / "README.md").data.eval_results
+    losses = [entry["eval_loss"] for entry in made.state.log_history if "eval_loss" in entry]
+    assert (score.metric_type, score.metric_value, score.dataset_split) == ("loss", losses[-1], None)
+    assert (score.task_type, score.dataset_type, score.dataset_name) == ("text-classification", "my-beans", "my beans")
+    made.create_model_card(
+        dataset="/home/ann/beans.csv", metrics={"accuracy": 0.5}, split="test", command="python x.py"
+    )
+    text = (tmp_path / "README.md").read_text()
+    (score,) = ModelCard(text).data.eval_results
+    assert (score.metric_type, score.metric_value, score.dataset_split) == ("accuracy", 0.5, "test")
+    assert text.count("## Data pruning") == text.count("### How to reproduce") == 1
+    assert "```bash\npython x.py\n```" in text and "/home/ann" not in text
+    assert any("prune/rows" in entry for entry in made.state.log_history)  # the log itself is left alone
+
+
+def test_the_plain_trainer_writes_the_stock_card_with_the_scores_it_is_given(tmp_path):
+    made = trainer(tmp_path, TASK.model(), TASK.rows(), None, num_train_epochs=1)
+    made.train()
+    made.create_model_card(dataset="beans", tasks="text-classification")
+    assert "pruning" not in (tmp_path / "README.md").read_text()
+    made.create_model_card(dataset="beans", tasks="text-classification", metrics={"accuracy": 0.5})
+    card = ModelCard.load(tmp_path / "README.md")
+    assert "hf_prune" not in card.data.tags and card.data.eval_results[0].metric_value == 0.5
+
+
+def test_an_unknown_argument_is_no_more_welcome_than_in_stock(tmp_path):
+    with pytest.raises(TypeError, match="colour"):
+        trained(tmp_path, num_train_epochs=1).create_model_card(colour="blue")
+
+
+class Carded(Trainer):
+    """A trainer whose card takes what TRL's takes."""
+
+    def create_model_card(self, model_name=None, dataset_name=None, tags=None):
+        super().create_model_card(model_name=model_name, dataset=dataset_name, tags=tags)
+
+
+def test_a_card_that_takes_less_than_stocks_is_given_no_more(tmp_path):
+    args, data = trainer(tmp_path, TASK.model(), TASK.rows(), num_train_epochs=1).args, TASK.rows()
+    made = pruned(Carded)(
+        model=TASK.model(), args=args, train_dataset=data, data_collator=Collator(), policy="uniform:keep=0.5"
+    )
+    made.train()
+    made.create_model_card("tiny", dataset="beans", tasks="text-classification", metrics={"accuracy": 0.5})
+    card = ModelCard.load(tmp_path / "README.md")
+    assert {"hf_prune", "uniform"} <= set(card.data.tags)
+    assert card.data.eval_results[0].dataset_name == "beans"
+    made.create_model_card(dataset_name="/home/ann/peas", metrics={"accuracy": 0.5})
+    assert ModelCard.load(tmp_path / "README.md").data.eval_results[0].dataset_name == "peas"
