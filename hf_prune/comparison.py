@@ -44,7 +44,9 @@ SCALES = {
     "bleu": Scale("BLEU", "BLEU", digits=2, margin=0.5),
     "accuracy": Scale("accuracy in %", "points", 100, 2, 0.5),
     "f1": Scale("F1 in %", "points", 100, 2, 0.5),
-    "matthews_correlation": Scale("Matthews correlation in %", "points", 100, 2, 1.0),
+    "matthews": Scale("Matthews correlation in %", "points", 100, 2, 1.0),
+    "pearson": Scale("Pearson correlation in %", "points", 100, 2, 0.5),
+    "spearman": Scale("Spearman correlation in %", "points", 100, 2, 0.5),
     "loss": Scale("loss in nats", "nats", margin=0.01),
 }
 

@@ -56,17 +56,16 @@ def row_sums(metric: str, found: dict[str, Any], scores: dict[str, Any]) -> RowS
     """What each row adds to a quality; None for a metric that is no function of sums known here.
 
     Args:
-        metric: "bleu", "accuracy", "f1", "matthews_correlation" or "loss".
-        found: `predictions` and `references` by row (texts or labels), or, for "loss", `losses` (mean nats per target
-            token) and `tokens` (target tokens).
-        scores: Details of the metric: `bleu_signature` names BLEU's tokenizer; `f1_average` is "macro", or the label
-            whose F1 it is.
+        metric: "bleu", "accuracy", "f1", "matthews", "pearson" or "loss".
+        found: `predictions` and `references` by row (texts, labels or numbers), or, for "loss", `losses` (mean nats per
+            target token) and `tokens` (target tokens).
+        scores: Of the run: `bleu_signature` names BLEU's tokenizer; of two labels, `f1` is of the one that it fits.
     """
     if metric == "loss":
         tokens = np.asarray(found["tokens"], dtype=float)
         nats = np.asarray(found["losses"], dtype=float) * tokens
         return RowSums(np.stack([nats, tokens], axis=1), lambda sums: sums[:, 0] / sums[:, 1])
-    makers = {"bleu": _bleu, "accuracy": _accuracy, "f1": _f1, "matthews_correlation": _matthews}
+    makers = {"bleu": _bleu, "accuracy": _accuracy, "f1": _f1, "matthews": _matthews, "pearson": _pearson}
     return makers[metric](found["predictions"], found["references"], scores) if metric in makers else None
 
 
@@ -91,15 +90,17 @@ def _accuracy(predictions: Sequence[Any], references: Sequence[Any], scores: dic
 
 
 def _f1(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str, Any]) -> RowSums:
+    """Of two labels that of one, of more their mean."""
     labels, parts = _by_label(predictions, references)
-    average = scores["f1_average"]
 
-    def score(sums: np.ndarray) -> np.ndarray:
+    def of_each(sums: np.ndarray) -> np.ndarray:
         right, predicted, true = np.split(sums, 3, axis=1)
-        each = 2 * right / np.maximum(predicted + true, 1)
-        return each.mean(axis=1) if average == "macro" else each[:, labels.index(average)]
+        return 2 * right / np.maximum(predicted + true, 1)
 
-    return RowSums(parts, score)
+    if len(labels) > 2:
+        return RowSums(parts, lambda sums: of_each(sums).mean(axis=1))
+    one = int(np.abs(of_each(parts.sum(axis=0, keepdims=True))[0] - scores["f1"]).argmin())
+    return RowSums(parts, lambda sums: of_each(sums)[:, one])
 
 
 def _matthews(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str, Any]) -> RowSums:
@@ -114,6 +115,17 @@ def _matthews(predictions: Sequence[Any], references: Sequence[Any], scores: dic
         return np.divide(over, under, out=np.zeros_like(over), where=under > 0)
 
     return RowSums(parts, score)
+
+
+def _pearson(predictions: Sequence[float], references: Sequence[float], scores: dict[str, Any]) -> RowSums:
+    x, y = (np.asarray(side, dtype=float) - np.mean(side) for side in (predictions, references))
+
+    def score(sums: np.ndarray) -> np.ndarray:
+        xs, ys, xx, yy, xy, rows = sums.T
+        over, under = rows * xy - xs * ys, np.sqrt((rows * xx - xs**2) * (rows * yy - ys**2))
+        return np.divide(over, under, out=np.zeros_like(over), where=under > 0)
+
+    return RowSums(np.stack([x, y, x * x, y * y, x * y, np.ones(len(x))], axis=1), score)
 
 
 def _by_label(predictions: Sequence[Any], references: Sequence[Any]) -> tuple[list[Any], np.ndarray]:

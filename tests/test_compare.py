@@ -282,21 +282,17 @@ def test_arms_of_a_seed_begin_with_the_same_weights_and_rows():
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines * 2))
     recipe = f"--train_file {corpus} --validation_file {corpus} --vocab_size 300 --num_train_epochs 2 --max_length 16 "
     recipe += "--logging_steps 1 --report_to none --num_beams 1 --per_device_train_batch_size 8"
-    flags = ["--arms", "infobatch --ratio 0.9", "--seeds", "2", "--output_dir", "out"]
+    flags = ["--arms", "infobatch --ratio 0.9", "--seeds", "1", "--jobs", "2", "--output_dir", "out"]
     script = str(ROOT / "recipes" / "translate.py")
     command = [sys.executable, str(ROOT / "recipes" / "compare.py"), script, *flags, "--", *recipe.split()]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(Path("out", "comparison.json").read_text())
-    assert [(arm["arm"], arm["seeds"]) for arm in found["arms"]] == [
-        (name, [1, 2]) for name in ("full", "short-50", "uniform-50", "infobatch")
-    ]
+    assert [arm["arm"] for arm in found["arms"]] == ["full", "short-50", "uniform-50", "infobatch"]
     tokens = {arm["arm"]: arm["tokens"]["trained"] for arm in found["arms"]}
     assert tokens["short-50"] == pytest.approx(0.5 * tokens["full"], rel=0.1)
-    losses = {}
-    for arm in ("full", "short-50", "infobatch"):
-        for seed in (1, 2):
-            state = json.loads(Path("out", "arms", arm, f"seed-{seed}", "trainer_state.json").read_text())
-            losses.setdefault(seed, set()).add(next(entry["loss"] for entry in state["log_history"] if "loss" in entry))
-    assert [len(each) for each in losses.values()] == [1, 1] and losses[1] != losses[2]
+    states = [Path("out", "arms", arm, "seed-1", "trainer_state.json") for arm in ("full", "short-50", "infobatch")]
+    logs = [json.loads(path.read_text())["log_history"] for path in states]
+    assert len({next(entry["loss"] for entry in log if "loss" in entry) for log in logs}) == 1
+    assert len({entry["loss"] for entry in logs[0] if "loss" in entry}) > 1
     assert "same quality" in done.stdout or "no difference seen" in done.stdout or "than full" in done.stdout

@@ -128,10 +128,10 @@ def test_of_a_metric_without_rows_seeds_alone_count(tmp_path):
     Plan("recipes/x.py", (), ARMS, 3).save(tmp_path)
     for seed, values in enumerate([(0.5, 0.50), (0.6, 0.61), (0.4, 0.42)], 1):
         for arm, value in zip(("full", "infobatch"), values, strict=True):
-            save(tmp_path, arm, seed, results_of("spearman", value), {"predictions": [1.0], "references": [1.0]})
+            save(tmp_path, arm, seed, results_of("rouge", value), {"predictions": [1.0], "references": [1.0]})
             if seed == 1 and arm == "infobatch":
                 text = conclusion(Comparison.load(tmp_path), "infobatch")
-                assert "+0.0000 spearman beside full, of one seed, from which nothing follows" in text
+                assert "+0.0000 rouge beside full, of one seed, from which nothing follows" in text
     found = Comparison.load(tmp_path)
     assert "bootstrap over seeds, widened" in markdown(found.to_dict())
     difference = found.difference("infobatch", "full")
@@ -255,7 +255,7 @@ def test_runs_tested_by_other_things_are_refused(compare, tmp_path, other):
     compare({"full": [0.8]})
     found = {"predictions": ["yes", *["no"] * 99], "references": ["yes"] * 100}
     if other == "metric":
-        results = results_of("matthews_correlation", 0.0)
+        results = results_of("matthews", 0.0)
     else:
         results = results_of(value=0.01)
     save(tmp_path, "infobatch", 1, results, found)

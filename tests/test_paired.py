@@ -102,9 +102,15 @@ LABELS = ["ant", "bee", "cat"]
 
 @pytest.fixture
 def labelled():
-    rng = np.random.default_rng(3)
-    true = rng.choice(LABELS, 60, p=[0.6, 0.3, 0.1])
-    return np.where(rng.random(60) < 0.7, true, rng.choice(LABELS, 60)), true
+    """(predictions, references) of 60 rows, of `count` labels."""
+
+    def made(count):
+        rng = np.random.default_rng(3)
+        share = np.array([6, 3, 1][:count])
+        true = rng.choice(LABELS[:count], 60, p=share / share.sum())
+        return np.where(rng.random(60) < 0.7, true, rng.choice(LABELS[:count], 60)), true
+
+    return made
 
 
 def resampled_by(function, predictions, references, count=20):
@@ -112,23 +118,36 @@ def resampled_by(function, predictions, references, count=20):
 
 
 @pytest.mark.parametrize(
-    ("metric", "scores", "function"),
+    ("metric", "count", "function"),
     [
-        ("accuracy", {}, lambda true, predicted: np.mean(true == predicted)),
-        ("f1", {"f1_average": "macro"}, lambda *x: f1_score(*x, average="macro", labels=LABELS, zero_division=0)),
-        ("f1", {"f1_average": "bee"}, lambda *x: f1_score(*x, average=None, labels=LABELS, zero_division=0)[1]),
-        ("matthews_correlation", {}, matthews_corrcoef),
+        ("accuracy", 3, lambda true, predicted: np.mean(true == predicted)),
+        ("f1", 3, lambda *x: f1_score(*x, average="macro", labels=LABELS, zero_division=0)),
+        ("f1", 2, lambda *x: f1_score(*x, pos_label="ant")),
+        ("f1", 2, lambda *x: f1_score(*x, pos_label="bee")),
+        ("matthews", 2, matthews_corrcoef),
+        ("matthews", 3, matthews_corrcoef),
     ],
 )
-def test_scores_of_resampled_labels_are_those_of_the_rows(labelled, metric, scores, function):
-    predictions, references = labelled
-    run = row_sums(metric, {"predictions": predictions.tolist(), "references": references.tolist()}, scores)
-    assert run.value == pytest.approx(function(references, predictions))
+def test_scores_of_resampled_labels_are_those_of_the_rows(labelled, metric, count, function):
+    predictions, references = labelled(count)
+    value = function(references, predictions)
+    found = {"predictions": predictions.tolist(), "references": references.tolist()}
+    run = row_sums(metric, found, {metric: value})
+    assert run.value == pytest.approx(value)
     np.testing.assert_allclose(resample_rows([run], 20)[0], resampled_by(function, predictions, references))
 
 
+def test_a_correlation_of_resampled_numbers_is_that_of_the_rows():
+    rng = np.random.default_rng(0)
+    references = 1000 + rng.random(40)
+    predictions = references + rng.random(40)
+    run = row_sums("pearson", {"predictions": predictions.tolist(), "references": references.tolist()}, {})
+    expected = resampled_by(lambda *x: stats.pearsonr(*x).statistic, predictions, references)
+    np.testing.assert_allclose(resample_rows([run], 20)[0], expected)
+
+
 def test_a_constant_prediction_has_no_correlation():
-    assert row_sums("matthews_correlation", {"predictions": ["a"] * 4, "references": ["a", "b"] * 2}, {}).value == 0
+    assert row_sums("matthews", {"predictions": ["a"] * 4, "references": ["a", "b"] * 2}, {}).value == 0
 
 
 def test_a_loss_counts_tokens():
