@@ -294,7 +294,8 @@ def new_tokenizer(texts, vocab_size: int, max_length: int) -> PreTrainedTokenize
         special_tokens=[(token, bpe.token_to_id(token)) for token in special[1:]],
     )
     names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=max_length, **names)
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=max_length, model_input_names=inputs, **names)
 
 
 def new_model(size: str, tokenizer: PreTrainedTokenizerFast, **labels) -> BertForSequenceClassification:
