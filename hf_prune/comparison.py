@@ -72,9 +72,9 @@ class Plan:
 
     Args:
         script: The recipe.
-        arguments: Its own arguments, the same for every arm.
+        arguments: Its own arguments, the same for every run.
         arms: By name.
-        seeds: Every arm is run with the seeds 1 to this.
+        seeds: Arms are run with the seeds 1 to this.
         jobs: Most runs at once, now or earlier.
         margin: Largest difference that counts as none, in the unit that is shown; None = that of the metric.
     """

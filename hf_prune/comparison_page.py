@@ -71,7 +71,9 @@ def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         spread = "" if deviation is None else f" ± {deviation:.{digits}f}"
         add(found["quality"]["unit"], f"{arm['mean']:.{digits}f}{spread}")
         for kind, difference in arm["differences"].items():
-            add(f"to {kind}", _cell(difference, kind, digits))
+            rivals = {other["differences"][kind]["to"] for other in found["arms"] if other["differences"][kind]}
+            alone = rivals.pop() if len(rivals) == 1 else None
+            add(f"to {alone or kind}", _cell(difference, alone, digits))
         add(f"{unit} trained", f"{arm[unit]['trained']:,.0f}")
         add("forward only", f"{arm[unit]['forward_only']:,.0f}")
         add("earlier runs", f"{arm[unit]['earlier']:,.0f}")
@@ -131,13 +133,14 @@ def _rule(name: str, budget: float | None) -> str:
     return name if budget is None else name.rpartition("-")[0]
 
 
-def _cell(difference: dict[str, Any] | None, kind: str, digits: int) -> str:
+def _cell(difference: dict[str, Any] | None, alone: str | None, digits: int) -> str:
+    """A difference and its interval, and to which arm it is, unless the heading says so."""
     if difference is None:
         return "-"
     text = f"{difference['mean']:+.{digits}f}"
     if difference["low"] is not None:
         text += f" ({difference['low']:+.{digits}f} to {difference['high']:+.{digits}f})"
-    return text if difference["to"] == kind else f"{difference['to']}: {text}"
+    return text if alone else f"{difference['to']}: {text}"
 
 
 def _title(found: dict[str, Any]) -> str:
@@ -155,7 +158,7 @@ def _notes(found: dict[str, Any]) -> list[str]:
     notes = [
         f"Quality: {quality['unit']} on {quality['rows']:,} rows ({quality['split']}), {better} is better; "
         "mean ± standard deviation over seeds. Every arm of a seed begins with the same weights and order of rows.",
-        "to full, short, uniform: mean paired difference to the full data, to the full data for fewer epochs and to "
+        "to full, to short, to uniform: mean paired difference to all rows, to all rows for fewer epochs and to "
         f"random rows, and its 95 % confidence interval, by bootstrap {over}, widened for few seeds. Each interval is "
         "for one comparison alone: of twenty without a difference, one is expected to show one.",
         f"saved: {unit} that the full arm read and this one did not; those of forward passes alone and of earlier runs "

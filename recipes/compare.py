@@ -14,8 +14,8 @@ is, and compared with the short and the uniform arm that read about as much. An 
 and the flags that it alone gets, quoted; `NAME=` before it names it, which two arms of one policy need.
 
 Every arm gets the seeds 1 to `--seeds`, and with a seed the same weights and the same order of rows. The same command
-goes on where it was interrupted, inside a run from its last checkpoint; further arms, budgets and seeds are added to
-what is there. After each run, comparison.md, .html, .json and .png are written anew from results.json and
+goes on where it was interrupted, inside a run from its last checkpoint; another with further arms or budgets adds them
+to what is there. After each run, comparison.md, .html, .json and .png are written anew from results.json and
 predictions.json under OUTPUT_DIR/arms, which is all that must be kept:
 
     python recipes/compare.py --output_dir comparison
@@ -33,16 +33,18 @@ import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from hf_prune import policies
+from hf_prune.card import public_command
 from hf_prune.comparison import ARMS, PREDICTIONS, RESULTS, Arm, Comparison, Plan, RunResult, run_folder
 from hf_prune.comparison_page import markdown, write
 from hf_prune.launch import LAUNCHERS, Run, check_script, run_all
 
-OURS = ("policy", "seed", "output_dir", "max_steps")
+OURS = ("policy", "seed", "output_dir", "max_steps", "push_to_hub", "hub_token")
 CURE = "a recipe ends with results.json in its --output_dir, as those of hf_prune do"
 ALL = ("--policy", "uniform:keep=1")
 
@@ -141,11 +143,13 @@ def epochs_of(arguments: list[str]) -> float | None:
 
 
 def join(plan: Plan, earlier: Plan | None, folder: Path) -> Plan:
-    """The plan, and the arms of an earlier one of which a run has ended.
+    """The plan as it may be shown, without paths of this machine, and with the arms of which a run has ended.
 
     Raises:
         ValueError: The earlier one is of another recipe or other arguments, or has another arm of the same name.
     """
+    shown = {name: dataclasses.replace(arm, flags=public(arm.flags)) for name, arm in plan.arms.items()}
+    plan = dataclasses.replace(plan, script=public([plan.script])[0], arguments=public(plan.arguments), arms=shown)
     if earlier is None:
         return plan
     if (earlier.script, earlier.arguments) != (plan.script, plan.arguments):
@@ -158,27 +162,37 @@ def join(plan: Plan, earlier: Plan | None, folder: Path) -> Plan:
             raise ValueError(f"Arm {name} was run with `{was}`, and is now to be `{now}`: give it another name.")
     arms = plan.arms | {name: arm for name, arm in earlier.arms.items() if name in done}
     margin = earlier.margin if plan.margin is None else plan.margin
-    return dataclasses.replace(plan, arms=arms, jobs=max(plan.jobs, earlier.jobs), margin=margin)
+    most = {name: max(getattr(plan, name), getattr(earlier, name)) for name in ("seeds", "jobs")}
+    return dataclasses.replace(plan, arms=arms, margin=margin, **most)
+
+
+def public(arguments: Sequence[str]) -> tuple[str, ...]:
+    return tuple(public_command([argument]) for argument in arguments)
 
 
 # ---- Runs ----
 
 
-def run_plan(plan: Plan, folder: Path, launcher: str, jobs: int, keep: str) -> list[str]:
-    """Run what has not ended, comparing anew after each run; names of the runs that failed."""
+def run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.Namespace) -> list[str]:
+    """Run what has not ended, comparing anew after each run; names of the runs that failed.
+
+    Raises:
+        ValueError: What `join` refuses.
+    """
+    join(plan, earlier, folder).save(folder)
     runs, failed = {}, []
     for arm, seed in plan.runs():
         out = run_folder(folder, arm, seed)
         if (out / RESULTS).exists():
-            tidy(out, keep)
+            tidy(out, options.keep)
             continue
         own = (*plan.arguments, *plan.arms[arm].flags, "--seed", str(seed), "--output_dir", str(out))
-        command = (*LAUNCHERS[launcher], plan.script, *own)
+        command = (*LAUNCHERS[options.launcher], plan.script, *own)
         runs[Run(command, folder / "logs" / arm / f"seed-{seed}.log", out / RESULTS)] = f"{arm}, seed {seed}"
     total = len(plan.runs())
     with (
         tqdm(total=total, initial=total - len(runs), desc="Comparing", unit="run") as bar,
-        contextlib.closing(run_all(runs, jobs)) as ended,
+        contextlib.closing(run_all(runs, options.jobs)) as ended,
     ):
         for run, status in ended:
             if status is None:
@@ -189,7 +203,7 @@ def run_plan(plan: Plan, folder: Path, launcher: str, jobs: int, keep: str) -> l
                 bar.write(f"{failure}\n{runs[run]} failed; the others go on.", file=sys.stderr)
             bar.update()
             if run.result.exists():
-                tidy(run.result.parent, keep)
+                tidy(run.result.parent, options.keep)
                 with contextlib.suppress(ValueError):  # told at the end, when no run waits
                     write(Comparison.load(folder), folder)
     return failed
@@ -231,25 +245,20 @@ def run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan | 
     check_script([options.script])
     if wrong := [flag for flag in OURS if flag in flag_names(arguments)]:
         raise ValueError(
-            f"--{wrong[0]} after --: it is not the same for every arm, or would make all as long; leave it out."
+            f"--{wrong[0]} after --: it can't be the same for every run, or would make all as long; leave it out."
         )
     if options.seeds < 1 or options.jobs < 1:
         raise ValueError(f"--seeds {options.seeds} --jobs {options.jobs}: give 1 or more of each.")
     plan_arms(options.arms, options.budgets, epochs=1)  # complains before anything is run
-    full = {"full": Arm(ALL, "full")}
-    plan = join(
-        Plan(options.script, tuple(arguments), full, options.seeds, options.jobs, options.margin), earlier, folder
-    )
-    plan.save(folder)
+    plan = Plan(options.script, tuple(arguments), {}, options.seeds, options.jobs, options.margin)
     epochs = epochs_of(arguments)
     if epochs is None:  # a run of the full arm knows
-        first = dataclasses.replace(plan, arms=full, seeds=1)
-        if failed := run_plan(first, folder, options.launcher, 1, options.keep):
+        first = dataclasses.replace(plan, arms={"full": Arm(ALL, "full")}, seeds=1)
+        if failed := run_plan(first, earlier, folder, options):
             return failed
         epochs = RunResult.load(run_folder(folder, "full", 1)).results["arguments"]["num_train_epochs"]
-    plan = join(dataclasses.replace(plan, arms=plan_arms(options.arms, options.budgets, epochs)), plan, folder)
-    plan.save(folder)
-    return run_plan(plan, folder, options.launcher, options.jobs, options.keep)
+    plan = dataclasses.replace(plan, arms=plan_arms(options.arms, options.budgets, epochs))
+    return run_plan(plan, Plan.load(folder), folder, options)
 
 
 def main(argv: list[str] | None = None) -> int:
