@@ -25,9 +25,9 @@ class Dynamics:
         times_measured: (N,) int32, finite losses, of training and rescoring.
         mean: (N,) float32, mean of these losses in nats; NaN = none.
         variability: (N,) float32, their standard deviation; NaN = none.
-        excess: (N,) float32, by how much the losses of the row exceeded the data set's mean, on average, drawn towards
-            0 where there are few: the sum of (loss - mean of the latest losses of all rows, when the round had ended),
-            divided by the number of losses + 1; NaN = none.
+        excess: (N,) float32, by how many nats the row's loss exceeded the mean of all rows' latest losses when the
+            round had ended: the mean over the rounds, of which round r, from 1, weighs r (early losses tell little),
+            and one more of excess 0 that weighs as the last (which draws rows of few losses towards 0); NaN = no loss.
         never_learnt: (N,) bool, measured at least twice, never below the mean of all rows' latest losses, and not
             predicted right at last, where that was measured.
         learnt_at_once: (N,) bool, measured at least twice, and from the second time on always in the easiest quarter
@@ -71,7 +71,7 @@ class Dynamics:
         if not rounds:
             return None
         times_trained, times = np.zeros(n, np.int32), np.zeros(n, np.int32)
-        mean, squares, excess = (np.zeros(n, np.float32) for _ in range(3))
+        mean, squares, excess, weights = (np.zeros(n, np.float32) for _ in range(4))
         lowest, latest = np.full(n, np.inf, np.float32), np.full(n, np.nan, np.float32)
         easy = np.ones(n, bool)
         epochs, trained_quantiles, left_quantiles, rescored_counts = [], [], [], []
@@ -91,7 +91,8 @@ class Dynamics:
                 squares[rows] += change * (losses - mean[rows])
                 lowest[rows] = np.minimum(lowest[rows], losses)
                 if len(rows):
-                    excess[rows] += losses - np.nanmean(latest, dtype=np.float64)
+                    excess[rows] += (part.round + 1) * (losses - np.nanmean(latest, dtype=np.float64))
+                    weights[rows] += part.round + 1
                     easy[rows] &= (losses <= np.nanquantile(latest, 0.25)) | (times[rows] == 1)
             epochs.append(epoch)
             rescored_counts.append(again)
@@ -109,7 +110,7 @@ class Dynamics:
             times_measured=times,
             mean=mean + nothing,
             variability=np.sqrt(squares / np.maximum(times, 1, dtype=np.float32)) + nothing,
-            excess=excess / (times + 1).astype(np.float32) + nothing,
+            excess=excess / (weights + rounds[-1].round + 1) + nothing,
             never_learnt=(times > 1) & (lowest >= level) & wrong,
             learnt_at_once=(times > 1) & easy,
             level=level,

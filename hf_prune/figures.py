@@ -83,7 +83,7 @@ def share_figure(
         below = figure.add_subplot(grid[1], sharex=share)
         marker = "o" if len(rates[0]) <= _MANY else None
         below.plot(rates[0] + 0.5, rates[1], color=theme.first, marker=marker, markersize=3)  # epoch 1 is centred at 1
-        below.set_title("Learning rate", loc="left", fontsize="medium")
+        below.set_title("Learning rate", loc="left", fontsize="medium", color=theme.ink)
         below.set_xlabel("epoch")
         below.set_ylim(bottom=0)
         below.yaxis.set_major_formatter("{x:g}")
@@ -102,7 +102,7 @@ def parts_figure(epochs: np.ndarray, parts: Mapping[str, np.ndarray], unit: str,
     """
     figure = new_figure(7.2, 3.2, theme)
     panel = figure.add_subplot()
-    scale, word = _scale(max(sum(parts.values()), default=0))
+    scale, word = _scale(np.sum(list(parts.values()), axis=0).max(initial=0))
     below = np.zeros(len(epochs))
     colors = dict(
         zip(("trained", "forward only", "not trained"), (theme.first, theme.second, theme.third), strict=True)
@@ -183,7 +183,7 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
     low, high = int(times.min()), int(times.max())
     colors = colormaps[theme.sequence]
     levels = np.unique(np.linspace(low, high + 1, min(high - low + 1, 12) + 1).round()) - 0.5
-    size = float(np.clip(6000 / len(mean), 2, 30))
+    size = float(np.clip(30_000 / len(mean), 3, 30))
     order = np.random.default_rng(0).permutation(len(mean))  # no kind of row is drawn above the others
     dots = panel.scatter(
         *(values[order] for values in (variability, mean)),
@@ -287,7 +287,7 @@ def _draw_share(panel: "Axes", epochs: Sequence[Mapping[str, Any]], unit: str, t
     if math.isfinite(whole):
         label = f"{unit}, whole run: {whole:.1f} %"
         panel.axhline(whole, color=theme.ink, linestyle="--", linewidth=1, label=label)
-    panel.set_title("Share kept", loc="left", fontsize="medium")
+    panel.set_title("Share kept", loc="left", fontsize="medium", color=theme.ink)
     panel.set_ylim(0, 105)
     panel.set_yticks(range(0, 101, 20))
     panel.yaxis.set_major_formatter(PercentFormatter(decimals=0))
@@ -317,8 +317,8 @@ def _finished(figure: "Figure", panel: "Axes", theme: Theme) -> "Figure":
 def _finish(panel: "Axes", theme: Theme) -> None:
     for axes in panel.figure.axes:  # a colour bar, too
         axes.tick_params(colors=theme.ink)
-        for label in (axes.xaxis.label, axes.yaxis.label, axes.title, axes._left_title):
-            label.set_color(theme.ink)
+        axes.xaxis.label.set_color(theme.ink)
+        axes.yaxis.label.set_color(theme.ink)
     panel.set_facecolor(theme.paper)
     panel.grid(axis="y", color=theme.grid)
     panel.set_axisbelow(True)

@@ -125,7 +125,7 @@ class PruningMixin(SharingMixin, LoadingMixin):
             seconds_evaluating=self._run.state.seconds_evaluating,
             steps_full=self._run.full.steps,
             earlier=self._earlier_cost,
-            run=self._run.trace and self._run.trace.run,
+            run=Path(self.args.output_dir) if self._run.trace is None else self._run.trace.run,
             history=self.history,
         )
 

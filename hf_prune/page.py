@@ -37,17 +37,17 @@ _ONCE = "No row was measured twice, so none can be told from one that is not lea
 _RATES = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}  # of no interest beside the metrics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunReport(PruningReport):
     """A report that also knows the rows: the History, and what each round left in the folder of the run.
 
     Args:
-        run: Folder of the run; None on a process that writes no files.
+        run: Folder of the run.
         history: What the run knows of the rows.
     """
 
-    run: Path | None = None
-    history: History | None = None
+    run: Path
+    history: History
 
     @classmethod
     def of_folder(cls, run: str | os.PathLike[str]) -> "Self":
@@ -69,7 +69,7 @@ class RunReport(PruningReport):
     @cached_property
     def dynamics(self) -> Dynamics | None:
         """What the rounds tell of each row; None where no round can be read."""
-        return Dynamics.read(self.run, self.history) if self.run and self.history else None
+        return Dynamics.read(self.run, self.history)
 
     def save_account(self, folder: str | os.PathLike[str]) -> None:
         """Write `pruning.json` and `history.parquet`, the numbers of the run and of its rows.
@@ -261,9 +261,7 @@ class RunReport(PruningReport):
         found = {}
         if self.dynamics is not None:
             found |= {"hardest": self.dynamics.hardest(_SHOWN), "easiest": self.dynamics.easiest(_SHOWN)}
-        if self.history is not None:
-            found["faults"] = np.flatnonzero(self.history.faults)[:_SHOWN]
-        return found
+        return found | {"faults": np.flatnonzero(self.history.faults)[:_SHOWN]}
 
     def _lists(self) -> list[dict[str, Any]]:
         known, shown = self.dynamics, self._shown_rows()
@@ -272,8 +270,9 @@ class RunReport(PruningReport):
             text = (
                 f"{np.count_nonzero(known.never_learnt):,} rows were never below {known.level:.3g} nats, the mean of "
                 "all rows' latest losses, in two rounds or more: likely mislabelled, unreadable or rare. They are in "
-                "order of their excess: the sum, over the rounds that measured the row, of its loss less the mean of "
-                "all rows' latest losses then, divided by the number of these rounds + 1."
+                "order of their excess: by how many nats their losses exceeded the mean of all rows' latest losses, "
+                "on average over the rounds, of which round r weighs r; one more round of excess 0, which weighs as "
+                "the last, draws rows that were rarely measured towards 0."
                 if known.is_repeated
                 else f"{_ONCE} These have the largest loss beside the mean of their round."
             )
@@ -286,7 +285,7 @@ class RunReport(PruningReport):
                 else f"{_ONCE} These have the lowest loss."
             )
             lists.append(("Rows learnt at once", text, shown["easiest"]))
-        if len(shown.get("faults", ())):
+        if len(shown["faults"]):
             text = f"{self.faults:,} rows had a loss that was NaN or infinite; no choice went by it."
             lists.append(("Rows with faults", text, shown["faults"]))
         examples = self._examples()

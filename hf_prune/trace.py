@@ -63,8 +63,8 @@ class Trace:
         for name, (chosen, values) in zip(("trained", "rescored"), measured, strict=False):
             losses[chosen] = np.where(np.isfinite(values), np.clip(values, -_LARGEST, _LARGEST), values)
             marks[name] = marked(chosen, rows)
-        arrays = {name: np.packbits(mark) for name, mark in marks.items()}
-        arrays["losses"] = losses[np.logical_or.reduce(list(marks.values()))]
+        arrays = {"losses": losses[np.logical_or.reduce(list(marks.values()))]}
+        arrays |= {name: np.packbits(mark) for name, mark in marks.items()}
         header = {"kind": "round", "rows": rows, "round": clock.round, "epoch": clock.epoch, "seconds": seconds}
         header |= {"lr_scale": lr_scale, "learning_rates": self._learning_rates()}
         path = Path(self.run, FOLDER, f"round-{clock.round:05d}.safetensors")

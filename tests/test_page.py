@@ -145,7 +145,8 @@ def test_a_folder_without_a_run_or_with_a_damaged_one_is_refused(run, tmp_path, 
         (tmp_path / "history.safetensors").write_bytes((run[0] / "history.safetensors").read_bytes()[:-9])
 
 
-def test_a_damaged_round_and_lost_examples_leave_a_page(run, tmp_path):
+def test_a_damaged_round_and_lost_examples_leave_a_page(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "png", lambda figure: b"")
     copy = tmp_path / "run"
     shutil.copytree(run[0], copy)
     (copy / FOLDER / "round-00001.safetensors").write_bytes(b"")
@@ -172,7 +173,7 @@ def test_any_run_has_a_page(tmp_path, rows, rounds, monkeypatch):
     epochs = [EPOCHS[round > 0] | {"epoch": round} for round in range(rounds)]
     known = {"run": tmp_path, "history": history}
     fields = {field.name: getattr(REPORT, field.name) for field in dataclasses.fields(REPORT)}
-    report = RunReport(**fields | {"epochs": epochs, "rows": rows}, **known)
+    report = RunReport(**fields | {"epochs": epochs, "rows": rows} | known)
     report.html(tmp_path / "report.html")
     text = Page(tmp_path / "report.html").text
     assert ("No row was measured twice" in text) == (not report.dynamics.is_repeated)
