@@ -24,7 +24,7 @@ COLUMNS = {
     "times_measured": "rounds that measured a finite loss, in training or by a forward pass alone",
     "mean_loss": "mean of these losses in nats",
     "variability": "their standard deviation in nats",
-    "excess_loss": "nats by which they exceeded the mean of all rows' latest losses, drawn to 0 where they are few",
+    "excess_loss": "nats by which they exceeded the mean of all rows, later rounds weighing more, drawn to 0 if few",
     "never_learnt": "never below the mean of all rows' latest losses, in two rounds or more: perhaps mislabelled",
     "learnt_at_once": "from the second time on always in the easiest quarter of all rows: perhaps a duplicate",
     "never_trained": "no round trained it",

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_prune.export import ROWS
-from hf_prune.recipe import RESULTS, class_names, encode_labels, find_column, label_texts, read_file
+from hf_prune.recipe import RESULTS, find_column, label_texts, read_file
 from hf_prune.report import surroundings
 from hf_prune.storage import write_text
 
@@ -30,7 +30,7 @@ SHARES = (0.01, 0.05, 0.1)  # of the training rows
 
 
 def read_labels(arguments: dict, clean_file: str | None, clean_column: str) -> tuple[Dataset, list[str], np.ndarray]:
-    """The pictures with the labels that the run had, its classes, and (N,) bool, which of these labels are wrong.
+    """The pictures, the labels that the run had, in words, and (N,) bool, which of these are wrong.
 
     Raises:
         ValueError: The run held training rows out for validation, or a column is missing.
@@ -39,29 +39,26 @@ def read_labels(arguments: dict, clean_file: str | None, clean_column: str) -> t
     if train is None or arguments["validation_file"] is None:
         raise ValueError("The run must have --train_file and --validation_file: else its rows are not those of a file.")
     rows, noisy = read_file(train), read_file(labels or train)
-    given = noisy.select_columns(find_column(noisy, "label_column", column, labels or train))
-    clean = read_file(clean_file or labels or train)
-    clean_texts = label_texts(
-        clean, find_column(clean, "clean_column", clean_column, clean_file or labels or train), ""
+    given = label_texts(noisy, find_column(noisy, "label_column", column, labels or train), labels or train)
+    clean, name = read_file(clean_file or labels or train), clean_file or labels or train
+    wrong = np.array(given) != np.array(
+        label_texts(clean, find_column(clean, "clean_column", clean_column, name), name)
     )
-    wrong = np.array(label_texts(given, column, "")) != np.array(clean_texts)
-    classes = class_names(given, column, train)
     pictures = rows.select_columns(arguments["image_column"]).rename_columns({arguments["image_column"]: "image"})
-    encoded = encode_labels(given, column, classes, train)
-    return pictures.cast_column("image", Image()).add_column("labels", encoded["labels"]), classes, wrong
+    return pictures.cast_column("image", Image()), given, wrong
 
 
 @torch.no_grad()
-def predict(run: Path, rows: Dataset, classes: list[str]) -> np.ndarray:
-    """(N, C) float32, the probabilities that the saved model gives each class for each row."""
+def label_quality(run: Path, rows: Dataset, given: list[str]) -> np.ndarray:
+    """(N,) float, cleanlab's score of each label by the saved model's probabilities; low = likely wrong."""
     model, processor = AutoModelForImageClassification.from_pretrained(run), AutoImageProcessor.from_pretrained(run)
     model.eval()
     found = []
     for batch in tqdm(rows.iter(256), "Predict", total=-(-len(rows) // 256)):
         pixels = processor([picture.convert("RGB") for picture in batch["image"]], return_tensors="pt")
         found.append(model(**pixels).logits.softmax(-1).numpy())
-    order = [model.config.label2id[name] for name in classes]
-    return np.concatenate(found)[:, order]
+    labels = np.array([model.config.label2id[name] for name in given])
+    return get_label_quality_scores(labels, np.concatenate(found))
 
 
 def precision(score: np.ndarray, wrong: np.ndarray, share: float) -> float:
@@ -78,10 +75,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file to write")
     chosen = parser.parse_args()
     results = json.loads((chosen.run / RESULTS).read_text(encoding="utf-8"))
-    rows, classes, wrong = read_labels(results["arguments"], chosen.clean_file, chosen.clean_column)
+    rows, given, wrong = read_labels(results["arguments"], chosen.clean_file, chosen.clean_column)
     table = pandas.read_parquet(chosen.run / ROWS)
-    quality = get_label_quality_scores(np.array(rows["labels"]), predict(chosen.run, rows, classes))
-    scores = {"hf_prune": table["excess_loss"].fillna(-np.inf).to_numpy(), "cleanlab": -quality}
+    scores = {
+        "hf_prune": table["excess_loss"].fillna(-np.inf).to_numpy(),
+        "cleanlab": -label_quality(chosen.run, rows, given),
+    }
     found = {
         "rows": len(rows),
         "wrong": float(wrong.mean()),

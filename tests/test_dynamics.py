@@ -41,8 +41,9 @@ def test_excess_is_over_the_mean_of_what_was_known_and_drawn_to_zero(dynamics):
     means = [18 / 8, (1 + 2 + 3 + 0.5 + 0.5 + 2 + 2 + 4) / 8]  # of the latest losses of eight rows
     means += [(0 + 1 + 3 + 0.5 + 0.5 + 2 + 2 + 4) / 8, (0.25 + 1 + 1 + 0.5 + 0.5 + 2 + 2 + 5) / 8]
     means += [(0.25 + 1 + 1 + 0.25 + 0.5 + 2 + 2 + 6) / 8]
-    expected7 = (4 - means[0] + 4 - means[1] + 5 - means[3] + 6 - means[4]) / (4 + 1)
-    expected5 = (2 - means[0]) / (1 + 1)
+    expected7 = 1 * (4 - means[0]) + 2 * (4 - means[1]) + 4 * (5 - means[3]) + 5 * (6 - means[4])
+    expected7 /= 1 + 2 + 4 + 5 + 5  # the last round weighs 5
+    expected5 = 1 * (2 - means[0]) / (1 + 5)
     np.testing.assert_allclose(dynamics.excess[[7, 5, 9]], [expected7, expected5, NAN], rtol=1e-6)
     assert dynamics.level == means[4]
 
