@@ -40,7 +40,8 @@ import numpy as np
 import PIL.Image
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Image
-from kornia.augmentation.auto import RandAugment
+from kornia.augmentation.auto.rand_augment import RandAugment
+from kornia.augmentation.auto.rand_augment.rand_augment import default_policy
 from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.datasets import load_digits
@@ -176,7 +177,7 @@ def join_labels(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
     file, labels = f"label_file={recipe.label_file!r}", read_file(str(recipe.label_file))
     column = find_column(labels, "label_column", recipe.label_column, str(recipe.label_file))
     if len(labels) != len(rows):
-        raise ValueError(f"{file} has {len(labels)} rows, and {name} {len(rows)}; give one for each, in its order.")
+        raise ValueError(f"{file} has {len(labels)} rows, and {name} has {len(rows)}; give one for each, in its order.")
     for shared in sorted(set(rows.column_names) & set(labels.column_names) - {column, recipe.image_column}):
         for row, (one, other) in enumerate(zip(rows[shared], labels[shared], strict=True)):
             if one != other:
@@ -194,6 +195,8 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
         ValueError: Arguments that don't go together, a column that is missing or holds no pictures, or what
             `read_splits`, `join_labels`, `class_names`, `encode_labels` and `hold_out` refuse.
     """
+    if recipe.image_column == recipe.label_column:
+        raise ValueError(f"image_column and label_column are both {recipe.image_column!r}; name two columns.")
     if recipe.train_dir:
         if common.source:
             raise ValueError(
@@ -275,6 +278,8 @@ def new_augmentation(recipe: RecipeArguments, processor: Any, height: int, width
     """
     if not 0 <= recipe.crop_padding < 1:
         raise ValueError(f"crop_padding={recipe.crop_padding} must be in [0, 1).")
+    if not 0 <= recipe.rand_augment <= len(default_policy):
+        raise ValueError(f"rand_augment={recipe.rand_augment} must be in 0 ... {len(default_policy)}.")
     steps: list[nn.Module] = []
     padding = (round(recipe.crop_padding * width), round(recipe.crop_padding * height))
     if any(padding):
