@@ -250,8 +250,8 @@ def load_texts(common: CommonArguments, recipe: RecipeArguments, seed: int) -> t
         The splits, and the names of the classes; None where the labels are floats.
 
     Raises:
-        ValueError: A split without text, or what `read_splits`, `find_texts`, `read_numbers`, `class_names`,
-            `encode_labels` and `hold_out` refuse.
+        ValueError: A split with fewer than two rows of text, or what `read_splits`, `find_texts`, `read_numbers`,
+            `class_names`, `encode_labels` and `hold_out` refuse.
     """
     splits, names = read_splits(common, embedded_corpus)
     texts = find_texts(splits["train"], recipe, names["train"])
@@ -272,7 +272,10 @@ def load_texts(common: CommonArguments, recipe: RecipeArguments, seed: int) -> t
         if not len(full):
             raise ValueError(f"{names[split]} has no row with text in {', '.join(columns)} ({len(rows)} rows read).")
         splits[split] = full
-    return hold_out(splits, seed, stratify_by=classes and "labels"), classes
+    corpus = hold_out(splits, seed, stratify_by=classes and "labels")
+    if few := [split for split, rows in corpus.items() if len(rows) < 2]:
+        raise ValueError(f"Split {few[0]} has one row with text; two are needed, or no score has an interval.")
+    return corpus, classes
 
 
 # ---- Model ----
@@ -452,6 +455,7 @@ def main(argv: list[str] | None = None) -> None:
     rows_of = {"predictions": np.asarray(predictions).tolist(), "references": np.asarray(references).tolist()}
     outcome = Outcome(metric, scores, final, rows_of, lines, samples)
     card = {"tasks": "text-classification", "dataset": common.source or "embedded corpus"}
+    card |= {} if common.source else {"language": LANGUAGES}
     finish(trainer, policy, arguments, outcome, seconds, card, __file__)
 
 
