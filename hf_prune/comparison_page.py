@@ -144,7 +144,8 @@ def _cell(difference: dict[str, Any] | None, alone: str | None, digits: int) -> 
 
 
 def _title(found: dict[str, Any]) -> str:
-    return f"{Path(found['plan']['script']).name}: {len(found['arms'])} arms, {found['plan']['seeds']} seeds"
+    seeds = found["plan"]["seeds"]
+    return f"{Path(found['plan']['script']).name}: {len(found['arms'])} arms, {seeds} seed{'s' * (seeds > 1)}"
 
 
 def _alt(found: dict[str, Any]) -> str:
