@@ -85,8 +85,8 @@ def messages(*texts):
 
 
 def test_columns_become_messages(instruct, recipe):
-    rows = Dataset.from_dict({"q": ["Add.", "Hi! "], "more": ["1 2", None], "a": ["3", "Hi."], "id": [1, 2]})
-    found = instruct.read_rows(rows, recipe("q", "a", "more"), "it").to_list()
+    rows = {"q": ["Add.", "Hi! ", ""], "more": ["1 2", None, "3 4"], "a": ["3", "Hi.", "7"], "id": [1, 2, 3]}
+    found = instruct.read_rows(Dataset.from_dict(rows), recipe("q", "a", "more"), "it").to_list()
     assert [row["prompt"] for row in found] == [messages(("user", text)) for text in ("Add.\n\n1 2", "Hi!")]
     assert [row["completion"] for row in found] == [messages(("assistant", text)) for text in ("3", "Hi.")]
 
