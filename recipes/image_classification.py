@@ -23,7 +23,8 @@ A pretrained model, with the picture size that its processor has:
     accelerate launch recipes/image_classification.py --model_name_or_path google/vit-base-patch16-224-in21k ...
 
 `--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain Trainer; `--help` lists every flag.
-The same command again goes on from the last checkpoint of a run that was interrupted, and refuses a finished one.
+The same command again goes on from the last checkpoint of a run that was interrupted, and refuses a finished one; from
+a checkpoint within an epoch (--save_strategy steps), what is left of that epoch is cropped and mirrored anew.
 """
 
 import time
@@ -46,6 +47,7 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
+from sklearn.model_selection import train_test_split
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import (
@@ -160,12 +162,16 @@ def embedded_digits(seed: int = 0) -> DatasetDict:
         Splits train (1,297 rows), validation (140) and test (360) with columns `image` and `label`.
     """
     digits = load_digits()
-    pictures = [PIL.Image.fromarray(np.rint(picture * 255 / 16).astype(np.uint8)) for picture in digits.images]
-    columns = {"image": Image(), "label": ClassLabel(names=[str(name) for name in digits.target_names])}
-    rows = Dataset.from_dict({"image": pictures, "label": digits.target}, features=datasets.Features(columns))
-    rest = rows.train_test_split(360, seed=seed, stratify_by_column="label")
-    parts = rest["train"].train_test_split(140, seed=seed, stratify_by_column="label")
-    return DatasetDict(train=parts["train"], validation=parts["test"], test=rest["test"])
+    pictures = np.rint(digits.images * 255 / 16).astype(np.uint8)  # 17 shades
+    rows = np.arange(len(pictures))
+    rest, test = train_test_split(rows, test_size=360, random_state=seed, stratify=digits.target)
+    train, validation = train_test_split(rest, test_size=140, random_state=seed, stratify=digits.target[rest])
+    columns = datasets.Features({"image": Image(), "label": ClassLabel(names=list(map(str, digits.target_names)))})
+
+    def split(rows: np.ndarray) -> Dataset:
+        return Dataset.from_dict({"image": list(pictures[rows]), "label": digits.target[rows]}, features=columns)
+
+    return DatasetDict(train=split(train), validation=split(validation), test=split(test))
 
 
 def join_labels(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
@@ -287,7 +293,7 @@ def new_augmentation(recipe: RecipeArguments, processor: Any, height: int, width
     if recipe.flip:
         steps.append(K.RandomHorizontalFlip())
     if recipe.rand_augment:
-        steps.append(EachAlone(RandAugment(recipe.rand_augment, m=9)))  # Cubuk et al. 2020, section 4.3: M of ImageNet
+        steps.append(EachAlone(RandAugment(recipe.rand_augment, m=9)))  # M = 9 of Cubuk et al. 2020 for ImageNet
     if processor.do_normalize:
         steps.append(K.Normalize(processor.image_mean, processor.image_std))
     return nn.Sequential(*steps)
