@@ -18,7 +18,7 @@ from transformers import HfArgumentParser
 
 from . import policies
 from .core import FACTS, History, Policy
-from .page import RunReport
+from .page import REPORT, RunReport
 from .report import results_table
 from .score import FailedRun, make_scores
 
@@ -260,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = commands.add_parser("table", help="print results.json files of recipes/translate.py as a Markdown table")
     table.add_argument("results", nargs="+", help="files; shares are of the first one's tokens, padding included")
     report = commands.add_parser("report", help="write the report of a run that has ended, as a page and PNG files")
-    report.add_argument("run", help="folder of the run; report.html and the folder report are written into it")
+    report.add_argument("run", help="folder of the run; _report.html and the folder _report are written into it")
     chosen = parser.parse_args(argv)
     try:
         if chosen.command == "table":
@@ -302,7 +302,7 @@ def _add_score(commands: Any) -> None:
 
 
 def _write_report(run: str) -> str:
-    path = Path(run, "report.html")
+    path = Path(run, REPORT)
     RunReport.of_folder(run).html(path)
     return f"{path}, and its figures in {path.with_suffix('')}"
 

@@ -1,5 +1,4 @@
 """A comparison as Markdown, as a page of its own, and as a figure."""
-# ruff: noqa: TID251
 
 import base64
 import json

@@ -1,5 +1,4 @@
 """Figures of a run, drawn by matplotlib from plain arrays, for light and dark pages."""
-# ruff: noqa: TID251
 
 import io
 import itertools

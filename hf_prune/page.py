@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     Draw = Callable[[figures.Theme], Any]
 
+REPORT = "_report.html"  # shows rows of the training set; Trainer pushes nothing whose name begins with _
 EXAMPLES = "examples.json"
 _SHOWN = 16  # rows in a list
 _ONCE = "No row was measured twice, so none can be told from one that is not learnt yet."

@@ -18,11 +18,12 @@ from transformers import EarlyStoppingCallback, TrainingArguments
 
 from .card import public, public_command
 from .checkpoint import last_whole
+from .comparison import PREDICTIONS, RESULTS
 from .core import Policy
+from .page import REPORT
 from .report import surroundings
 from .storage import write_text
 
-RESULTS, PREDICTIONS = "results.json", "predictions.json"
 SPLITS = ("train", "validation", "test")
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
 
@@ -276,7 +277,7 @@ def finish(
     card: dict[str, Any],
     script: str | os.PathLike[str],
 ) -> None:
-    """End a run on every process: print the account, write figure, card, predictions and results, push if asked for.
+    """End a run on every process: print the account, write figure, report, card, predictions and results, and push.
 
     Args:
         trainer: Has trained, and saved its model.
@@ -298,7 +299,8 @@ def finish(
             parts = ("training", "selecting", "rescoring", "evaluating")
             seconds = seconds | {name: report.totals()[f"seconds_{name}"] for name in parts}
             report.figure(folder / "run.png", list(dict.fromkeys(("eval_loss", f"eval_{outcome.metric}"))))
-            lines += ["", report.summary(), ""]
+            report.html(folder / REPORT)
+            lines += ["", report.summary(), "", f"the rows, round by round: {folder / REPORT}"]
         lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
         print("\n".join([*lines, *(f"\n{sample}" for sample in outcome.samples)]))  # noqa: T201
         trainer.create_model_card(**card)

@@ -40,9 +40,9 @@ class SharingMixin:
 
     def save_model(self, output_dir=None, _internal_call=False):
         """As stock; with what was learnt of every row beside it, for other runs and for `hf-prune report`."""
+        super().save_model(output_dir, _internal_call)  # the weights first: nothing that follows can cost them
         if not _internal_call:
-            self._save_account(output_dir or self.args.output_dir)  # before stock pushes
-        super().save_model(output_dir, _internal_call)
+            self._save_account(output_dir or self.args.output_dir)
 
     def create_model_card(
         self,

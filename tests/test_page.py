@@ -60,12 +60,12 @@ def run(tmp_path_factory):
     trainer.train()
     trainer.history.faults[[3, 5]] = 1, 2
     trainer.save_model()
-    trainer.pruning_report().html(folder / "report.html")
+    trainer.pruning_report().html(folder / "_report.html")
     return folder, trainer
 
 
 def test_the_page_is_one_file_that_a_reader_of_screens_can_use(run):
-    page = Page(run[0] / "report.html")
+    page = Page(run[0] / "_report.html")
     for tag, attributes in page.tags:
         for name in ("src", "srcset", "href"):
             assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
@@ -75,11 +75,11 @@ def test_the_page_is_one_file_that_a_reader_of_screens_can_use(run):
     assert all(len(image["alt"]) > 20 for image in images)
     assert len(page.all("h1")) == 1
     assert ("html", {"lang": "en"}) in page.tags
-    assert "url(" not in (run[0] / "report.html").read_text()
+    assert "url(" not in (run[0] / "_report.html").read_text()
 
 
 def test_texts_are_shown_and_escaped(run):
-    page = Page(run[0] / "report.html")
+    page = Page(run[0] / "_report.html")
     assert f"{EVIL} " in page.text
     assert {"b"}.isdisjoint(tag for tag, _ in page.tags)
     shown = json.loads((run[0] / FOLDER / "examples.json").read_text())
@@ -91,7 +91,7 @@ def test_texts_are_shown_and_escaped(run):
 
 def test_the_page_says_what_the_report_says(run):
     folder, trainer = run
-    report, page = trainer.pruning_report(), Page(folder / "report.html")
+    report, page = trainer.pruning_report(), Page(folder / "_report.html")
     totals = report.totals()
     assert 0 < totals["rows_rescored"]
     assert f"{totals['tokens']:,} were trained" in " ".join(page.text.split())
@@ -108,11 +108,11 @@ def test_the_page_says_what_the_report_says(run):
 
 
 def test_figures_lie_beside_the_page_and_differ_in_the_dark(run):
-    folder = run[0] / "report"
+    folder = run[0] / "_report"
     names = {"share", "parts", "evaluations", "losses", "times", "map", "seconds"}
     assert {path.name for path in folder.iterdir()} == {f"{name}.png" for name in names}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in folder.iterdir())
-    page = Page(run[0] / "report.html")
+    page = Page(run[0] / "_report.html")
     dark = [source["srcset"] for source in page.all("source")]
     light = [image["src"] for image in page.all("img")]
     assert len(dark) == len(light)
@@ -121,7 +121,7 @@ def test_figures_lie_beside_the_page_and_differ_in_the_dark(run):
 
 def test_no_path_of_the_machine_is_told(run):
     folder, trainer = run
-    for path in (folder / "report.html", folder / NUMBERS, folder / "history.parquet", *(folder / FOLDER).iterdir()):
+    for path in (folder / "_report.html", folder / NUMBERS, folder / "history.parquet", *(folder / FOLDER).iterdir()):
         assert str(folder).encode() not in path.read_bytes(), path.name
         assert str(Path.home()).encode() not in path.read_bytes(), path.name
 
@@ -129,11 +129,11 @@ def test_no_path_of_the_machine_is_told(run):
 def test_the_command_makes_the_same_page_of_the_folder_alone(run, tmp_path, capsys):
     copy = tmp_path / "moved"
     shutil.copytree(run[0], copy)
-    (copy / "report.html").unlink()
-    shutil.rmtree(copy / "report")
+    (copy / "_report.html").unlink()
+    shutil.rmtree(copy / "_report")
     assert main(["report", str(copy)]) == 0
-    assert str(copy / "report.html") in capsys.readouterr().out
-    assert (copy / "report.html").read_text() == (run[0] / "report.html").read_text()
+    assert str(copy / "_report.html") in capsys.readouterr().out
+    assert (copy / "_report.html").read_text() == (run[0] / "_report.html").read_text()
 
 
 def test_a_folder_without_a_run_or_with_a_damaged_one_is_refused(run, tmp_path, capsys):
@@ -151,13 +151,13 @@ def test_a_damaged_round_and_lost_examples_leave_a_page(run, tmp_path, monkeypat
     shutil.copytree(run[0], copy)
     (copy / FOLDER / "round-00001.safetensors").write_bytes(b"")
     (copy / FOLDER / "examples.json").write_text("{")
-    RunReport.of_folder(copy).html(copy / "report.html")
-    text = Page(copy / "report.html").text
+    RunReport.of_folder(copy).html(copy / "_report.html")
+    text = Page(copy / "_report.html").text
     assert "round-00001.safetensors is left out" in text
     assert EVIL not in text
     shutil.rmtree(copy / FOLDER)
-    RunReport.of_folder(copy).html(copy / "report.html")
-    text = Page(copy / "report.html").text
+    RunReport.of_folder(copy).html(copy / "_report.html")
+    text = Page(copy / "_report.html").text
     assert "No round of this run can be read" in text
     assert "Rows never learnt" not in text and "Rows with faults" in text
 
@@ -174,8 +174,8 @@ def test_any_run_has_a_page(tmp_path, rows, rounds, monkeypatch):
     known = {"run": tmp_path, "history": history}
     fields = {field.name: getattr(REPORT, field.name) for field in dataclasses.fields(REPORT)}
     report = RunReport(**fields | {"epochs": epochs, "rows": rows} | known)
-    report.html(tmp_path / "report.html")
-    text = Page(tmp_path / "report.html").text
+    report.html(tmp_path / "_report.html")
+    text = Page(tmp_path / "_report.html").text
     assert ("No row was measured twice" in text) == (not report.dynamics.is_repeated)
     assert ("Map of the data set" in text) == report.dynamics.is_repeated
 
