@@ -103,7 +103,7 @@ def parts_figure(epochs: np.ndarray, parts: Mapping[str, np.ndarray], unit: str,
     panel = figure.add_subplot()
     scale, word = _scale(np.sum(list(parts.values()), axis=0).max(initial=0))
     below = np.zeros(len(epochs))
-    colors = dict(
+    colors: dict[str, str] = dict(
         zip(("trained", "forward only", "not trained"), (theme.first, theme.second, theme.third), strict=True)
     )
     for name, values in parts.items():
