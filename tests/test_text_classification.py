@@ -245,6 +245,8 @@ def test_held_out_rows_have_the_shares_of_the_classes(text, recipe):
         assert Counter(corpus["train"]["labels"]) == {0: 152, 1: 38}
         assert Counter(corpus["validation"]["labels"]) == {0: 8, 1: 2}
     assert first["validation"].to_dict() == again["validation"].to_dict() != other["validation"].to_dict()
+    few = text.load_texts(files(train=rows_of([*"abcde"] * 4)), recipe(), 0)[0]
+    assert sorted(few["validation"]["labels"]) == [0, 1, 2, 3, 4]  # 5 % would be one row
 
 
 # ---- Tokenizer, model, metric ----
