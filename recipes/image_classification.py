@@ -1,7 +1,8 @@
 """Train an image classifier on the rows that still teach, and account for the rest.
 
 Without arguments: a tiny ViT from scratch on the handwritten digits that scikit-learn ships, nothing downloaded, under
-two minutes on two CPU cores:
+two minutes on two CPU cores (measured with one thread: 53 s of CPU time, accuracy 96.7 % on 360 test rows with 68 % of
+the training rows; 70 s and 98.1 % with all; one seed):
 
     accelerate launch recipes/image_classification.py
 
@@ -135,7 +136,7 @@ EMBEDDED = dict(  # digits of 8 x 8 pixels
     patch_size=2,
     per_device_train_batch_size=32,  # a small data set wants many steps
     learning_rate=2e-3,  # a small model bears it
-    crop_padding=0.0,  # a pixel is an eighth of the picture
+    num_train_epochs=40,
     flip=False,  # a mirrored 2 is none
 )
 FINE_TUNING = dict(  # for a model that knows pictures already
