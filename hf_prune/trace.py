@@ -15,6 +15,7 @@ from .ranking import marked
 FOLDER = "_pruning"  # in a run's folder; `push_to_hub` leaves out what begins with "_"
 _PATTERN = "round-*.safetensors"
 _LARGEST = float(np.finfo(np.float16).max)
+_CHUNK = 1 << 16  # losses converted at a time, which stay in a processor's cache
 
 
 class Trace:
@@ -61,7 +62,10 @@ class Trace:
         losses = np.full(rows, np.nan, np.float16)
         marks = {}
         for name, (chosen, values) in zip(("trained", "rescored"), measured, strict=False):
-            losses[chosen] = np.where(np.isfinite(values), np.clip(values, -_LARGEST, _LARGEST), values)
+            for begin in range(0, len(chosen), _CHUNK):
+                part = values[begin : begin + _CHUNK]
+                clipped = np.where(np.isfinite(part), np.clip(part, -_LARGEST, _LARGEST), part)
+                losses[chosen[begin : begin + _CHUNK]] = clipped
             marks[name] = marked(chosen, rows)
         arrays = {"losses": losses[np.logical_or.reduce(list(marks.values()))]}
         arrays |= {name: np.packbits(mark) for name, mark in marks.items()}

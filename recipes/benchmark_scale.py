@@ -8,7 +8,8 @@ policy is played in a process of its own, which gives its peak memory. In the ta
 select     CPU seconds of a round's selection
 stock      of the order of the epoch over all rows, which the stock sampler draws, too
 order      of leaving rows out of it
-close      of bringing the measurements of all trained rows into the History, and of what the policy learns from them
+close      of bringing the measurements of all trained rows into the History, of what the policy learns from them, and
+           of writing the round's losses for the report
 overhead   select, order and close, as a share of an epoch over the data set at 10,000 rows a second
 memory     peak of the process, in bytes per row: what each rank of a distributed run needs
 file       the checkpoint's pruning state with the round's last step done: bytes per row, seconds to write and to read
@@ -39,6 +40,7 @@ from hf_prune.report import surroundings
 from hf_prune.run import PruningRun
 from hf_prune.sampler import PruningSampler
 from hf_prune.schedule import FullRun, Place
+from hf_prune.trace import Trace
 
 STEP_ROWS = 1024
 BATCH = 1 << 20  # rows whose losses are drawn at once
@@ -84,8 +86,14 @@ def begin(policy: Policy, rows: int) -> PruningRun:
 def play(name: str, rows: int, rounds: int) -> dict:
     """Rounds one after another, the last of which counts, and its checkpoint."""
     torch.set_num_threads(1)
-    policy = policies.make(name)
-    run = begin(policy, rows)
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        run = begin(policies.make(name), rows)
+        run.trace = Trace(folder, lambda: [1e-3], print)
+        return play_rounds(name, run, rounds)
+
+
+def play_rounds(name: str, run: PruningRun, rounds: int) -> dict:
+    rows = len(run.state.history)
     rng, level, step = np.random.default_rng(1), np.full(rows, 1.0, np.float32), 0
     for number in range(rounds):
         clocked = Clocked()
@@ -106,7 +114,7 @@ def play(name: str, rows: int, rounds: int) -> dict:
     overhead = sum(clocked.seconds[name] for name in ("select", "order", "close")) / (rows / ROWS_A_SECOND)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     kept = run.state.epochs[-1]["rows"] / rows
-    facts = {"policy": repr(policy), "kept": kept, "overhead": overhead, "peak_bytes": peak}
+    facts = {"policy": repr(run.policy), "kept": kept, "overhead": overhead, "peak_bytes": peak}
     return facts | {"seconds": clocked.seconds} | file
 
 
