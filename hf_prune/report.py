@@ -270,7 +270,8 @@ def results_table(paths: Sequence[str | os.PathLike[str]]) -> str:
 def versions() -> dict[str, str]:
     """Of Python, and of those packages that a result depends on and that are installed."""
     found = {"python": platform.python_version()}
-    for package in ("hf_prune", "torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu"):
+    packages = "hf_prune torch transformers accelerate datasets tokenizers trl peft kornia scikit-learn sacrebleu"
+    for package in packages.split():
         try:
             found[package] = version(package)
         except PackageNotFoundError:
