@@ -17,9 +17,13 @@ SERVER.set_forkserver_preload(
     [
         "datasets",
         "evaluate",
+        "hf_prune.page",
         "hf_prune.trainer",
+        "kornia.augmentation",
+        "sklearn.metrics",
         "transformers.models.bert.modeling_bert",
         "transformers.models.marian.modeling_marian",
+        "trl",
     ]
 )
 LONGEST_STEP = 0.05  # seconds; a step of the tests' models, with its save

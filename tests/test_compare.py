@@ -103,13 +103,13 @@ def test_every_budget_has_its_baselines_and_policies_that_take_one_get_it():
 
 
 def test_a_policy_of_the_users_own():
-    Path("my_rules.py").write_text(
+    Path("rules_to_compare.py").write_text(
         "from dataclasses import dataclass\nfrom hf_prune.core import BudgetPolicy\n\n"
         "@dataclass(frozen=True)\nclass Mine(BudgetPolicy):\n    def select(self, history, clock, rng): ...\n"
     )
-    found = compare("--arms", "my_rules.Mine", "--seeds", "1", "--budgets", "0.6")
+    found = compare("--arms", "rules_to_compare.Mine", "--seeds", "1", "--budgets", "0.6")
     assert [arm["flags"] for arm in found["arms"] if arm["arm"] == "Mine-60"] == [
-        ["--policy", "my_rules.Mine:keep=0.6"]
+        ["--policy", "rules_to_compare.Mine:keep=0.6"]
     ]
 
 

@@ -1,19 +1,14 @@
 """Every policy through recipes/translate.py: killed at any moment and started again, it ends with the same bits."""
 
-import importlib.util
 import json
-import os
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
-import transformers
-from fork_server import run
+from recipe_runs import load, run_forked
 
 from hf_prune import History, policies, storage
 
-RECIPE = Path(__file__).parent.parent / "recipes" / "translate.py"
 FLAGS = (
     "--train_file train.parquet --validation_file validation.parquet --vocab_size 320 --max_length 40 --num_beams 1 "
     "--num_train_epochs 4 --per_device_train_batch_size 8 --logging_steps 1 --use_cpu True --disable_tqdm True "
@@ -22,29 +17,14 @@ FLAGS = (
 SPECIAL = {"kakurenbo": ["--by_confidence", "True"]}  # translation has no `correct`
 
 
-def translate_in(folder, flags):
-    """Runs in a process of its own."""
-    transformers.logging.set_verbosity_error()
-    os.chdir(folder)
-    os.environ["HF_HOME"] = str(folder)
-    load_recipe().main(flags)
-
-
-def load_recipe():
-    spec = importlib.util.spec_from_file_location("translate", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """A folder with the files of a small corpus, and a History of its rows that holds scores."""
     folder = tmp_path_factory.mktemp("corpus")
-    for split, rows in load_recipe().embedded_corpus(rows=64, seed=5).items():
+    for split, rows in load("translate").embedded_corpus(rows=64, seed=5).items():
         rows.to_parquet(folder / f"{split}.parquet")
     rng = np.random.default_rng(0)
-    n = len(load_recipe().embedded_corpus(rows=64, seed=5)["train"])
+    n = len(load("translate").embedded_corpus(rows=64, seed=5)["train"])
     history = History.empty(n, ("el2n", "grad_norm"))
     loss, *signals = rng.random((3, n), np.float32)
     history.record(np.arange(n), loss, 0, **dict(zip(history.signals, signals, strict=True)))
@@ -74,12 +54,12 @@ def test_killed_and_started_again_it_ends_the_same(corpus, tmp_path, name):
             (folder / file.name).symlink_to(file)
     if needs_scores(name):
         flags += ["--history", "history.safetensors"]
-    run(translate_in, tmp_path / "whole", flags)
+    run_forked("translate", tmp_path / "whole", *flags)
     expected = result_of(tmp_path / "whole")
     moments = random.Random(name)
     for _ in range(2):
-        assert not run(translate_in, tmp_path / "killed", flags, kill_at=moments.uniform(3, 10))
-    run(translate_in, tmp_path / "killed", flags)
+        assert not run_forked("translate", tmp_path / "killed", *flags, kill_at=moments.uniform(3, 10))
+    run_forked("translate", tmp_path / "killed", *flags)
     found = result_of(tmp_path / "killed")
     for part, value in expected.items():
         assert found[part] == value, part

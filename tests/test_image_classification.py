@@ -7,7 +7,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Image
 from PIL import Image as Picture
-from recipe_runs import load, run, run_and_kill
+from recipe_runs import load, run, run_forked
 
 from hf_prune.recipe import CommonArguments
 
@@ -357,9 +357,9 @@ def test_finished_run_is_refused(straight, recipe, monkeypatch):
 @pytest.mark.slow
 def test_killed_run_goes_on_with_the_same_command(straight, digits, tmp_path):
     prepare(tmp_path, digits)
-    run_and_kill("image_classification", tmp_path, *FLAGS)
-    status, _, errors = run("image_classification", tmp_path, *FLAGS)
-    assert status == 0, errors
+    assert not run_forked("image_classification", tmp_path, *FLAGS, kill_at=14.5)  # in the second epoch
+    assert list(tmp_path.glob("out/checkpoint-*")) and not (tmp_path / "out" / "results.json").exists()
+    assert run_forked("image_classification", tmp_path, *FLAGS)
     ours, theirs = results_of(tmp_path), results_of(straight[0])
     assert ours["scores"] == theirs["scores"]
     counts = ("epoch", "rows", "steps")
@@ -400,8 +400,7 @@ def test_second_run_begins_with_what_the_first_has_learnt(straight, recipe, monk
 def test_saved_model_is_fine_tuned_on_a_folder(straight, folder, recipe):
     flags = f"--model_name_or_path {straight[0] / 'out'} --train_dir {folder} --policy autoassist --num_train_epochs 1 "
     flags += "--per_device_train_batch_size 8 --use_cpu True --output_dir tuned --report_to none"
-    status, _, errors = run("image_classification", folder.parent, *flags.split())
-    assert status == 0, errors
+    assert run_forked("image_classification", folder.parent, *flags.split())
     results = json.loads((folder.parent / "tuned" / "results.json").read_text())
     assert results["arguments"]["learning_rate"] == 5e-5 and results["quality"]["rows"] == 8
     config = json.loads((folder.parent / "tuned" / "config.json").read_text())
