@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from .core import BudgetPolicy, Policy
 from .report import versions
 
 TAG = "hf_prune"
+_NO_BASE = re.compile(r"is a fine-tuned version of \[(None)?\]\(https://huggingface\.co/(None)?\)")
 _PARENTS = 3  # folders above a run of a comparison: arms/ARM/seed-S
 
 
@@ -68,7 +70,8 @@ def write_card(
         data.eval_results = [
             EvalResult(**fields, metric_type=name, metric_value=value) for name, value in numbers.items()
         ]
-    card.text = "\n\n".join([card.text.rstrip(), *(section.strip() for section in sections)]) + "\n"
+    text = _NO_BASE.sub("was trained from scratch", card.text)  # what stock and TRL write of a model without a name
+    card.text = "\n\n".join([text.rstrip(), *(section.strip() for section in sections)]) + "\n"
     card.save(path)
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from transformers import EarlyStoppingCallback, TrainingArguments
@@ -36,8 +37,10 @@ class CommonArguments:
         train_file: File to train on (.parquet, .json, .jsonl, .csv, .tsv); without it, the embedded data.
         validation_file: File to validate on; without it, 5 % of the training rows, at most 1,000, are held out.
         test_file: File for the final score; without it, the validation rows give that, too.
-        dataset_name: Data set of the Hub, or a folder, instead of files; its split `train` is a must.
+        dataset_name: Data set of the Hub, or a folder, instead of files; its split `train` is a must. Where it has no
+            `validation` or `test`, `validation_matched` and `test_matched` serve, as those of MNLI.
         dataset_config_name: Its configuration.
+        max_train_samples: Train on so many rows, drawn once and the same for every seed; without it, on all.
         model_name_or_path: Model to fine-tune, of the Hub or in a folder; without it, one is made from scratch.
         early_stopping_patience: Stop after so many validations without a better score.
         history: What an earlier run has learnt of the same rows (its folder, or an id of the Hub), or scores of them;
@@ -49,6 +52,7 @@ class CommonArguments:
     test_file: str | None = None
     dataset_name: str | None = None
     dataset_config_name: str | None = None
+    max_train_samples: int | None = None
     model_name_or_path: str | None = None
     early_stopping_patience: int | None = None
     history: str | None = None
@@ -95,6 +99,7 @@ def read_splits(
         raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
     if common.dataset_name:
         found: Any = load_dataset(common.dataset_name, common.dataset_config_name)
+        found = {name.removesuffix("_matched"): rows for name, rows in found.items()} | dict(found)
         if "train" not in found:
             raise ValueError(f"dataset_name={common.dataset_name!r} has no split train; it has {', '.join(found)}.")
     else:
@@ -133,6 +138,21 @@ def hold_out(splits: dict[str, Dataset], seed: int, stratify_by: str | None = No
     return DatasetDict({**splits, "train": parts["train"], "validation": parts["test"]})
 
 
+def limit(splits: DatasetDict, size: int | None) -> DatasetDict:
+    """The splits with `size` training rows, see `CommonArguments.max_train_samples`; None = all.
+
+    Raises:
+        ValueError: There are not so many.
+    """
+    if size is None:
+        return splits
+    rows = splits["train"]
+    if not 0 < size <= len(rows):
+        raise ValueError(f"max_train_samples={size}: give a number from 1 to {len(rows)}, the training rows there are.")
+    chosen = np.sort(np.random.default_rng(0).choice(len(rows), size, replace=False))
+    return DatasetDict({**splits, "train": rows.select(chosen)})
+
+
 def load_splits(
     common: CommonArguments, embedded: Callable[[], DatasetDict], prepare: Callable[[Dataset, str], Dataset], seed: int
 ) -> DatasetDict:
@@ -145,10 +165,11 @@ def load_splits(
         seed: Chooses the rows that are held out for validation.
 
     Raises:
-        ValueError: What `read_splits`, `prepare` and `hold_out` refuse.
+        ValueError: What `read_splits`, `prepare`, `hold_out` and `limit` refuse.
     """
     raw, names = read_splits(common, embedded)
-    return hold_out({split: prepare(rows, names[split]) for split, rows in raw.items()}, seed)
+    splits = {split: prepare(rows, names[split]) for split, rows in raw.items()}
+    return limit(hold_out(splits, seed), common.max_train_samples)
 
 
 def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:

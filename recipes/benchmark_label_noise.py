@@ -33,11 +33,14 @@ def read_labels(arguments: dict, clean_file: str | None, clean_column: str) -> t
     """The pictures, the labels that the run had, in words, and (N,) bool, which of these are wrong.
 
     Raises:
-        ValueError: The run held training rows out for validation, or a column is missing.
+        ValueError: The run held training rows out for validation, was given a part of them, or a column is missing.
     """
     train, labels, column = arguments["train_file"], arguments["label_file"], arguments["label_column"]
-    if train is None or arguments["validation_file"] is None:
-        raise ValueError("The run must have --train_file and --validation_file: else its rows are not those of a file.")
+    if train is None or arguments["validation_file"] is None or arguments["max_train_samples"]:
+        raise ValueError(
+            "The run must have --train_file, --validation_file and no --max_train_samples: else its rows are not those "
+            "of a file."
+        )
     rows, noisy = read_file(train), read_file(labels or train)
     given = label_texts(noisy, find_column(noisy, "label_column", column, labels or train), labels or train)
     clean, name = read_file(clean_file or labels or train), clean_file or labels or train

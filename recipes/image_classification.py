@@ -76,6 +76,7 @@ from hf_prune.recipe import (
     find_column,
     finish,
     hold_out,
+    limit,
     read_file,
     read_splits,
 )
@@ -201,7 +202,7 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
 
     Raises:
         ValueError: Arguments that don't go together, a column that is missing or holds no pictures, or what
-            `read_splits`, `join_labels`, `class_names`, `encode_labels` and `hold_out` refuse.
+            `read_splits`, `join_labels`, `class_names`, `encode_labels`, `hold_out` and `limit` refuse.
     """
     if recipe.image_column == recipe.label_column:
         raise ValueError(f"image_column and label_column are both {recipe.image_column!r}; name two columns.")
@@ -231,7 +232,7 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
             raise ValueError(f"image_column={image!r}: {names[split]} has {kind} there, no pictures.") from error
         classes = classes or class_names(rows, label, names[split])
         splits[split] = encode_labels(rows, label, classes, names[split]).rename_columns({image: "image"})
-    return hold_out(splits, seed, stratify_by="labels"), classes
+    return limit(hold_out(splits, seed, stratify_by="labels"), common.max_train_samples), classes
 
 
 def check_pictures(rows: Dataset, name: str) -> None:

@@ -63,6 +63,7 @@ from hf_prune.recipe import (
     find_column,
     finish,
     hold_out,
+    limit,
     read_splits,
 )
 
@@ -253,7 +254,7 @@ def load_texts(common: CommonArguments, recipe: RecipeArguments, seed: int) -> t
 
     Raises:
         ValueError: A split with fewer than two rows of text, or what `read_splits`, `find_texts`, `read_numbers`,
-            `class_names`, `encode_labels` and `hold_out` refuse.
+            `class_names`, `encode_labels`, `hold_out` and `limit` refuse.
     """
     splits, names = read_splits(common, embedded_corpus)
     texts = find_texts(splits["train"], recipe, names["train"])
@@ -274,7 +275,7 @@ def load_texts(common: CommonArguments, recipe: RecipeArguments, seed: int) -> t
         if not len(full):
             raise ValueError(f"{names[split]} has no row with text in {', '.join(columns)} ({len(rows)} rows read).")
         splits[split] = full
-    corpus = hold_out(splits, seed, stratify_by=classes and "labels")
+    corpus = limit(hold_out(splits, seed, stratify_by=classes and "labels"), common.max_train_samples)
     if few := [split for split, rows in corpus.items() if len(rows) < 2]:
         raise ValueError(f"Split {few[0]} has one row with text; two are needed, or no score has an interval.")
     return corpus, classes

@@ -59,6 +59,15 @@ def test_scores_stand_where_the_hub_reads_them(tmp_path):
     assert card.text.split() == ["#", "tiny", "##", "One", "##", "Two"]
 
 
+@pytest.mark.parametrize("name", ["", "None"])  # stock's and TRL's for a model of no name
+def test_a_model_from_scratch_is_no_fine_tuned_version(tmp_path, name):
+    said = f"This model is a fine-tuned version of [{name}](https://huggingface.co/{name}) on beans."
+    write_card(path := card_at(tmp_path, said))
+    assert ModelCard.load(path).text.strip() == "This model was trained from scratch on beans."
+    write_card(path := card_at(tmp_path, "It is a fine-tuned version of [ann/it](https://huggingface.co/ann/it)."))
+    assert "[ann/it](" in ModelCard.load(path).text
+
+
 @pytest.mark.parametrize("about", [{"task_type": "translation"}, {"dataset_type": "x", "dataset_name": "x"}])
 def test_scores_without_a_place_are_left_out(tmp_path, about):
     path = card_at(tmp_path)

@@ -10,6 +10,7 @@ from PIL import Image as Picture
 from recipe_runs import load, run, run_forked
 
 from hf_prune.recipe import CommonArguments
+from hf_prune.trace import read_trace
 
 
 @pytest.fixture(scope="module")
@@ -381,6 +382,12 @@ def test_two_processes(digits, tmp_path):
     assert predictions["references"] == [str(label) for label in test["label"]]
     assert predictions["predictions"] == predicted(tmp_path, test)
     assert text.count("taken for") == 5  # told once
+    rounds, flaws = read_trace(tmp_path / "out", 160)
+    epochs = [epoch["rows"] for epoch in results["pruning"]["epochs"]]
+    assert not flaws and len(rounds) == len(epochs)
+    for round, rows in zip(rounds, epochs, strict=True):  # of both processes; repeats fill the last batches
+        trained, _, losses = round.read()
+        assert rows - 32 < np.count_nonzero(trained) <= rows and np.isfinite(losses[trained]).all()
 
 
 @pytest.mark.slow

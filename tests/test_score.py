@@ -225,10 +225,9 @@ trainer.save_model()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["python", "accelerate"])
-def test_a_real_script(script, launcher):
+def test_a_real_script(script):
     Path(script).write_text(REAL)
-    make_scores("el2n", [script, "--num_train_epochs", "9"], "scores", 2, epochs=2, launcher=launcher)
+    make_scores("el2n", [script, "--num_train_epochs", "9"], "scores", 2, epochs=2, launcher="accelerate")
     runs = [History.load(Path("scores", f"seed-{seed}", "history.safetensors"), rows=12) for seed in range(2)]
     merged = History.load("scores/history.safetensors", rows=12)
     scores = [run.notes["score"] for run in runs]

@@ -6,10 +6,10 @@ import string
 import pytest
 import torch
 from datasets import Dataset
-from recipe_runs import load, run, run_and_kill
+from recipe_runs import load, run, run_and_kill, run_forked
 from sacrebleu.metrics import BLEU, CHRF
 
-from hf_prune.recipe import CommonArguments, read_file
+from hf_prune.recipe import CommonArguments, read_file, read_splits
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +159,37 @@ def test_arguments_that_do_not_go_together(translate, recipe, fields, message):
     with pytest.raises(ValueError, match=message):
         common = CommonArguments(**{name: fields[name] for name in fields if name != "target_lang"})
         translate.load_corpus(common, recipe(target_lang=fields.get("target_lang", "de")), seed=0)
+
+
+def test_a_sample_of_the_training_rows_is_the_same_for_every_seed(translate, recipe, tmp_path):
+    for split in ("train", "validation"):
+        Dataset.from_dict({"en": [f"e{i}" for i in range(50)], "de": ["d"] * 50}).to_parquet(
+            tmp_path / f"{split}.parquet"
+        )
+    common = {f"{split}_file": str(tmp_path / f"{split}.parquet") for split in ("train", "validation")}
+    first, other = (
+        translate.load_corpus(CommonArguments(**common, max_train_samples=7), recipe(), seed) for seed in (0, 1)
+    )
+    rows = [int(text[1:]) for text in first["train"]["source"]]
+    assert len(set(rows)) == 7 and rows == sorted(rows) != list(range(7)) and len(first["validation"]) == 50
+    assert first["train"].to_list() == other["train"].to_list()
+    for size in (0, 51):
+        with pytest.raises(ValueError, match=rf"max_train_samples={size}: give a number from 1 to 50"):
+            translate.load_corpus(CommonArguments(**common, max_train_samples=size), recipe(), 0)
+
+
+def test_splits_of_a_data_set_with_two_validations(tmp_path):
+    for name, word in (("train", "a"), ("validation_matched", "b"), ("validation_mismatched", "c")):
+        Dataset.from_dict({"en": [word]}).to_parquet(tmp_path / "data" / f"{name}-00000-of-00001.parquet")
+    found, names = read_splits(CommonArguments(dataset_name=str(tmp_path)), dict)
+    assert {split: rows["en"][:] for split, rows in found.items()} == {"train": ["a"], "validation": ["b"]}
+    assert names["validation"] == f"split validation of {tmp_path}"
+
+
+def test_data_set_without_a_train_split_is_refused(tmp_path):
+    Dataset.from_dict({"en": ["a"]}).to_parquet(tmp_path / "data" / "half-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match="has no split train; it has half"):
+        read_splits(CommonArguments(dataset_name=str(tmp_path)), dict)
 
 
 def test_validation_rows_are_held_out_by_the_seed(translate, recipe, tmp_path):
@@ -325,17 +356,17 @@ def test_saved_model_loads_and_translates(straight):
 
 
 @pytest.mark.slow
-def test_finished_run_is_refused(straight):
-    status, _, errors = run("translate", straight[0], *FLAGS)
-    assert status != 0 and "output_dir='out' holds a finished run" in errors
+def test_finished_run_is_refused(straight, translate, monkeypatch):
+    monkeypatch.chdir(straight[0])
+    with pytest.raises(ValueError, match="output_dir='out' holds a finished run"):
+        translate.main(FLAGS)
 
 
 @pytest.mark.slow
 def test_killed_run_goes_on_with_the_same_command(straight, translate, tmp_path):
     prepare(tmp_path, translate)
     run_and_kill("translate", tmp_path, *FLAGS)
-    status, _, errors = run("translate", tmp_path, *FLAGS)
-    assert status == 0, errors
+    assert run_forked("translate", tmp_path, *FLAGS)
     ours, theirs = (json.loads((folder / "out" / "results.json").read_text()) for folder in (tmp_path, straight[0]))
     assert ours["scores"] == theirs["scores"]
     counts = ("epoch", "rows", "tokens", "padded_tokens", "steps")
@@ -357,8 +388,7 @@ def test_model_with_language_codes_is_fine_tuned(translate, multilingual, tmp_pa
     flags = "--model_name_or_path base --train_file train.jsonl --source_lang eng_Latn --target_lang deu_Latn "
     flags += "--max_steps 2 --eval_strategy steps --save_strategy steps --eval_steps 1 --save_steps 1 "
     flags += "--early_stopping_patience 1 --max_length 12 --num_beams 2 --policy none --use_cpu True --output_dir out"
-    status, text, errors = run("translate", tmp_path, *flags.split())
-    assert status == 0, errors
+    assert run_forked("translate", tmp_path, *flags.split())
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["scores"]["split"] == "validation" and results["scores"]["rows"] == 3
     assert results["arguments"]["learning_rate"] == 5e-5 and results["pruning"] is None
