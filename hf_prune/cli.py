@@ -17,6 +17,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from . import policies
+from .comparison_page import overview
 from .core import FACTS, History, Policy
 from .page import REPORT, RunReport
 from .report import results_table
@@ -257,14 +258,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     listing = commands.add_parser("policies", help="list the policies, or print the card of one")
     listing.add_argument("name", nargs="?", help="a policy's name, or the dotted path of a module of yours")
     _add_score(commands)
-    table = commands.add_parser("table", help="print results.json files of recipes/translate.py as a Markdown table")
-    table.add_argument("results", nargs="+", help="files; shares are of the first one's tokens, padding included")
+    table = commands.add_parser("table", help="print comparisons, or runs of recipes/translate.py, as a Markdown table")
+    table.add_argument(
+        "results", nargs="+", help="comparison.json files, or results.json files; shares are of the first one's tokens"
+    )
     report = commands.add_parser("report", help="write the report of a run that has ended, as a page and PNG files")
     report.add_argument("run", help="folder of the run; _report.html and the folder _report are written into it")
     chosen = parser.parse_args(argv)
     try:
         if chosen.command == "table":
-            text = results_table(chosen.results)
+            compared = Path(chosen.results[0]).name == "comparison.json"
+            text = (overview if compared else results_table)(chosen.results)
         elif chosen.command == "report":
             text = _write_report(chosen.run)
         elif chosen.command == "score":

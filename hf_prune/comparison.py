@@ -325,6 +325,8 @@ class Comparison:
             arms.append(
                 {
                     "arm": name,
+                    "kind": arm.kind,
+                    "budget": arm.budget,
                     "flags": list(arm.flags),
                     "policy": self.runs[name, seeds[0]].results["policy"],
                     "seeds": seeds,

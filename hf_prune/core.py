@@ -380,7 +380,7 @@ class BudgetPolicy(Policy):
         """
         if self.unit == "tokens":
             return np.sort(self.within_budget(ranked(score, rng), history, clock))
-        return np.sort(top(score, whole_steps(self._rows_in_budget(len(history)), clock.step_rows), rng))
+        return top(score, whole_steps(self._rows_in_budget(len(history)), clock.step_rows), rng)
 
     def forecast(self, history: History, clock: Clock) -> int:
         return min(len(history), whole_steps(self._rows_in_budget(len(history)), clock.step_rows))

@@ -19,22 +19,18 @@ def top(score: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
         rng: Splits equal scores.
 
     Returns:
-        (min(k, N),) int64, distinct, in no order.
+        (min(k, N),) int64, sorted.
     """
     n = len(score)
     if k >= n:
         return np.arange(n)
-    unknown = np.flatnonzero(np.isnan(score))
-    if len(unknown) >= k:
-        return rng.choice(unknown, k, replace=False, shuffle=False)
-    if len(unknown):
-        score = np.where(np.isnan(score), -np.inf, score)
-    known = k - len(unknown)
-    threshold = np.partition(score, n - known)[n - known]
-    above = np.flatnonzero(score > threshold)
-    ties = np.setdiff1d(np.flatnonzero(score == threshold), unknown, assume_unique=True)
-    drawn = rng.choice(ties, known - len(above), replace=False, shuffle=False)
-    return np.concatenate([unknown, above, drawn])
+    threshold = np.partition(score, n - k)[n - k] if k else np.nan  # NaN sorts above everything
+    if np.isnan(threshold):
+        return np.sort(rng.choice(np.flatnonzero(np.isnan(score)), k, replace=False, shuffle=False))
+    chosen = ~(score <= threshold)
+    ties = np.flatnonzero(score == threshold)
+    chosen[rng.choice(ties, k - np.count_nonzero(chosen), replace=False, shuffle=False)] = True
+    return np.flatnonzero(chosen)
 
 
 def ranked(score: np.ndarray, rng: np.random.Generator) -> np.ndarray:

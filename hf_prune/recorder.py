@@ -30,14 +30,17 @@ class Measurements:
     values: np.ndarray
     padded_tokens: int
 
-    def by_row(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def by_row(self, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Each row once, with the mean of its visits (a batch filled up by accelerate repeats rows).
+
+        Args:
+            marks: (N,) bool, the rows that were visited.
 
         Returns:
             rows (K,) int64, tokens (K,) int64, values (S, K) float32.
         """
-        rows, n = self.rows, self.rows.max(initial=-1) + 1
-        if np.count_nonzero(marked(rows, n)) == len(rows):
+        rows, n = self.rows, len(marks)
+        if np.count_nonzero(marks) == len(rows):
             return rows, self.tokens, self.values
         visits, last = np.arange(len(rows)), np.empty(n, np.int64)
         last[rows] = visits

@@ -15,7 +15,7 @@ from .core import Clock, History, Policy, Selection
 from .learner import Learner
 from .meter import Meter, blend
 from .ranking import marked
-from .recorder import Gather, Measurements, Recorder
+from .recorder import Gather, Recorder
 from .sampler import PruningSampler
 from .schedule import FullRun, Place
 from .trace import Trace
@@ -203,19 +203,21 @@ class PruningRun:
         start = time.perf_counter()
         measured = self.recorder.collect(self._gather)
         n = len(history)
-        if (marked(measured.rows, n) > marked(current.selection.rows, n)).any():
+        marks = marked(measured.rows, n)
+        if (marks > marked(current.selection.rows, n)).any():
             raise ValueError(
                 "Rows were trained that the policy had not selected: get_train_dataloader gives other batches than "
                 "those of Trainer's own sampler (does it join several loaders?). Train without a policy."
             )
-        losses = [self._record(measured)]
+        losses = [(marks, *self._record(measured.by_row(marks)))]
         rescored, seconds_rescoring = None, 0.0
         if rescore is not None and current.selection.rescore is not None and len(current.selection.rescore):
             begun = time.perf_counter()
             recorder = Recorder(len(self.meter.signals))
             rescore(current.selection.rescore, recorder)
             rescored = recorder.collect(self._gather)
-            losses.append(self._record(rescored))
+            marks = marked(rescored.rows, n)
+            losses.append((marks, *self._record(rescored.by_row(marks))))
             seconds_rescoring = time.perf_counter() - begun
         self.learner.teach(history, current.clock, self._rng(current.clock.round, 1))
         if self.trace is not None:
@@ -241,10 +243,9 @@ class PruningRun:
         self.recorder = Recorder(len(self.meter.signals))
         self.state.round = None
 
-    def _record(self, measured: Measurements) -> tuple[np.ndarray, np.ndarray]:
+    def _record(self, measured: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Tell the History; the rows (K,) int64 and their losses (K,) float32, NaN where the batch did not tell."""
-        history = self.state.history
-        rows, tokens, values = measured.by_row()
+        history, (rows, tokens, values) = self.state.history, measured
         every, losses = rows, np.full(len(rows), np.nan, np.float32)
         told = tokens > 0
         everywhere = told.all()  # else some batch did not tell

@@ -10,7 +10,6 @@ from safetensors import safe_open
 
 from . import storage
 from .core import Clock
-from .ranking import marked
 
 FOLDER = "_pruning"  # in a run's folder; `push_to_hub` leaves out what begins with "_"
 _PATTERN = "round-*.safetensors"
@@ -47,7 +46,7 @@ class Trace:
         lr_scale: float,
         seconds: float,
         rows: int,
-        measured: Sequence[tuple[np.ndarray, np.ndarray]],
+        measured: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
     ) -> None:
         """Write a round that has ended.
 
@@ -56,19 +55,18 @@ class Trace:
             lr_scale: Factor on its learning rate.
             seconds: Spent in its steps.
             rows: N, rows of the training set.
-            measured: What was trained and, where there is any, what was rescored: rows (K,) int64, distinct, and their
-                losses (K,) float32 in nats; NaN = not read, infinite = a fault.
+            measured: What was trained and, where there is any, what was rescored: (N,) bool, which rows; the same as
+                (K,) int64, in any order; their losses (K,) float32 in nats, NaN = not read, infinite = a fault.
         """
         losses = np.full(rows, np.nan, np.float16)
-        marks = {}
-        for name, (chosen, values) in zip(("trained", "rescored"), measured, strict=False):
+        for _, chosen, values in measured:
             for begin in range(0, len(chosen), _CHUNK):
                 part = values[begin : begin + _CHUNK]
                 clipped = np.where(np.isfinite(part), np.clip(part, -_LARGEST, _LARGEST), part)
                 losses[chosen[begin : begin + _CHUNK]] = clipped
-            marks[name] = marked(chosen, rows)
-        arrays = {"losses": losses[np.logical_or.reduce(list(marks.values()))]}
-        arrays |= {name: np.packbits(mark) for name, mark in marks.items()}
+        marks = [mark for mark, _, _ in measured]
+        arrays = {"losses": losses[np.logical_or.reduce(marks)]}
+        arrays |= {name: np.packbits(mark) for name, mark in zip(("trained", "rescored"), marks, strict=False)}
         header = {"kind": "round", "rows": rows, "round": clock.round, "epoch": clock.epoch, "seconds": seconds}
         header |= {"lr_scale": lr_scale, "learning_rates": self._learning_rates()}
         path = Path(self.run, FOLDER, f"round-{clock.round:05d}.safetensors")

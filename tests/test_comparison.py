@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from hf_prune.cli import main as hf_prune
 from hf_prune.comparison import Arm, Comparison, Plan, RunResult
-from hf_prune.comparison_page import markdown, page, table, write
+from hf_prune.comparison_page import markdown, overview, page, table, write
 
 ROWS = 1000
 ALL = Arm(("--policy", "uniform:keep=1"), "full")
@@ -339,3 +340,40 @@ def test_the_figure_has_a_line_for_each_arm(compare, tmp_path):
 def test_page_needs_nothing_but_the_numbers(compare):
     found = compare({"full": [0.8, 0.81]}).to_dict()
     assert page(json.loads(json.dumps(found)), b"png") == page(found, b"png")
+
+
+# ---- Side by side ----
+
+
+def test_comparisons_side_by_side(compare, tmp_path, capsys):
+    """Half the budget is what 0.7 is nearer to than 0.2; a rule that is worse than fewer epochs is marked."""
+    arms = {
+        **ARMS,
+        "short-20": Arm(("--policy", "uniform:keep=1", "--num_train_epochs", "1"), "short", 0.2),
+        "ucb-20": Arm(("--policy", "ucb:keep=0.2"), "policy", 0.2),
+        "ucb-50": Arm(("--policy", "ucb:keep=0.5"), "policy", 0.5),
+    }
+    accuracies = {"full": 0.9, "short-50": 0.8, "uniform-50": 0.8, "infobatch": 0.86, "ucb-50": 0.7, "ucb-20": 0.6}
+    accuracies["short-20"] = 0.5
+    paths = []
+    for name, chosen in (("first", arms), ("second", ARMS)):
+        found = compare({arm: [accuracies[arm]] * 3 for arm in chosen}, arms=chosen).to_dict()
+        paths.append(tmp_path / name / "comparison.json")
+        paths[-1].parent.mkdir()
+        paths[-1].write_text(json.dumps(found))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in overview(paths).splitlines()]
+    columns = ["all rows", "fewer epochs, 50 %", "random rows, 50 %", "`infobatch`", "`ucb`, 50 %"]
+    assert lines[0] == ["data", "quality", "seeds", *columns]
+    scores = ["90.0", "80.0 (50 %)", "80.0 (45 %)", "86.0 + (38 %)"]
+    assert lines[2][1:] == ["accuracy in %", "3", *scores, "70.0 - (0 %)"]
+    assert lines[3][1:] == ["accuracy in %", "3", *scores, ""]
+    assert lines[2][0].startswith("[first](") and lines[2][0].endswith("first/comparison.md)")
+    assert hf_prune(["table", *map(str, paths)]) == 0
+    assert capsys.readouterr().out.strip() == overview(paths)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"arms": [{}]}'])
+def test_a_file_that_is_no_comparison_is_named(tmp_path, content):
+    (tmp_path / "comparison.json").write_text(content)
+    with pytest.raises(ValueError, match="comparison.json is no comparison.json of recipes/compare.py"):
+        overview([tmp_path / "comparison.json"])

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_prune.ranking import marked
 from hf_prune.recorder import Measurements, Recorder
 
 
@@ -41,7 +42,7 @@ def test_row_numbers_that_no_float_can_hold_survive():
 def test_a_row_that_was_filled_in_again_counts_with_its_mean(visits, seed):
     rows = np.array(visits, np.int64)
     values = np.random.default_rng(seed).random((2, len(rows)), np.float32)
-    found, tokens, means = Measurements(rows, 100 + rows, values, 0).by_row()
+    found, tokens, means = Measurements(rows, 100 + rows, values, 0).by_row(marked(rows, 100))
     assert sorted(found) == sorted(set(visits))
     np.testing.assert_array_equal(tokens, 100 + found)
     expected = [values[:, rows == row].astype(np.float64).mean(axis=1) for row in found]
@@ -50,7 +51,9 @@ def test_a_row_that_was_filled_in_again_counts_with_its_mean(visits, seed):
 
 def test_the_mean_of_two_visits_does_not_depend_on_their_order():
     rows, values = np.array([4, 0, 4]), np.array([[0.1, 0.5, 0.7]], np.float32)
-    first, second = (Measurements(rows[o], rows[o], values[:, o], 0).by_row() for o in ([0, 1, 2], [2, 1, 0]))
+    first, second = (
+        Measurements(rows[o], rows[o], values[:, o], 0).by_row(marked(rows, 9)) for o in ([0, 1, 2], [2, 1, 0])
+    )
     assert first[2][0][first[0] == 4] == second[2][0][second[0] == 4]
 
 
@@ -75,7 +78,8 @@ def test_the_measurements_of_all_processes_are_joined():
 def test_rows_alone_are_counted_where_no_loss_is_known():
     recorder = Recorder(0)
     recorder.add(torch.tensor([3, 1]), torch.tensor([5, 6]), [], 11)
-    rows, tokens, values = recorder.collect(one_process).by_row()
+    measured = recorder.collect(one_process)
+    rows, tokens, values = measured.by_row(marked(measured.rows, 4))
     assert (rows.tolist(), tokens.tolist(), values.shape) == ([3, 1], [5, 6], (0, 2))
     assert len(recorder.drain()) == 0
 

@@ -17,6 +17,7 @@ from hf_prune import storage
 from hf_prune.checkpoint import STATE
 from hf_prune.core import Clock, History
 from hf_prune.dynamics import Dynamics
+from hf_prune.ranking import marked
 from hf_prune.trace import FOLDER, Trace, read_trace
 
 TASK = TASKS["one label"]
@@ -26,7 +27,8 @@ CLOCK = Clock(round=0, epoch=0, epochs=3, share=0.0)
 def write(folder, round, *measured, rows=10, epoch=None, warn=pytest.fail):
     clock = Clock(round=round, epoch=round if epoch is None else epoch, epochs=9, share=0.0)
     pairs = [(np.array(chosen, np.int64), np.array(losses, np.float32)) for chosen, losses in measured]
-    Trace(folder, lambda: [0.1], warn).write(clock, 1.5, 2.0, rows, pairs)
+    parts = [(marked(chosen, rows), chosen, losses) for chosen, losses in pairs]
+    Trace(folder, lambda: [0.1], warn).write(clock, 1.5, 2.0, rows, parts)
 
 
 def history(rows=10):
@@ -100,11 +102,11 @@ def test_a_full_disk_is_told_once_and_training_goes_on(tmp_path):
     chosen = np.arange(4000)
     with largest_file(500):
         for _ in range(2):
-            trace.write(CLOCK, 1.0, 0.0, 4000, [(chosen, chosen.astype(np.float32))])
+            trace.write(CLOCK, 1.0, 0.0, 4000, [(marked(chosen, 4000), chosen, chosen.astype(np.float32))])
     assert len(said) == 1
     assert "training goes on" in said[0]
     assert not list(Path(tmp_path, FOLDER).iterdir())
-    trace.write(CLOCK, 1.0, 0.0, 4000, [(chosen, chosen.astype(np.float32))])
+    trace.write(CLOCK, 1.0, 0.0, 4000, [(marked(chosen, 4000), chosen, chosen.astype(np.float32))])
     assert [round.round for round in read_trace(tmp_path, 4000)[0]] == [0]
 
 

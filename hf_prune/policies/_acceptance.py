@@ -19,4 +19,4 @@ def accepted(chance: np.ndarray, step_rows: int, rng: np.random.Generator) -> np
     """
     reach = (1 - rng.random(len(chance))) / np.maximum(chance, 1e-300)  # u in (0, 1]: a chance of 0 is never reached
     count = max(1, int(np.count_nonzero(reach <= 1)))
-    return np.sort(top(-reach, whole_steps(count, step_rows), rng))
+    return top(-reach, whole_steps(count, step_rows), rng)

@@ -96,7 +96,7 @@ class Competence(Policy):
         eligible = rank <= self._rows(history, clock)
         if np.count_nonzero(eligible) >= clock.step_rows:
             return Selection(rows[eligible])
-        return Selection(np.sort(rows[top(-rank, clock.step_rows, rng)]))
+        return Selection(rows[top(-rank, clock.step_rows, rng)])
 
     def forecast(self, history: History, clock: Clock) -> int:
         return min(len(history), max(self._rows(history, clock), clock.step_rows * clock.rounds))

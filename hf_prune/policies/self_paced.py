@@ -49,7 +49,7 @@ class SelfPaced(Policy):
         self.check_range("ramp", "[2, inf)")
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
-        return Selection(np.sort(top(-history.loss, self.forecast(history, clock), rng)))
+        return Selection(top(-history.loss, self.forecast(history, clock), rng))
 
     def forecast(self, history: History, clock: Clock) -> int:
         pace = min(1.0, self.start + (1 - self.start) * clock.epoch / (self.ramp - 1))
