@@ -364,8 +364,8 @@ def test_comparisons_side_by_side(compare, tmp_path, capsys):
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in overview(paths).splitlines()]
     columns = ["all rows", "fewer epochs, 50 %", "random rows, 50 %", "`infobatch`", "`ucb`, 50 %"]
     assert lines[0] == ["data", "quality", "seeds", *columns]
-    scores = ["90.0", "80.0 (50 %)", "80.0 (45 %)", "86.0 + (38 %)"]
-    assert lines[2][1:] == ["accuracy in %", "3", *scores, "70.0 - (0 %)"]
+    scores = ["90.00", "80.00 (50 %)", "80.00 (45 %)", "86.00 + (38 %)"]
+    assert lines[2][1:] == ["accuracy in %", "3", *scores, "70.00 - (0 %)"]
     assert lines[3][1:] == ["accuracy in %", "3", *scores, ""]
     assert lines[2][0].startswith("[first](") and lines[2][0].endswith("first/comparison.md)")
     assert hf_prune(["table", *map(str, paths)]) == 0
