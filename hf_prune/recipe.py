@@ -41,6 +41,7 @@ class CommonArguments:
             `validation` or `test`, `validation_matched` and `test_matched` serve, as those of MNLI.
         dataset_config_name: Its configuration.
         max_train_samples: Train on so many rows, drawn once and the same for every seed; without it, on all.
+        max_eval_samples: Validate on so many rows, drawn once and the same for every seed; without it, on all.
         model_name_or_path: Model to fine-tune, of the Hub or in a folder; without it, one is made from scratch.
         early_stopping_patience: Stop after so many validations without a better score.
         history: What an earlier run has learnt of the same rows (its folder, or an id of the Hub), or scores of them;
@@ -53,6 +54,7 @@ class CommonArguments:
     dataset_name: str | None = None
     dataset_config_name: str | None = None
     max_train_samples: int | None = None
+    max_eval_samples: int | None = None
     model_name_or_path: str | None = None
     early_stopping_patience: int | None = None
     history: str | None = None
@@ -128,29 +130,34 @@ def hold_out(splits: dict[str, Dataset], seed: int, stratify_by: str | None = No
     size = min(1000, math.ceil(len(rows) / 20))
     cure = "Give --validation_file, or a data set with a split validation."
     if stratify_by is not None:
-        names, counts = rows.features[stratify_by].names, Counter(rows[stratify_by])
+        names, counts = rows.features[stratify_by].names, Counter(rows[stratify_by][:])
         if single := [names[label] for label in sorted(counts) if counts[label] == 1]:
             raise ValueError(f"{stratify_by} {single[0]!r} has one training row: none can be held out of it. {cure}")
         size = max(size, len(counts))
     if size >= len(rows):
         raise ValueError(f"Of {len(rows)} training rows, {size} can't be held out for validation. {cure}")
-    parts = rows.train_test_split(size, seed=seed, stratify_by_column=stratify_by)
-    return DatasetDict({**splits, "train": parts["train"], "validation": parts["test"]})
+    from sklearn.model_selection import train_test_split  # that of `datasets` reads the classes row by row
+
+    classes = stratify_by and rows[stratify_by][:]
+    kept, held = train_test_split(np.arange(len(rows)), test_size=size, random_state=seed, stratify=classes)
+    return DatasetDict({**splits, "train": rows.select(kept), "validation": rows.select(held)})
 
 
-def limit(splits: DatasetDict, size: int | None) -> DatasetDict:
-    """The splits with `size` training rows, see `CommonArguments.max_train_samples`; None = all.
+def limit(splits: DatasetDict, common: CommonArguments) -> DatasetDict:
+    """The splits, of as many rows as `max_train_samples` and `max_eval_samples` say.
 
     Raises:
         ValueError: There are not so many.
     """
-    if size is None:
-        return splits
-    rows = splits["train"]
-    if not 0 < size <= len(rows):
-        raise ValueError(f"max_train_samples={size}: give a number from 1 to {len(rows)}, the training rows there are.")
-    chosen = np.sort(np.random.default_rng(0).choice(len(rows), size, replace=False))
-    return DatasetDict({**splits, "train": rows.select(chosen)})
+    found = {**splits}
+    for split, flag in (("train", "max_train_samples"), ("validation", "max_eval_samples")):
+        size, rows = getattr(common, flag), splits[split]
+        if size is None:
+            continue
+        if not 0 < size <= len(rows):
+            raise ValueError(f"{flag}={size}: give a number from 1 to {len(rows)}, the {split} rows there are.")
+        found[split] = rows.select(np.sort(np.random.default_rng(0).choice(len(rows), size, replace=False)))
+    return DatasetDict(found)
 
 
 def load_splits(
@@ -169,7 +176,7 @@ def load_splits(
     """
     raw, names = read_splits(common, embedded)
     splits = {split: prepare(rows, names[split]) for split, rows in raw.items()}
-    return limit(hold_out(splits, seed), common.max_train_samples)
+    return limit(hold_out(splits, seed), common)
 
 
 def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:
@@ -190,7 +197,7 @@ def label_texts(rows: Dataset, column: str, name: str) -> list[str]:
         ValueError: Labels that are lists or the like; a row without a label, or with one that its ClassLabel does not
             know, by its number.
     """
-    feature, labels = rows.features[column], list(rows[column])
+    feature, labels = rows.features[column], rows[column][:]
     if not isinstance(feature, (ClassLabel, Value)):
         raise ValueError(f"{column}: labels of {name} are {feature}; give one class for each row.")
     names = feature.names if isinstance(feature, ClassLabel) else None
@@ -215,7 +222,7 @@ def class_names(rows: Dataset, column: str, name: str) -> list[str]:
     texts = label_texts(rows, column, name)
     if len(set(texts)) < 2:
         raise ValueError(f"{column}: all {len(rows)} rows of {name} have the label {texts[0]!r}; two are needed.")
-    return list(feature.names) if isinstance(feature, ClassLabel) else list(map(str, sorted(set(rows[column]))))
+    return list(feature.names) if isinstance(feature, ClassLabel) else list(map(str, sorted(set(rows[column][:]))))
 
 
 def encode_labels(rows: Dataset, column: str, classes: Sequence[str], name: str) -> Dataset:

@@ -188,7 +188,7 @@ def join_labels(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
     if len(labels) != len(rows):
         raise ValueError(f"{file} has {len(labels)} rows, and {name} has {len(rows)}; give one for each, in its order.")
     for shared in sorted(set(rows.column_names) & set(labels.column_names) - {column, recipe.image_column}):
-        for row, (one, other) in enumerate(zip(rows[shared], labels[shared], strict=True)):
+        for row, (one, other) in enumerate(zip(rows[shared][:], labels[shared][:], strict=True)):
             if one != other:
                 raise ValueError(
                     f"{file}: row {row} has {shared} {other!r}, but that of {name} has {one!r}; give rows in one order."
@@ -232,7 +232,7 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
             raise ValueError(f"image_column={image!r}: {names[split]} has {kind} there, no pictures.") from error
         classes = classes or class_names(rows, label, names[split])
         splits[split] = encode_labels(rows, label, classes, names[split]).rename_columns({image: "image"})
-    return limit(hold_out(splits, seed, stratify_by="labels"), common.max_train_samples), classes
+    return limit(hold_out(splits, seed, stratify_by="labels"), common), classes
 
 
 def check_pictures(rows: Dataset, name: str) -> None:

@@ -338,7 +338,7 @@ def describe(rows: Dataset, split: str, read: int, args: SFTConfig) -> str:
     words = [f"{len(rows):,} {split} rows"]
     if len(rows) < read:
         words.append(f"{read - len(rows):,} more are left out, for their prompt fills max_length")
-    if full := sum(len(ids) == args.max_length for ids in rows["input_ids"]):
+    if full := sum(len(ids) == args.max_length for ids in rows["input_ids"][:]):
         words.append(f"{full:,} fill max_length={args.max_length} and may be cut")
     return "; ".join(words)
 

@@ -240,7 +240,7 @@ def read_numbers(rows: Dataset, column: str, name: str) -> Dataset:
     feature = rows.features[column]
     if not (isinstance(feature, Value) and feature.dtype.startswith(("float", "int"))):
         raise ValueError(f"{column}: labels of {name} are {feature}, but those to train on are floats.")
-    labels = np.array(rows[column], dtype=np.float32)
+    labels = np.array(rows[column][:], dtype=np.float32)
     if len(wrong := np.flatnonzero(~np.isfinite(labels))):
         raise ValueError(f"{column}: row {wrong[0]} of {name} has the label {labels[wrong[0]]}; remove such rows.")
     return rows.remove_columns(column).add_column("labels", labels, feature=Value("float32"))
@@ -265,7 +265,7 @@ def load_texts(common: CommonArguments, recipe: RecipeArguments, seed: int) -> t
     for split, rows in list(splits.items()):
         columns = [find_column(rows, "text_columns", text, names[split]) for text in texts]
         rows = rows.select_columns([*columns, find_column(rows, "label_column", label, names[split])])
-        if split == "test" and set(rows[label]) <= {-1, None}:  # as those of GLUE, which keeps them to itself
+        if split == "test" and set(rows[label][:]) <= {-1, None}:  # as those of GLUE, which keeps them to itself
             warnings.warn(f"{names[split]} has no labels; the score is that of the validation rows.", stacklevel=2)
             del splits[split]
             continue
@@ -275,7 +275,7 @@ def load_texts(common: CommonArguments, recipe: RecipeArguments, seed: int) -> t
         if not len(full):
             raise ValueError(f"{names[split]} has no row with text in {', '.join(columns)} ({len(rows)} rows read).")
         splits[split] = full
-    corpus = limit(hold_out(splits, seed, stratify_by=classes and "labels"), common.max_train_samples)
+    corpus = limit(hold_out(splits, seed, stratify_by=classes and "labels"), common)
     if few := [split for split, rows in corpus.items() if len(rows) < 2]:
         raise ValueError(f"Split {few[0]} has one row with text; two are needed, or no score has an interval.")
     return corpus, classes
@@ -445,7 +445,7 @@ def main(argv: list[str] | None = None) -> None:
     if classes is None:
         errors = np.abs(predictions - references)
     else:
-        often = Counter(rows["train"]["labels"]).most_common(1)[0][0]
+        often = Counter(rows["train"]["labels"][:]).most_common(1)[0][0]
         scores["accuracy_of_most_frequent_class"] = float(np.mean(references == often))
         lines.append(f"accuracy of {classes[often]!r} for all: {scores['accuracy_of_most_frequent_class']:.4f}")
         shares = softmax(output.predictions, axis=1)

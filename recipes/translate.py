@@ -492,7 +492,7 @@ def main(argv: list[str] | None = None) -> None:
     trained = time.perf_counter()
 
     # Test: in order of length, and not shuffled, so that each prediction can be put beside its row
-    order = np.argsort(rows[final]["length"], kind="stable")[::-1]
+    order = np.argsort(rows[final]["length"][:], kind="stable")[::-1]
     args.train_sampling_strategy, args.predict_with_generate, trainer.compute_metrics = "sequential", True, None
     output = trainer.predict(rows[final].select(order), num_beams=recipe.num_beams)
     hypotheses = dict(sorted(zip(order.tolist(), decode(output.predictions), strict=False)))  # ranks may repeat rows
