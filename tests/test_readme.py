@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_prune import Clock, History
+from hf_prune import Clock, History, policies
 from hf_prune.policies import make, names
 from hf_prune.report import results_table
 
@@ -64,6 +64,13 @@ def test_a_benchmarks_table_is_what_its_file_gives(monkeypatch, name):
     monkeypatch.syspath_prepend(ROOT / "recipes")
     (table,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", README, re.DOTALL)
     assert table == importlib.import_module(f"benchmark_{name}").table(found)
+
+
+def test_a_card_says_where_a_round_takes_long():
+    found = json.loads((ROOT / "recipes" / "results" / "scale.json").read_text())
+    for name, measured in found["policies"].items():
+        card = sys.modules[policies.find(name).__module__].__doc__
+        assert ("\nScale      " in card) == (measured["overhead"] > 0.001), name
 
 
 def test_the_assistants_cost_is_what_its_file_says():
