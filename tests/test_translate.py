@@ -381,16 +381,23 @@ def test_killed_run_goes_on_with_the_same_command(straight, translate, tmp_path)
 
 
 @pytest.mark.slow
-def test_model_with_language_codes_is_fine_tuned(translate, multilingual, tmp_path):
+def test_model_with_language_codes_is_fine_tuned_by_two_processes(translate, recipe, multilingual, tmp_path):
     for part in multilingual:
         part.save_pretrained(tmp_path / "base")
     rows = [{"translation": {"eng": f"I see {char}", "deu": f"ich sehe {char}"}} for char in string.ascii_letters]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = "--model_name_or_path base --train_file train.jsonl --source_lang eng_Latn --target_lang deu_Latn "
     flags += "--max_steps 2 --eval_strategy steps --save_strategy steps --eval_steps 1 --save_steps 1 "
-    flags += "--early_stopping_patience 1 --max_length 12 --num_beams 2 --policy none --use_cpu True --output_dir out"
-    assert run_forked("translate", tmp_path, *flags.split())
+    flags += "--early_stopping_patience 1 --max_length 12 --num_beams 2 --policy none --use_cpu True --output_dir out "
+    flags += "--per_device_eval_batch_size 1 --seed 5"  # three rows for two processes
+    status, text, errors = run("translate", tmp_path, *flags.split(), config="two")
+    assert status == 0, errors
     results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert text.count("hypothesis") == 3  # told once
+    predictions = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    common = CommonArguments(train_file=str(tmp_path / "train.jsonl"))
+    held_out = translate.load_corpus(common, recipe(source_lang="eng_Latn", target_lang="deu_Latn"), seed=5)
+    assert sorted(predictions["references"]) == sorted(held_out["validation"]["target"])
     assert results["scores"]["split"] == "validation" and results["scores"]["rows"] == 3
     assert results["arguments"]["learning_rate"] == 5e-5 and results["pruning"] is None
     generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
