@@ -210,7 +210,7 @@ def test_stopped_at_any_step_and_resumed_the_end_is_the_same(classifier, tmp_pat
     torch.manual_seed(5)
     whole = trainer_of(copied(classifier), tmp_path / "whole", Learning(), **settings)
     whole.train()
-    for step in range(1, whole.state.global_step, 1 if workers == 0 else 4):
+    for step in range(1, whole.state.global_step, 1 if workers == 0 else 7):
         folder = tmp_path / str(step)
         torch.manual_seed(5)
         first = trainer_of(copied(classifier), folder, Learning(), **settings)
