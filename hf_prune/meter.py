@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from .core import FACTS, IGNORED, Policy
 from .recorder import Recorder
-from .signals import TARGETS, NoLogits, Prediction, Recipe, count_tokens, head_of, recipe_for, reweigh
+from .signals import Prediction, count_tokens, reweigh
+from .tasks import TARGETS, NoLogits, Recipe, head_of, recipe_for
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
 """What a training batch tells of each of its rows, from the logits that training computes anyway.
 
-`recipe_for` recognises a model's task; the task's `Recipe` reads a batch's outputs and targets into a `Prediction`, and
-that gives the signals, each (B,) float32, of B rows:
+`tasks.py` reads a batch into a `Prediction`, which gives the signals of its B rows, each (B,) float32:
 
     loss        nats; mean over the row's target tokens, without label smoothing
     correct     1 where every target of the row is predicted right, else 0
@@ -13,32 +12,16 @@ that gives the signals, each (B,) float32, of B rows:
 NaN is a row without any target. Nothing here waits for the device.
 """
 
-import inspect
-import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from .core import IGNORED
-
-TARGETS = ("labels", "shift_labels", "start_positions", "end_positions")  # what recipes read from the batch
-
-_CLASSES = frozenset({"loss", "correct", "confidence", "el2n", "grad_norm"})
-_PROBLEMS = {
-    "single_label_classification": _CLASSES,
-    "multi_label_classification": frozenset({"loss", "correct"}),
-    "regression": frozenset({"loss"}),
-}
-
-
-class NoLogits(ValueError):
-    """The model's outputs hold no logits: a fused loss has made none."""
 
 
 @dataclass(eq=False)
@@ -156,7 +139,7 @@ class Prediction:
         return torch.sqrt(norms**2 + 1) if head_bias else norms
 
 
-class _Answer(Prediction):
+class Answer(Prediction):
     """Start and end of an answer: T = 2, the classes are the positions of the text, its padding included."""
 
     def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
@@ -167,14 +150,14 @@ class _Answer(Prediction):
         return token_losses.sum(1) / (2 * self.is_target.any(1))
 
 
-class _Scored(Prediction):
+class Scored(Prediction):
     """Targets whose log-probabilities are all that a fused loss gives: they stand for the logits, (B, T, 1)."""
 
     def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
         return self._by_row(-self.logits.squeeze(-1).float().masked_fill(self.labels == IGNORED, 0.0))
 
 
-class _Numbers(Prediction):
+class Numbers(Prediction):
     """Regression: labels are numbers, (B, 1, C) float32, beside logits of the same shape."""
 
     measure: ClassVar = staticmethod(F.mse_loss)
@@ -187,7 +170,7 @@ class _Numbers(Prediction):
         return self.measure(self.logits.float(), self.labels, reduction="none").mean(-1)
 
 
-class _Switches(_Numbers):
+class Switches(Numbers):
     """Multi-label: each of the C labels is on (1) or off (0)."""
 
     measure: ClassVar = staticmethod(F.binary_cross_entropy_with_logits)
@@ -212,205 +195,6 @@ def _compare(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _is_on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
-
-
-@dataclass(frozen=True)
-class Recipe(ABC):
-    """How the losses of a task's rows are read from a batch.
-
-    Args:
-        task: The task in English, for messages.
-        gives: Names of the signals that the task can give; "loss" always.
-    """
-
-    task: str
-    gives: frozenset[str]
-
-    @abstractmethod
-    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
-        """Bring a batch in the form of a `Prediction`.
-
-        Args:
-            outputs: What the model's forward returned: a mapping, or a tuple with the loss (if any) first.
-            targets: The batch's tensors named in `TARGETS`.
-
-        Raises:
-            NoLogits: If the outputs hold none.
-            ValueError: If the batch holds no targets, or the two do not fit.
-        """
-
-    def _logits(self, outputs: Any, *names: str) -> list[Tensor]:
-        values = [outputs.get(name) for name in names] if isinstance(outputs, Mapping) else outputs
-        # In a tuple the loss, if there is one, comes first, and has fewer than two dimensions.
-        found = [value for value in values if isinstance(value, Tensor) and value.dim() >= 2][: len(names)]
-        if len(found) < len(names):
-            raise NoLogits(
-                f"The {self.task} model returned no {' and '.join(names)}, which the rows' losses are read from. "
-                'With use_liger_kernel, set liger_kernel_config={"fused_linear_cross_entropy": False, '
-                '"cross_entropy": True}; else pass example_loss_func.'
-            )
-        return found
-
-    def _target(self, targets: Mapping[str, Tensor], name: str, logits: Tensor) -> Tensor:
-        if name not in targets:
-            raise ValueError(
-                f"The batch lacks {name!r}, which the loss of a {self.task} row is made of; it has targets "
-                f"{sorted(targets)}. Let the data collator provide it, or pass example_loss_func."
-            )
-        return targets[name].to(logits.device)
-
-    def _check(self, fits: bool, logits: Tensor, labels: Tensor) -> None:
-        if not fits:
-            raise ValueError(
-                f"Logits of shape {tuple(logits.shape)} do not fit labels of shape {tuple(labels.shape)} in a "
-                f"{self.task} model: it adds or drops positions (image tokens, prompt tuning, ...). "
-                "Pass example_loss_func."
-            )
-
-
-class _AnswerRecipe(Recipe):
-    """Question answering by start and end; a position outside the text is ignored."""
-
-    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
-        logits = torch.stack(self._logits(outputs, "start_logits", "end_logits"), dim=1)
-        ends = [self._target(targets, name, logits).reshape(-1) for name in ("start_positions", "end_positions")]
-        labels = torch.stack(ends, dim=1).long()
-        self._check(logits.shape[:2] == labels.shape, logits, labels)
-        length = logits.shape[-1]
-        labels = labels.clamp(0, length)
-        return _Answer(logits, labels.masked_fill(labels == length, IGNORED), self.task, self.gives)
-
-
-class _ChoiceRecipe(Recipe):
-    """One class a row."""
-
-    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
-        (logits,) = self._logits(outputs, "logits")
-        labels = self._target(targets, "labels", logits)
-        self._check(logits.dim() == 2 and labels.numel() == len(logits), logits, labels)
-        return Prediction(logits.unsqueeze(1), labels.reshape(-1, 1).long(), self.task, self.gives)
-
-
-@dataclass(frozen=True)
-class _LabelRecipe(_ChoiceRecipe):
-    """One class a row, several, or numbers: by config.problem_type, which transformers settles in the first forward."""
-
-    config: Any
-
-    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
-        (logits,) = self._logits(outputs, "logits")
-        labels = self._target(targets, "labels", logits)
-        problem = _problem_type(self.config, labels.dtype)
-        if problem == "single_label_classification":
-            return super().read(outputs, targets)
-        self._check(len(labels) == len(logits) and labels.numel() == logits.numel(), logits, labels)
-        form = _Numbers if problem == "regression" else _Switches
-        shape = (len(logits), 1, -1)
-        return form(logits.reshape(shape), labels.reshape(shape).float(), self.task, self.gives & _PROBLEMS[problem])
-
-
-def _problem_type(config: Any, dtype: torch.dtype = torch.int64) -> str:
-    """What transformers' loss_utils.py: ForSequenceClassificationLoss makes of labels of this type."""
-    if config.problem_type is not None:
-        return config.problem_type
-    if config.num_labels == 1:
-        return "regression"
-    return "single_label_classification" if dtype in (torch.int64, torch.int32) else "multi_label_classification"
-
-
-@dataclass(frozen=True)
-class _TokenRecipe(Recipe):
-    """A label a token; `is_shifted` where the logits at t predict the label at t + 1."""
-
-    is_shifted: bool = False
-
-    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
-        scores = outputs.get("log_probs") if isinstance(outputs, Mapping) else None
-        if scores is not None and outputs.get("logits") is None:
-            return self._read_scores(scores, targets)
-        (logits,) = self._logits(outputs, "logits")
-        labels = self._labels(targets, logits)
-        self._check(logits.dim() == 3 and logits.shape[:2] == labels.shape, logits, labels)
-        return Prediction(logits, labels, self.task, self.gives)
-
-    def _read_scores(self, scores: Tensor, targets: Mapping[str, Tensor]) -> Prediction:
-        """From (B, T) log-probabilities of the targets, or (B, T - 1) where the last position predicts none."""
-        labels = self._labels(targets, scores)
-        self._check(scores.dim() == 2, scores, labels)
-        if self.is_shifted and scores.shape[1] == labels.shape[1] - 1:
-            scores = F.pad(scores, (0, 1))
-        self._check(scores.shape == labels.shape, scores, labels)
-        return _Scored(scores.unsqueeze(-1), labels, self.task, self.gives & {"loss", "confidence"})
-
-    def _labels(self, targets: Mapping[str, Tensor], logits: Tensor) -> Tensor:
-        """(B, T) int64: the label that the logits of each position predict."""
-        if self.is_shifted and "shift_labels" in targets:
-            labels = self._target(targets, "shift_labels", logits)
-        else:
-            labels = self._target(targets, "labels", logits)
-            labels = F.pad(labels, (0, 1), value=IGNORED)[..., 1:] if self.is_shifted else labels
-        return labels.long()
-
-
-def recipe_for(model: nn.Module) -> Recipe | None:
-    """The recipe for a model's loss, or None where none is known.
-
-    Args:
-        model: The model of transformers itself, out of what DDP, torch.compile or PEFT wrapped round it. It is known by
-            its class's name or that of a class it inherits from, and by its config.
-    """
-    names = [cls.__name__ for cls in type(model).__mro__]
-    if "PreTrainedModel" not in names:
-        return None
-    recipe = next((recipe for name in names if (recipe := _recognise(name, model))), None)
-    head = head_of(model)
-    # GPT-2, LLaMA and their like make logits of every token in `score`, then pick one: h is not the row's alone.
-    picks_later = isinstance(recipe, _LabelRecipe) and head is getattr(model, "score", None)
-    if recipe and (head is None or picks_later):
-        recipe = replace(recipe, gives=recipe.gives - {"grad_norm"})
-    return recipe
-
-
-def _recognise(name: str, model: Any) -> Recipe | None:
-    """The recipe that belongs to a class name."""
-    config = model.config
-    ranking, generation = _CLASSES - {"grad_norm"}, _CLASSES - {"correct"}  # ranking: each class has an h of its own
-    if re.search(r"ForQuestionAnswering(Simple)?$", name):
-        # Others answer by class, or by a beam search: their loss is another.
-        is_plain = not {"labels", "p_mask"} & set(inspect.signature(model.forward).parameters)
-        return _AnswerRecipe("question answering", ranking) if is_plain else None
-    if kind := re.search(r"For(Sequence|Image|Video|Audio)Classification$", name):
-        return _LabelRecipe(f"{kind[1].lower()} classification", _PROBLEMS[_problem_type(config)], config)
-    if name.endswith("ForMultipleChoice"):
-        return _ChoiceRecipe("multiple choice", ranking)
-    if name.endswith("ForTokenClassification"):
-        return _TokenRecipe("token classification", _CLASSES)
-    if name.endswith("ForMaskedLM"):
-        return _TokenRecipe("masked language modelling", _CLASSES)
-    if config.is_encoder_decoder:
-        is_known = name.endswith(("ForConditionalGeneration", "MTModel", "EncoderDecoderModel"))
-        return _TokenRecipe("encoder-decoder", generation) if is_known else None
-    # XLNet, XLM and Flaubert (WithLMHeadModel) predict permuted or masked tokens.
-    is_causal = re.search(r"ForCausalLM$|(?<!XLNet)(?<!With)LMHeadModel$|ModelWithLMHead$", name)
-    if name.endswith("ForConditionalGeneration"):  # vision-language models, but for those with a loss of their own
-        is_causal = getattr(model, "loss_type", None) in (None, "ForCausalLM", "ForConditionalGeneration")
-    # The decoders of BART and its relatives take labels that are shifted already.
-    is_shifted = not hasattr(config, "decoder_layers")
-    return _TokenRecipe("causal language modelling", generation, is_shifted) if is_causal else None
-
-
-def head_of(model: Any) -> nn.Linear | None:
-    """The linear layer that makes a model's logits, its input being grad_norm's `head_input`; None if there is none.
-
-    Args:
-        model: As for `recipe_for`. For classification the last linear layer with config.num_labels outputs is taken,
-            else the output embeddings of a language model.
-    """
-    if any("Classification" in cls.__name__ for cls in type(model).__mro__):
-        linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-        return next((linear for linear in reversed(linears) if linear.out_features == model.config.num_labels), None)
-    head = model.get_output_embeddings()
-    return head if isinstance(head, nn.Linear) else None
 
 
 def reweigh(loss: Tensor, token_losses: Tensor, weights: Tensor) -> Tensor:

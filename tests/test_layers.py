@@ -18,7 +18,8 @@ LAYERS = (
     {"core"},
     {"policies", "learner", "trace", "data"},
     {"signals", "recorder", "schedule", "sampler", "report", "events", "dynamics", "keys", "examples"},
-    {"meter", "checkpoint", "beginning", "export", "comparison"},
+    {"tasks", "checkpoint", "beginning", "export", "comparison"},
+    {"meter"},
     {"run", "rescore", "score", "seams", "hub", "page", "comparison_page"},
     {"card"},
     {"sharing", "loading"},
@@ -31,6 +32,7 @@ ALLOWED = {
     "torch": {
         "policies",
         "signals",
+        "tasks",
         "recorder",
         "schedule",
         "sampler",

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from transformers.trainer_pt_utils import LabelSmoother
 
 from hf_prune import signals
-from hf_prune.signals import TARGETS, Prediction, count_tokens, head_of, recipe_for, reweigh
+from hf_prune.signals import Prediction, count_tokens, reweigh
+from hf_prune.tasks import TARGETS, head_of, recipe_for
 
 # Of EncoderDecoderModel, whenever it computes a loss.
 pytestmark = pytest.mark.filterwarnings("ignore:Version v4.12.0 introduces a better way:FutureWarning")
