@@ -15,7 +15,7 @@ from .storage import write_text
 
 _COLORS = {"full": "#1a1a1a", "short": "#8c8c8c", "uniform": "#56a0d3"}
 _POLICY_COLORS = ("#d9762b", "#2f8f4e", "#8a4fbf", "#c23b4b", "#a8891b", "#1f8f8f", "#c04f9b", "#5b6bd6", "#7a5230")
-_LINES = ("-", "--", ":", "-.")
+_LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))  # of budgets, with what marks each validation
 
 
 def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
@@ -117,7 +117,7 @@ def overview(paths: Sequence[str | os.PathLike[str]]) -> str:
 def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """Write an image: quality in validations against what was trained, and against seconds, a line for each arm.
 
-    Lines are means over seeds and bands a standard deviation to either side; a budget has its own kind of line.
+    Lines are means over seeds, bands a standard deviation to either side; a budget has its own kind of line and marker.
 
     Raises:
         ImportError: Without matplotlib.
@@ -138,10 +138,13 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         curve, spread = comparison.curves(name)
         color = _COLORS.get(arm.kind) or _POLICY_COLORS[rules.index(_rule(name, arm.budget)) % len(_POLICY_COLORS)]
         front = 3 if arm.kind == "full" else 2
-        line = _LINES[budgets.index(arm.budget) % len(_LINES)] if arm.budget is not None else "-"
+        line, marker = _LINES[0 if arm.budget is None else budgets.index(arm.budget) % len(_LINES)]
         for panel, x in zip(panels, (curve[:, 0], curve[:, 1]), strict=True):
-            panel.plot(x, curve[:, 2], line, color=color, label=name, marker="o", markersize=3, zorder=front)
-            panel.fill_between(x, curve[:, 2] - spread, curve[:, 2] + spread, color=color, alpha=0.13, linewidth=0)
+            panel.plot(x, curve[:, 2], line, color=color, label=name, marker=marker, markersize=4, zorder=front)
+            if len(curve) > 1:
+                panel.fill_between(x, curve[:, 2] - spread, curve[:, 2] + spread, color=color, alpha=0.13, linewidth=0)
+            else:  # a point has no band
+                panel.errorbar(x, curve[:, 2], spread, color=color, capsize=3, linewidth=1, zorder=front)
     padding = ", padding included" if comparison.unit == "tokens" else ""
     panels[0].set_xlabel(f"{comparison.unit} trained{padding}")
     panels[1].set_xlabel("seconds of training, selection and rescoring")
