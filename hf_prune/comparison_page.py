@@ -90,7 +90,7 @@ def overview(paths: Sequence[str | os.PathLike[str]]) -> str:
     """A Markdown table of comparison.json files, a line each: quality by arm, and in brackets what the arm saved.
 
     Of arms with a budget, those nearest to a half are shown. `+` and `-`: better and worse than the full data for fewer
-    epochs, the 95 % interval of the difference excluding 0.
+    epochs that read as much, within a tenth; the 95 % interval of the difference excludes 0.
 
     Raises:
         ValueError: A file holds something else.
@@ -171,7 +171,8 @@ def _brief(arm: dict[str, Any], found: dict[str, Any]) -> str:
     if arm["kind"] == "full":
         return mean
     short, sign = arm["differences"]["short"], 1 if found["quality"]["greater_is_better"] else -1
-    known = short is not None and short["low"] is not None and not short["low"] <= 0 <= short["high"]
+    is_rival = short is not None and abs(short["saved"]) <= 0.1
+    known = is_rival and short["low"] is not None and not short["low"] <= 0 <= short["high"]
     mark = (" +" if sign * short["mean"] > 0 else " -") if known else ""
     return f"{mean}{mark} ({100 * arm['differences']['full']['saved']:.0f} %)"
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hf_prune import Clock, History, policies
+from hf_prune.comparison_page import overview
 from hf_prune.policies import make, names
 from hf_prune.report import results_table
 
@@ -43,6 +44,12 @@ def test_there_is_a_table_of_results():
 @pytest.mark.parametrize(("files", "table"), TABLES)
 def test_a_table_is_what_its_files_give(files, table):
     assert table == results_table([ROOT / file for file in files.split()])
+
+
+def test_the_comparisons_are_what_their_files_give(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (found,) = re.findall(r"<!-- comparisons -->\n(.*?)\n<!-- end of comparisons -->", README, re.DOTALL)
+    assert found == overview(sorted(Path("recipes", "results").glob("*/comparison.json")))
 
 
 def test_the_benchmark_says_what_its_file_says():
