@@ -10,10 +10,11 @@ from typing import Any
 from .comparison import ARMS
 from .comparison_page import table
 from .core import BudgetPolicy, Policy
-from .report import versions
+from .report import markdown_table, versions
 
 TAG = "hf_prune"
 _NO_BASE = re.compile(r"is a fine-tuned version of \[(None)?\]\(https://huggingface\.co/(None)?\)")
+_FROM_SCRATCH = "was trained from scratch"
 _PARENTS = 3  # folders above a run of a comparison: arms/ARM/seed-S
 
 
@@ -29,8 +30,8 @@ def public(text: str) -> str:
     return Path(text).name if is_private else text
 
 
-def public_command(argv: Sequence[str]) -> str:
-    """A command line that may be shown: paths of this machine shortened, tokens left out."""
+def public_arguments(argv: Sequence[str]) -> list[str]:
+    """Arguments that may be shown: paths of this machine shortened, tokens left out."""
     shown, is_token = [], False
     for part in argv:
         flag, _, value = part.partition("=")
@@ -40,13 +41,14 @@ def public_command(argv: Sequence[str]) -> str:
             part = f"{flag}={'TOKEN' if flag.endswith('token') else public(value)}"
         is_token = part.startswith("--") and part.endswith("token")
         shown.append(public(part))
-    return " ".join(shown)
+    return shown
 
 
 def write_card(
     path: Path,
     sections: Sequence[str] = (),
     metrics: Mapping[str, float] | None = None,
+    base: str | None = None,
     **about: str | None,
 ) -> None:
     """Add to the card that a trainer has written.
@@ -55,6 +57,7 @@ def write_card(
         path: The card.
         sections: Markdown, put at its end.
         metrics: Scores by the names that `evaluate` and the Hub know; non-numbers are left out.
+        base: Name of the model that was fine-tuned where it is not of the Hub, which stock takes for none.
         **about: `task_type`, `dataset_type`, `dataset_name`, and further fields of `huggingface_hub.EvalResult`;
             without a task and a data set, the Hub knows no place for the scores, and none are given.
     """
@@ -70,7 +73,9 @@ def write_card(
         data.eval_results = [
             EvalResult(**fields, metric_type=name, metric_value=value) for name, value in numbers.items()
         ]
-    text = _NO_BASE.sub("was trained from scratch", card.text)  # what stock and TRL write of a model without a name
+    text = _NO_BASE.sub(_FROM_SCRATCH, card.text)  # what stock and TRL write of a model without a name
+    if base is not None:
+        text = text.replace(_FROM_SCRATCH, f"is a fine-tuned version of `{base}`, a model not on the Hub,", 1)
     card.text = "\n\n".join([text.rstrip(), *(section.strip() for section in sections)]) + "\n"
     card.save(path)
 
@@ -90,10 +95,8 @@ def baselines(run: str | os.PathLike[str]) -> str:
             "### Baselines\n\nNone was run beside this: what the same model gains from all rows, from fewer epochs of "
             "them or from random rows of the same budget is not known. `recipes/compare.py` of hf_prune measures it."
         )
-    headings, rows = table(found)
-    rule = ["---"] + ["---:"] * (len(headings) - 1)
     lines = [f"- {arm['conclusion']}" for arm in found["arms"]]
-    return "\n".join(["### Baselines", "", *lines, "", *(f"| {' | '.join(row)} |" for row in [headings, rule, *rows])])
+    return "\n".join(["### Baselines", "", *lines, "", markdown_table(*table(found))])
 
 
 def _comparison(run: Path) -> dict[str, Any] | None:

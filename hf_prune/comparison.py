@@ -19,6 +19,7 @@ from .storage import write_text
 RESULTS, PREDICTIONS = "results.json", "predictions.json"  # of a run; the first is written last
 COMMAND, ARMS = "command.json", "arms"
 KINDS = ("full", "short", "uniform", "policy")  # of arms; each is compared with those before it
+_CLOSE = 0.1  # two arms read as much where what they read differs by no more than this share
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ class RunResult:
         if not results.get("pruning"):
             raise ValueError(f"{folder} has no account of what was trained: compare with --policy uniform:keep=1.")
         quality = results["quality"]
+        if quality["value"] is None:
+            return cls(results, None, None)
         found = json.loads((folder / PREDICTIONS).read_text(encoding="utf-8"))
         rows = row_sums(quality["metric"], found, results["scores"])
         if rows is not None and not np.isclose(rows.value, quality["value"], rtol=1e-4):
@@ -143,6 +146,11 @@ class RunResult:
                 f"{quality['value']:.6g}. They are of different runs; remove the folder and run it again."
             )
         return cls(results, rows, found.get("references", found.get("tokens")))
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether its quality is no number."""
+        return self.results["quality"]["value"] is None
 
     @property
     def unit(self) -> str:
@@ -183,13 +191,17 @@ class Comparison:
 
     Args:
         plan: What was to be run.
-        runs: By arm and seed, those that have ended; there is one at least.
+        runs: By arm and seed, those that have ended. Those that have diverged are in no number, but named.
 
     Raises:
-        ValueError: The runs are of different metrics, or were tested on different rows.
+        ValueError: All have diverged, are of different metrics, or were tested on different rows.
     """
 
     def __init__(self, plan: Plan, runs: dict[tuple[str, int], RunResult]):
+        self.diverged = [key for key, run in runs.items() if run.has_diverged]
+        runs = {key: run for key, run in runs.items() if not run.has_diverged}
+        if not runs:
+            raise ValueError("The quality of every run that has ended is no number: they have diverged.")
         self.plan, self.runs = plan, runs
         first = next(iter(runs.values()))
         for (arm, seed), run in runs.items():
@@ -260,14 +272,13 @@ class Comparison:
         return {"to": to, "seeds": len(seeds), "mean": mean, "low": low, "high": high, "saved": saved}
 
     def rival(self, arm: str, kind: str) -> str | None:
-        """The arm of a kind that an arm is measured by: of its own budget, else the closest in what it read."""
-        own = self.plan.arms[arm]
+        """The arm of a kind that an arm is measured by: `full`, or the closest that read as much within a tenth."""
         rivals = [name for name, other in self.plan.arms.items() if other.kind == kind and self.seeds(name)]
-        if not rivals or KINDS.index(kind) >= KINDS.index(own.kind):
+        if not rivals or KINDS.index(kind) >= KINDS.index(self.plan.arms[arm].kind):
             return None
-        same = [name for name in rivals if own.budget is not None and self.plan.arms[name].budget == own.budget]
         read = self.cost(arm)["all"]
-        return min(same or rivals, key=lambda name: abs(self.cost(name)["all"] - read))
+        closest = min(rivals, key=lambda name: abs(self.cost(name)["all"] - read))
+        return closest if kind == "full" or abs(1 - read / self.cost(closest)["all"]) <= _CLOSE else None
 
     def seconds_to_full(self, arm: str) -> tuple[list[float], int]:
         """Seconds until a validation was as good as the full arm's last, for the seeds where one was; and all seeds."""
@@ -291,6 +302,16 @@ class Comparison:
 
     # ---- Words ----
 
+    def _verdicts(self, arm: str, differences: dict[str, dict[str, Any] | None]) -> list[str]:
+        """What each difference supports, and what to run where nothing but `full` can be compared."""
+        verdicts = [self._verdict(difference) for difference in differences.values() if difference]
+        full = differences["full"]
+        alone = self.plan.arms[arm].kind == "policy" and not (differences["short"] or differences["uniform"])
+        if alone and full and full["saved"] > _CLOSE:
+            share = f"{1 - full['saved']:.2f}"
+            verdicts.append(f"nothing that read as much stands beside it: add --budgets {share}")
+        return verdicts
+
     def _verdict(self, difference: dict[str, Any]) -> str:
         to, low, high = difference["to"], difference["low"], difference["high"]
         saved, digits = difference["saved"], self.scale.digits
@@ -304,12 +325,15 @@ class Comparison:
         alone = ", one seed, so over rows alone" if difference["seeds"] == 1 else ""
         numbers = f"{mean}, 95 % CI {low:+.{digits}f} to {high:+.{digits}f}{alone}"
         worst, best = sorted((self.sign * low, self.sign * high))
-        if self.margin is not None and max(abs(low), abs(high)) <= self.margin:
-            return f"same quality as {to} within {self.margin:g} ({numbers}) with {read}"
+        margin, rows = self.margin, self.tested["rows"] * difference["seeds"]
+        # an interval without width: no row differs, and by the rule of three 3 / rows of all others may
+        enough = margin is None or low < high or 3 * self.scale.factor / rows <= margin
+        if margin is not None and max(abs(low), abs(high)) <= margin and enough:
+            return f"same quality as {to} within {margin:g} ({numbers}) with {read}"
         if worst > 0 or best < 0:
             return f"{'better' if worst > 0 else 'worse'} than {to} ({numbers}) with {read}"
-        wide = "" if self.margin is None else f": too wide to say the same within {self.margin:g}"
-        return f"no difference seen to {to} ({numbers}{wide}) with {read}"
+        flaw = "" if margin is None else f": too {'wide' if enough else 'few rows'} to say the same within {margin:g}"
+        return f"no difference seen to {to} ({numbers}{flaw}) with {read}"
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers and conclusions, of plain values; qualities and differences in the unit that is shown."""
@@ -319,8 +343,10 @@ class Comparison:
                 continue
             rivals = {kind: self.rival(name, kind) for kind in KINDS[:-1]}
             differences = {kind: self.difference(name, to) if to else None for kind, to in rivals.items()}
-            verdicts = "; ".join(self._verdict(difference) for difference in differences.values() if difference)
+            verdicts = "; ".join(self._verdicts(name, differences))
             verdicts = verdicts or ("what the others are measured by" if arm.kind == "full" else "not yet compared")
+            if lost := sum(arm == name for arm, _ in self.diverged):
+                verdicts = f"diverged with {lost} of {lost + len(seeds)} seeds, with the others {verdicts}"
             values, (reached, tried) = self.values(name), self.seconds_to_full(name)
             arms.append(
                 {
@@ -342,7 +368,9 @@ class Comparison:
                     "conclusion": f"{name}: {verdicts}.",
                 }
             )
+        diverged = [f"{arm}, seed {seed}" for arm, seed in self.diverged]
         missing = [f"{arm}, seed {seed}" for arm, seed in self.plan.runs() if (arm, seed) not in self.runs]
+        missing = [run for run in missing if run not in diverged]
         made = {name: _distinct(run.results[name] for run in self.runs.values()) for name in _SURROUNDINGS}
         quality = {"metric": self.metric, "unit": self.scale.title, "digits": self.scale.digits, "margin": self.margin}
         tested = {name: self.tested[name] for name in ("greater_is_better", "split", "rows")}
@@ -354,6 +382,7 @@ class Comparison:
             "intervals": intervals,
             "arms": arms,
             "missing": missing,
+            "diverged": diverged,
         } | made
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from .comparison import Comparison
+from .report import markdown_table
 from .storage import write_text
 
 _COLORS = {"full": "#1a1a1a", "short": "#8c8c8c", "uniform": "#56a0d3"}
@@ -29,11 +30,8 @@ def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
 
 def markdown(found: dict[str, Any]) -> str:
     """Conclusions, table, figure and how they were made, from `Comparison.to_dict`."""
-    headings, rows = table(found)
-    rule = ["---"] + ["---:"] * (len(headings) - 1)
     lines = [f"# {_title(found)}", "", *(f"- {arm['conclusion']}" for arm in found["arms"]), ""]
-    lines += [f"| {' | '.join(row)} |" for row in [headings, rule, *rows]]
-    lines += ["", f"![{_alt(found)}](comparison.png)", "", "## How this was made", ""]
+    lines += [markdown_table(*table(found)), "", f"![{_alt(found)}](comparison.png)", "", "## How this was made", ""]
     return "\n".join([*lines, *(f"- {note}" for note in _notes(found)), "", "```bash", *_commands(found), "```", ""])
 
 
@@ -109,9 +107,7 @@ def overview(paths: Sequence[str | os.PathLike[str]]) -> str:
             raise ValueError(f"{path} is no comparison.json of recipes/compare.py ({error!r}).") from error
         lines.append(line)
     headings = list(dict.fromkeys(heading for line in lines for heading in line))
-    rule = ["---"] + ["---:"] * (len(headings) - 1)
-    rows = [headings, rule, *([line.get(heading, "") for heading in headings] for line in lines)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(headings, ([line.get(heading, "") for heading in headings] for line in lines))
 
 
 def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
@@ -127,7 +123,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         from matplotlib.figure import Figure
         from matplotlib.ticker import EngFormatter
     except ImportError as error:
-        raise ImportError("A figure needs matplotlib: pip install 'hf_prune[recipes]'.") from error
+        raise ImportError("A figure needs matplotlib: pip install matplotlib.") from error
     arms = {name: arm for name, arm in comparison.plan.arms.items() if comparison.seeds(name)}
     budgets = sorted({arm.budget for arm in arms.values() if arm.budget is not None}, reverse=True)
     rules = list(dict.fromkeys(_rule(name, arm.budget) for name, arm in arms.items() if arm.kind == "policy"))
@@ -171,8 +167,7 @@ def _brief(arm: dict[str, Any], found: dict[str, Any]) -> str:
     if arm["kind"] == "full":
         return mean
     short, sign = arm["differences"]["short"], 1 if found["quality"]["greater_is_better"] else -1
-    is_rival = short is not None and abs(short["saved"]) <= 0.1
-    known = is_rival and short["low"] is not None and not short["low"] <= 0 <= short["high"]
+    known = short is not None and short["low"] is not None and not short["low"] <= 0 <= short["high"]
     mark = (" +" if sign * short["mean"] > 0 else " -") if known else ""
     return f"{mean}{mark} ({100 * arm['differences']['full']['saved']:.0f} %)"
 
@@ -208,9 +203,10 @@ def _notes(found: dict[str, Any]) -> list[str]:
     notes = [
         f"Quality: {quality['unit']} on {quality['rows']:,} rows ({quality['split']}), {better} is better; "
         "mean ± standard deviation over seeds. Every arm of a seed begins with the same weights and order of rows.",
-        "to full, to short, to uniform: mean paired difference to all rows, to all rows for fewer epochs and to "
-        f"random rows, and its 95 % confidence interval, by bootstrap {over}, widened for few seeds. Each interval is "
-        "for one comparison alone: of twenty without a difference, one is expected to show one.",
+        "to full, to short, to uniform: mean paired difference to all rows, to all rows for fewer epochs and to random "
+        "rows, the last two where they read as much within a tenth; and its 95 % confidence interval, by bootstrap "
+        f"{over}, widened for few seeds. Each interval is for one comparison alone: of twenty without a difference, "
+        "one is expected to show one.",
         f"saved: {unit} that the full arm read and this one did not; those of forward passes alone and of earlier runs "
         "count as read" + (", and so does padding." if unit == "tokens" else "."),
         "seconds: training, selection and rescoring. seconds to full's: when a validation was first as good as the "
@@ -220,6 +216,8 @@ def _notes(found: dict[str, Any]) -> list[str]:
         notes.append(f"The same quality is said where the whole interval lies within ± {quality['margin']:g}.")
     if plan["jobs"] > 1:
         notes.append(f"Up to {plan['jobs']} runs went on at once, so seconds are longer than of a run alone.")
+    if found["diverged"]:
+        notes.append(f"Diverged, and in no number: {'; '.join(found['diverged'])}.")
     if found["missing"]:
         notes.append(f"Not there (yet): {'; '.join(found['missing'])}.")
     hardware = "; ".join(

@@ -328,6 +328,16 @@ class Policy(abc.ABC):
         if self.__dataclass_fields__[field].type is int and not isinstance(value, int):
             raise ValueError(f"{type(self).__name__}({field}=...) must be a whole number, got {value!r}.")
 
+    def check_switch(self, field: str) -> None:
+        """Refuse a field that is neither True nor False; for `__post_init__`.
+
+        Raises:
+            ValueError: Names the field and the value.
+        """
+        value = getattr(self, field)
+        if not isinstance(value, bool):
+            raise ValueError(f"{type(self).__name__}({field}=...) must be True or False, got {value!r}.")
+
 
 @dataclass(frozen=True)
 class BudgetPolicy(Policy):

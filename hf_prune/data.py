@@ -49,7 +49,7 @@ def row_tokens(dataset: Any, targets_too: bool) -> np.ndarray:
     count = _arrow_tokens if is_arrow(dataset) else _example_tokens
     tokens = np.fromiter(count(dataset, targets_too), np.int32, len(dataset))
     if not tokens.any():
-        raise ValueError("unit='tokens', but no row has a token. Check the data set, or give unit='rows'.")
+        raise ValueError("The policy counts tokens, but no row has one. Check the data set, or count rows.")
     return tokens
 
 
@@ -60,8 +60,18 @@ def fingerprint(dataset: Any) -> int | None:
     """
     if not is_arrow(dataset):
         return None
-    content = dataset.with_format("arrow")[_spread(len(dataset))]
-    return zlib.crc32(repr(content.to_pydict()).encode(), len(dataset))
+    columns = dataset.with_format("arrow")[_spread(len(dataset))].to_pydict()
+    content = {name: [_without_path(value) for value in values] for name, values in columns.items()}
+    return zlib.crc32(repr(content).encode(), len(dataset))
+
+
+def _without_path(value: Any) -> Any:
+    """The content of a file that lies beside the data set, in place of where it lies; anything else as it is."""
+    is_file = isinstance(value, dict) and value.keys() == {"bytes", "path"} and value["bytes"] is None
+    try:
+        return zlib.crc32(Path(value["path"]).read_bytes()) if is_file else value
+    except (OSError, TypeError):  # within an archive, on another machine, or there is none
+        return value
 
 
 def read_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[str]) -> Features:
@@ -141,7 +151,10 @@ def _example_tokens(dataset: Any, targets_too: bool) -> Iterator[int]:
 
 def _require(name: str, seen: list[str]) -> None:
     if name not in seen:
-        raise ValueError(f"unit='tokens' counts {name!r}, but the rows have {', '.join(seen)}. Give unit='rows'.")
+        raise ValueError(
+            f"The policy counts tokens by {name!r}, but the rows have {', '.join(seen)}: tokenize them first, give "
+            "unit='rows' where unit='tokens' asked for it, or choose a rule that needs no tokens."
+        )
 
 
 # ---- Features of a datasets.Dataset ----
@@ -367,8 +380,17 @@ class _Shrink:
 
 
 def _opened(picture: Any) -> Any:
-    if not isinstance(picture, bytes):
+    if isinstance(picture, bytes):
+        from PIL import Image
+
+        picture = Image.open(io.BytesIO(picture))
+    return eight_bits(picture) if hasattr(picture, "convert") else picture
+
+
+def eight_bits(picture: Any) -> Any:
+    """A PIL picture of 16-bit greys with 8 bits, which `convert` would make white; any other as it is."""
+    if not picture.mode.startswith("I;16"):
         return picture
     from PIL import Image
 
-    return Image.open(io.BytesIO(picture))
+    return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .data import PICTURES, is_arrow
+from .data import PICTURES, eight_bits, is_arrow
 
 _LONGEST = 600  # characters of a text that are shown
 _SIDE = 96  # pixels: larger pictures are shrunk to this height and width
@@ -71,6 +71,7 @@ def _is_target(labels: Any, inputs: Any) -> bool:
     """Whether labels are a text of its own, not the input again."""
     return (
         _is_list(labels)
+        and len(labels) > 0
         and np.ndim(labels[0]) == 0
         and isinstance(np.asarray(labels[0]).item(), int)
         and not (len(labels) == len(inputs) and np.array_equal(labels, inputs))
@@ -116,6 +117,7 @@ def _picture(name: str, value: Any) -> str | None:
         from PIL import Image
 
         value = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    value = eight_bits(value)
     value = value.convert("L" if value.mode in ("1", "L") else "RGB")
     value.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()

@@ -238,7 +238,7 @@ def new_figure(width: float, height: float, theme: Theme) -> "Figure":
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("A figure needs matplotlib: pip install 'hf_prune[recipes]'.") from error
+        raise ImportError("A figure needs matplotlib: pip install matplotlib.") from error
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor=theme.paper)
     FigureCanvasAgg(figure)
     return figure

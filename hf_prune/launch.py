@@ -50,9 +50,9 @@ class Run:
         if status == 0 and self.result.exists():
             return None
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-        what = f"failed with status {status}: mend it" if status else f"ended, but left no {self.result}: {cure}"
+        what = f"failed with status {status}: fix the script" if status else f"ended, but left no {self.result}: {cure}"
         return "\n".join(
-            [*lines, f"`{shlex.join(self.command)}` {what}. Ended runs are kept; all it said is in {self.log}."]
+            [*lines, f"`{shlex.join(self.command)}` {what}. Finished runs are kept; its whole output is in {self.log}."]
         )
 
 

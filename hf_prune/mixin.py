@@ -77,6 +77,9 @@ class PruningMixin(SharingMixin, LoadingMixin):
         **kwargs,
     ):
         self.policy = policies.make(policy)
+        if self.policy is None and (history, history_key) != (None, None):
+            name = "history" if history_key is None else "history_key"
+            raise ValueError(f"{name}=...: only a policy can use an earlier history; name one, or leave it out.")
         self.example_loss_func = example_loss_func
         self._run: PruningRun | None = None
         self._clocked_scheduler = None
@@ -87,9 +90,6 @@ class PruningMixin(SharingMixin, LoadingMixin):
         super().__init__(*args, **kwargs)
         if self.args.hub_token is not None:
             self.args.hub_token = Secret(self.args.hub_token)
-        if self.policy is None and (history, history_key) != (None, None):
-            name = "history" if history_key is None else "history_key"
-            raise ValueError(f"{name}=...: only a policy can use an earlier history; name one, or leave it out.")
         if self.policy is not None:
             self._check_dataset()
             meter = self._make_meter()
@@ -255,13 +255,12 @@ class PruningMixin(SharingMixin, LoadingMixin):
         if self.is_world_process_zero():
             meter.warn_if_blind()
         history = self._begin_history(data, meter)
-        if (
-            (self.policy.needs - FACTS)
-            and full.epochs <= 1
-            and self._earlier is None
-            and self.policy.rounds_per_epoch == 1
-        ):
-            self._warn(f"policy={self.policy!r} learns from earlier epochs, and a run of one epoch has none.")
+        learns = (self.policy.needs - FACTS) and getattr(self.policy, "keep", None) != 1
+        if learns and full.epochs <= 1 and self._earlier is None and self.policy.rounds_per_epoch == 1:
+            self._warn(
+                f"policy={self.policy!r} learns from earlier epochs, and a run of one epoch has none: give history= of "
+                "an earlier run, or a rule that learns within an epoch (autoassist, multistage)."
+            )
         batch = self.get_total_train_batch_size(self.args) // self.args.gradient_accumulation_steps
         if self.accelerator.split_batches:  # the loader's batch is that of all processes
             batch = self._train_batch_size

@@ -59,7 +59,8 @@ def row_sums(metric: str, found: dict[str, Any], scores: dict[str, Any]) -> RowS
         metric: "bleu", "accuracy", "f1", "matthews", "pearson" or "loss".
         found: `predictions` and `references` by row (texts, labels or numbers), or, for "loss", `losses` (mean nats per
             target token) and `tokens` (target tokens).
-        scores: Of the run: `bleu_signature` names BLEU's tokenizer; of two labels, `f1` is of the one that it fits.
+        scores: Of the run: `bleu_signature` names BLEU's tokenizer; `f1_label` is the label that F1 is of, None
+            where it is the mean of all that occur.
     """
     if metric == "loss":
         tokens = np.asarray(found["tokens"], dtype=float)
@@ -90,17 +91,17 @@ def _accuracy(predictions: Sequence[Any], references: Sequence[Any], scores: dic
 
 
 def _f1(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str, Any]) -> RowSums:
-    """Of two labels that of one, of more their mean."""
-    labels, parts = _by_label(predictions, references)
+    """That of one label, or their mean."""
+    one = scores["f1_label"]
+    labels, parts = _by_label(predictions, references, [] if one is None else [one])
 
     def of_each(sums: np.ndarray) -> np.ndarray:
         right, predicted, true = np.split(sums, 3, axis=1)
         return 2 * right / np.maximum(predicted + true, 1)
 
-    if len(labels) > 2:
+    if one is None:
         return RowSums(parts, lambda sums: of_each(sums).mean(axis=1))
-    one = int(np.abs(of_each(parts.sum(axis=0, keepdims=True))[0] - scores["f1"]).argmin())
-    return RowSums(parts, lambda sums: of_each(sums)[:, one])
+    return RowSums(parts, lambda sums: of_each(sums)[:, labels.index(one)])
 
 
 def _matthews(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str, Any]) -> RowSums:
@@ -128,9 +129,11 @@ def _pearson(predictions: Sequence[float], references: Sequence[float], scores: 
     return RowSums(np.stack([x, y, x * x, y * y, x * y, np.ones(len(x))], axis=1), score)
 
 
-def _by_label(predictions: Sequence[Any], references: Sequence[Any]) -> tuple[list[Any], np.ndarray]:
+def _by_label(
+    predictions: Sequence[Any], references: Sequence[Any], more: Sequence[Any] = ()
+) -> tuple[list[Any], np.ndarray]:
     """The L labels, and (R, 3 L): for each label whether the row is right, predicted to be it, and is it."""
-    labels = sorted(set(predictions) | set(references))
+    labels = sorted({*predictions, *references, *more})
     predicted, true = (np.asarray(side)[:, None] == np.asarray(labels) for side in (predictions, references))
     return labels, np.concatenate([predicted & true, predicted, true], axis=1).astype(float)
 

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shlex
 import sys
 import warnings
 from collections import Counter
@@ -17,12 +18,12 @@ from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from transformers import EarlyStoppingCallback, TrainingArguments
 
-from .card import public, public_command
+from .card import public, public_arguments
 from .checkpoint import last_whole
 from .comparison import PREDICTIONS, RESULTS
 from .core import Policy
 from .page import REPORT
-from .report import surroundings
+from .report import plain, surroundings
 from .storage import write_text
 
 SPLITS = ("train", "validation", "test")
@@ -34,10 +35,11 @@ class CommonArguments:
     """Flags of every recipe.
 
     Args:
-        train_file: File to train on (.parquet, .json, .jsonl, .csv, .tsv); without it, the embedded data.
+        train_file: File to train on (.parquet, .json, .jsonl, .csv, or .tsv, which has no quotes); without it, the
+            embedded data.
         validation_file: File to validate on; without it, 5 % of the training rows, at most 1,000, are held out.
         test_file: File for the final score; without it, the validation rows give that, too.
-        dataset_name: Data set of the Hub, or a folder, instead of files; its split `train` is a must. Where it has no
+        dataset_name: Data set of the Hub, or a folder, instead of files; it must have a split `train`. Where it has no
             `validation` or `test`, `validation_matched` and `test_matched` serve, as those of MNLI.
         dataset_config_name: Its configuration.
         max_train_samples: Train on so many rows, drawn once and the same for every seed; without it, on all.
@@ -74,11 +76,21 @@ class CommonArguments:
 
 
 def read_file(path: str) -> Dataset:
-    """All rows of a file; ValueError where its suffix is unknown or no row can be read."""
-    suffix = Path(path).suffix
+    """All rows of a file; in CSV and TSV, an empty field is a missing value, and nothing else is.
+
+    Raises:
+        ValueError: There is no such file, its suffix is unknown, or no row can be read.
+    """
+    suffix = Path(path).suffix.lower()
     if suffix not in READERS:
         raise ValueError(f"{path}: suffix {suffix!r} is not known; give one of {', '.join(READERS)}.")
-    options: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such file.")
+    options: dict[str, Any] = {}
+    if READERS[suffix] == "csv":
+        options = {"keep_default_na": False, "na_values": [""]}
+    if suffix == ".tsv":
+        options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
     try:
         return load_dataset(READERS[suffix], data_files=path, split="train", **options)
     except (DatasetGenerationError, ValueError, StopIteration) as error:
@@ -100,7 +112,13 @@ def read_splits(
     if files and (common.dataset_name or "train" not in files):
         raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
     if common.dataset_name:
-        found: Any = load_dataset(common.dataset_name, common.dataset_config_name)
+        try:
+            found: Any = load_dataset(common.dataset_name, common.dataset_config_name)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{common.dataset_name!r} can't be read: {error} Give a folder with data, a data set of the Hub that "
+                "this machine reaches, or --train_file."
+            ) from error
         found = {name.removesuffix("_matched"): rows for name, rows in found.items()} | dict(found)
         if "train" not in found:
             raise ValueError(f"dataset_name={common.dataset_name!r} has no split train; it has {', '.join(found)}.")
@@ -128,7 +146,7 @@ def hold_out(splits: dict[str, Dataset], seed: int, stratify_by: str | None = No
         return DatasetDict({**splits})
     rows = splits["train"]
     size = min(1000, math.ceil(len(rows) / 20))
-    cure = "Give --validation_file, or a data set with a split validation."
+    cure = "Give rows to validate on: --validation_file, or a split or folder called validation."
     if stratify_by is not None:
         names, counts = rows.features[stratify_by].names, Counter(rows[stratify_by][:])
         if single := [names[label] for label in sorted(counts) if counts[label] == 1]:
@@ -188,6 +206,35 @@ def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:
     if column not in rows.column_names:
         raise ValueError(f"{flag}={column!r}: {name} has no such column; it has {', '.join(rows.column_names)}.")
     return column
+
+
+def find_text(rows: Dataset, flag: str, column: str, name: str) -> str:
+    """`column`, if the rows have texts there.
+
+    Raises:
+        ValueError: What `find_column` refuses, or a column of something else.
+    """
+    feature = rows.features[find_column(rows, flag, column, name)]
+    if feature not in (Value("string"), Value("large_string"), Value("null")):
+        raise ValueError(
+            f"{flag}={column!r}: {name} has {feature} there, no text. Name another column, or store text in it (in "
+            "Parquet or JSON lines, where 7 and '7' differ)."
+        )
+    return column
+
+
+def keep_rows(rows: Dataset, is_whole: Callable[[Any], bool], what: str, name: str, say: Callable[[str], None]):
+    """The rows that are whole, and `say` how many others there were.
+
+    Raises:
+        ValueError: None is; names the rows and what they lack.
+    """
+    kept = rows.filter(is_whole)
+    if not len(kept):
+        raise ValueError(f"{name} has no row with {what} ({len(rows)} rows read).")
+    if lost := len(rows) - len(kept):
+        say(f"{name}: {lost:,} of {len(rows):,} rows are left out, for only those with {what} can serve.")
+    return kept
 
 
 def label_texts(rows: Dataset, column: str, name: str) -> list[str]:
@@ -339,8 +386,9 @@ def finish(
         results["scores"] = {"split": outcome.split, "rows": outcome.rows} | outcome.scores
         results["pruning"] = report and report.to_dict()
         results |= {"seconds": seconds} | surroundings(script)
-        write_text(folder / PREDICTIONS, json.dumps(outcome.predictions, ensure_ascii=False) + "\n")
-        write_text(folder / RESULTS, json.dumps(results, indent=2, default=str) + "\n")  # last: it marks a finished run
+        write_text(folder / PREDICTIONS, json.dumps(plain(outcome.predictions), ensure_ascii=False) + "\n")
+        text = json.dumps(plain(results), indent=2, default=str)
+        write_text(folder / RESULTS, text + "\n")  # last: it marks a finished run
     if args.push_to_hub:
         trainer.push_to_hub(**card)
 
@@ -350,4 +398,4 @@ def _command(script: str | os.PathLike[str]) -> str | None:
     name = Path(script).name
     if Path(sys.argv[0]).name != name:
         return None
-    return public_command(["accelerate", "launch", f"recipes/{name}", *sys.argv[1:]])
+    return shlex.join(public_arguments(["accelerate", "launch", f"recipes/{name}", *sys.argv[1:]]))

@@ -72,11 +72,11 @@ class PruningReport:
     def to_dict(self) -> dict[str, Any]:
         """The report without the log, of plain values that JSON can hold (NaN and infinity become None)."""
         report = {"policy": self.policy, "training_rows": self.rows, "epochs": self.epochs, "totals": self.totals()}
-        return _plain(report | {"earlier_runs": self.earlier, "evaluations": self.evaluations()})
+        return plain(report | {"earlier_runs": self.earlier, "evaluations": self.evaluations()})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the report and the log as JSON, for `load`."""
-        found = self.to_dict() | {"log_history": _plain(self.log_history)}
+        found = self.to_dict() | {"log_history": plain(self.log_history)}
         write_text(path, json.dumps(found, indent=2, default=str) + "\n")
 
     @classmethod
@@ -120,7 +120,7 @@ class PruningReport:
                     "epoch": entry["epoch"],
                     "rows": entry["prune/rows"],
                     "tokens": entry.get("prune/tokens", 0),
-                    "seconds": entry["prune/seconds"] + entry["prune/seconds_training"],
+                    "seconds": entry["prune/seconds_selecting"] + entry["prune/seconds_training"],
                 }
                 found[entry["step"]] = found.get(entry["step"], counts) | metrics  # several sets log apart
         return list(found.values())
@@ -128,7 +128,7 @@ class PruningReport:
     def summary(self) -> str:
         """A Markdown table: trained, offered, share; then the seconds of each part."""
         headings, *rows = self.summary_cells()
-        return _table(headings, rows)
+        return markdown_table(headings, rows)
 
     def summary_cells(self) -> list[list[str]]:
         """The headings and the rows of that table."""
@@ -194,7 +194,7 @@ class PruningReport:
             headings[3:3] = ["tokens", "share of tokens"]
             for row, epoch in zip(rows, self.epochs, strict=True):
                 row[3:3] = [f"{epoch['tokens']:,}", _percent(epoch["tokens"], epoch["tokens_offered"])]
-        return "\n".join([*lines, "", _table(headings, rows), ""])
+        return "\n".join([*lines, "", markdown_table(headings, rows), ""])
 
     def figure(self, path: str | os.PathLike[str], metrics: Sequence[str] = ("eval_loss", "eval_bleu")) -> None:
         """Write one image: the metrics against what was trained so far, and the share kept by epoch.
@@ -264,7 +264,7 @@ def results_table(paths: Sequence[str | os.PathLike[str]]) -> str:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no results.json of a pruned translation run ({error!r}).") from error
     headings = ["run", "policy", "epochs", "tokens trained", "share", "forward only", "optimizer steps", "BLEU", "chrF"]
-    return _table(headings, rows)
+    return markdown_table(headings, rows)
 
 
 def versions() -> dict[str, str]:
@@ -304,16 +304,18 @@ def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, its first column to the left and the others to the right."""
     rule = ["---"] + ["---:"] * (len(headings) - 1)
     return "\n".join(f"| {' | '.join(row)} |" for row in [headings, rule, *rows])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Values that every reader of JSON takes: numbers that are none, as a loss that has diverged, become None."""
     if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -50,7 +50,7 @@ def make_scores(
     """
     scoring, spec = _scoring(policy)
     if seeds < 1:
-        raise ValueError(f"--seeds {seeds}: there must be a run at least, so --seeds 1 or more.")
+        raise ValueError(f"--seeds {seeds}: must be at least 1, the number of runs.")
     check_script(script)
     folder, more = Path(output_dir), ["--policy", spec]
     if epochs is not None:

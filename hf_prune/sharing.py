@@ -86,7 +86,10 @@ class SharingMixin:
         if self.is_world_process_zero():
             sections = [] if self._run is None else self._card_sections(command)
             scores, path = metrics or self._last_scores(), Path(self.args.output_dir, "README.md")
-            card.write_card(path, sections, scores, dataset_split=split, **self._about_scores(given))
+            model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
+            base = Path(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
+            base = base.absolute().name if base.name and base.is_dir() else None
+            card.write_card(path, sections, scores, base, dataset_split=split, **self._about_scores(given))
 
     def push_to_hub(self, *args, **kwargs):
         """As stock, with the account of the run beside the weights; arguments of `create_model_card` go on to it."""

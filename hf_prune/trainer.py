@@ -43,9 +43,9 @@ def pruned(cls: type[Trainer]) -> type[PruningTrainer]:
         trainer = pruned(SFTTrainer)(model=model, args=args, train_dataset=train, policy="infobatch")
     """
     if not (isinstance(cls, type) and issubclass(cls, Trainer)):
-        raise TypeError(f"pruned(cls={cls!r}): not a class that descends from transformers.Trainer; give such a one.")
+        raise TypeError(f"pruned(cls={cls!r}): cls must be a subclass of transformers.Trainer.")
     if issubclass(cls, PruningMixin):
-        raise TypeError(f"pruned(cls={cls.__name__}): it takes a policy already; use it as it is.")
+        raise TypeError(f"pruned(cls={cls.__name__}): this class takes a policy already; use it as it is.")
     if cls not in _PRUNED:
         doc = f"`{cls.__module__}.{cls.__qualname__}` with a `policy`; everything else is as there."
         names = {"__doc__": doc, "__module__": __name__}

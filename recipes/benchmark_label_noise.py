@@ -21,6 +21,7 @@ from datasets import Dataset, Image
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from hf_prune.data import eight_bits
 from hf_prune.export import ROWS
 from hf_prune.recipe import RESULTS, find_column, label_texts, read_file
 from hf_prune.report import surroundings
@@ -58,7 +59,7 @@ def label_quality(run: Path, rows: Dataset, given: list[str]) -> np.ndarray:
     model.eval()
     found = []
     for batch in tqdm(rows.iter(256), "Predict", total=-(-len(rows) // 256)):
-        pixels = processor([picture.convert("RGB") for picture in batch["image"]], return_tensors="pt")
+        pixels = processor([eight_bits(picture).convert("RGB") for picture in batch["image"]], return_tensors="pt")
         found.append(model(**pixels).logits.softmax(-1).numpy())
     labels = np.array([model.config.label2id[name] for name in given])
     return get_label_quality_scores(labels, np.concatenate(found))
@@ -73,12 +74,15 @@ def precision(score: np.ndarray, wrong: np.ndarray, share: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a finished run of recipes/image_classification.py")
+    parser.add_argument("--train_file", help="where the run's training file is; without it, where the run found it")
+    parser.add_argument("--label_file", help="likewise, that of its labels")
     parser.add_argument("--clean_column", default="clean_label", help="column of the true labels")
     parser.add_argument("--clean_file", help="file that has it; without it, that of the run's labels")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     chosen = parser.parse_args()
     results = json.loads((chosen.run / RESULTS).read_text(encoding="utf-8"))
-    rows, given, wrong = read_labels(results["arguments"], chosen.clean_file, chosen.clean_column)
+    moved = {name: path for name in ("train_file", "label_file") if (path := getattr(chosen, name))}
+    rows, given, wrong = read_labels(results["arguments"] | moved, chosen.clean_file, chosen.clean_column)
     table = pandas.read_parquet(chosen.run / ROWS)
     scores = {
         "hf_prune": table["excess_loss"].fillna(-np.inf).to_numpy(),

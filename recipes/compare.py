@@ -33,18 +33,17 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from hf_prune import policies
-from hf_prune.card import public_command
+from hf_prune.card import public_arguments
 from hf_prune.comparison import ARMS, PREDICTIONS, RESULTS, Arm, Comparison, Plan, RunResult, run_folder
 from hf_prune.comparison_page import markdown, write
 from hf_prune.launch import LAUNCHERS, Run, check_script, run_all
 
-OURS = ("policy", "seed", "output_dir", "max_steps", "push_to_hub", "hub_token")
+OURS = ("policy", "seed", "output_dir", "push_to_hub", "hub_token")
 CURE = "a recipe ends with results.json in its --output_dir, as those of hf_prune do"
 ALL = ("--policy", "uniform:keep=1")
 
@@ -85,6 +84,8 @@ def read_arm(text: str) -> tuple[str, Arm, bool]:
         ValueError: No such policy, or settings that it refuses.
     """
     head, *flags = shlex.split(text) or [""]
+    if wrong := [flag for flag in OURS if flag in flag_names(flags)]:
+        raise ValueError(f"--arms {text!r}: --{wrong[0]} is set for every run; leave it out.")
     name, policy = re.fullmatch(r"(?:([\w.-]+)=)?(.*)", head).groups()
     cls = policies.find(policy.partition(":")[0])
     policies.make(policy)
@@ -95,7 +96,8 @@ def read_arm(text: str) -> tuple[str, Arm, bool]:
 
 
 def flag_names(arguments: list[str]) -> list[str]:
-    return [argument.partition("=")[0].lstrip("-") for argument in arguments if argument.startswith("--")]
+    flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    return [flag.lstrip("-").replace("-", "_") for flag in flags]
 
 
 def plan_arms(texts: list[str], budgets: list[float], epochs: float) -> dict[str, Arm]:
@@ -111,7 +113,7 @@ def plan_arms(texts: list[str], budgets: list[float], epochs: float) -> dict[str
     """
     if wrong := [budget for budget in budgets if not 0 < budget < 1]:
         raise ValueError(f"--budgets {wrong[0]:g}: a budget is a share between 0 and 1 of what the full arm reads.")
-    arms: dict[str, Arm] = {}
+    budgets, arms = list(dict.fromkeys(budgets)), {}
 
     def add(name: str, arm: Arm) -> None:
         if name in arms:
@@ -148,8 +150,9 @@ def join(plan: Plan, earlier: Plan | None, folder: Path) -> Plan:
     Raises:
         ValueError: The earlier one is of another recipe or other arguments, or has another arm of the same name.
     """
-    shown = {name: dataclasses.replace(arm, flags=public(arm.flags)) for name, arm in plan.arms.items()}
-    plan = dataclasses.replace(plan, script=public([plan.script])[0], arguments=public(plan.arguments), arms=shown)
+    arms = {name: dataclasses.replace(arm, flags=tuple(public_arguments(arm.flags))) for name, arm in plan.arms.items()}
+    script, *arguments = public_arguments([plan.script, *plan.arguments])
+    plan = dataclasses.replace(plan, script=script, arguments=tuple(arguments), arms=arms)
     if earlier is None:
         return plan
     if (earlier.script, earlier.arguments) != (plan.script, plan.arguments):
@@ -164,10 +167,6 @@ def join(plan: Plan, earlier: Plan | None, folder: Path) -> Plan:
     margin = earlier.margin if plan.margin is None else plan.margin
     most = {name: max(getattr(plan, name), getattr(earlier, name)) for name in ("seeds", "jobs")}
     return dataclasses.replace(plan, arms=arms, margin=margin, **most)
-
-
-def public(arguments: Sequence[str]) -> tuple[str, ...]:
-    return tuple(public_command([argument]) for argument in arguments)
 
 
 # ---- Runs ----
@@ -243,7 +242,7 @@ def compare(options: argparse.Namespace, arguments: list[str]) -> int:
 def run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan | None, folder: Path) -> list[str]:
     """Plan the arms and run them; names of the runs that failed."""
     check_script([options.script])
-    if wrong := [flag for flag in OURS if flag in flag_names(arguments)]:
+    if wrong := [flag for flag in (*OURS, "max_steps") if flag in flag_names(arguments)]:
         raise ValueError(
             f"--{wrong[0]} after --: it can't be the same for every run, or would make all as long; leave it out."
         )

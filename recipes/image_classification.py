@@ -66,6 +66,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningTrainer
 from hf_prune.cli import parse
+from hf_prune.data import eight_bits
 from hf_prune.recipe import (
     CommonArguments,
     Outcome,
@@ -263,6 +264,8 @@ def find_flaw(picture: dict[str, Any] | None) -> str | None:
     try:
         with PIL.Image.open(picture["path"] if picture["bytes"] is None else BytesIO(picture["bytes"])) as image:
             image.load()
+            if image.mode in ("I", "F"):
+                return f": its mode is {image.mode}, in which no number stands for white; save it with 8 or 16 bits"
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
         return f" ({picture['path'] or 'in the file'}): {error}"
     return None
@@ -314,7 +317,7 @@ class Inputs:
         self.processor, self.augmentation = processor, augmentation
 
     def __call__(self, rows: dict[str, list]) -> dict[str, Any]:
-        pictures = [picture.convert("RGB") for picture in rows["image"]]
+        pictures = [eight_bits(picture).convert("RGB") for picture in rows["image"]]
         options = {} if self.augmentation is None else {"do_normalize": False}
         pixels = self.processor(pictures, return_tensors="pt", **options)["pixel_values"]
         return {
@@ -330,8 +333,8 @@ def new_model(recipe: RecipeArguments, names: dict[str, Any]) -> ViTForImageClas
     """A ViT with random weights; ValueError for unknown sizes, or patches that don't fill the picture."""
     if recipe.model_size not in SIZES:
         raise ValueError(f"model_size={recipe.model_size!r} is not known; give one of {', '.join(SIZES)}.")
-    if recipe.image_size % recipe.patch_size:
-        raise ValueError(f"patch_size={recipe.patch_size} does not divide image_size={recipe.image_size}.")
+    if recipe.patch_size < 1 or recipe.image_size % recipe.patch_size:
+        raise ValueError(f"patch_size={recipe.patch_size} is no divisor of image_size={recipe.image_size}.")
     width, layers, heads, inner = SIZES[recipe.model_size]
     config = ViTConfig(
         image_size=recipe.image_size,

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from babel import Locale, dates, numbers, units
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Features, Value
 from num2words import num2words
 from peft import LoraConfig
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -41,7 +41,16 @@ from trl.models import unwrap_model_for_generation
 
 from hf_prune import pruned
 from hf_prune.cli import parse
-from hf_prune.recipe import CommonArguments, Outcome, arguments_of, find_checkpoint, find_column, finish, load_splits
+from hf_prune.recipe import (
+    CommonArguments,
+    Outcome,
+    arguments_of,
+    find_checkpoint,
+    find_text,
+    finish,
+    keep_rows,
+    load_splits,
+)
 
 
 @dataclass
@@ -229,15 +238,27 @@ def read_rows(rows: Dataset, recipe: RecipeArguments, name: str, say=print) -> D
     """The columns `prompt` and `completion`, lists of messages, of what `name` names; rows that lack one are left out.
 
     Raises:
-        ValueError: A column that is not there, or no row with a prompt and a response.
+        ValueError: A column that is not there or holds something else, or no row with a prompt and a response.
     """
 
     def from_messages(row):
-        *prompt, last = row["messages"] or [{"role": "", "content": ""}]
-        return {"prompt": prompt, "completion": [last] if last["role"] == "assistant" else []}
+        messages = row["messages"] or []
+        if not isinstance(messages, list) or not all(map(is_message, messages)):
+            raise ValueError(
+                f"messages: {name} has {str(messages)[:200]} there; a row must be a list of "
+                "{'role': 'user' or 'assistant' ..., 'content': text}."
+            )
+        messages = [{"role": message["role"], "content": message["content"]} for message in messages]
+        answered = bool(messages) and messages[-1]["role"] == "assistant"
+        return {"prompt": messages[:-1], "completion": messages[-1:] if answered else []}
+
+    def is_message(message):
+        return isinstance(message, dict) and all(
+            isinstance(message.get(part, 0), str | None) for part in ("role", "content")
+        )
 
     def from_columns(row):
-        texts = [text.strip() if isinstance(text, str) else "" for text in map(row.get, columns)]
+        texts = [(text or "").strip() for text in map(row.get, columns)]
         request = "\n\n".join(filter(None, texts[1:])) if texts[1] else ""
         messages = {"prompt": ("user", request), "completion": ("assistant", texts[0])}
         return {side: [{"role": role, "content": text}] for side, (role, text) in messages.items()}
@@ -246,15 +267,17 @@ def read_rows(rows: Dataset, recipe: RecipeArguments, name: str, say=print) -> D
         convert = from_messages
     else:
         convert, flags = from_columns, ["response_column", "prompt_column", "context_column"]
-        columns = [find_column(rows, flag, getattr(recipe, flag), name) for flag in flags if getattr(recipe, flag)]
-    found = rows.map(convert, remove_columns=rows.column_names).filter(
-        lambda row: all(side and all(message["content"] for message in side) for side in row.values())
+        columns = [find_text(rows, flag, getattr(recipe, flag), name) for flag in flags if getattr(recipe, flag)]
+    messages = [{"role": Value("string"), "content": Value("string")}]
+    features = Features({"prompt": messages, "completion": messages})
+    found = rows.map(convert, remove_columns=rows.column_names, features=features)
+    return keep_rows(
+        found,
+        lambda row: all(side and all(message["content"] for message in side) for side in row.values()),
+        "a prompt and a response",
+        name,
+        say,
     )
-    if not len(found):
-        raise ValueError(f"{name} has no row with a prompt and a response ({len(rows)} rows read).")
-    if missing := len(rows) - len(found):
-        say(f"{name}: {missing:,} of {len(rows):,} rows lack a prompt or a response and are left out.")
-    return found
 
 
 # ---- Model ----

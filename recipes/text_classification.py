@@ -61,8 +61,10 @@ from hf_prune.recipe import (
     encode_labels,
     find_checkpoint,
     find_column,
+    find_text,
     finish,
     hold_out,
+    keep_rows,
     limit,
     read_splits,
 )
@@ -212,12 +214,15 @@ def find_texts(rows: Dataset, recipe: RecipeArguments, name: str) -> list[str]:
     """The columns of the text, or of the pair of texts.
 
     Raises:
-        ValueError: A column that is not there, more than two, or none that is known while several could be meant.
+        ValueError: A column that is not there or has no text, that of the labels, more than two, or none that is known
+            while several could be meant.
     """
     if recipe.text_columns:
         if len(recipe.text_columns) > 2:
             raise ValueError(f"text_columns={recipe.text_columns}: give one column, or two for pairs of texts.")
-        return [find_column(rows, "text_columns", column, name) for column in recipe.text_columns]
+        if recipe.label_column in recipe.text_columns:
+            raise ValueError(f"text_columns={recipe.text_columns} has the label_column; name the text alone.")
+        return [find_text(rows, "text_columns", column, name) for column in recipe.text_columns]
     for known in KNOWN_TEXTS:
         if set(known) <= set(rows.column_names):
             return list(known)
@@ -246,7 +251,9 @@ def read_numbers(rows: Dataset, column: str, name: str) -> Dataset:
     return rows.remove_columns(column).add_column("labels", labels, feature=Value("float32"))
 
 
-def load_texts(common: CommonArguments, recipe: RecipeArguments, seed: int) -> tuple[DatasetDict, list[str] | None]:
+def load_texts(
+    common: CommonArguments, recipe: RecipeArguments, seed: int, say=print
+) -> tuple[DatasetDict, list[str] | None]:
     """Splits train, validation and, where it has labels, test, with columns `text`, maybe `text_pair`, and `labels`.
 
     Returns:
@@ -263,7 +270,7 @@ def load_texts(common: CommonArguments, recipe: RecipeArguments, seed: int) -> t
     is_number = isinstance(feature, Value) and feature.dtype.startswith("float")
     classes = None if is_number else class_names(splits["train"], label, names["train"])
     for split, rows in list(splits.items()):
-        columns = [find_column(rows, "text_columns", text, names[split]) for text in texts]
+        columns = [find_text(rows, "text_columns", text, names[split]) for text in texts]
         rows = rows.select_columns([*columns, find_column(rows, "label_column", label, names[split])])
         if split == "test" and set(rows[label][:]) <= {-1, None}:  # as those of GLUE, which keeps them to itself
             warnings.warn(f"{names[split]} has no labels; the score is that of the validation rows.", stacklevel=2)
@@ -271,10 +278,8 @@ def load_texts(common: CommonArguments, recipe: RecipeArguments, seed: int) -> t
             continue
         read = read_numbers if classes is None else partial(encode_labels, classes=classes)
         rows = read(rows, label, name=names[split]).rename_columns(dict(zip(columns, TEXTS, strict=False)))
-        full = rows.filter(lambda row: all(isinstance(row[text], str) for text in TEXTS if text in row))
-        if not len(full):
-            raise ValueError(f"{names[split]} has no row with text in {', '.join(columns)} ({len(rows)} rows read).")
-        splits[split] = full
+        what = f"text in {', '.join(columns)}"
+        splits[split] = keep_rows(rows, lambda row: None not in row.values(), what, names[split], say)
     corpus = limit(hold_out(splits, seed, stratify_by=classes and "labels"), common)
     if few := [split for split, rows in corpus.items() if len(rows) < 2]:
         raise ValueError(f"Split {few[0]} has one row with text; two are needed, or no score has an interval.")
@@ -350,10 +355,11 @@ def main(argv: list[str] | None = None) -> None:
     types = (CommonArguments, RecipeArguments, TrainingArguments)
     common, recipe, args, _ = parse(*types, argv=argv, **FROM_SCRATCH)
     checkpoint = find_checkpoint(args)
+    say = print if args.process_index == 0 else lambda *texts: None
 
     # Data
     with args.main_process_first(desc="read the texts"):
-        corpus, classes = load_texts(common, recipe, args.data_seed or 0)  # --seed leaves the rows alone
+        corpus, classes = load_texts(common, recipe, args.data_seed or 0, say)  # --seed leaves the rows alone
     final = "test" if "test" in corpus else "validation"
     metrics = metrics_for(classes)
     metric = recipe.metric or next(iter(metrics))
@@ -363,7 +369,6 @@ def main(argv: list[str] | None = None) -> None:
     special = {"metric_for_best_model": metric} | (FINE_TUNING if common.model_name_or_path else {})
     common, recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH | special)
     arguments = arguments_of(common, recipe, args)
-    say = print if args.process_index == 0 else lambda *texts: None
     set_seed(args.seed)
     texts = [name for name in TEXTS if name in corpus["train"].column_names]
 
@@ -446,13 +451,14 @@ def main(argv: list[str] | None = None) -> None:
         errors = np.abs(predictions - references)
     else:
         often = Counter(rows["train"]["labels"][:]).most_common(1)[0][0]
+        scores["f1_label"] = classes[1] if len(classes) == 2 else None  # the class that F1 is of; None = their mean
         scores["accuracy_of_most_frequent_class"] = float(np.mean(references == often))
         lines.append(f"accuracy of {classes[often]!r} for all: {scores['accuracy_of_most_frequent_class']:.4f}")
         shares = softmax(output.predictions, axis=1)
         errors = np.where(predictions == references, 0, shares[np.arange(len(shares)), predictions])
         predictions, references = ([classes[label] for label in side] for side in (predictions, references))
     samples = []
-    for row in np.argsort(-errors, kind="stable")[:5].tolist():
+    for row in np.argsort(-errors, kind="stable")[: min(5, np.count_nonzero(errors))].tolist():
         shown = " | ".join(str(corpus[final][text][row]) for text in texts)
         samples.append(f"{shown}\n    is {references[row]}, taken for {predictions[row]}")
     rows_of = {"predictions": np.asarray(predictions).tolist(), "references": np.asarray(references).tolist()}

@@ -53,7 +53,16 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningSeq2SeqTrainer
 from hf_prune.cli import parse
-from hf_prune.recipe import CommonArguments, Outcome, arguments_of, find_checkpoint, finish, load_splits
+from hf_prune.recipe import (
+    CommonArguments,
+    Outcome,
+    arguments_of,
+    find_checkpoint,
+    find_text,
+    finish,
+    keep_rows,
+    load_splits,
+)
 
 
 @dataclass
@@ -280,11 +289,11 @@ def embedded_corpus(rows: int = 4000, seed: int = 0) -> DatasetDict:
 # ---- Data ----
 
 
-def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
+def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str, say=print) -> Dataset:
     """The columns `source` and `target` of what `name` names, without the rows that lack text on either side.
 
     Raises:
-        ValueError: A language that has no column, or no row with text.
+        ValueError: A language that has no column, or one without texts, or no row with text.
     """
     if "translation" in rows.column_names:
         rows = rows.flatten()
@@ -295,15 +304,14 @@ def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
         key = lang if lang in columns else lang.partition("_")[0]
         if key not in columns:
             raise ValueError(f"{side}_lang={lang!r}: {name} has no such column; it has {', '.join(columns)}.")
-        found[columns[key]] = side
+        found[find_text(rows, f"{side}_lang", columns[key], name)] = side
     pairs = rows.select_columns(list(found)).rename_columns(found)
-    pairs = pairs.filter(lambda row: all(isinstance(text, str) and text.strip() for text in row.values()))
-    if not len(pairs):
-        raise ValueError(f"{name} has no row with text in both languages ({len(rows)} rows read).")
-    return pairs
+    return keep_rows(
+        pairs, lambda row: all(text and text.strip() for text in row.values()), "text in both languages", name, say
+    )
 
 
-def load_corpus(common: CommonArguments, recipe: RecipeArguments, seed: int) -> DatasetDict:
+def load_corpus(common: CommonArguments, recipe: RecipeArguments, seed: int, say=print) -> DatasetDict:
     """Splits train, validation and, where there is one, test, with columns `source` and `target`.
 
     Raises:
@@ -311,7 +319,7 @@ def load_corpus(common: CommonArguments, recipe: RecipeArguments, seed: int) -> 
     """
     if recipe.source_lang == recipe.target_lang:
         raise ValueError(f"source_lang and target_lang are both {recipe.source_lang!r}; name two languages.")
-    return load_splits(common, embedded_corpus, lambda rows, name: read_pairs(rows, recipe, name), seed)
+    return load_splits(common, embedded_corpus, lambda rows, name: read_pairs(rows, recipe, name, say), seed)
 
 
 # ---- Model ----
@@ -432,7 +440,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # Data
     with args.main_process_first(desc="read the corpus"):
-        corpus = load_corpus(common, recipe, args.data_seed or 0)  # --seed leaves the rows alone
+        corpus = load_corpus(common, recipe, args.data_seed or 0, say)  # --seed leaves the rows alone
     final = "test" if "test" in corpus else "validation"
 
     # Model

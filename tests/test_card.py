@@ -8,7 +8,7 @@ from tiny import TASKS, Collator, trainer
 from transformers import Trainer
 
 from hf_prune import pruned
-from hf_prune.card import baselines, budget, public, public_command, tags_of, write_card
+from hf_prune.card import baselines, budget, public, public_arguments, tags_of, write_card
 from hf_prune.policies import make
 
 
@@ -29,8 +29,9 @@ def test_a_path_of_this_machine_is_shortened(text, shown):
 
 def test_a_command_is_shown_without_paths_and_tokens():
     said = ["recipes/translate.py", "--train_file", "/home/ann/train.csv", "--hub_token", "hf_x", "--seed", "3"]
-    assert public_command(said) == "recipes/translate.py --train_file train.csv --hub_token TOKEN --seed 3"
-    assert public_command(["--output_dir=/tmp/out", "--hub_token=hf_x"]) == "--output_dir=out --hub_token=TOKEN"
+    shown = "recipes/translate.py --train_file train.csv --hub_token TOKEN --seed 3"
+    assert " ".join(public_arguments(said)) == shown
+    assert public_arguments(["--output_dir=/tmp/out", "--hub-token=hf_x"]) == ["--output_dir=out", "--hub-token=TOKEN"]
 
 
 def test_tags_and_budget_are_the_policys(monkeypatch):
@@ -64,6 +65,8 @@ def test_a_model_from_scratch_is_no_fine_tuned_version(tmp_path, name):
     said = f"This model is a fine-tuned version of [{name}](https://huggingface.co/{name}) on beans."
     write_card(path := card_at(tmp_path, said))
     assert ModelCard.load(path).text.strip() == "This model was trained from scratch on beans."
+    write_card(path := card_at(tmp_path, said), base="mine")
+    assert "This model is a fine-tuned version of `mine`, a model not on the Hub, on beans." in path.read_text()
     write_card(path := card_at(tmp_path, "It is a fine-tuned version of [ann/it](https://huggingface.co/ann/it)."))
     assert "[ann/it](" in ModelCard.load(path).text
 

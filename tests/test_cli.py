@@ -315,7 +315,7 @@ def test_a_failed_run_is_told_without_a_trace(tmp_path, capsys):
     script = tmp_path / "train.py"
     script.write_text("raise RuntimeError('no rows')")
     assert main(["score", "--policy", "el2n", "--output_dir", str(tmp_path / "scores"), "--", str(script)]) == 1
-    assert re.search("RuntimeError: no rows\n`.*` failed with status 1: mend it", capsys.readouterr().err)
+    assert re.search("RuntimeError: no rows\n`.*` failed with status 1: fix the script", capsys.readouterr().err)
 
 
 def test_score_explains_itself(capsys):

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ from hf_prune.comparison_page import markdown, overview, page, table, write
 
 ROWS = 1000
 ALL = Arm(("--policy", "uniform:keep=1"), "full")
+SAME = {"predictions": ["a"] * 3, "references": ["a"] * 3}
 ARMS = {
     "full": ALL,
     "short-50": Arm(("--policy", "uniform:keep=1", "--num_train_epochs", "2"), "short", 0.5),
     "uniform-50": Arm(("--policy", "uniform:keep=0.5"), "uniform", 0.5),
     "infobatch": Arm(("--policy", "infobatch"), "policy"),
 }
-TOKENS = {"full": 4000, "short-50": 2000, "uniform-50": 2200, "infobatch": 2500}
+TOKENS = {"full": 4000, "short-50": 2000, "uniform-50": 2100, "infobatch": 2500}
 
 
 def right_rows(share, seed):
@@ -90,17 +92,19 @@ def conclusion(comparison, arm):
 def test_the_same_arm_under_another_name(compare):
     found = compare({"full": [0.8, 0.82, 0.81], "infobatch": [0.8, 0.82, 0.81]})
     assert conclusion(found, "infobatch") == (
-        "infobatch: same quality as full within 0.5 (+0.00 points, 95 % CI +0.00 to +0.00) with 37.5 % fewer tokens."
+        "infobatch: same quality as full within 0.5 (+0.00 points, 95 % CI +0.00 to +0.00) with 37.5 % fewer tokens; "
+        "nothing that read as much stands beside it: add --budgets 0.62."
     )
     assert conclusion(found, "full") == "full: what the others are measured by."
 
 
 def test_a_worse_arm_and_a_better_one(compare):
-    found = compare({"full": [0.8, 0.82, 0.81], "short-50": [0.7, 0.72, 0.71], "infobatch": [0.75, 0.77, 0.76]})
+    accuracies = {"full": [0.8, 0.82, 0.81], "short-50": [0.7, 0.72, 0.71], "infobatch": [0.75, 0.77, 0.76]}
+    found = compare(accuracies, tokens={"infobatch": 2100})
     text = conclusion(found, "infobatch")
     assert text.startswith("infobatch: worse than full (-5.00 points, 95 % CI -5.")
     assert "; better than short-50 (+5.00 points, 95 % CI +4." in text
-    assert text.endswith(") with 25.0 % more tokens.")
+    assert text.endswith(") with 5.0 % more tokens.")
     # seeds agree, so what is left is that of rows: 50 of 1,000 differ, others for each of 3 seeds
     half = 100 * 1.96 * (50 - 50**2 / ROWS) ** 0.5 / ROWS / 3**0.5
     low, high = (found.difference("infobatch", "full")[end] for end in ("low", "high"))
@@ -111,7 +115,32 @@ def test_an_interval_too_wide_for_the_same(compare):
     found = compare({"full": [0.80, 0.82, 0.81], "infobatch": [0.81, 0.81, 0.815]})
     text = conclusion(found, "infobatch")
     assert text.startswith("infobatch: no difference seen to full (+0.17 points, 95 % CI -")
-    assert text.endswith(": too wide to say the same within 0.5) with 37.5 % fewer tokens.")
+    assert ": too wide to say the same within 0.5) with 37.5 % fewer tokens; nothing that read as much" in text
+
+
+def test_few_rows_without_a_difference_are_not_called_the_same(tmp_path):
+    Plan("recipes/x.py", (), ARMS, 2).save(tmp_path)
+    for seed in (1, 2):
+        for arm in ("full", "infobatch"):
+            save(tmp_path, arm, seed, results_of(value=1.0, rows=3), SAME)
+    text = conclusion(Comparison.load(tmp_path), "infobatch")
+    assert "no difference seen to full (+0.00 points, 95 % CI +0.00 to +0.00: too few rows to say the same" in text
+
+
+def test_a_run_that_diverged_is_named_and_in_no_number(compare, tmp_path):
+    compare({"full": [0.8, 0.81, 0.8], "infobatch": [0.7, 0.71, 0.7]})
+    for arm, seed in (("infobatch", 2), ("short-50", 1)):
+        shutil.rmtree(tmp_path / "arms" / arm / f"seed-{seed}", ignore_errors=True)
+        save(tmp_path, arm, seed, results_of(value=None), {"predictions": [None], "references": ["yes"]})
+    found = Comparison.load(tmp_path)
+    assert conclusion(found, "infobatch").startswith(
+        "infobatch: diverged with 1 of 3 seeds, with the others worse than full (-10.00 points"
+    )
+    text = markdown(found.to_dict())
+    assert "- Diverged, and in no number: short-50, seed 1; infobatch, seed 2." in text
+    assert "short-50, seed 2" in text and "infobatch, seed 2;" not in text.partition("Not there")[2]
+    with pytest.raises(ValueError, match="they have diverged"):
+        Comparison(found.plan, {key: replace(run, results=results_of(value=None)) for key, run in found.runs.items()})
 
 
 def test_the_margin_decides_what_is_the_same(compare):
@@ -187,7 +216,7 @@ def test_pictures_are_counted_in_rows(compare):
         run.results["pruning"]["totals"] |= {"padded_tokens": 0, "rows_rescored": 30}
     found = Comparison(found.plan, found.runs)
     assert found.unit == "rows" and found.cost("infobatch")["all"] == 280
-    assert conclusion(found, "infobatch").endswith("with 34.9 % fewer rows.")
+    assert "with 34.9 % fewer rows; " in conclusion(found, "infobatch")
     assert "rows trained" in table(found.to_dict())[0]
 
 
@@ -204,14 +233,23 @@ def test_differences_are_of_the_seeds_that_both_have(compare):
     assert conclusion(compare({"infobatch": [0.8]}), "infobatch") == "infobatch: not yet compared."
 
 
-def test_an_arm_is_measured_by_its_budget_else_by_the_closest(compare):
+def test_an_arm_that_read_far_more_is_not_called_better(compare):
+    accuracies = {"full": [0.8, 0.82, 0.81], "short-50": [0.7, 0.72, 0.71], "infobatch": [0.75, 0.77, 0.76]}
+    found = compare(accuracies)  # 2,500 tokens beside 2,000
+    text = conclusion(found, "infobatch")
+    assert "short-50" not in text
+    assert text.endswith("; nothing that read as much stands beside it: add --budgets 0.62.")
+    assert "to short" not in table(found.to_dict())[1][2]
+
+
+def test_an_arm_is_measured_by_the_closest_that_read_as_much(compare):
     arms = ARMS | {
         "short-70": Arm(("--policy", "uniform:keep=1"), "short", 0.7),
         "ucb-70": Arm(("--policy", "ucb:keep=0.7"), "policy", 0.7),
     }
     accuracies = dict.fromkeys(["full", "short-50", "uniform-50", "short-70", "ucb-70", "infobatch"], [0.8])
-    found = compare(accuracies, arms=arms, tokens={"short-70": 2800, "ucb-70": 2100, "infobatch": 2700})
-    assert [found.rival("ucb-70", kind) for kind in ("full", "short", "uniform")] == ["full", "short-70", "uniform-50"]
+    found = compare(accuracies, arms=arms, tokens={"short-70": 2800, "ucb-70": 2300, "infobatch": 2700})
+    assert [found.rival("ucb-70", kind) for kind in ("full", "short", "uniform")] == ["full", None, "uniform-50"]
     assert found.rival("infobatch", "short") == "short-70"
     assert [found.rival("uniform-50", kind) for kind in ("full", "short", "uniform")] == ["full", "short-50", None]
     assert [found.rival("full", kind) for kind in ("full", "short", "uniform")] == [None] * 3

@@ -70,7 +70,7 @@ def test_an_invalid_selection_is_refused(selection, message):
     [
         (0.5, 8, 1, 4),
         (0.5, 9, 1, 5),  # ceil(4.5)
-        (0.3, 10, 1, 3),  # not 4: 0.3 * 10 is 3.0000000000000004 in no other base
+        (0.55, 100, 1, 55),  # not 56, though 0.55 * 100 is 55.00000000000001
         (0.5, 8, 3, 6),  # 4 rows fill two steps of 3
         (0.5, 8, 16, 16),  # one step holds all there are
         (1.0, 8, 3, 8),  # everything is never rounded

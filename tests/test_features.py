@@ -2,6 +2,7 @@
 
 import io
 import logging
+import shutil
 from pathlib import Path
 
 import datasets
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from hf_prune import data, storage
-from hf_prune.data import read_features
+from hf_prune.data import fingerprint, read_features
 from hf_prune.features import Features, count_matrix, matrix_of, stacked, valued
 
 WORDS = frozenset({"features"})
@@ -181,6 +182,28 @@ def test_pictures_of_every_kind_are_shrunk_alike(pictures, monkeypatch):
         features = read_features(form, False, WORDS)
         assert features.texts == ()
         np.testing.assert_array_equal(features.pixels, expected)
+
+
+def test_greys_of_16_bits_are_not_cut_off(pictures):
+    grey = np.arange(64, dtype=np.uint16).reshape(8, 8) << 10
+    features = read_features(as_list({"image": [Image.fromarray(grey)]}), False, WORDS)
+    np.testing.assert_array_equal(features.pixels.reshape(-1, 8, 8)[0], grey >> 8)
+
+
+def test_the_fingerprint_of_files_is_that_of_their_content(pictures, tmp_path):
+    def folder(name, shown):
+        (tmp_path / name).mkdir()
+        for number, picture in enumerate(shown):
+            (tmp_path / name / f"{number}.png").write_bytes(png_of(picture))
+        paths = sorted(map(str, (tmp_path / name).iterdir()))
+        return datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image())
+
+    first = fingerprint(folder("first", pictures))
+    assert fingerprint(folder("copy", pictures)) == first
+    assert fingerprint(folder("other", pictures[::-1])) != first
+    gone = folder("gone", pictures)
+    shutil.rmtree(tmp_path / "gone")
+    assert isinstance(fingerprint(gone), int)
 
 
 def png_of(array):

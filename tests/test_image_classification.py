@@ -179,6 +179,20 @@ def test_pictures_that_do_not_open_are_named(recipe, tmp_path):
     recipe.check_pictures(rows.select([0, 4]), "train")
 
 
+def test_greys_of_16_bits_keep_their_brightness_and_unbounded_ones_are_refused(recipe, tmp_path):
+    grey = np.full((8, 8), 0x8000, np.uint16)
+    Picture.fromarray(grey).save(tmp_path / "grey.png")
+    Picture.fromarray(grey.astype(np.int32)).save(tmp_path / "whole.tiff")
+    Picture.fromarray(grey.astype(np.float32)).save(tmp_path / "real.tiff")
+    paths = [str(tmp_path / name) for name in ("grey.png", "whole.tiff", "real.tiff")]
+    rows = Dataset.from_dict({"image": paths}).cast_column("image", Image())
+    with pytest.raises(ValueError, match=r"2 of 3 .* its mode is I, in which .* its mode is F, in which"):
+        recipe.check_pictures(rows, "train")
+    processor = recipe.ViTImageProcessorPil(do_resize=False, do_normalize=False)
+    pixels = recipe.Inputs(processor)({"image": rows["image"][:1], "labels": [0]})["pixel_values"]
+    assert float(pixels.mean()) == pytest.approx(0x80 / 255)
+
+
 # ---- What is made of pictures ----
 
 
@@ -267,7 +281,8 @@ def test_augmentation_out_of_range(recipe, processor, fields, message):
     "fields, message",
     [
         ({"model_size": "huge"}, r"model_size='huge' is not known; give one of tiny, small, base\."),
-        ({"image_size": 30}, "patch_size=4 does not divide image_size=30"),
+        ({"patch_size": 0}, "patch_size=0 is no divisor of image_size=32"),
+        ({"image_size": 30}, "patch_size=4 is no divisor of image_size=30"),
     ],
 )
 def test_models_that_can_not_be_made(recipe, fields, message):

@@ -101,14 +101,14 @@ def test_the_last_message_is_the_response(instruct, recipe):
     assert instruct.read_rows(rows, recipe(), "it", said.append).to_list() == [
         {"prompt": talk[:4], "completion": talk[4:]}
     ]
-    assert said == ["it: 2 of 3 rows lack a prompt or a response and are left out."]
+    assert said == ["it: 2 of 3 rows are left out, for only those with a prompt and a response can serve."]
 
 
 def test_rows_without_a_prompt_or_a_response(instruct, recipe):
     rows = Dataset.from_dict({"instruction": ["a", "b", " ", "d"], "response": ["A", None, "C", ""]})
     said = []
     assert len(instruct.read_rows(rows, recipe(), "it", said.append)) == 1
-    assert said == ["it: 3 of 4 rows lack a prompt or a response and are left out."]
+    assert said == ["it: 3 of 4 rows are left out, for only those with a prompt and a response can serve."]
     with pytest.raises(ValueError, match=r"it has no row with a prompt and a response \(3 rows read\)"):
         instruct.read_rows(rows.select([1, 2, 3]), recipe(), "it")
 
@@ -118,6 +118,33 @@ def test_missing_column_is_named_with_those_there_are(instruct, recipe, flag):
     rows = Dataset.from_dict({"instruction": ["a"], "response": ["A"]})
     with pytest.raises(ValueError, match=rf"{flag}='nothing': it has no such column; it has instruction, response\."):
         instruct.read_rows(rows, recipe(**{flag: "nothing"}), "it")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [{"from": "human", "value": "Hi!"}],
+        "a text",
+        [{"role": "user", "content": [{"type": "text", "text": "Hi!"}]}],
+    ],
+)
+def test_messages_of_another_form_are_shown_with_the_one_to_give(instruct, recipe, found):
+    rows = Dataset.from_list([{"messages": found}])
+    with pytest.raises(ValueError, match=r"messages: it has .* there; a row must be a list of \{'role': 'user'"):
+        instruct.read_rows(rows, recipe(), "it")
+
+
+def test_rows_may_begin_with_many_that_have_no_answer(instruct, recipe):
+    rows = [{"messages": messages(("user", "Hi!"))}] * 1500 + [
+        {"messages": messages(("user", "1"), ("assistant", "2"))}
+    ]
+    assert len(instruct.read_rows(Dataset.from_list(rows), recipe(), "it", lambda text: None)) == 1
+
+
+def test_a_column_of_numbers_is_refused(instruct, recipe):
+    rows = Dataset.from_dict({"instruction": ["1 + 1"], "response": [2]})
+    with pytest.raises(ValueError, match=r"response_column='response': it has Value\('int64'\) there, no text"):
+        instruct.read_rows(rows, recipe(), "it")
 
 
 # ---- Tokenizer, model, metric ----

@@ -118,21 +118,23 @@ def resampled_by(function, predictions, references, count=20):
 
 
 @pytest.mark.parametrize(
-    ("metric", "count", "function"),
+    ("metric", "count", "label", "function"),
     [
-        ("accuracy", 3, lambda true, predicted: np.mean(true == predicted)),
-        ("f1", 3, lambda *x: f1_score(*x, average="macro", labels=LABELS, zero_division=0)),
-        ("f1", 2, lambda *x: f1_score(*x, pos_label="ant")),
-        ("f1", 2, lambda *x: f1_score(*x, pos_label="bee")),
-        ("matthews", 2, matthews_corrcoef),
-        ("matthews", 3, matthews_corrcoef),
+        ("accuracy", 3, None, lambda true, predicted: np.mean(true == predicted)),
+        ("f1", 3, None, lambda *x: f1_score(*x, average="macro", labels=LABELS, zero_division=0)),
+        ("f1", 2, None, lambda *x: f1_score(*x, average="macro")),
+        ("f1", 2, "ant", lambda *x: f1_score(*x, pos_label="ant")),
+        ("f1", 2, "bee", lambda *x: f1_score(*x, pos_label="bee")),
+        ("f1", 1, "bee", lambda *x: 0.0),
+        ("matthews", 2, None, matthews_corrcoef),
+        ("matthews", 3, None, matthews_corrcoef),
     ],
 )
-def test_scores_of_resampled_labels_are_those_of_the_rows(labelled, metric, count, function):
+def test_scores_of_resampled_labels_are_those_of_the_rows(labelled, metric, count, label, function):
     predictions, references = labelled(count)
     value = function(references, predictions)
     found = {"predictions": predictions.tolist(), "references": references.tolist()}
-    run = row_sums(metric, found, {metric: value})
+    run = row_sums(metric, found, {"f1_label": label})
     assert run.value == pytest.approx(value)
     np.testing.assert_allclose(resample_rows([run], 20)[0], resampled_by(function, predictions, references))
 

@@ -222,9 +222,9 @@ def test_text_in_the_figure_does_not_overlap(tmp_path, drawn):
         assert not any(box.overlaps(other) for other in boxes[place + 1 :])
 
 
-def test_figure_without_matplotlib_names_the_extra(tmp_path, monkeypatch):
+def test_figure_without_matplotlib_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'hf_prune\[recipes\]'"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         REPORT.figure(tmp_path / "run.png")
 
 

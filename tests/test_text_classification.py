@@ -188,7 +188,10 @@ def test_floats_are_numbers_to_predict(text, recipe):
         ({"train": ["a", "a", "a"]}, r"all 3 rows of train\.parquet have the label 'a'"),
         ({"train": [["a"], ["b"]]}, r"labels of train\.parquet are List\(.*; give one class for each row"),
         ({"train": ["a", "b"], "validation": ["a", "c"]}, r"row 1 of validation\.parquet has the label 'c', which no"),
-        ({"train": ["a", "a", "b"]}, r"labels 'b' has one training row: .* Give --validation_file"),
+        (
+            {"train": ["a", "a", "b"]},
+            r"labels 'b' has one training row: .* Give rows to validate on: --validation_file",
+        ),
         ({"train": ["a", "a", "b", "b"], "test": []}, r"test\.parquet is empty"),
         ({"train": [0.5, float("nan")]}, r"row 1 of train\.parquet has the label nan"),
         ({"train": [0.5, 1.5], "validation": ["low", "high"]}, r"labels of validation\.parquet are Value\('string'\)"),

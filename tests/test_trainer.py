@@ -386,7 +386,7 @@ def test_a_report_before_training_is_refused(classifier, tmp_path):
 
 def test_tokens_that_cannot_be_counted_are_refused(classifier, tmp_path):
     data = [{"words": [1, 2], "labels": 0}] * 4
-    with pytest.raises(ValueError, match="counts 'input_ids', but the rows have words, labels. Give unit='rows'"):
+    with pytest.raises(ValueError, match="counts tokens by 'input_ids', but the rows have words, labels: tokenize"):
         trainer_of(classifier, tmp_path, "uniform:keep=0.5,unit=tokens", data=data)
 
 

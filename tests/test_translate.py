@@ -121,7 +121,9 @@ def test_translation_column_and_codes_with_a_region(translate, recipe):
 
 def test_rows_without_text_are_left_out(translate, recipe):
     rows = Dataset.from_dict({"en": ["a", "b", " ", None], "de": ["A", None, "C", "D"]})
-    assert translate.read_pairs(rows, recipe(), "it").to_list() == [{"source": "a", "target": "A"}]
+    said = []
+    assert translate.read_pairs(rows, recipe(), "it", said.append).to_list() == [{"source": "a", "target": "A"}]
+    assert said == ["it: 3 of 4 rows are left out, for only those with text in both languages can serve."]
     with pytest.raises(ValueError, match=r"it has no row with text in both languages \(3 rows read\)"):
         translate.read_pairs(rows.select([1, 2, 3]), recipe(), "it")
 
@@ -140,10 +142,18 @@ def test_file_without_rows_is_refused(tmp_path, name, text):
         read_file(str(path))
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".CSV"])
+def test_words_that_pandas_takes_for_nothing_are_text(tmp_path, suffix):
+    words, between = ["None", "null", "NA", "n/a"], "\t" if suffix == ".tsv" else ","
+    lines = [between.join(pair) for pair in zip(["en", *words, ""], ["de", *words, "leer"], strict=True)]
+    (tmp_path / f"a{suffix}").write_text("\n".join(lines) + "\n")
+    assert read_file(str(tmp_path / f"a{suffix}"))["en"][:] == [*words, None]
+
+
 def test_unknown_suffix_and_missing_file(tmp_path):
     with pytest.raises(ValueError, match=r"suffix '.txt' is not known; give one of .parquet"):
         read_file("corpus.txt")
-    with pytest.raises(FileNotFoundError, match=r"none\.csv"):
+    with pytest.raises(ValueError, match=r"none\.csv: there is no such file"):
         read_file(str(tmp_path / "none.csv"))
 
 

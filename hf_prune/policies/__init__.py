@@ -71,8 +71,14 @@ def make(policy: "str | Policy | None") -> Policy | None:
                 f"policy={policy!r}: {setting!r} is not a setting of {name}, which takes "
                 f"{', '.join(f'{field}=...' for field in known) or 'none'}."
             )
-        values[key] = _value(text)
+        try:
+            values[key] = _SWITCHES[text.lower()] if known[key].type in (bool, "bool") else _value(text)
+        except KeyError:
+            raise ValueError(f"policy={policy!r}: {key} is a switch, give true or false, not {text!r}.") from None
     return cls(**values)
+
+
+_SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def _value(text: str) -> Any:

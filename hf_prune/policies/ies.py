@@ -57,6 +57,7 @@ class IES(Policy):
     def __post_init__(self):
         self.check_range("threshold", "(0, inf)")
         self.check_range("window", "[1, inf)")
+        self.check_switch("also_low")
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
         n = len(history)

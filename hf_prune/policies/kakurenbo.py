@@ -59,6 +59,7 @@ class Kakurenbo(Policy):
     def __post_init__(self):
         self.check_range("hide", "[0, 1)")
         self.check_range("threshold", "[0, 1]")
+        self.check_switch("by_confidence")
 
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -90,6 +90,8 @@ class LargeBatchFilter(Policy):
     def __post_init__(self):
         self.check_range("ratio", "[0, 1)")
         self.check_range("buckets", "[1, inf)")
+        self.check_switch("per_class")
+        self.check_switch("duplicates")
         if self.by not in ("loss", "centroid"):
             raise ValueError(f"LargeBatchFilter(by=...) must be 'loss' or 'centroid', got {self.by!r}.")
 

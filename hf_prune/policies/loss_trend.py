@@ -101,6 +101,7 @@ class LossTrend(Policy):
         for field in ("slope", "fluctuation") if self.threshold is None else ("threshold", "slope", "fluctuation"):
             self.check_range(field, "(0, inf)")
         self.check_range("max_paused", "[0, 1)")
+        self.check_switch("per_class")
         self.check_range("anneal", "(0, 1]")
 
     @property

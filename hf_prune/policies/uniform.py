@@ -41,6 +41,10 @@ class Uniform(BudgetPolicy):
 
     cover: bool = False
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.check_switch("cover")
+
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The loss tells which rows were trained."""
