@@ -33,7 +33,7 @@ class Facts:
     """
 
     def __init__(self, dataset: Any, policy: Policy, is_encoder_decoder: bool, key: str | None = None):
-        self.dataset = dataset
+        self.dataset, self.policy = dataset, policy
         self.keys = None if key is None else row_keys(dataset, key)
         counts = "tokens" in policy.needs or getattr(policy, "unit", "rows") == "tokens"
         self._tokens = row_tokens(dataset, is_encoder_decoder) if counts else 0

@@ -13,6 +13,7 @@ from .features import Features
 from .ranking import marked, ranked, top
 
 NEVER = -1
+_TRIES = 3  # without a finite loss, after which a row is hopeless
 FACTS = frozenset({"tokens", "features", "classes"})  # what a policy may need beside signals: read before training
 IGNORED = -100  # the label of a position that is no target, as in transformers
 
@@ -83,6 +84,11 @@ class History:
         self.seen[rows] = round
         for name, values in signals.items():
             self.signals[name][rows] = values
+
+    @property
+    def hopeless(self) -> np.ndarray:
+        """(N,) bool, rows that were measured three times and never had a finite loss, as those without a target."""
+        return (self.faults >= _TRIES) & np.isnan(self.loss)
 
     def inherit(self, earlier: "History") -> None:
         """Take in the losses and signals of an earlier run on the same rows, as if round 0 had measured them."""
@@ -193,7 +199,7 @@ class Clock:
     @property
     def share_after(self) -> float:
         """Share of training done when a full round will have ended, at most 1."""
-        return min(1.0, self.share + 1 / (self.epochs * self.rounds))
+        return min(1.0, self.share + 1 / (self.epochs * self.rounds)) if self.epochs else 1.0
 
 
 @dataclass(frozen=True)
@@ -377,7 +383,7 @@ class BudgetPolicy(Policy):
         return order[: whole_steps(k, clock.step_rows)]
 
     def best(self, score: np.ndarray, history: History, clock: Clock, rng: np.random.Generator) -> np.ndarray:
-        """The rows of highest score within the budget: never seen (NaN) first, equal scores at random.
+        """The rows of highest score within the budget: never seen (NaN) first, hopeless last, equal scores at random.
 
         Args:
             score: (N,) float.
@@ -388,6 +394,8 @@ class BudgetPolicy(Policy):
         Returns:
             (K,) int64, sorted.
         """
+        if history.faults.any():
+            score = np.where(history.hopeless, -np.inf, score)
         if self.unit == "tokens":
             return np.sort(self.within_budget(ranked(score, rng), history, clock))
         return top(score, whole_steps(self._rows_in_budget(len(history)), clock.step_rows), rng)

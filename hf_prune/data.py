@@ -131,12 +131,11 @@ def _arrow_tokens(dataset: Any, targets_too: bool) -> Iterator[int]:
 
 def _count(column: Any, left_out: int | None) -> np.ndarray:
     """Entries of each list of an Arrow column, those equal to `left_out` not counted."""
-    column = column.combine_chunks()
-    offsets = np.asarray(column.offsets)
+    entries, lengths = _lists(column)
     if left_out is None:
-        return np.diff(offsets)
-    counted = np.asarray(column.values) != left_out
-    return np.diff(np.concatenate([[0], np.cumsum(counted)])[offsets])
+        return lengths
+    ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return np.diff(np.concatenate([[0], np.cumsum(entries != left_out)])[ends])
 
 
 def _example_tokens(dataset: Any, targets_too: bool) -> Iterator[int]:

@@ -15,14 +15,14 @@ class RoundEvents:
     """
 
     def __init__(self, handler: Any, epoch: int, begin: int, end: int, steps: int):
-        self._handler = handler
-        self._epoch = epoch
-        self._begin = begin
-        self._end = end
-        self._steps = steps
+        own = {"_handler": handler, "_epoch": epoch, "_begin": begin, "_end": end, "_steps": steps}
+        self.__dict__.update(own)  # all that is set later is the handler's
 
     def __getattr__(self, name: str):
         return getattr(self._handler, name)
+
+    def __setattr__(self, name: str, value: Any):
+        setattr(self._handler, name, value)
 
     def on_step_end(self, args, state, control):
         """As the handler's, after `state.epoch`, which counts the round as an epoch, is set right."""

@@ -18,20 +18,21 @@ class Learner:
         self._policy = policy
         self._waiting: tuple[History, Clock, np.random.Generator] | None = None
         self._running: Future[None] | None = None
-        self._thread = ThreadPoolExecutor(1, "hf_prune") if policy.in_background else None
 
     def teach(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
         """Take in the round of `clock`, which has ended and been recorded."""
         self._waiting = (history, clock, rng)
-        if self._thread is None:
+        if not self._policy.in_background:
             self.finish()
 
     def start(self) -> None:
         """Begin with what is waiting, if anything is."""
         if self._waiting is None:
             return
-        if self._thread is not None:
-            self._running = self._thread.submit(self._policy.update, *self._waiting)
+        if self._policy.in_background:
+            thread = ThreadPoolExecutor(1, "hf_prune")
+            self._running = thread.submit(self._policy.update, *self._waiting)
+            thread.shutdown(wait=False)  # ends with what it was given
         else:
             self._policy.update(*self._waiting)
         self._waiting = None

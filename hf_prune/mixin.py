@@ -13,23 +13,24 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import unwrap_peft_model
 
 from . import policies
-from .beginning import Facts, load_history
+from .beginning import Facts
 from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
 from .core import FACTS, BudgetPolicy, History, Policy, Selection
-from .data import fingerprint, is_arrow
+from .data import fingerprint
 from .events import RoundEvents, show_total
 from .loading import LoadingMixin
 from .meter import Meter
 from .page import RunReport
 from .recorder import Recorder, gather_columns
 from .rescore import rescore
+from .rows import RowsMixin
 from .run import PruningRun
-from .sampler import PARTS, ROW, PruningSampler, RowCollator, RowDataset, check_equal_batches
+from .sampler import PARTS, ROW, PruningSampler, check_equal_batches, without_rows
 from .schedule import FullRun, Place, follow_clock, set_rate
 from .seams import check_seams
 from .sharing import Secret, SharingMixin
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 check_seams(Trainer)
 
 
-class PruningMixin(SharingMixin, LoadingMixin):
+class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
     """Puts a pruning policy into any trainer that descends from `Trainer`; it must come before that class.
 
     Args:
@@ -87,6 +88,7 @@ class PruningMixin(SharingMixin, LoadingMixin):
         self._earlier = history
         self._key = history_key
         self._is_evaluating = False
+        self._sampler: PruningSampler | None = None
         super().__init__(*args, **kwargs)
         if self.args.hub_token is not None:
             self.args.hub_token = Secret(self.args.hub_token)
@@ -169,53 +171,6 @@ class PruningMixin(SharingMixin, LoadingMixin):
         if self.is_world_process_zero():
             logger.warning(message)
 
-    # ---- Rows ----
-
-    def _check_dataset(self):
-        data = self.train_dataset
-        if data is not None and (isinstance(data, IterableDataset) or not hasattr(data, "__len__")):
-            raise ValueError(
-                f"policy={self.policy!r} chooses rows by number, but the rows of train_dataset, a "
-                f"{type(data).__name__}, have none. Give a data set with a length, or train without a policy."
-            )
-        if data is not None and len(data) == 0:
-            raise ValueError(
-                f"policy={self.policy!r} has no row to choose: train_dataset is empty, or {type(self).__name__} left "
-                "all of its rows out, as too long perhaps. Give rows that it can train on."
-            )
-
-    def get_train_dataloader(self):
-        """The stock loader over numbered rows."""
-        if self.policy is None or self.train_dataset is None:
-            return super().get_train_dataloader()
-        self._check_dataset()
-        data, collator = self.train_dataset, self.data_collator
-        if is_arrow(data):
-            rows, numbering = self._remove_unused_columns(data, description="Training"), RowCollator(collator)
-        else:
-            rows, numbering = data, RowCollator(self._get_collator_with_removed_columns(collator, "Training"))
-        self._rows, self._numbering, self._sampler = RowDataset(rows), numbering, None
-        self._raw_dataset = data
-        self.train_dataset, self.data_collator = self._rows, numbering
-        try:
-            loader = super().get_train_dataloader()
-        finally:
-            self.train_dataset, self.data_collator = data, collator
-        if self._sampler is None:
-            raise ValueError(
-                f"{type(self).__name__} builds its training batches without Trainer's sampler, so a policy can't "
-                "choose their rows. Train without a policy."
-            )
-        return loader
-
-    def _get_train_sampler(self, train_dataset=None):
-        if not isinstance(train_dataset, RowDataset):
-            return super()._get_train_sampler(train_dataset)
-        base = super()._get_train_sampler(self._raw_dataset)  # raw: the length column is still there
-        seed = torch.initial_seed() if self.args.data_seed is None else self.args.data_seed
-        self._sampler = PruningSampler(base, len(self._raw_dataset), seed)
-        return self._sampler
-
     # ---- The run ----
 
     def set_initial_training_values(self, args, dataloader):
@@ -233,24 +188,17 @@ class PruningMixin(SharingMixin, LoadingMixin):
         return (steps if by_steps else epochs, updates, *others, steps)
 
     def _make_meter(self) -> Meter:
-        model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
+        if "grad_norm" in self.policy.needs and self.args.torch_compile:
+            raise ValueError(
+                f"policy={self.policy!r} reads what goes into the model's head, which torch_compile=True hides. Leave "
+                "it out."
+            )
+        model = unwrap_peft_model(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         self._set_signature_columns_if_needed()
         return Meter(model, self.policy, self.example_loss_func, self._signature_columns)
 
-    def _begin_history(self, data, meter: Meter) -> History:
-        """The history that a run on `data` begins with."""
-        if self._facts is None or self._facts.dataset is not data:
-            with self.args.main_process_first(local=False, desc="read what the policy needs"):  # it fills the cache
-                self._facts = Facts(data, self.policy, meter.is_encoder_decoder, self._key)
-                keys = self._facts.keys
-                self._inherited = load_history(self._earlier, data, self.policy, keys, self._warn)
-        earlier, self._earlier_cost = self._inherited
-        history = History.empty(len(data), meter.signals)
-        self._facts.fill(history)
-        self.policy.begin(history, earlier)
-        return history
-
     def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
+        self._check_sampler()
         data, sampler, meter = self._raw_dataset, self._sampler, self._make_meter()
         if self.is_world_process_zero():
             meter.warn_if_blind()
@@ -260,6 +208,12 @@ class PruningMixin(SharingMixin, LoadingMixin):
             self._warn(
                 f"policy={self.policy!r} learns from earlier epochs, and a run of one epoch has none: give history= of "
                 "an earlier run, or a rule that learns within an epoch (autoassist, multistage)."
+            )
+        if self.policy.rounds_per_epoch > 1 and full.updates < 2 * self.policy.rounds_per_epoch:
+            self._warn(
+                f"policy={self.policy!r} cuts an epoch into {self.policy.rounds_per_epoch} rounds, and a round trains "
+                f"one optimizer step at least: of {full.updates} steps an epoch, little can be left out. Take fewer "
+                "rounds, or smaller batches."
             )
         batch = self.get_total_train_batch_size(self.args) // self.args.gradient_accumulation_steps
         if self.accelerator.split_batches:  # the loader's batch is that of all processes
@@ -322,6 +276,8 @@ class PruningMixin(SharingMixin, LoadingMixin):
             return at.epoch if at.part + 1 < at.parts and not current.stopped else at.epoch + 1, 0
         self._goes_on = True
         done = step - current.plan.first_step
+        if done and self.args.ignore_data_skip:
+            self._warn(f"ignore_data_skip=True: the rows of {done} steps of this epoch are trained twice.")
         return at.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
 
     def _rates(self) -> list[float]:
@@ -338,8 +294,9 @@ class PruningMixin(SharingMixin, LoadingMixin):
         full = self._run.full
         scheduler = super().create_scheduler(full.steps, optimizer)
         if isinstance(scheduler, LambdaLR):
-            if scheduler is not self._clocked_scheduler:  # the user's own comes again at the next train()
-                follow_clock(scheduler, lambda step: self._run.position(step), lambda: self._run.lr_scale())
+            self._steps_before = scheduler.last_epoch  # the user's own comes again at the next train(), and counts on
+            if scheduler is not self._clocked_scheduler:
+                follow_clock(scheduler, self._position, lambda: self._run.lr_scale())
                 self._clocked_scheduler = scheduler
         elif not (full.by_steps or "metrics" in inspect.signature(scheduler.step).parameters):
             raise ValueError(
@@ -347,6 +304,9 @@ class PruningMixin(SharingMixin, LoadingMixin):
                 "fewer than the full one. Use a LambdaLR (as lr_scheduler_type gives), or fix the steps by max_steps."
             )
         return scheduler
+
+    def _position(self, step: int) -> float:
+        return self._steps_before + self._run.position(step - self._steps_before)
 
     def _run_epoch(self, **kwargs):
         if self.policy is None:
@@ -404,11 +364,39 @@ class PruningMixin(SharingMixin, LoadingMixin):
 
     # ---- Steps ----
 
+    def training_step(self, model, inputs, *args, **kwargs):
+        """The stock step. A subclass's own `compute_loss` need not call this class's, and may pass all on to the model.
+
+        Raises:
+            ValueError: It does not call it, and the policy weights rows.
+        """
+        if self.policy is None or ROW not in inputs or type(self).compute_loss is PruningMixin.compute_loss:
+            return super().training_step(model, inputs, *args, **kwargs)
+        inputs = self._prepare_inputs(inputs)
+        rows, parts = inputs[ROW], inputs.get(PARTS)
+        self._is_recorded = False
+        self._run.begin_batch(self.state.global_step)
+        hook = model.register_forward_pre_hook(lambda _, args, kwargs: (args, without_rows(kwargs)), with_kwargs=True)
+        try:
+            with self._run.meter.watch(model, without_rows(inputs), parts) as seen:
+                loss = super().training_step(model, inputs, *args, **kwargs)
+        finally:
+            hook.remove()
+        if not self._is_recorded:
+            if self._weights is not None:
+                raise ValueError(
+                    f"policy={self.policy!r} weights rows, but {type(self).__name__}.compute_loss does not call "
+                    "super().compute_loss, which does so. Call it, or choose a policy without weights."
+                )
+            self._run.meter.record(rows, seen, loss, self._run.recorder, None, self.args.world_size)
+        return loss
+
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         """The stock loss; what it tells of each row is recorded on the side, and weighted where the policy says so."""
         rows, parts = (None, None) if self.policy is None else (inputs.pop(ROW, None), inputs.pop(PARTS, None))
         if rows is None or not (model.training and torch.is_grad_enabled()):
             return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        self._is_recorded = True
         self._numbering.is_checked = True  # by whoever made this batch: the workers of later epochs need not
         self._run.begin_batch(self.state.global_step)
         meter = self._run.meter

@@ -25,7 +25,8 @@ def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter,
         meter: Reads the batches.
         recorder: Takes what was measured.
     """
-    batch = trainer.args.per_device_train_batch_size  # forward passes alone: what training fits, this does
+    # forward passes alone: what training fits, this does, also where auto_find_batch_size has made it smaller
+    batch = trainer._train_batch_size // max(1, trainer.args.n_gpu)
     if not trainer.accelerator.even_batches:  # a model in shards needs every process at every forward pass
         rows = np.resize(rows, whole_steps(len(rows), batch * trainer.accelerator.num_processes))
     loader = torch.utils.data.DataLoader(

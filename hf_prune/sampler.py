@@ -51,6 +51,11 @@ class RowDataset(Dataset):
         return getattr(self.dataset, name)
 
 
+def without_rows(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch as the user's collator made it."""
+    return {name: value for name, value in inputs.items() if name not in (ROW, PARTS)}
+
+
 class RowCollator:
     """The user's collator; the row numbers stand beside its batch under the key `ROW`.
 

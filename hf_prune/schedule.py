@@ -50,7 +50,9 @@ class FullRun:
 
     def share(self, at: "Place", step: int) -> float:
         """Share of training done when the round begins at `step`, in [0, 1)."""
-        return step / self.steps if self.by_steps else at.round / at.parts / self.epochs
+        if self.by_steps:
+            return step / self.steps
+        return at.round / at.parts / self.epochs if self.epochs else 0.0
 
     def total_steps(self, plan: "RoundPlan", updates: Callable[["Place", int], int]) -> tuple[int, int]:
         """Optimizer steps and epochs of the run, given the plan of one round and a forecast of the later ones.

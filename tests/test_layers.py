@@ -22,7 +22,7 @@ LAYERS = (
     {"meter"},
     {"run", "rescore", "score", "seams", "hub", "page", "comparison_page"},
     {"card"},
-    {"sharing", "loading"},
+    {"sharing", "loading", "rows"},
     {"mixin", "cli", "recipe"},
     {"trainer"},
 )
@@ -39,6 +39,7 @@ OUTSIDE = {
         "run",
         "rescore",
         "report",
+        "rows",
         "mixin",
     },
     "transformers": {"mixin", "sharing", "loading", "trainer", "cli", "recipe"},

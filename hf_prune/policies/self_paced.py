@@ -50,7 +50,8 @@ class SelfPaced(Policy):
         self.check_range("ramp", "[2, inf)")
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
-        return Selection(top(-history.loss, self.forecast(history, clock), rng))
+        ease = np.where(history.hopeless, -np.inf, -history.loss)
+        return Selection(top(ease, self.forecast(history, clock), rng))
 
     def forecast(self, history: History, clock: Clock) -> int:
         pace = min(1.0, self.start + (1 - self.start) * clock.epoch / (self.ramp - 1))

@@ -64,6 +64,7 @@ class StaleSB(Policy):
         chance = np.ones(len(history))
         chance[known] = percentile ** (1 / self.keep - 1)
         chance[clock.round - history.seen > self.stale] = 1
+        chance[history.hopeless] = 0
         return chance
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:

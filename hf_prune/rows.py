@@ -1,0 +1,73 @@
+"""Where a pruning trainer's batches come from: the stock loader over numbered rows, and what is known of these."""
+
+import torch
+from torch.utils.data import IterableDataset
+
+from .beginning import Facts, load_history
+from .core import History
+from .data import is_arrow
+from .meter import Meter
+from .sampler import PruningSampler, RowCollator, RowDataset
+
+
+class RowsMixin:
+    """The part of `PruningMixin` that numbers the training rows."""
+
+    def _check_dataset(self):
+        data = self.train_dataset
+        if data is not None and (isinstance(data, IterableDataset) or not hasattr(data, "__len__")):
+            raise ValueError(
+                f"policy={self.policy!r} chooses rows by number, but the rows of train_dataset, a "
+                f"{type(data).__name__}, have none. Give a data set with a length, or train without a policy."
+            )
+        if data is not None and len(data) == 0:
+            raise ValueError(
+                f"policy={self.policy!r} has no row to choose: train_dataset is empty, or {type(self).__name__} left "
+                "all of its rows out, as too long perhaps. Give rows that it can train on."
+            )
+
+    def get_train_dataloader(self):
+        """The stock loader; in training, over numbered rows."""
+        if self.policy is None or self.train_dataset is None or not self.is_in_train:
+            return super().get_train_dataloader()
+        self._check_dataset()
+        data, collator = self.train_dataset, self.data_collator
+        if is_arrow(data):
+            rows, numbering = self._remove_unused_columns(data, description="Training"), RowCollator(collator)
+        else:
+            rows, numbering = data, RowCollator(self._get_collator_with_removed_columns(collator, "Training"))
+        self._rows, self._numbering, self._sampler = RowDataset(rows), numbering, None
+        self._raw_dataset = data
+        self.train_dataset, self.data_collator = self._rows, numbering
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset, self.data_collator = data, collator
+
+    def _get_train_sampler(self, train_dataset=None):
+        if not isinstance(train_dataset, RowDataset):
+            return super()._get_train_sampler(train_dataset)
+        base = super()._get_train_sampler(self._raw_dataset)  # raw: the length column is still there
+        seed = torch.initial_seed() if self.args.data_seed is None else self.args.data_seed
+        self._sampler = PruningSampler(base, len(self._raw_dataset), seed)
+        return self._sampler
+
+    def _check_sampler(self):
+        if self._sampler is None:
+            raise ValueError(
+                f"{type(self).__name__} builds its training batches without Trainer's sampler, so a policy can't "
+                "choose their rows. Train without a policy."
+            )
+
+    def _begin_history(self, data, meter: Meter) -> History:
+        """The history that a run on `data` begins with."""
+        if self._facts is None or self._facts.dataset is not data or self._facts.policy is not self.policy:
+            with self.args.main_process_first(local=False, desc="read what the policy needs"):  # it fills the cache
+                self._facts = Facts(data, self.policy, meter.is_encoder_decoder, self._key)
+                keys = self._facts.keys
+                self._inherited = load_history(self._earlier, data, self.policy, keys, self._warn)
+        earlier, self._earlier_cost = self._inherited
+        history = History.empty(len(data), meter.signals)
+        self._facts.fill(history)
+        self.policy.begin(history, earlier)
+        return history

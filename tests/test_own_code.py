@@ -1,0 +1,239 @@
+"""Code of the user's own around the trainer: subclasses, loaders, schedulers, calls outside of training."""
+
+import copy
+import functools
+import logging
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+from tiny import STOCK, TASKS, Net, trainer
+from torch.nn import functional as F
+
+from hf_prune import History, PruningTrainer, policies
+from hf_prune.core import Clock
+
+
+@pytest.fixture
+def make(tmp_path):
+    """(policy, class, more) -> a trainer of 22 rows, or, by another model, of the task "one label"."""
+
+    def made(policy=STOCK, cls=PruningTrainer, model=None, rows=None, **more):
+        model = TASKS["one label"].model(0.0) if model is None else model
+        rows = TASKS["one label"].rows() if rows is None else rows
+        found = trainer(tmp_path / "run", model, rows, policy, **more)
+        if policy is not STOCK or cls is not PruningTrainer:
+            found.__class__ = cls
+        return found
+
+    return made
+
+
+def losses_of(ours):
+    return [entry["loss"] for entry in ours.state.log_history if "loss" in entry]
+
+
+# ---- compute_loss ----
+
+
+class OwnLoss:
+    """As the documentation of transformers has it; the parent's is not called."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        logits = outputs["logits"]
+        loss = F.cross_entropy(logits, inputs["labels"])
+        return (loss, outputs) if return_outputs else loss
+
+
+class StockWithOwnLoss(OwnLoss, tf.Trainer):
+    pass
+
+
+class OursWithOwnLoss(OwnLoss, PruningTrainer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_strict"),
+    [("uniform:keep=1.0", True), ("ucb:keep=0.5", True), ("ucb:keep=0.5", False), ("kakurenbo", False)],
+)
+def test_a_compute_loss_that_does_not_call_ours_is_measured(make, policy, is_strict):
+    """`Net` takes no argument but its own three."""
+    model = Net(dict, 0.0) if is_strict else TASKS["one label"].model(0.0)
+    ours = make(policy, OursWithOwnLoss, model=copy.deepcopy(model), learning_rate=0.0, num_train_epochs=2)
+    ours.train()
+    plain = make(policy, model=copy.deepcopy(model), learning_rate=0.0, num_train_epochs=2)
+    plain.train()
+    assert losses_of(ours) == losses_of(plain)
+    np.testing.assert_array_equal(ours.history.loss, plain.history.loss)
+    totals = ours.pruning_report().totals()
+    assert totals["rows"] == plain.pruning_report().totals()["rows"] > 0
+
+
+def test_with_everything_kept_it_trains_the_stock_bits(make):
+    stock = make(cls=StockWithOwnLoss)
+    ours = make("uniform:keep=1.0", OursWithOwnLoss)
+    stock.train()
+    ours.train()
+    for name, parameter in stock.model.named_parameters():
+        assert torch.equal(parameter, ours.model.get_parameter(name)), name
+
+
+def test_weights_need_ours_to_be_called(make):
+    ours = make("infobatch", OursWithOwnLoss, num_train_epochs=3)
+    with pytest.raises(ValueError, match="OursWithOwnLoss.compute_loss does not call super"):
+        ours.train()
+
+
+# ---- Outside of training ----
+
+
+def test_outside_of_training_batches_and_losses_are_stock(make):
+    ours = make("infobatch", model=Net(dict))
+    batch = next(iter(ours.get_train_dataloader()))
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    ours.model(**batch)
+    ours.model.train()
+    assert torch.isfinite(ours.compute_loss(ours.model, batch))
+    ours.train()
+    assert set(next(iter(ours.get_train_dataloader()))) == set(batch)
+
+
+@pytest.mark.parametrize("policy", ["uniform:keep=0.5", "infobatch", "competence"])
+def test_no_epoch_is_no_step(make, policy):
+    assert make(policy, num_train_epochs=0).train().global_step == 0
+
+
+def test_a_trainer_can_be_copied_after_a_policy_that_learns_in_the_background(make):
+    ours = make("autoassist", num_train_epochs=1)
+    ours.train()
+    np.testing.assert_array_equal(copy.deepcopy(ours).history.loss, ours.history.loss)
+
+
+# ---- A second run ----
+
+
+def test_the_users_scheduler_counts_on_in_a_second_run(make):
+    def rates(ours):
+        ours.optimizer = torch.optim.SGD(ours.model.parameters(), lr=0.1)
+        ours.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(ours.optimizer, lambda step: 1 / (1 + step))
+        ours.train()
+        ours.train()
+        return [entry["learning_rate"] for entry in ours.state.log_history if "loss" in entry]
+
+    found = rates(make("uniform:keep=1.0", num_train_epochs=2))
+    assert found == rates(make(num_train_epochs=2))
+    assert len(set(found)) == len(found)
+
+
+def test_another_policy_begins_with_what_it_needs(make):
+    ours, fresh = make("uniform", num_train_epochs=3), make("competence:rounds=1", num_train_epochs=3)
+    ours.train()
+    ours.policy = policies.make("competence:rounds=1")
+    ours.train()
+    fresh.train()
+    np.testing.assert_array_equal(ours.history.tokens > 0, fresh.history.tokens > 0)
+    kept = [[epoch["rows"] for epoch in one.pruning_report().epochs] for one in (ours, fresh)]
+    assert kept[0] == kept[1]
+
+
+# ---- What callbacks, loaders and models may be ----
+
+
+def test_callbacks_see_the_evaluation_in_every_round(make):
+    class Seen(tf.TrainerCallback):
+        def __init__(self):
+            self.loaders = []
+
+        def on_evaluate(self, args, state, control, eval_dataloader=None, **kwargs):
+            self.loaders.append(eval_dataloader is not None and len(eval_dataloader))
+
+    seen, rows = Seen(), TASKS["one label"].rows(8)
+    steps = {"eval_strategy": "steps", "eval_steps": 2, "num_train_epochs": 2, "eval_dataset": rows}
+    make("competence", callbacks=[seen], **steps).train()
+    assert seen.loaders and all(loader == 1 for loader in seen.loaders)
+
+
+def test_a_loader_of_the_users_own_is_refused_by_name(make):
+    class Own(PruningTrainer):
+        def get_train_dataloader(self):
+            return torch.utils.data.DataLoader(self.train_dataset, batch_size=4, collate_fn=self.data_collator)
+
+    with pytest.raises(ValueError, match="Own builds its training batches without Trainer's sampler"):
+        make("uniform", Own).train()
+
+
+def test_a_compiled_model_is_read_as_what_it_is(make):
+    model = torch.compile(TASKS["one label"].model(0.0), backend="eager")
+    ours = make("kakurenbo", model=model, remove_unused_columns=False, num_train_epochs=1)
+    ours.train()
+    assert np.isfinite(ours.history.loss).all()
+
+
+def test_gradients_of_a_head_are_not_read_in_compiled_code(make):
+    with pytest.raises(ValueError, match="reads what goes into the model's head, which torch_compile=True hides"):
+        make("grand:keep=1", torch_compile=True)
+
+
+def test_rescoring_takes_the_batches_that_fit(make, monkeypatch):
+    sizes = []
+    forward = tf.BertForSequenceClassification.forward
+
+    @functools.wraps(forward)
+    def narrow(self, input_ids=None, **more):
+        if len(input_ids) > 8:
+            raise RuntimeError("CUDA out of memory.")
+        sizes.append((self.training, len(input_ids)))
+        return forward(self, input_ids, **more)
+
+    monkeypatch.setattr(tf.BertForSequenceClassification, "forward", narrow)
+    ours = make("kakurenbo:threshold=0", auto_find_batch_size=True, per_device_train_batch_size=16)
+    ours.train()
+    assert {training for training, _ in sizes} == {True, False}
+    assert max(size for _, size in sizes) <= 8
+
+
+def test_tokens_of_lists_of_one_length_are_counted(make):
+    features = datasets.Features({"input_ids": datasets.List(datasets.Value("int64"), length=5)})
+    rows = datasets.Dataset.from_dict({"input_ids": [[1, 2, 3, 4, 5]] * 6}, features=features)
+    rows = rows.add_column("labels", [0, 1] * 3)
+    assert make("uniform:keep=0.5,unit=tokens", rows=rows).train().global_step > 0
+
+
+# ---- Too little to choose from ----
+
+
+def test_rounds_of_a_single_step_are_warned_of(make, caplog):
+    with caplog.at_level(logging.WARNING, "hf_prune"):
+        make("competence", num_train_epochs=1).train()  # 6 steps, 8 rounds
+    assert "cuts an epoch into 8 rounds, and a round trains one optimizer step at least" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ucb:keep=0.5,period=1", "stale_sb:keep=0.5", "self_paced:start=0.5,ramp=1000", "uniform:keep=0.5,cover=True"],
+)
+def test_rows_that_never_have_a_loss_come_last(name):
+    """Of 16 rows, 8 gave none three times: half of the rows have room for the others."""
+    policy, history, rng = policies.make(name), History.empty(16, ("loss",)), np.random.default_rng(0)
+    policy.begin(history, None)
+    losses = np.where(np.arange(16) < 8, np.nan, rng.random(16)).astype(np.float32)
+    clock = Clock(round=0, epoch=0, epochs=10, share=0.0)
+    for tries in range(3):
+        assert tries == 0 or policy.select(history, clock, rng).rows.min() < 8
+        clock = Clock(round=tries, epoch=tries, epochs=20, share=tries / 20)
+        history.record(np.arange(16), losses, tries)
+        policy.update(history, clock, rng)
+    clock = Clock(round=3, epoch=3, epochs=20, share=0.15)
+    assert policy.select(history, clock, rng).rows.min() >= 8
+
+
+def test_data_that_are_not_skipped_are_told_to_be_trained_twice(make, tmp_path, caplog):
+    make("uniform:keep=1.0", save_strategy="steps", save_steps=4, num_train_epochs=2).train()
+    ours = make("uniform:keep=1.0", ignore_data_skip=True, num_train_epochs=2)
+    with caplog.at_level(logging.WARNING, "hf_prune"):
+        ours.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+    assert "the rows of 4 steps of this epoch are trained twice" in caplog.text
