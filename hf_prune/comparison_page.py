@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from . import figures
 from .comparison import Comparison
 from .report import markdown_table
 from .storage import write_text
@@ -118,17 +119,10 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     Raises:
         ImportError: Without matplotlib.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import EngFormatter
-    except ImportError as error:
-        raise ImportError("A figure needs matplotlib: pip install matplotlib.") from error
     arms = {name: arm for name, arm in comparison.plan.arms.items() if comparison.seeds(name)}
     budgets = sorted({arm.budget for arm in arms.values() if arm.budget is not None}, reverse=True)
     rules = list(dict.fromkeys(_rule(name, arm.budget) for name, arm in arms.items() if arm.kind == "policy"))
-    canvas = Figure(figsize=(11, 5 + 0.22 * -(-len(arms) // 5)), dpi=150, layout="constrained")
-    FigureCanvasAgg(canvas)
+    canvas = figures.new_figure(11, 5 + 0.22 * -(-len(arms) // 5), figures.LIGHT)
     panels = canvas.subplots(1, 2, sharey=True)
     for name, arm in arms.items():
         curve, spread = comparison.curves(name)
@@ -146,11 +140,8 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     panels[1].set_xlabel("seconds of training, selection and rescoring")
     panels[0].set_ylabel(f"validation {comparison.scale.title}")
     for panel in panels:
-        panel.set_xlim(left=0)
-        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panel.grid(axis="y", color="0.9")
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
+        figures.shorten(panel)
+        figures.finish(panel, figures.LIGHT)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     canvas.savefig(path)
 

@@ -86,7 +86,7 @@ def share_figure(
         below.set_xlabel("epoch")
         below.set_ylim(bottom=0)
         below.yaxis.set_major_formatter("{x:g}")
-        _finish(below, theme)
+        finish(below, theme)
     return figure
 
 
@@ -221,7 +221,7 @@ def seconds_figure(seconds: Mapping[str, float], theme: Theme) -> "Figure":
     panel.set_xlim(0, max([*seconds.values(), 1e-9]) * 1.25)
     panel.set_xlabel("seconds")
     panel.xaxis.set_major_formatter("{x:,g}")
-    _finish(panel, theme)
+    finish(panel, theme)
     panel.grid(axis="y", visible=False)
     panel.grid(axis="x", color=theme.grid)
     panel.tick_params(axis="y", length=0)
@@ -265,7 +265,7 @@ def _draw_curves(
         panel.tick_params(labelbottom=panel is panels[-1])
         if panel is panels[-1]:
             panel.set_xlabel(f"{unit} trained{', padding included' if unit == 'tokens' else ''}{word}")
-        _finish(panel, theme)
+        finish(panel, theme)
 
 
 def _draw_share(panel: "Axes", epochs: Sequence[Mapping[str, Any]], unit: str, theme: Theme) -> None:
@@ -292,7 +292,7 @@ def _draw_share(panel: "Axes", epochs: Sequence[Mapping[str, Any]], unit: str, t
     panel.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     _epoch_axis(panel, numbers)
     _legend(panel, theme)
-    _finish(panel, theme)
+    finish(panel, theme)
 
 
 def _epoch_axis(panel: "Axes", numbers: np.ndarray) -> None:
@@ -309,11 +309,12 @@ def _legend(panel: "Axes", theme: Theme) -> None:
 
 
 def _finished(figure: "Figure", panel: "Axes", theme: Theme) -> "Figure":
-    _finish(panel, theme)
+    finish(panel, theme)
     return figure
 
 
-def _finish(panel: "Axes", theme: Theme) -> None:
+def finish(panel: "Axes", theme: Theme) -> None:
+    """Give a panel the colours of the theme, lines across, and no frame."""
     for axes in panel.figure.axes:  # a colour bar, too
         axes.tick_params(colors=theme.ink)
         axes.xaxis.label.set_color(theme.ink)
@@ -323,6 +324,14 @@ def _finish(panel: "Axes", theme: Theme) -> None:
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
     panel.spines[["bottom", "left"]].set_color(theme.ink)
+
+
+def shorten(panel: "Axes") -> None:
+    """Write numbers along the panel from 0 on, as 20k and 3M."""
+    from matplotlib.ticker import EngFormatter
+
+    panel.set_xlim(left=0)
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _share(part: float, whole: float) -> float:

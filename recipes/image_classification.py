@@ -65,8 +65,8 @@ from transformers import (
 from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningTrainer
-from hf_prune.cli import parse
 from hf_prune.data import eight_bits
+from hf_prune.flags import parse
 from hf_prune.recipe import (
     CommonArguments,
     Outcome,
@@ -223,6 +223,8 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
         label = recipe.label_column
         if split != "train" and label not in rows.column_names:
             label = "label"
+        if recipe.train_dir and label not in rows.column_names:
+            raise ValueError(f"train_dir={recipe.train_dir!r}: {names[split]} has one class; give a folder for each.")
         image = find_column(rows, "image_column", recipe.image_column, names[split])
         label = find_column(rows, "label_column", label, names[split])
         rows = rows.select_columns([image, label])

@@ -26,6 +26,7 @@ import random
 import time
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.models import unwrap_model_for_generation
 
 from hf_prune import pruned
-from hf_prune.cli import parse
+from hf_prune.flags import parse
 from hf_prune.recipe import (
     CommonArguments,
     Outcome,
@@ -462,7 +463,7 @@ def main(argv: list[str] | None = None) -> None:
     losses = {"losses": (nats / tokens).tolist(), "tokens": tokens.tolist()}
     outcome = Outcome("loss", scores, final, losses, lines, samples, greater_is_better=False)
     dataset = common.source or "embedded corpus"
-    name = (args.hub_model_id or args.output_dir).rpartition("/")[2]
+    name = Path(args.hub_model_id or args.output_dir).name
     card = {"model_name": name, "dataset_name": common.dataset_name, "tasks": "text-generation", "dataset": dataset}
     finish(trainer, policy, arguments, outcome, seconds, card, __file__)
 

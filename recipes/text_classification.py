@@ -52,7 +52,7 @@ from transformers import (
 from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningTrainer
-from hf_prune.cli import parse
+from hf_prune.flags import parse
 from hf_prune.recipe import (
     CommonArguments,
     Outcome,

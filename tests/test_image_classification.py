@@ -125,6 +125,14 @@ def test_image_folder(recipe, folder):
         assert (row["image"].getpixel((0, 0))[0] > 100) == (row["labels"] == 0)
 
 
+def test_a_folder_of_one_class_and_one_of_none(recipe, folder, tmp_path):
+    with pytest.raises(ValueError, match="split train of .* has one class; give a folder for each"):
+        recipe.load_pictures(*arguments(recipe, train_dir=str(folder / "train" / "dark")), seed=0)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ValueError, match="nothing' can't be read: .*any data files. Give a folder with data"):
+        recipe.load_pictures(*arguments(recipe, train_dir=str(tmp_path / "nothing")), seed=0)
+
+
 def test_paths_in_a_file(recipe, folder):
     files = [path for path in sorted(folder.glob("train/*/*.png"))]
     Dataset.from_dict({"file": list(map(str, files)), "label": [path.parent.name for path in files]}).to_csv("t.csv")

@@ -210,7 +210,7 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments, set_seed
 from hf_prune import PruningTrainer
-from hf_prune.cli import parse
+from hf_prune.flags import parse
 
 args, policy = parse(TrainingArguments, report_to="none", save_strategy="no", use_cpu=True)
 set_seed(args.seed)

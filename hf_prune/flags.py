@@ -1,0 +1,238 @@
+"""Flags of a recipe, of its training arguments, and of the policy that `--policy` names, read into dataclasses."""
+
+import argparse
+import dataclasses
+import difflib
+import importlib
+import inspect
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from transformers import HfArgumentParser
+
+from . import policies
+from .core import Policy
+
+NO_POLICY = "none"
+_POLICY_HELP = (
+    "What chooses the rows of each round: a name below, NAME:FIELD=VALUE,..., the dotted path of a module of yours, "
+    f"or {NO_POLICY}."
+)
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and the list of policies line by line."""
+
+
+def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults: Any) -> tuple[Any, ...]:
+    """Read a command line into dataclasses and the policy that it names.
+
+    `--policy infobatch --ratio 0.3` and `--policy infobatch:ratio=0.3` give the same; a flag goes before a setting in
+    the policy's string, this before `defaults`, and these before the dataclasses' own. A JSON or YAML file of
+    `field: value` may stand as the first argument; its values act as `defaults` do.
+
+    Args:
+        *dataclass_types: Dataclasses whose fields become flags; a field without `help` in its metadata takes it from
+            the class's docstring.
+        argv: The arguments, without the program's name; None = those of this process.
+        **defaults: Other defaults by the name of the field, and `policy` (a name, or `"none"`). The field of a policy
+            counts only where the policy chosen has such a field.
+
+    Returns:
+        An instance of each of `dataclass_types`, in order, then the Policy, or None for `--policy none`.
+
+    Raises:
+        TypeError: A default that no dataclass and no policy has.
+        ValueError: Two classes that have a field of one name.
+        SystemExit: After `--help`, and with status 2 after a message where the arguments are wrong.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    _check_defaults(defaults, dataclass_types)
+    usage = "%(prog)s [FILE] [--policy NAME] [--FLAG VALUE ...]"
+    first = argparse.ArgumentParser(usage=usage, add_help=False, allow_abbrev=False)
+    first.add_argument("--policy")
+    try:
+        file = _read_settings(argv.pop(0)) if argv and argv[0].endswith((".json", ".yaml", ".yml")) else {}
+        defaults |= file
+        spec = str(first.parse_known_args(argv)[0].policy or defaults.get("policy", NO_POLICY))
+        cls, settings = _read_policy(spec)
+    except ValueError as error:
+        first.error(str(error))
+
+    _check_clashes([*dataclass_types, cls])
+    flags: list[Any] = [_flags(type_, type_.__name__, defaults) for type_ in dataclass_types]
+    flags.append(_flags(cls, "data pruning", defaults | settings, policy=spec))
+    parser = HfArgumentParser(flags, usage=usage, formatter_class=_Formatter, epilog=_overview(), allow_abbrev=False)
+    namespace, unknown = parser.parse_known_args(argv)
+    known = [name for group in flags for name in _names(group)]
+    unknown += [f"--{name}" for name in file if name not in known]
+    if unknown:
+        parser.error(_complaint(unknown, known, spec.partition(":")[0]))
+    types = (*dataclass_types, cls)
+    try:
+        built = [type_(**{name: getattr(namespace, name) for name in _names(type_)}) for type_ in types]
+    except ValueError as error:
+        parser.error(str(error))
+    return (*built[:-1], None if cls is _NoPolicy else built[-1])
+
+
+@dataclasses.dataclass
+class _NoPolicy:
+    """Stands for the absence of a policy while flags are made."""
+
+
+def _read_policy(spec: str) -> tuple[type, dict[str, Any]]:
+    """The class that a policy string names, and the fields that it sets."""
+    name, _, settings = (part.strip() for part in spec.partition(":"))
+    if name == NO_POLICY:
+        return _NoPolicy, {}
+    cls = find_policy(name)
+    if not settings:
+        return cls, {}
+    policy = policies.make(spec)
+    keys = [setting.partition("=")[0].strip() for setting in settings.split(",") if setting]
+    return cls, {key: getattr(policy, key) for key in keys}
+
+
+def find_policy(name: str) -> type[Policy]:
+    """The policy of a name; a module of the user's own may lie in the working folder, installed or not."""
+    folder = os.getcwd()
+    if "." in name and folder not in sys.path:
+        sys.path.append(folder)
+    return policies.find(name)
+
+
+def _read_settings(path: str) -> dict[str, Any]:
+    """The `field: value` mapping of a JSON or YAML file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        settings = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold one mapping of field to value, not a {type(settings).__name__}.")
+    return settings
+
+
+def _flags(type_: type, title: str, defaults: dict[str, Any], policy: str | None = None) -> type:
+    """A dataclass that gives `HfArgumentParser` the fields of `type_`, with these defaults and help for each.
+
+    Args:
+        type_: The dataclass.
+        title: Heading of the flags in the help.
+        defaults: By field; others are left alone.
+        policy: Default of `--policy`, which is added where this is given.
+    """
+    help_texts = field_texts(type_)
+    hints = get_type_hints(type_)
+    fields: list[Any] = []
+    if policy is not None:
+        metadata = {"help": _POLICY_HELP, "metavar": "NAME"}
+        fields.append(("policy", str, dataclasses.field(default=policy, metadata=metadata)))
+    for field in dataclasses.fields(type_):
+        if not field.init:
+            continue
+        # argparse shows a default only beside some text, and reads a lone % as the start of a format
+        text = field.metadata.get("help") or help_texts.get(field.name) or " "
+        text = re.sub(r"%%|%\(\w+\)s|%", lambda match: "%%" if match[0] == "%" else match[0], text)
+        value = {"default": field.default, "default_factory": field.default_factory}
+        if field.name in defaults:
+            value = _default(defaults[field.name])
+        given = {key: entry for key, entry in value.items() if entry is not dataclasses.MISSING}
+        metadata = {**field.metadata, "help": text}
+        fields.append((field.name, hints[field.name], dataclasses.field(metadata=metadata, **given)))
+    return dataclasses.make_dataclass(type_.__name__, fields, namespace={"_argument_group_name": title}, kw_only=True)
+
+
+def _default(value: Any) -> dict[str, Any]:
+    if isinstance(value, (list, dict, set)):  # a dataclass refuses these as plain defaults
+        return {"default_factory": lambda: value}
+    return {"default": value}
+
+
+def field_texts(type_: type) -> dict[str, str]:
+    """Each field's text in the `Args:` block of the docstring, of the class or of a base; one line, first paragraph."""
+    found: dict[str, str] = {}
+    for base in reversed(type_.__mro__):
+        lines = inspect.cleandoc(base.__dict__.get("__doc__") or "").splitlines()
+        start = next((i for i, line in enumerate(lines) if re.fullmatch(r"(Args|Parameters|Attributes):", line)), None)
+        if start is None:
+            continue
+        indent = None
+        name, open_ = "", False
+        for line in lines[start + 1 :]:
+            depth = len(line) - len(line.lstrip())
+            if line.strip() and depth == 0:
+                break
+            indent = indent or depth
+            entry = re.match(r"(\w+) ?(?:\(.*\))?: ?(.*)", line.strip()) if depth == indent else None
+            if entry:
+                name, open_ = entry.group(1), True
+                found[name] = entry.group(2).strip()
+            elif not line.strip() and found.get(name):
+                open_ = False
+            elif open_ and depth > indent:
+                found[name] = f"{found[name]} {line.strip()}".strip()
+    return found
+
+
+def _names(type_: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(type_) if field.init]
+
+
+def _check_defaults(defaults: dict[str, Any], dataclass_types: Sequence[type]) -> None:
+    known = {"policy"}.union(*map(_names, dataclass_types), *(_names(policies.find(name)) for name in policies.names()))
+    for name in defaults:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            raise TypeError(f"parse({name}=...): no dataclass and no policy has a field {name!r}{hint}")
+
+
+def _check_clashes(types: Sequence[type]) -> None:
+    owner = {"policy": "the flag --policy", "help": "the flag --help"}
+    for type_ in types:
+        for name in _names(type_):
+            if name in owner:
+                raise ValueError(
+                    f"{type_.__name__} has a field {name!r}, and so has {owner[name]}: "
+                    f"one flag can't set both, rename the field of {type_.__name__}."
+                )
+            owner[name] = type_.__name__
+
+
+def _complaint(unknown: Sequence[str], known: Sequence[str], policy: str) -> str:
+    """Why the first argument that nobody took is wrong, and what to write instead."""
+    flag = next((argument for argument in unknown if argument.startswith("--")), None)
+    if flag is None:
+        return f"unexpected argument {unknown[0]!r}; a value follows its flag, as in --policy infobatch."
+    flag = flag.partition("=")[0]
+    name = flag.removeprefix("--").replace("-", "_")
+    owners = [other for other in policies.names() if name in _names(policies.find(other))]
+    if owners:
+        noun = "policy" if len(owners) == 1 else "policies"
+        return f"{flag} belongs to {noun} {', '.join(owners)}, but --policy is {policy}."
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
+    hint = f"Did you mean {' or '.join(f'--{other}' for other in near)}?" if near else "See --help."
+    return f"unknown flag {flag}. {hint}"
+
+
+def card_of(policy: type[Policy]) -> str:
+    """The method card: docstring of the policy's module."""
+    module = importlib.import_module(policy.__module__)
+    return inspect.cleandoc(module.__doc__ or policy.__doc__ or "")
+
+
+def _overview() -> str:
+    """A line for each policy: its name and the first line of its card."""
+    names = policies.names()
+    width = max(map(len, [*names, NO_POLICY]))
+    lines = [f"  {name:{width}}  {card_of(policies.find(name)).splitlines()[0]}" for name in names]
+    lines.append(f"  {NO_POLICY:{width}}  The plain Trainer: every row in every epoch, nothing measured.")
+    return "\n".join(["policies:", *lines])
