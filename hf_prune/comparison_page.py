@@ -53,7 +53,7 @@ def page(found: dict[str, Any], figure: bytes) -> str:
 
 
 def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row of texts for each arm; counts that are 0 for every arm are left out."""
+    """Headings, and a row of texts for each arm; columns of nothing but 0 or - are left out."""
     digits = found["quality"]["digits"]
     unit = "tokens" if "tokens" in found["arms"][0] else "rows"
     full = next((arm[unit]["all"] for arm in found["arms"] if arm["arm"] == "full"), None)
@@ -81,7 +81,7 @@ def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         add("seconds", f"{arm['seconds']:,.1f}")
         partly = "" if reached == tried else f" ({reached} of {tried})"
         add("seconds to full's", f"{arm['seconds_to_full']:,.1f}{partly}" if reached else "-")
-    shown = {heading: texts for heading, texts in columns.items() if set(texts) != {"0"}}
+    shown = {heading: texts for heading, texts in columns.items() if set(texts) not in ({"0"}, {"-"})}
     return list(shown), [list(row) for row in zip(*shown.values(), strict=True)]
 
 

@@ -116,8 +116,8 @@ def read_splits(
             found: Any = load_dataset(common.dataset_name, common.dataset_config_name)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{common.dataset_name!r} can't be read: {str(error).rstrip('.')}. Give a folder with data, a data set of the Hub that "
-                "this machine reaches, or --train_file."
+                f"{common.dataset_name!r} can't be read: {str(error).rstrip('.')}. Give a folder with data, a data set "
+                "of the Hub that this machine reaches, or --train_file."
             ) from error
         found = {name.removesuffix("_matched"): rows for name, rows in found.items()} | dict(found)
         if "train" not in found:

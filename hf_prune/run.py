@@ -222,14 +222,14 @@ class PruningRun:
         self.learner.teach(history, current.clock, self._rng(current.clock.round, 1))
         if self.trace is not None:
             self.trace.write(current.clock, current.selection.lr_scale, current.seconds_training, n, losses)
-        offered = len(history) if history.offered is None else len(history.offered)
-        offered *= current.share(step)  # the last epoch may be a fraction of one
-        known = np.count_nonzero(history.tokens)
+        tokens = history.tokens if history.offered is None else history.tokens[history.offered]
+        offered = len(tokens) * current.share(step)  # the last epoch may be a fraction of one
+        known = np.count_nonzero(tokens)
         account = {
             "rows_offered": round(offered),
             "rows": len(measured.rows),
             "rows_rescored": 0 if rescored is None else len(rescored.rows),
-            "tokens_offered": round(offered * int(history.tokens.sum(dtype=np.int64)) / known) if known else 0,
+            "tokens_offered": round(offered * int(tokens.sum(dtype=np.int64)) / known) if known else 0,
             "tokens": int(measured.tokens.sum()),
             "padded_tokens": measured.padded_tokens,
             "padded_tokens_rescored": 0 if rescored is None else rescored.padded_tokens,

@@ -1,5 +1,6 @@
 """What the README says is so: its code runs, its tables are what the files under recipes/results give."""
 
+import dataclasses
 import importlib
 import json
 import re
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recipe_runs import load
+from transformers import TrainingArguments
 
 from hf_prune import Clock, History, policies
 from hf_prune.comparison_page import overview
 from hf_prune.policies import make, names
+from hf_prune.recipe import CommonArguments
 from hf_prune.report import results_table
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +24,7 @@ TABLES = re.findall(r"<!-- table: (.*?) -->\n(.*?)\n?<!-- end of table -->", REA
 
 
 def test_the_policy_that_the_readme_writes_works(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?class Hardest.*?)```", README, re.DOTALL)
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "hardest.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
@@ -33,8 +37,34 @@ def test_the_policy_that_the_readme_writes_works(tmp_path, monkeypatch):
 
 
 def test_every_policy_stands_in_the_table():
-    for name in names():
-        assert f"| `{name}` |" in README
+    table = README.partition("| policy | what it trains on")[2].partition("A policy is a name")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == names()
+
+
+RECIPES = ("translate", "image_classification", "text_classification", "instruct")
+SAID = [README, *(load(name).__doc__ for name in (*RECIPES, "compare"))]
+CALLS = [
+    (name, before, flags)
+    for text in SAID
+    for before, name, flags in re.findall(
+        rf"([^\n]*)recipes/({'|'.join(RECIPES)})\.py((?: [^\n`]*--\w+[^\n`]*)+)", text.replace("\\\n", " ")
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "before", "flags"), CALLS)
+def test_flags_of_the_commands_are_those_of_the_recipes(name, before, flags):
+    recipe = vars(load(name))
+    args = [type_ for type_ in recipe.values() if isinstance(type_, type) and issubclass(type_, TrainingArguments)]
+    types = [CommonArguments, recipe["RecipeArguments"], *args, *map(policies.find, names())]
+    known = {field.name for type_ in types for field in dataclasses.fields(type_)} | {"policy"}
+    if "compare.py" in before:
+        known |= set(vars(load("compare").read_arguments([])[0]))
+    assert set(re.findall(r"--(\w+)", flags)) <= known
+
+
+def test_commands_are_found():
+    assert {name for name, _, _ in CALLS} == set(RECIPES) and len(CALLS) > 8
 
 
 def test_there_is_a_table_of_results():

@@ -436,3 +436,11 @@ def test_a_history_that_does_not_fit_is_refused_at_once(classifier, tmp_path, ma
 def write(path, content):
     path.write_bytes(content)
     return path
+
+
+def test_tokens_offered_are_those_of_the_rows_offered(classifier, tmp_path):
+    """Of rows in order of length, each round is offered others; where all are trained, nothing else was offered."""
+    trainer = trainer_of(classifier, tmp_path, Parts(share=1.0), train_sampling_strategy="group_by_length")
+    trainer.train()
+    for epoch in trainer.pruning_report().epochs:
+        assert epoch["tokens_offered"] == epoch["tokens"] > 0
