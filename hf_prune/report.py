@@ -120,7 +120,7 @@ class PruningReport:
                     "epoch": entry["epoch"],
                     "rows": entry["prune/rows"],
                     "tokens": entry.get("prune/tokens", 0),
-                    "seconds": entry["prune/seconds_selecting"] + entry["prune/seconds_training"],
+                    "seconds": entry["prune/seconds"] + entry["prune/seconds_training"],
                 }
                 found[entry["step"]] = found.get(entry["step"], counts) | metrics  # several sets log apart
         return list(found.values())

@@ -285,7 +285,7 @@ class PruningRun:
         logs = {"prune/rows": rows + sum(epoch["rows"] for epoch in epochs)}
         if tokens:  # images have none
             logs["prune/tokens"] = tokens + sum(epoch["padded_tokens"] for epoch in epochs)
-        return logs | {"prune/seconds_selecting": selecting, "prune/seconds_training": training}
+        return logs | {"prune/seconds": selecting, "prune/seconds_training": training}
 
     def progress(self) -> dict[str, float]:
         """What stands beside the loss in the logs: the share kept, and quantiles of the losses since the last."""
