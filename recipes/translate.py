@@ -18,8 +18,8 @@ A pretrained model, with language codes where its tokenizer has them:
     accelerate launch recipes/translate.py --model_name_or_path facebook/nllb-200-distilled-600M \
         --source_lang eng_Latn --target_lang deu_Latn --dataset_name ...
 
-`--policy uniform --keep 1` is the baseline on all rows (on Multi30k BLEU 37.0: recipes/results/multi30k has it and its
-rivals), `--policy none` the plain Trainer; `--help` lists every flag.
+`--policy uniform --keep 1` is the baseline on all rows (on Multi30k BLEU 37.0: recipes/results/multi30k-one-seed has
+it and its rivals), `--policy none` the plain Trainer; `--help` lists every flag.
 The same command again goes on from the last checkpoint of a run that was interrupted, and refuses a finished one.
 """
 
