@@ -190,7 +190,7 @@ def test_runs_of_another_command_are_not_taken_for_these(script):
     [
         (("el2n", [], "scores"), "There is no script: put it and its arguments after --"),
         (("el2n", ["missing.py"], "scores"), "There is no script 'missing.py'"),
-        (("el2n", ["train.py"], "scores", 0), "--seeds 0: .* 1 or more"),
+        (("el2n", ["train.py"], "scores", 0), "--seeds 0: must be at least 1"),
         (("uniform", ["train.py"], "scores"), "--policy uniform .* keeps no scores; el2n, forgetting, grand do"),
         (("infobatch:ratio=0.3", ["train.py"], "scores"), "--policy infobatch .* keeps no scores"),
         (("el2n:keep=0.5", ["train.py"], "scores"), "--policy el2n:keep=0.5: .*leave keep to the run that uses"),
