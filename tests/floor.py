@@ -1,7 +1,7 @@
-"""Run the suites that meet transformers and accelerate, on the versions that are installed, and record how they end.
+"""Run the suites that meet torch, transformers and accelerate, on the versions that are installed, and record how they end.
 
     python -m venv floor && floor/bin/pip install -e ".[dev]"
-    floor/bin/pip install transformers==5.3.0 accelerate==1.10.1
+    floor/bin/pip install torch==2.6.0 transformers==5.3.0 accelerate==1.10.1
     floor/bin/python tests/floor.py
 
 The counts, versions and commit go to tests/results/floor.json; the exit status is pytest's.
@@ -16,7 +16,7 @@ import pytest
 
 from hf_prune.report import surroundings
 
-SUITES = ("parity", "schedule", "rounds", "resume", "seams")
+SUITES = ("parity", "schedule", "rounds", "resume", "seams", "trainer", "own_code", "loading")
 TESTS = Path(__file__).parent
 
 

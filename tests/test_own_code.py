@@ -167,7 +167,11 @@ def test_a_loader_of_the_users_own_is_refused_by_name(make):
 
 
 def test_a_compiled_model_is_read_as_what_it_is(make):
-    model = torch.compile(TASKS["one label"].model(0.0), backend="eager")
+    model, ids = torch.compile(TASKS["one label"].model(0.0), backend="eager"), torch.tensor([[3, 4]])
+    try:
+        model(input_ids=ids)
+    except NameError as error:  # transformers 5.3.0
+        pytest.skip(f"this version of transformers fails in compiled code: {error}")
     ours = make("kakurenbo", model=model, remove_unused_columns=False, num_train_epochs=1)
     ours.train()
     assert np.isfinite(ours.history.loss).all()
