@@ -1,4 +1,4 @@
-"""Run the suites that meet torch, transformers and accelerate, on the versions that are installed, and record how they end.
+"""Run the suites that meet torch, transformers and accelerate on the installed versions, and record how they end.
 
     python -m venv floor && floor/bin/pip install -e ".[dev]"
     floor/bin/pip install torch==2.6.0 transformers==5.3.0 accelerate==1.10.1
