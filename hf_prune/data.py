@@ -142,7 +142,7 @@ def _example_tokens(dataset: Any, targets_too: bool) -> Iterator[int]:
     for example in tqdm((dataset[row] for row in range(len(dataset))), "Counting tokens", total=len(dataset)):
         _require("input_ids", list(example))
         mask = example.get("attention_mask")
-        count = len(example["input_ids"]) if mask is None else int(np.count_nonzero(mask))
+        count = len(_flat(example["input_ids"])) if mask is None else int(np.count_nonzero(_flat(mask)))
         if targets_too and "labels" in example:
             count += int(np.count_nonzero(np.asarray(example["labels"]) != IGNORED))
         yield count
@@ -189,11 +189,16 @@ def _arrow_texts(dataset: Any, is_encoder_decoder: bool) -> tuple[Any, ...]:
 
 
 def _lists(column: Any) -> tuple[np.ndarray, np.ndarray]:
-    """An Arrow column of lists: all their entries one after another, and the length of each."""
-    column = column.combine_chunks()
+    """All entries of an Arrow column of lists, or of lists of lists, one after another, and how many each row has."""
+    column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
     fixed = getattr(column.type, "list_size", None)
     lengths = np.full(len(column), fixed) if fixed else np.asarray(column.value_lengths().fill_null(0))
-    return np.asarray(column.flatten()), lengths
+    entries = column.flatten()
+    if not hasattr(entries.type, "value_type"):
+        return np.asarray(entries), lengths
+    entries, inner = _lists(entries)
+    ends = np.concatenate([[0], np.cumsum(inner, dtype=np.int64)])
+    return entries, np.diff(ends[np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])])
 
 
 def _count_words(ids: np.ndarray, lengths: np.ndarray, real: np.ndarray | None) -> Any:
@@ -270,8 +275,8 @@ def _example_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[
     texts, picture, shrink = [], None, None
     if "features" in wanted:
         if "input_ids" in first:
-            both = ("input_ids", "labels") if is_encoder_decoder else ("input_ids",)
-            texts = [name for name in both if np.ndim(first.get(name, 0)) == 1]
+            has_target = is_encoder_decoder and np.ndim(first.get("labels", 0)) == 1
+            texts = ["input_ids", "labels"] if has_target else ["input_ids"]
         else:
             picture = next((name for name in PICTURES if name in first), None)
     label = None
@@ -305,11 +310,17 @@ def _is_class(value: Any) -> bool:
 
 def _real(example: Mapping[str, Any], name: str) -> np.ndarray:
     """The tokens of a row's text that are neither padding nor ignored."""
-    ids = np.asarray(example[name], np.int64)
+    ids = _flat(example[name])
     if name == "labels":
         return ids[ids != IGNORED]
     mask = example.get("attention_mask")
-    return ids if mask is None else ids[np.asarray(mask) != 0]
+    return ids if mask is None else ids[_flat(mask) != 0]
+
+
+def _flat(values: Any) -> np.ndarray:
+    """(T,) int64, of a list of numbers, or of one list for each of the texts to choose from."""
+    is_nested = len(values) > 0 and np.ndim(values[0]) > 0
+    return np.concatenate([np.asarray(one, np.int64) for one in values]) if is_nested else np.asarray(values, np.int64)
 
 
 # ---- Pictures ----

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, MutableMapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,16 +145,26 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
 
     def evaluate(self, *args, **kwargs):
         """As stock; its seconds are counted."""
-        if self._run is None:
+        with self._evaluation():
             return super().evaluate(*args, **kwargs)
+
+    def _evaluate(self, *args, **kwargs):  # calls `evaluate`, which may be a subclass's own
+        with self._evaluation():
+            return super()._evaluate(*args, **kwargs)
+
+    @contextmanager
+    def _evaluation(self):
+        if self._run is None:
+            yield
+            return
         state, start = self._run.state, time.perf_counter()
-        before, self._is_evaluating = state.seconds_evaluating, True
+        before, was = state.seconds_evaluating, self._is_evaluating
+        self._is_evaluating = True
         try:
-            metrics = super().evaluate(*args, **kwargs)  # a dictionary of data sets calls this for each of them
+            yield  # may come here again: a dictionary of data sets makes an evaluation of each
         finally:
-            self._is_evaluating = False
-        state.seconds_evaluating = before + time.perf_counter() - start
-        return metrics
+            self._is_evaluating = was
+            state.seconds_evaluating = before + time.perf_counter() - start
 
     def log(self, logs, *args, **kwargs):
         """As stock; in a round, logs of losses and evaluations also say what was kept, trained and measured so far."""
@@ -204,10 +215,11 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
             meter.warn_if_blind()
         history = self._begin_history(data, meter)
         learns = (self.policy.needs - FACTS) and getattr(self.policy, "keep", None) != 1
-        if learns and full.epochs <= 1 and self._earlier is None and self.policy.rounds_per_epoch == 1:
+        late = full.epochs <= 1 or full.epochs * getattr(self.policy, "anneal", math.inf) < 2
+        if learns and late and self._earlier is None and self.policy.rounds_per_epoch == 1:
             self._warn(
-                f"policy={self.policy!r} learns from earlier epochs, and a run of one epoch has none: give history= of "
-                "an earlier run, or a rule that learns within an epoch (autoassist, multistage)."
+                f"policy={self.policy!r} learns from earlier epochs, and of {full.epochs:g} there is none it could "
+                "prune then: give more epochs, history= of an earlier run, or a rule that learns within an epoch."
             )
         if self.policy.rounds_per_epoch > 1 and full.updates < 2 * self.policy.rounds_per_epoch:
             self._warn(

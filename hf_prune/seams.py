@@ -33,6 +33,7 @@ SEAMS = {
         ...,
     ),
     "_maybe_log_save_evaluate": (...,),
+    "_evaluate": (...,),
     "_get_output_dir": ("trial", ...),
     "_save_checkpoint": ("model", "trial"),
     "_push_from_checkpoint": ("checkpoint_folder",),

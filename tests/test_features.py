@@ -106,6 +106,15 @@ def test_a_transform_is_not_run_for_words():
     assert read_features(dataset, True, WORDS).texts[0].toarray().tolist() == SOURCE
 
 
+@pytest.mark.parametrize("form", [as_list, datasets.Dataset.from_dict])
+def test_texts_to_choose_from_are_words_and_tokens_of_their_row(form):
+    rows = {"input_ids": [[[1, 2], [3]], [[2, 2, 0], [4, 0, 0]]]}
+    masked = rows | {"attention_mask": [[[1, 1], [1]], [[1, 1, 0], [1, 0, 0]]]}
+    assert read_features(form(masked), False, WORDS).texts[0].toarray().tolist() == [[0, 1, 1, 1, 0], [0, 0, 2, 0, 1]]
+    assert data.row_tokens(form(rows), False).tolist() == [3, 6]
+    assert data.row_tokens(form(masked), False).tolist() == [3, 3]
+
+
 # ---- Classes ----
 
 

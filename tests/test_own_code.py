@@ -88,6 +88,20 @@ def test_weights_need_ours_to_be_called(make):
         ours.train()
 
 
+def test_an_evaluate_that_does_not_call_ours_is_counted(make):
+    class OwnEvaluation(PruningTrainer):
+        def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+            metrics = {"eval_score": 0.5}
+            self.log(metrics)
+            return metrics
+
+    ours = make("uniform:keep=0.5", OwnEvaluation, eval_strategy="epoch", eval_dataset=TASKS["one label"].rows(4))
+    ours.train()
+    found = ours.pruning_report().evaluations()
+    assert [one["eval_score"] for one in found] == [0.5] * 3 and found[0]["rows"] > 0
+    assert ours.pruning_report().totals()["seconds_evaluating"] > 0
+
+
 # ---- Outside of training ----
 
 
