@@ -201,8 +201,8 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
     def _make_meter(self) -> Meter:
         if "grad_norm" in self.policy.needs and self.args.torch_compile:
             raise ValueError(
-                f"policy={self.policy!r} reads what goes into the model's head, which torch_compile=True hides. Leave "
-                "it out."
+                f"policy={self.policy!r} reads what goes into the model's head, which torch_compile=True hides. "
+                "Train without torch_compile."
             )
         model = unwrap_peft_model(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         self._set_signature_columns_if_needed()
