@@ -1,5 +1,6 @@
 """What a run begins with: facts read from its data set, and what an earlier run has learnt."""
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from . import storage
-from .core import History, Policy
+from .core import FACTS, History, Policy
 from .data import fingerprint, read_features, row_tokens
 from .features import Features
 from .keys import match, row_keys
+from .schedule import FullRun
 
 HISTORY = "history.safetensors"  # beside a saved model, and in a data set of its own on the Hub
 
@@ -110,4 +112,21 @@ def _check_rows(earlier: History, name: str, dataset: Any) -> None:
         raise ValueError(
             f"history={name} is of another data set: its rows differ from those of train_dataset. Give the "
             f"History of a run on the same rows, in the same order, or {by_key}."
+        )
+
+
+def warn_if_idle(policy: Policy, full: FullRun, has_history: bool, warn: Callable[[str], None]) -> None:
+    """Warn of a run that is too short, or whose epochs are, for the policy to leave anything out."""
+    rounds = policy.rounds_per_epoch
+    learns = (policy.needs - FACTS) and getattr(policy, "keep", None) != 1
+    late = full.epochs <= 1 or full.epochs * getattr(policy, "anneal", math.inf) < 2
+    if learns and late and not has_history and rounds == 1:
+        warn(
+            f"policy={policy!r} learns from earlier epochs, and of {full.epochs:g} there is none it could prune then: "
+            "give more epochs, history= of an earlier run, or a rule that learns within an epoch."
+        )
+    if rounds > 1 and full.updates < 2 * rounds:
+        warn(
+            f"policy={policy!r} cuts an epoch into {rounds} rounds, and a round trains one optimizer step at least: of "
+            f"{full.updates} steps an epoch, little can be left out. Take fewer rounds, or smaller batches."
         )

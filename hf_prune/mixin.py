@@ -19,9 +19,9 @@ from transformers import Trainer
 from transformers.trainer_utils import unwrap_peft_model
 
 from . import policies
-from .beginning import Facts
+from .beginning import Facts, warn_if_idle
 from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
-from .core import FACTS, BudgetPolicy, History, Policy, Selection
+from .core import BudgetPolicy, History, Policy, Selection
 from .data import fingerprint
 from .events import RoundEvents, show_total
 from .loading import LoadingMixin
@@ -214,19 +214,7 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
         if self.is_world_process_zero():
             meter.warn_if_blind()
         history = self._begin_history(data, meter)
-        learns = (self.policy.needs - FACTS) and getattr(self.policy, "keep", None) != 1
-        late = full.epochs <= 1 or full.epochs * getattr(self.policy, "anneal", math.inf) < 2
-        if learns and late and self._earlier is None and self.policy.rounds_per_epoch == 1:
-            self._warn(
-                f"policy={self.policy!r} learns from earlier epochs, and of {full.epochs:g} there is none it could "
-                "prune then: give more epochs, history= of an earlier run, or a rule that learns within an epoch."
-            )
-        if self.policy.rounds_per_epoch > 1 and full.updates < 2 * self.policy.rounds_per_epoch:
-            self._warn(
-                f"policy={self.policy!r} cuts an epoch into {self.policy.rounds_per_epoch} rounds, and a round trains "
-                f"one optimizer step at least: of {full.updates} steps an epoch, little can be left out. Take fewer "
-                "rounds, or smaller batches."
-            )
+        warn_if_idle(self.policy, full, self._earlier is not None, self._warn)
         batch = self.get_total_train_batch_size(self.args) // self.args.gradient_accumulation_steps
         if self.accelerator.split_batches:  # the loader's batch is that of all processes
             batch = self._train_batch_size
