@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from . import policies
-from .comparison_page import overview
 from .core import FACTS, History, Policy
 from .flags import card_of, field_texts, find_policy
 from .page import REPORT, RunReport
-from .report import results_table
 from .score import FailedRun, make_scores
+from .tables import comparisons_table, runs_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     listing = commands.add_parser("policies", help="list the policies, or print the card of one")
     listing.add_argument("name", nargs="?", help="a policy's name, or the dotted path of a module of yours")
     _add_score(commands)
-    table = commands.add_parser("table", help="print comparisons, or runs of recipes/translate.py, as a Markdown table")
+    table = commands.add_parser("table", help="print runs of the recipes, or comparisons, as a Markdown table")
     table.add_argument(
-        "results", nargs="+", help="comparison.json files, or results.json files; shares are of the first one's tokens"
+        "results", nargs="+", help="folders of runs or their results.json files; or comparison.json files"
     )
     report = commands.add_parser("report", help="write the report of a run that has ended, as a page and PNG files")
     report.add_argument("run", help="folder of the run; _report.html and the folder _report are written into it")
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if chosen.command == "table":
             compared = Path(chosen.results[0]).name == "comparison.json"
-            text = (overview if compared else results_table)(chosen.results)
+            text = (comparisons_table if compared else runs_table)(chosen.results)
         elif chosen.command == "report":
             text = _write_report(chosen.run)
         elif chosen.command == "score":

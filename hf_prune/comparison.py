@@ -52,6 +52,11 @@ SCALES = {
 }
 
 
+def scale_of(metric: str) -> Scale:
+    """How a metric is shown."""
+    return SCALES.get(metric, Scale(metric, metric))
+
+
 @dataclass(frozen=True)
 class Arm:
     """One way to train.
@@ -104,6 +109,11 @@ class Plan:
     def runs(self) -> list[tuple[str, int]]:
         """(arm, seed) of every run, all arms of a seed before the next one."""
         return [(name, seed) for seed in range(1, self.seeds + 1) for name in self.arms]
+
+
+def rule_of(arm: str, budget: float | None) -> str:
+    """The name of an arm without its budget: arms of one rule have one colour, and one column."""
+    return arm if budget is None else arm.rpartition("-")[0]
 
 
 def run_folder(folder: str | os.PathLike[str], arm: str, seed: int) -> Path:
@@ -212,7 +222,7 @@ class Comparison:
                 raise ValueError(f"{arm}, seed {seed} was tested on other rows, or by another metric, than the others.")
         self.metric = first.results["quality"]["metric"]
         self.unit, self.tested = first.unit, first.results["quality"]
-        self.scale = SCALES.get(self.metric, Scale(self.metric, self.metric))
+        self.scale = scale_of(self.metric)
         self.margin = self.scale.margin if plan.margin is None else plan.margin
         self.sign = 1 if self.tested["greater_is_better"] else -1
         self.by_rows = all(run.rows is not None for run in runs.values())

@@ -4,14 +4,13 @@ import base64
 import json
 import os
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from . import figures
-from .comparison import Comparison
+from .comparison import Comparison, rule_of
 from .report import markdown_table
 from .storage import write_text
 
@@ -85,32 +84,6 @@ def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return list(shown), [list(row) for row in zip(*shown.values(), strict=True)]
 
 
-def overview(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """A Markdown table of comparison.json files, a line each: quality by arm, and in brackets what the arm saved.
-
-    Of arms with a budget, those nearest to a half are shown. `+` and `-`: better and worse than the full data for fewer
-    epochs that read as much, within a tenth; the 95 % interval of the difference excludes 0.
-
-    Raises:
-        ValueError: A file holds something else.
-    """
-    lines: list[dict[str, str]] = []
-    for path in map(Path, paths):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            budgets = {arm["budget"] for arm in found["arms"]}
-            half = min(budgets - {None}, key=lambda budget: abs(budget - 0.5), default=None)
-            line = {"data": f"[{path.parent.name}]({path.with_suffix('.md').as_posix()})"}
-            line |= {"quality": found["quality"]["unit"], "seeds": str(found["plan"]["seeds"])}
-            shown = [arm for arm in found["arms"] if arm["budget"] in (None, half)]
-            line |= {_heading(arm): _brief(arm, found) for arm in shown}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no comparison.json of recipes/compare.py ({error!r}).") from error
-        lines.append(line)
-    headings = list(dict.fromkeys(heading for line in lines for heading in line))
-    return markdown_table(headings, ([line.get(heading, "") for heading in headings] for line in lines))
-
-
 def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """Write an image: quality in validations against what was trained, and against seconds, a line for each arm.
 
@@ -121,12 +94,12 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """
     arms = {name: arm for name, arm in comparison.plan.arms.items() if comparison.seeds(name)}
     budgets = sorted({arm.budget for arm in arms.values() if arm.budget is not None}, reverse=True)
-    rules = list(dict.fromkeys(_rule(name, arm.budget) for name, arm in arms.items() if arm.kind == "policy"))
+    rules = list(dict.fromkeys(rule_of(name, arm.budget) for name, arm in arms.items() if arm.kind == "policy"))
     canvas = figures.new_figure(11, 5 + 0.22 * -(-len(arms) // 5), figures.LIGHT)
     panels = canvas.subplots(1, 2, sharey=True)
     for name, arm in arms.items():
         curve, spread = comparison.curves(name)
-        color = _COLORS.get(arm.kind) or _POLICY_COLORS[rules.index(_rule(name, arm.budget)) % len(_POLICY_COLORS)]
+        color = _COLORS.get(arm.kind) or _POLICY_COLORS[rules.index(rule_of(name, arm.budget)) % len(_POLICY_COLORS)]
         front = 3 if arm.kind == "full" else 2
         line, marker = _LINES[0 if arm.budget is None else budgets.index(arm.budget) % len(_LINES)]
         for panel, x in zip(panels, (curve[:, 0], curve[:, 1]), strict=True):
@@ -144,28 +117,6 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         figures.finish(panel, figures.LIGHT)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     canvas.savefig(path)
-
-
-def _heading(arm: dict[str, Any]) -> str:
-    name = {"full": "all rows", "short": "fewer epochs", "uniform": "random rows"}.get(arm["kind"])
-    name = name or f"`{_rule(arm['arm'], arm['budget'])}`"
-    return name if arm["budget"] is None else f"{name}, {100 * arm['budget']:g} %"
-
-
-def _brief(arm: dict[str, Any], found: dict[str, Any]) -> str:
-    """Quality, whether it differs from that of fewer epochs, and the share of the full arm's reading that was saved."""
-    mean = f"{arm['mean']:.{found['quality']['digits']}f}"
-    if arm["kind"] == "full":
-        return mean
-    short, sign = arm["differences"]["short"], 1 if found["quality"]["greater_is_better"] else -1
-    known = short is not None and short["low"] is not None and not short["low"] <= 0 <= short["high"]
-    mark = (" +" if sign * short["mean"] > 0 else " -") if known else ""
-    return f"{mean}{mark} ({100 * arm['differences']['full']['saved']:.0f} %)"
-
-
-def _rule(name: str, budget: float | None) -> str:
-    """The name of an arm without its budget: arms of one rule have one colour."""
-    return name if budget is None else name.rpartition("-")[0]
 
 
 def _cell(difference: dict[str, Any] | None, alone: str | None, digits: int) -> str:

@@ -215,7 +215,7 @@ def seconds_figure(seconds: Mapping[str, float], theme: Theme) -> "Figure":
     panel = figure.add_subplot()
     bars = panel.barh(list(seconds), list(seconds.values()), 0.66, color=theme.first)
     total = sum(seconds.values())
-    labels = [f"{value:,.1f} s ({_percent(value, total)})" for value in seconds.values()]
+    labels = [f"{value:,.1f} s ({percent(value, total)})" for value in seconds.values()]
     panel.bar_label(bars, labels, padding=4, fontsize="small", color=theme.ink)
     panel.invert_yaxis()
     panel.set_xlim(0, max([*seconds.values(), 1e-9]) * 1.25)
@@ -338,7 +338,8 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def _percent(part: float, whole: float) -> str:
+def percent(part: float, whole: float) -> str:
+    """A share as a text, such as "62.5 %"; "-" of nothing."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
 

@@ -163,7 +163,7 @@ class PruningReport:
             "",
             f"hf_prune chose what to train on in each epoch, out of {self.rows:,} rows, by `{self.policy}`.",
             f"{unit.capitalize()} not trained: **{left_out:,}** of {totals[f'{unit}_offered']:,} "
-            f"({_percent(left_out, totals[f'{unit}_offered'])}).",
+            f"({figures.percent(left_out, totals[f'{unit}_offered'])}).",
             "",
             self.summary(),
             "",
@@ -185,7 +185,7 @@ class PruningReport:
             [
                 f"{epoch['epoch'] + 1}",
                 f"{epoch['rows']:,}",
-                _percent(epoch["rows"], epoch["rows_offered"]),
+                figures.percent(epoch["rows"], epoch["rows_offered"]),
                 f"{epoch['steps']:,}",
             ]
             for epoch in self.epochs
@@ -193,7 +193,7 @@ class PruningReport:
         if unit == "tokens":
             headings[3:3] = ["tokens", "share of tokens"]
             for row, epoch in zip(rows, self.epochs, strict=True):
-                row[3:3] = [f"{epoch['tokens']:,}", _percent(epoch["tokens"], epoch["tokens_offered"])]
+                row[3:3] = [f"{epoch['tokens']:,}", figures.percent(epoch["tokens"], epoch["tokens_offered"])]
         return "\n".join([*lines, "", markdown_table(headings, rows), ""])
 
     def figure(self, path: str | os.PathLike[str], metrics: Sequence[str] = ("eval_loss", "eval_bleu")) -> None:
@@ -217,7 +217,7 @@ class PruningReport:
         return "tokens" if self._sum("tokens_offered") else "rows"
 
     def _row(self, name: str, trained: float, offered: float) -> list[str]:
-        return [name, f"{trained:,}", f"{offered:,}", _percent(trained, offered)]
+        return [name, f"{trained:,}", f"{offered:,}", figures.percent(trained, offered)]
 
     def _curve(self, metric: str, unit: str) -> tuple[np.ndarray, np.ndarray]:
         """What was trained (E,) when each evaluation logged `metric`, and its values (E,)."""
@@ -233,38 +233,6 @@ class PruningReport:
         at = sorted(known)
         trained = np.interp(sorted(first), at, [known[step] for step in at])
         return trained, np.array([first[step] for step in sorted(first)], dtype=float)
-
-
-def results_table(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """A Markdown table of the `results.json` files of translation runs; the first is the one that shares are of.
-
-    Raises:
-        ValueError: A file holds something else.
-    """
-    rows, whole = [], None
-    for path in paths:
-        try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-            scores, pruning = found["scores"], found["pruning"]
-            totals = pruning["totals"]
-            tokens, passes = totals["padded_tokens"], totals["rows_offered"] / pruning["training_rows"]
-            whole = whole or tokens
-            rows.append(
-                [
-                    Path(path).stem,
-                    f"`{found['policy']}`",
-                    f"{passes:.3g}",
-                    f"{tokens:,}",
-                    _percent(tokens, whole),
-                    f"{totals.get('padded_tokens_rescored', 0):,}",
-                    f"{totals['optimizer_steps']:,}",
-                    *(f"{scores[name]:.1f} ± {float(scores[f'{name}_interval']):.1f}" for name in ("bleu", "chrf")),
-                ]
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no results.json of a pruned translation run ({error!r}).") from error
-    headings = ["run", "policy", "epochs", "tokens trained", "share", "forward only", "optimizer steps", "BLEU", "chrF"]
-    return markdown_table(headings, rows)
 
 
 def versions() -> dict[str, str]:
@@ -298,10 +266,6 @@ def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
     threads = torch.get_num_threads()
     hardware = {"machine": platform.machine(), "cpus": os.cpu_count(), "threads": threads, "gpus": gpus}
     return {"versions": versions(), "hardware": hardware, "commit": commit}
-
-
-def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -11,7 +11,8 @@ from matplotlib.image import imread
 
 from hf_prune.cli import main as hf_prune
 from hf_prune.comparison import Arm, Comparison, Plan, RunResult
-from hf_prune.comparison_page import markdown, overview, page, table, write
+from hf_prune.comparison_page import markdown, page, table, write
+from hf_prune.tables import comparisons_table
 
 ROWS = 1000
 ALL = Arm(("--policy", "uniform:keep=1"), "full")
@@ -399,7 +400,7 @@ def test_comparisons_side_by_side(compare, tmp_path, capsys):
         paths.append(tmp_path / name / "comparison.json")
         paths[-1].parent.mkdir()
         paths[-1].write_text(json.dumps(found))
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in overview(paths).splitlines()]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in comparisons_table(paths).splitlines()]
     columns = ["all rows", "fewer epochs, 50 %", "random rows, 50 %", "`infobatch`", "`ucb`, 50 %"]
     assert lines[0] == ["data", "quality", "seeds", *columns]
     scores = ["90.00", "80.00 (50 %)", "85.00 + (48 %)", "86.00 (38 %)"]
@@ -407,11 +408,11 @@ def test_comparisons_side_by_side(compare, tmp_path, capsys):
     assert lines[3][1:] == ["accuracy in %", "3", *scores, ""]
     assert lines[2][0].startswith("[first](") and lines[2][0].endswith("first/comparison.md)")
     assert hf_prune(["table", *map(str, paths)]) == 0
-    assert capsys.readouterr().out.strip() == overview(paths)
+    assert capsys.readouterr().out.strip() == comparisons_table(paths)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"arms": [{}]}'])
 def test_a_file_that_is_no_comparison_is_named(tmp_path, content):
     (tmp_path / "comparison.json").write_text(content)
     with pytest.raises(ValueError, match="comparison.json is no comparison.json of recipes/compare.py"):
-        overview([tmp_path / "comparison.json"])
+        comparisons_table([tmp_path / "comparison.json"])

@@ -20,7 +20,7 @@ LAYERS = (
     {"signals", "recorder", "schedule", "sampler", "report", "events", "dynamics", "keys", "examples"},
     {"tasks", "checkpoint", "beginning", "export", "comparison"},
     {"meter"},
-    {"run", "rescore", "score", "seams", "hub", "page", "comparison_page", "flags"},
+    {"run", "rescore", "score", "seams", "hub", "page", "comparison_page", "flags", "tables"},
     {"card"},
     {"sharing", "loading", "rows"},
     {"mixin", "cli", "recipe"},

@@ -13,14 +13,13 @@ from recipe_runs import load
 from transformers import TrainingArguments
 
 from hf_prune import Clock, History, policies
-from hf_prune.comparison_page import overview
 from hf_prune.policies import make, names
 from hf_prune.recipe import CommonArguments
-from hf_prune.report import results_table
+from hf_prune.tables import comparisons_table
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "recipes" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLES = re.findall(r"<!-- table: (.*?) -->\n(.*?)\n?<!-- end of table -->", README, re.DOTALL)
 
 
 def test_the_policy_that_the_readme_writes_works(tmp_path, monkeypatch):
@@ -67,23 +66,14 @@ def test_commands_are_found():
     assert {name for name, _, _ in CALLS} == set(RECIPES) and len(CALLS) > 8
 
 
-def test_there_is_a_table_of_results():
-    assert TABLES
-
-
-@pytest.mark.parametrize(("files", "table"), TABLES)
-def test_a_table_is_what_its_files_give(files, table):
-    assert table == results_table([ROOT / file for file in files.split()])
-
-
 def test_the_comparisons_are_what_their_files_give(monkeypatch):
     monkeypatch.chdir(ROOT)
     (found,) = re.findall(r"<!-- comparisons -->\n(.*?)\n<!-- end of comparisons -->", README, re.DOTALL)
-    assert found == overview(sorted(Path("recipes", "results").glob("*/comparison.json")))
+    assert found == comparisons_table(sorted(Path("recipes", "results").glob("*/comparison.json")))
 
 
 def test_the_benchmark_says_what_its_file_says():
-    found = json.loads((ROOT / "recipes" / "results" / "benchmark.json").read_text())
+    found = json.loads((RESULTS / "benchmark.json").read_text())
     cost, fall = found["overhead"], found["tokens"]
     text = " ".join(README.split())
     assert f"takes {cost['ratio']:.3f} of a stock step (median of {cost['pairs']} neighbouring pairs" in text
@@ -97,21 +87,21 @@ def test_the_benchmark_says_what_its_file_says():
 
 @pytest.mark.parametrize("name", ["selection", "scale", "gather"])
 def test_a_benchmarks_table_is_what_its_file_gives(monkeypatch, name):
-    found = json.loads((ROOT / "recipes" / "results" / f"{name}.json").read_text())
+    found = json.loads((RESULTS / f"{name}.json").read_text())
     monkeypatch.syspath_prepend(ROOT / "recipes")
     (table,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", README, re.DOTALL)
     assert table == importlib.import_module(f"benchmark_{name}").table(found)
 
 
 def test_a_card_says_where_a_round_takes_long():
-    found = json.loads((ROOT / "recipes" / "results" / "scale.json").read_text())
+    found = json.loads((RESULTS / "scale.json").read_text())
     for name, measured in found["policies"].items():
         card = sys.modules[policies.find(name).__module__].__doc__
         assert ("\nScale      " in card) == (measured["overhead"] > 0.001), name
 
 
 def test_the_assistants_cost_is_what_its_file_says():
-    found = json.loads((ROOT / "recipes" / "results" / "selection.json").read_text())
+    found = json.loads((RESULTS / "selection.json").read_text())
     assistant = found["policies"]["autoassist"]
     rows = assistant["rows_a_round"]
     scoring, learning = assistant["select"] / rows, assistant["update"] / (assistant["kept"] * rows)

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from hf_prune.report import PruningReport, results_table
+from hf_prune.report import PruningReport
 
 EPOCHS = [
     {
@@ -238,28 +238,3 @@ def test_a_nan_metric_is_drawn_as_a_gap(tmp_path):
     log = [*LOG[:1], {"step": 10, "eval_loss": math.nan}, *LOG[2:]]
     dataclasses.replace(REPORT, log_history=log).figure(tmp_path / "run.png")
     assert (tmp_path / "run.png").stat().st_size > 0
-
-
-def test_results_side_by_side(tmp_path):
-    """Shares are of the first file's tokens, padding included; 0.9 of 1.2 million are 75 %."""
-    paths = [tmp_path / name for name in ("full.json", "short.json")]
-    for path, epochs, tokens, steps, bleu in zip(
-        paths, (8, 4.8), (1_200_000, 900_000), (7256, 5442), (30.04, 29.5), strict=True
-    ):
-        scores = {"bleu": bleu, "bleu_interval": 1.24, "chrf": 50.0, "chrf_interval": 0.5}
-        totals = {"padded_tokens": tokens, "optimizer_steps": steps, "seconds_training": 61.4}
-        totals |= {"rows_offered": 500 * epochs}
-        totals |= {"padded_tokens_rescored": 7} if epochs < 8 else {}  # older files do not count it
-        pruning = {"training_rows": 500, "totals": totals}
-        path.write_text(json.dumps({"policy": "Uniform()", "scores": scores, "pruning": pruning}))
-    assert cells(results_table(paths))[2:] == [
-        ["full", "`Uniform()`", "8", "1,200,000", "100.0 %", "0", "7,256", "30.0 ± 1.2", "50.0 ± 0.5"],
-        ["short", "`Uniform()`", "4.8", "900,000", "75.0 %", "7", "5,442", "29.5 ± 1.2", "50.0 ± 0.5"],
-    ]
-
-
-@pytest.mark.parametrize("content", ["", "[]", '{"scores": {}}'])
-def test_a_file_of_other_content_is_named(tmp_path, content):
-    (tmp_path / "other.json").write_text(content)
-    with pytest.raises(ValueError, match="other.json is no results.json of a pruned translation"):
-        results_table([tmp_path / "other.json"])

@@ -1,0 +1,102 @@
+"""Tables for a README or a notebook: runs side by side, and comparisons side by side."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .comparison import RESULTS, rule_of, scale_of
+from .figures import percent
+from .report import markdown_table
+
+
+def runs_table(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """A Markdown table of the recipes' results.json files, or of folders that hold one, a line each.
+
+    Trained and forward alone are tokens with their padding, or rows where the inputs have no tokens; offered is every
+    row once in each epoch, and the share is of tokens without padding; seconds are those of the whole run.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A file holds something else.
+    """
+    headings = ["run", "policy", "epochs", "trained", "of offered", "forward alone", "steps", "seconds", "quality"]
+    lines = []
+    for path in map(Path, paths):
+        file = path / RESULTS if path.is_dir() else path
+        text = file.read_text(encoding="utf-8")
+        try:
+            found = json.loads(text)
+            line = {"run": file.parent.name if file.name == RESULTS else file.stem, "policy": "none"}
+            if found["policy"] is not None:
+                line |= {"policy": f"`{found['policy']}`"} | _counts(found["pruning"])
+            line["seconds"] = f"{sum(found['seconds'].values()):,.0f}"
+            line["quality"] = _quality(found["quality"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file} is no results.json of a recipe ({error!r}).") from error
+        lines.append([line.get(heading, "") for heading in headings])
+    return markdown_table(headings, lines)
+
+
+def _counts(pruning: dict[str, Any]) -> dict[str, str]:
+    totals = pruning["totals"]
+    unit, prefix = ("tokens", "padded_") if totals["tokens_offered"] else ("rows", "")
+    return {
+        "epochs": f"{totals['rows_offered'] / pruning['training_rows']:.3g}",
+        "trained": f"{totals[f'{prefix}{unit}']:,} {unit}",
+        "of offered": percent(totals[unit], totals[f"{unit}_offered"]),
+        "forward alone": f"{totals[f'{prefix}{unit}_rescored']:,}",
+        "steps": f"{totals['optimizer_steps']:,}",
+    }
+
+
+def _quality(quality: dict[str, Any]) -> str:
+    scale = scale_of(quality["metric"])
+    value = quality["value"]
+    return f"{scale.title}: {'diverged' if value is None else f'{scale.factor * value:.{scale.digits}f}'}"
+
+
+def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """A Markdown table of comparison.json files, a line each: quality by arm, and in brackets what the arm saved.
+
+    Of arms with a budget, those nearest to a half are shown. `+` and `-`: better and worse than the full data for fewer
+    epochs that read as much, within a tenth; the 95 % interval of the difference excludes 0.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A file holds something else.
+    """
+    lines: list[dict[str, str]] = []
+    for path in map(Path, paths):
+        text = path.read_text(encoding="utf-8")
+        try:
+            found = json.loads(text)
+            budgets = {arm["budget"] for arm in found["arms"]}
+            half = min(budgets - {None}, key=lambda budget: abs(budget - 0.5), default=None)
+            line = {"data": f"[{path.parent.name}]({path.with_suffix('.md').as_posix()})"}
+            line |= {"quality": found["quality"]["unit"], "seeds": str(found["plan"]["seeds"])}
+            shown = [arm for arm in found["arms"] if arm["budget"] in (None, half)]
+            line |= {_heading(arm): _brief(arm, found) for arm in shown}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no comparison.json of recipes/compare.py ({error!r}).") from error
+        lines.append(line)
+    headings = list(dict.fromkeys(heading for line in lines for heading in line))
+    return markdown_table(headings, ([line.get(heading, "") for heading in headings] for line in lines))
+
+
+def _heading(arm: dict[str, Any]) -> str:
+    name = {"full": "all rows", "short": "fewer epochs", "uniform": "random rows"}.get(arm["kind"])
+    name = name or f"`{rule_of(arm['arm'], arm['budget'])}`"
+    return name if arm["budget"] is None else f"{name}, {100 * arm['budget']:g} %"
+
+
+def _brief(arm: dict[str, Any], found: dict[str, Any]) -> str:
+    """Quality, whether it differs from that of fewer epochs, and the share of the full arm's reading that was saved."""
+    mean = f"{arm['mean']:.{found['quality']['digits']}f}"
+    if arm["kind"] == "full":
+        return mean
+    short, sign = arm["differences"]["short"], 1 if found["quality"]["greater_is_better"] else -1
+    known = short is not None and short["low"] is not None and not short["low"] <= 0 <= short["high"]
+    mark = (" +" if sign * short["mean"] > 0 else " -") if known else ""
+    return f"{mean}{mark} ({100 * arm['differences']['full']['saved']:.0f} %)"
