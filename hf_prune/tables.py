@@ -58,7 +58,7 @@ def _quality(quality: dict[str, Any]) -> str:
 
 
 def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """A Markdown table of comparison.json files, a line each: quality by arm, and in brackets what the arm saved.
+    """A Markdown table of comparison.json files, a column each: quality by arm, and in brackets what the arm saved.
 
     Of arms with a budget, those nearest to a half are shown. `+` and `-`: better and worse than the full data for fewer
     epochs that read as much, within a tenth; the 95 % interval of the difference excludes 0.
@@ -67,25 +67,26 @@ def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
         FileNotFoundError: There is no such file.
         ValueError: A file holds something else.
     """
-    lines: list[dict[str, str]] = []
+    columns: list[dict[str, str]] = []
     for path in map(Path, paths):
         text = path.read_text(encoding="utf-8")
         try:
             found = json.loads(text)
             budgets = {arm["budget"] for arm in found["arms"]}
             half = min(budgets - {None}, key=lambda budget: abs(budget - 0.5), default=None)
-            line = {"data": f"[{path.parent.name}]({path.with_suffix('.md').as_posix()})"}
-            line |= {"quality": found["quality"]["unit"], "seeds": str(found["plan"]["seeds"])}
+            column = {"": f"[{path.parent.name}]({path.with_suffix('.md').as_posix()})"}
+            column |= {"quality": found["quality"]["unit"], "seeds": str(found["plan"]["seeds"])}
             shown = [arm for arm in found["arms"] if arm["budget"] in (None, half)]
-            line |= {_heading(arm): _brief(arm, found) for arm in shown}
+            column |= {_name(arm): _brief(arm, found) for arm in shown}
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no comparison.json of recipes/compare.py ({error!r}).") from error
-        lines.append(line)
-    headings = list(dict.fromkeys(heading for line in lines for heading in line))
-    return markdown_table(headings, ([line.get(heading, "") for heading in headings] for line in lines))
+        columns.append(column)
+    names = dict.fromkeys(name for column in columns for name in column)
+    headings, *rows = [[name, *(column.get(name, "") for column in columns)] for name in names]
+    return markdown_table(headings, rows)
 
 
-def _heading(arm: dict[str, Any]) -> str:
+def _name(arm: dict[str, Any]) -> str:
     name = {"full": "all rows", "short": "fewer epochs", "uniform": "random rows"}.get(arm["kind"])
     name = name or f"`{rule_of(arm['arm'], arm['budget'])}`"
     return name if arm["budget"] is None else f"{name}, {100 * arm['budget']:g} %"

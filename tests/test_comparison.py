@@ -401,12 +401,13 @@ def test_comparisons_side_by_side(compare, tmp_path, capsys):
         paths[-1].parent.mkdir()
         paths[-1].write_text(json.dumps(found))
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in comparisons_table(paths).splitlines()]
-    columns = ["all rows", "fewer epochs, 50 %", "random rows, 50 %", "`infobatch`", "`ucb`, 50 %"]
-    assert lines[0] == ["data", "quality", "seeds", *columns]
-    scores = ["90.00", "80.00 (50 %)", "85.00 + (48 %)", "86.00 (38 %)"]
-    assert lines[2][1:] == ["accuracy in %", "3", *scores, "70.00 - (50 %)"]
-    assert lines[3][1:] == ["accuracy in %", "3", *scores, ""]
-    assert lines[2][0].startswith("[first](") and lines[2][0].endswith("first/comparison.md)")
+    names, first, second = zip(lines[0], *lines[2:], strict=True)
+    arms = ("all rows", "fewer epochs, 50 %", "random rows, 50 %", "`infobatch`", "`ucb`, 50 %")
+    assert names == ("", "quality", "seeds", *arms)
+    scores = ("90.00", "80.00 (50 %)", "85.00 + (48 %)", "86.00 (38 %)")
+    assert first[1:] == ("accuracy in %", "3", *scores, "70.00 - (50 %)")
+    assert second[1:] == ("accuracy in %", "3", *scores, "")
+    assert first[0].startswith("[first](") and first[0].endswith("first/comparison.md)")
     assert hf_prune(["table", *map(str, paths)]) == 0
     assert capsys.readouterr().out.strip() == comparisons_table(paths)
 
