@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 from hf_prune import Clock, History, policies
 from hf_prune.policies import make, names
 from hf_prune.recipe import CommonArguments
-from hf_prune.tables import comparisons_table
+from hf_prune.tables import comparisons_table, runs_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "recipes" / "results"
@@ -64,6 +64,20 @@ def test_flags_of_the_commands_are_those_of_the_recipes(name, before, flags):
 
 def test_commands_are_found():
     assert {name for name, _, _ in CALLS} == set(RECIPES) and len(CALLS) > 8
+
+
+def test_the_runs_without_arguments_are_what_their_files_give():
+    (found,) = re.findall(r"<!-- runs -->\n(.*?)\n<!-- end of runs -->", README, re.DOTALL)
+    files = [RESULTS / "embedded" / f"{name}{end}.json" for name in RECIPES for end in ("", "-all")]
+    assert found == runs_table(files)
+    assert sorted(files) == sorted((RESULTS / "embedded").iterdir())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_run_without_arguments_takes_as_long_as_its_recipe_says(name):
+    (minutes,) = re.findall(r"under\s(two|three)\sminutes\son\stwo\sCPU\s+cores", load(name).__doc__)
+    found = json.loads((RESULTS / "embedded" / f"{name}.json").read_text())
+    assert sum(found["seconds"].values()) < 60 * {"two": 2, "three": 3}[minutes]
 
 
 def test_the_comparisons_are_what_their_files_give(monkeypatch):
