@@ -29,9 +29,10 @@ def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """Conclusions, table, figure and how they were made, from `Comparison.to_dict`."""
-    lines = [f"# {_title(found)}", "", *(f"- {arm['conclusion']}" for arm in found["arms"]), ""]
-    lines += [markdown_table(*table(found)), "", f"![{_alt(found)}](comparison.png)", "", "## How this was made", ""]
+    """Figure, conclusions, table and how they were made, from `Comparison.to_dict`."""
+    lines = [f"# {_title(found)}", "", f"![{_alt(found)}](comparison.png)", ""]
+    lines += [f"- **{arm['arm']}**{arm['conclusion'].removeprefix(arm['arm'])}" for arm in found["arms"]]
+    lines += ["", markdown_table(*table(found)), "", "## How this was made", ""]
     return "\n".join([*lines, *(f"- {note}" for note in _notes(found)), "", "```bash", *_commands(found), "```", ""])
 
 
