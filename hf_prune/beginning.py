@@ -35,12 +35,16 @@ class Facts:
     """
 
     def __init__(self, dataset: Any, policy: Policy, is_encoder_decoder: bool, key: str | None = None):
-        self.dataset, self.policy = dataset, policy
+        self._dataset, self._rows, self._policy = dataset, len(dataset), policy
         self.keys = None if key is None else row_keys(dataset, key)
         counts = "tokens" in policy.needs or getattr(policy, "unit", "rows") == "tokens"
         self._tokens = row_tokens(dataset, is_encoder_decoder) if counts else 0
         wanted = policy.needs & {"features", "classes"}
         self._features = read_features(dataset, is_encoder_decoder, wanted) if wanted else Features()
+
+    def fit(self, dataset: Any, policy: Policy) -> bool:
+        """Whether they are of this data set, as it is now, for this policy."""
+        return self._dataset is dataset and self._rows == len(dataset) and self._policy is policy
 
     def fill(self, history: History) -> None:
         """Write them into a history of the data set's rows."""
@@ -94,7 +98,7 @@ def load_history(
     else:
         history = replace(earlier)
         _check_rows(history, name, dataset)
-    if not facts.get("policy", f"{type(policy).__name__}(").startswith(f"{type(policy).__name__}("):
+    if not earlier.is_of(policy):
         history.notes = {}
     return history, facts.get("cost")
 

@@ -90,6 +90,11 @@ class History:
         """(N,) bool, rows that were measured three times and never had a finite loss, as those without a target."""
         return (self.faults >= _TRIES) & np.isnan(self.loss)
 
+    def is_of(self, policy: "Policy") -> bool:
+        """Whether it was made under a policy of this class, as far as is known."""
+        name = f"{type(policy).__name__}("
+        return self.facts.get("policy", name).startswith(name)
+
     def inherit(self, earlier: "History") -> None:
         """Take in the losses and signals of an earlier run on the same rows, as if round 0 had measured them."""
         known = earlier.seen > NEVER
@@ -97,6 +102,15 @@ class History:
         self.seen[known] = 0
         for name in self.signals.keys() & earlier.signals.keys():
             self.signals[name][known] = earlier.signals[name][known]
+
+    def going_on(self, earlier: "History") -> "History":
+        """This one, of a policy that begins, with the losses and signals of the run of another that it goes on with."""
+        known = earlier.seen > NEVER
+        self.loss[known], self.seen[known] = earlier.loss[known], earlier.seen[known]
+        self.tokens, self.faults = np.where(earlier.tokens > 0, earlier.tokens, self.tokens), earlier.faults
+        for name in self.signals.keys() & earlier.signals.keys():
+            self.signals[name][known] = earlier.signals[name][known]
+        return self
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array under the name that it has in a file."""
@@ -324,6 +338,9 @@ class Policy(abc.ABC):
             ValueError: Names the field, the interval and the value.
         """
         value = getattr(self, field)
+        if isinstance(value, np.number):  # a plain one reads the same in files and messages
+            object.__setattr__(self, field, value.item())
+            return self.check_range(field, interval)
         low, high = (float(end) for end in interval[1:-1].split(","))
         if (
             isinstance(value, bool | str | None)
@@ -331,7 +348,7 @@ class Policy(abc.ABC):
             or not (value <= high if interval[-1] == "]" else value < high)
         ):
             raise ValueError(f"{type(self).__name__}({field}=...) must be in {interval}, got {value!r}.")
-        if self.__dataclass_fields__[field].type is int and not isinstance(value, int):
+        if self.__dataclass_fields__[field].type in (int, "int") and not isinstance(value, int):
             raise ValueError(f"{type(self).__name__}({field}=...) must be a whole number, got {value!r}.")
 
     def check_switch(self, field: str) -> None:

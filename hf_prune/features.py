@@ -68,13 +68,6 @@ def count_matrix(ids: np.ndarray, offsets: np.ndarray) -> csr_array:
     return counts
 
 
-def matrix_of(rows: Sequence[Sequence[int]]) -> csr_array:
-    """`count_matrix` of rows given one by one."""
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    ids = np.fromiter((token for row in rows for token in row), np.int64, lengths.sum())
-    return count_matrix(ids, np.concatenate([[0], np.cumsum(lengths)]))
-
-
 def stacked(parts: Sequence[csr_array]) -> csr_array:
     """Count matrices of consecutive rows as one, as wide as the widest."""
     width = max(part.shape[1] for part in parts)

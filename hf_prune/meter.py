@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 _CURE = "Give example_loss_func=(outputs, inputs) -> (B,) losses to record them."
 _DECAY = 0.7  # of a row's score, where batches are all that is measured (BLS, Zhou et al., 2026)
+_CHECKED_AGAIN = 16  # batches of a round with weights
+_NOTHING = 1e-5  # nats: what is left of a loss whose rows are all learnt, which is rounding
 _TOLERANCE = 1e-2  # relative; what a half-precision loss may differ from ours in float32
 
 
@@ -106,7 +108,7 @@ class Meter:
             )
         self.signals = ("loss", *sorted(needs - {"loss"})) if gives or self.by_batch else ()
         self._head = head_of(model) if "grad_norm" in policy.needs else None
-        self._checked = False
+        self._checked, self._due = False, 1  # the loss's terms: ever, and in how many batches from now on
         self._has_warned = False
 
     @contextlib.contextmanager
@@ -135,7 +137,7 @@ class Meter:
         rows: Tensor,
         seen: Seen,
         loss: Tensor,
-        recorder: Recorder,
+        recorder: Recorder | None,
         weights: Tensor | None,
         label_smoothing: float,
         items: Tensor | int | None,
@@ -147,11 +149,11 @@ class Meter:
             rows: (B,) int64, the batch's row numbers.
             seen: The forward pass.
             loss: (), the trainer's own loss.
-            recorder: Takes what was measured.
+            recorder: Takes what was measured; None where it has this batch already.
             weights: (B,) float32 factors on the rows' losses; None leaves the loss untouched.
             label_smoothing: The share that the trainer's loss was smoothed with.
             items: Target tokens in the whole optimizer step, by which the trainer may have divided.
-            processes: Number of processes, by which it may have multiplied.
+            processes: Number of processes, if it multiplied by that.
 
         Returns:
             (), `loss` itself without weights.
@@ -162,18 +164,24 @@ class Meter:
         prediction = self.record(rows, seen, loss, recorder, items, processes)
         if prediction is None:
             return loss if weights is None or not self.by_batch else loss * weights.mean()
-        if weights is None and self._checked:
+        if weights is None and not self._due:
             return loss
         token_losses = prediction.token_losses(label_smoothing)
-        if not self._checked:
+        if self._due:
             self._check_terms(loss.detach(), token_losses.detach(), prediction.is_target.sum(), items, processes)
         return loss if weights is None else reweigh(loss, token_losses, weights)
 
     def record(
-        self, rows: Tensor, seen: Seen, loss: Tensor, recorder: Recorder, items: Tensor | int | None, processes: int
+        self,
+        rows: Tensor,
+        seen: Seen,
+        loss: Tensor,
+        recorder: Recorder | None,
+        items: Tensor | int | None,
+        processes: int,
     ) -> Prediction | None:
         """Record a batch, arguments as in `measure`; None where its rows' own losses can't be read."""
-        tokens, padded = count_tokens(seen.inputs, self.is_encoder_decoder)
+        tokens, padded = count_tokens(rows, seen.inputs, self.is_encoder_decoder)
         if seen.parts is not None:
             tokens = seen.parts.sum(1)
         elif tokens.shape != rows.shape:  # several texts a row, as chosen and rejected: not told apart
@@ -185,8 +193,13 @@ class Meter:
             values = [self._batch_mean(loss.detach(), seen.inputs, items, processes).expand(rows.shape)]
         else:
             values = [torch.full(rows.shape, torch.nan, device=rows.device)] * len(self.signals)
-        recorder.add(rows, tokens, values, padded)
+        if recorder is not None:
+            recorder.add(rows, tokens, values, padded)
         return prediction
+
+    def check_again(self) -> None:
+        """Look for terms beside the rows' losses in further batches: rows that are alike hide factors on them."""
+        self._due = _CHECKED_AGAIN
 
     def warn_if_blind(self) -> None:
         """Say that no loss will be recorded, or that of batches alone, where the model has no recipe."""
@@ -216,7 +229,8 @@ class Meter:
     def _warn_of_batches(self, reason: str) -> None:
         logger.warning(
             f"hf_prune can't read the rows' losses of {self._name}; policy={self._policy!r} goes by the mean losses of "
-            f"the batches that a row was in, which tell less. {reason} {_CURE}"
+            "the batches that a row was in, which tell less (where gradients are accumulated, of losses divided by "
+            f"num_items_in_batch). {reason} {_CURE}"
         )
 
     def _read(self, rows: Tensor, seen: Seen) -> Prediction:
@@ -256,17 +270,17 @@ class Meter:
         return torch.where(mean.isfinite(), mean, torch.inf)
 
     def _check_terms(self, loss: Tensor, token_losses: Tensor, count: Tensor, items: Any, processes: int) -> None:
-        """On the first batch with a finite loss: is it the sum of these, but for a factor that a trainer may give?"""
+        """If a batch's loss is finite: is it the sum of these, but for a trainer's usual factors?"""
         total = token_losses.sum()
         if total == 0 or not torch.isfinite(loss):
             return
-        self._checked = True
+        self._checked, self._due = True, self._due - 1
         divisors = [count] if items is None else [count, items]
         means = [total * factor / divisor for divisor in divisors for factor in {1, processes}]
-        if any(torch.isclose(loss.float(), mean.float(), rtol=_TOLERANCE).all() for mean in means):
+        if any(torch.isclose(loss.float(), mean.float(), _TOLERANCE, _NOTHING).all() for mean in means):
             return
         found = (
-            f"The loss of {self._name} is {loss:.6g} on the first batch, but the mean of its rows' losses is "
+            f"The loss of {self._name} is {loss:.6g} on a batch, but the mean of its rows' losses is "
             f"{total / count:.6g}: it has other terms"
         )
         if self._policy.weighs:

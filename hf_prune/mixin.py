@@ -31,7 +31,7 @@ from .recorder import Recorder, gather_columns
 from .rescore import rescore
 from .rows import RowsMixin
 from .run import PruningRun
-from .sampler import PARTS, ROW, PruningSampler, check_equal_batches, without_rows
+from .sampler import PARTS, ROW, Batch, PruningSampler, check_equal_batches, without_rows
 from .schedule import FullRun, Place, follow_clock, set_rate
 from .seams import check_seams
 from .sharing import Secret, SharingMixin
@@ -60,9 +60,6 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
             gives weights.
         **kwargs: The trainer's own.
 
-    Attributes:
-        policy: The policy in force.
-
     Raises:
         ValueError: Unknown policy or bad field; rows that have no number; a signal that the model or a fact that the
             data set can't give; an earlier history of other rows, or none where the policy needs one.
@@ -78,7 +75,7 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
         example_loss_func: Callable[[Any, MutableMapping], torch.Tensor] | None = None,
         **kwargs,
     ):
-        self.policy = policies.make(policy)
+        self.policy = policy
         if self.policy is None and (history, history_key) != (None, None):
             name = "history" if history_key is None else "history_key"
             raise ValueError(f"{name}=...: only a policy can use an earlier history; name one, or leave it out.")
@@ -89,6 +86,7 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
         self._earlier = history
         self._key = history_key
         self._is_evaluating = False
+        self._batch: Batch | None = None
         self._sampler: PruningSampler | None = None
         super().__init__(*args, **kwargs)
         if self.args.hub_token is not None:
@@ -100,6 +98,15 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
                 self._begin_history(self.train_dataset, meter)
 
     # ---- What the user sees ----
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy in force; another one, given as to the constructor, chooses from the next `train()` on."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: str | Policy | None):
+        self._policy = policies.make(policy)
 
     @property
     def history(self) -> History | None:
@@ -154,14 +161,17 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
 
     @contextmanager
     def _evaluation(self):
-        if self._run is None:
+        if self._run is None or not self.is_in_train:
             yield
             return
+        if self.args.dataloader_num_workers:
+            self._run.learner.finish()  # its thread must not run where the loader forks
         state, start = self._run.state, time.perf_counter()
         before, was = state.seconds_evaluating, self._is_evaluating
         self._is_evaluating = True
         try:
-            yield  # may come here again: a dictionary of data sets makes an evaluation of each
+            with self._run.pause():
+                yield  # may come here again: a dictionary of data sets makes an evaluation of each
         finally:
             self._is_evaluating = was
             state.seconds_evaluating = before + time.perf_counter() - start
@@ -174,8 +184,9 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
             counts = self._run.counts(lambda counts: self.accelerator.reduce(counts.to(device)))
         if counts and not self._is_evaluating:
             logs = {**logs, **self._run.progress(), **counts}
+        entries = len(self.state.log_history)
         super().log(logs, *args, **kwargs)
-        if self._is_evaluating:
+        if self._is_evaluating and len(self.state.log_history) > entries:
             self.state.log_history[-1] |= counts  # the metrics themselves are whoever evaluates'
 
     def _warn(self, message: str):
@@ -283,27 +294,29 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
     def _rates(self) -> list[float]:
         return [float(group["lr"]) for group in self.optimizer.param_groups]
 
-    def create_scheduler(self, num_training_steps, optimizer=None):
-        """The stock schedule of the full run, read through the clock of the pruned one.
+    def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
+        """As stock; the schedule is made for the full run, and read through the clock of the pruned one.
 
         Raises:
             ValueError: A scheduler that counts its own steps, and so would end before or after the run.
         """
-        if self._run is None:  # no policy, or called before train(), which makes its own
-            return super().create_scheduler(num_training_steps, optimizer)
+        if self.policy is None:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         full = self._run.full
-        scheduler = super().create_scheduler(full.steps, optimizer)
+        answer = super()._prepare_for_training(full.steps, train_dataloader, resume_from_checkpoint)
+        scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # DeepSpeed's stands in a wrapper
         if isinstance(scheduler, LambdaLR):
-            self._steps_before = scheduler.last_epoch  # the user's own comes again at the next train(), and counts on
+            # above 0 for the user's own, which comes again at the next train() and counts on
+            self._steps_before = max(0, scheduler.last_epoch - self.state.global_step)
             if scheduler is not self._clocked_scheduler:
                 follow_clock(scheduler, self._position, lambda: self._run.lr_scale())
-                self._clocked_scheduler = scheduler
         elif not (full.by_steps or "metrics" in inspect.signature(scheduler.step).parameters):
             raise ValueError(
                 f"The learning-rate scheduler {type(scheduler).__name__} counts its own steps, and a pruned run has "
                 "fewer than the full one. Use a LambdaLR (as lr_scheduler_type gives), or fix the steps by max_steps."
             )
-        return scheduler
+        self._clocked_scheduler = scheduler if isinstance(scheduler, LambdaLR) else None
+        return answer
 
     def _position(self, step: int) -> float:
         return self._steps_before + self._run.position(step - self._steps_before)
@@ -334,8 +347,10 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
         run.plan()
         self._rows.total_dataset_length = len(self._sampler)
         self._weights = run.weights(self.args.device)
-        if self.lr_scheduler is self._clocked_scheduler:
-            set_rate(self.lr_scheduler)
+        if self._weights is not None:
+            run.meter.check_again()
+        if self._clocked_scheduler is not None:
+            set_rate(self._clocked_scheduler)
         self._show_total(*run.forecast())
         current, handler = run.state.round, self.callback_handler
         plan, share_before = current.plan, current.share_before
@@ -373,48 +388,62 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
         if self.policy is None or ROW not in inputs or type(self).compute_loss is PruningMixin.compute_loss:
             return super().training_step(model, inputs, *args, **kwargs)
         inputs = self._prepare_inputs(inputs)
-        rows, parts = inputs[ROW], inputs.get(PARTS)
-        self._is_recorded = False
+        batch = self._batch = Batch(inputs[ROW], inputs.get(PARTS), inputs)
         self._run.begin_batch(self.state.global_step)
         hook = model.register_forward_pre_hook(lambda _, args, kwargs: (args, without_rows(kwargs)), with_kwargs=True)
         try:
-            with self._run.meter.watch(model, without_rows(inputs), parts) as seen:
+            with self._run.meter.watch(model, without_rows(inputs), batch.parts) as seen:
                 loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             hook.remove()
-        if not self._is_recorded:
+        if not batch.is_recorded:
             if self._weights is not None:
                 raise ValueError(
                     f"policy={self.policy!r} weights rows, but {type(self).__name__}.compute_loss does not call "
                     "super().compute_loss, which does so. Call it, or choose a policy without weights."
                 )
-            self._run.meter.record(rows, seen, loss, self._run.recorder, None, self.args.world_size)
+            self._run.meter.record(batch.rows, seen, loss, self._run.recorder, None, self._loss_factor)
         return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         """The stock loss; what it tells of each row is recorded on the side, and weighted where the policy says so."""
-        rows, parts = (None, None) if self.policy is None else (inputs.pop(ROW, None), inputs.pop(PARTS, None))
-        if rows is None or not (model.training and torch.is_grad_enabled()):
+        batch = None if self.policy is None else self._batch_of(inputs)
+        if batch is None or not torch.is_grad_enabled():
             return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
-        self._is_recorded = True
         self._numbering.is_checked = True  # by whoever made this batch: the workers of later epochs need not
         self._run.begin_batch(self.state.global_step)
         meter = self._run.meter
-        smoothing = self.args.label_smoothing_factor if self.label_smoother and "labels" in inputs else 0.0
-        with meter.watch(model, inputs, parts) as seen:
+        is_smoothed = self.label_smoother and self.compute_loss_func is None and "labels" in inputs
+        smoothing = self.args.label_smoothing_factor if is_smoothed else 0.0
+        with meter.watch(model, inputs, batch.parts) as seen:
             result = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
         loss, *rest = result if return_outputs else (result,)
-        weights = None if self._weights is None else self._weights[rows]
+        weights = None if self._weights is None else self._weights[batch.rows]
+        recorder = None if batch.is_recorded else self._run.recorder
+        batch.is_recorded = True
         items = kwargs.get("num_items_in_batch")
-        loss = meter.measure(rows, seen, loss, self._run.recorder, weights, smoothing, items, self.args.world_size)
+        loss = meter.measure(batch.rows, seen, loss, recorder, weights, smoothing, items, self._loss_factor)
         return (loss, *rest) if return_outputs else loss
+
+    def _batch_of(self, inputs: MutableMapping) -> Batch | None:
+        """The numbered batch that these inputs are, now without its numbers, or were; None for others."""
+        rows, parts = inputs.pop(ROW, None), inputs.pop(PARTS, None)
+        if rows is None:
+            return self._batch if self._batch is not None and self._batch.has(inputs) else None
+        if self._batch is None or self._batch.rows is not rows:
+            self._batch = Batch(rows, parts, inputs)
+        return self._batch
+
+    @property
+    def _loss_factor(self) -> int:
+        """By which the trainer multiplies a loss that is divided by the target tokens of all processes."""
+        return self.args.world_size if self.args.average_tokens_across_devices else 1
 
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         if self.policy is None:
             return super()._maybe_log_save_evaluate(*args, **kwargs)
-        self._run.stop_timing()
-        super()._maybe_log_save_evaluate(*args, **kwargs)
-        self._run.start_timing()
+        with self._run.pause():
+            super()._maybe_log_save_evaluate(*args, **kwargs)
 
     # ---- Ends ----
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+TIES = 0  # seed that splits equal scores where the same rows are to stay in every round
+
 
 def marked(rows: np.ndarray, n: int) -> np.ndarray:
     """(n,) bool, true at `rows`, (K,) int64 in [0, n), which may repeat."""

@@ -1,7 +1,7 @@
 """What the steps of a round measured: kept on the device, brought together once a round."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from .ranking import marked
 
 Gather = Callable[[list[torch.Tensor], int], tuple[list[torch.Tensor], int]]
+_HELD = 4096  # batches on the device, at most; a log brings them to the host before
 _CHUNK = 1 << 22  # visits in one collective, which bounds what is copied for it
 
 
@@ -29,6 +30,14 @@ class Measurements:
     tokens: np.ndarray
     values: np.ndarray
     padded_tokens: int
+
+    def of_signals(self, names: Sequence[str], wanted: Sequence[str]) -> "Measurements":
+        """These, with the values of other signals: `names` are those it has, or none; NaN for what it lacks."""
+        values = np.full((len(wanted), len(self.rows)), np.nan, np.float32)
+        for line, name in enumerate(wanted):
+            if len(self.values) and name in names:
+                values[line] = self.values[names.index(name)]
+        return replace(self, values=values)
 
     def by_row(self, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Each row once, with the mean of its visits (a batch filled up by accelerate repeats rows).
@@ -78,15 +87,14 @@ class Recorder:
         ids = torch.stack([rows, tokens])
         floats = torch.stack(values) if values else torch.empty((0, len(rows)), device=rows.device)
         self._on_device.append((ids, floats))
+        if len(self._on_device) >= _HELD:
+            self.drain()
         self._visits += len(rows)
         self._padded_tokens += padded_tokens
 
     def restore(self, measured: Measurements) -> None:
-        """Take in what a checkpoint holds of the round in progress; other signals than those measured now are lost."""
-        values = measured.values
-        if len(values) != self._signals:
-            values = np.full((self._signals, len(measured.rows)), np.nan, np.float32)
-        self._on_host.append((np.stack([measured.rows, measured.tokens]), values))
+        """Take in what a checkpoint holds of the round in progress, of the signals that are measured now."""
+        self._on_host.append((np.stack([measured.rows, measured.tokens]), measured.values))
         self._visits += len(measured.rows)
         self._padded_tokens += measured.padded_tokens
 

@@ -1,5 +1,6 @@
 """A forward pass without gradients over some rows, to learn what the model makes of them now."""
 
+import copy
 import random
 from contextlib import contextmanager
 
@@ -15,7 +16,7 @@ from .sampler import PARTS, ROW, RowDataset
 
 
 def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter, recorder: Recorder) -> None:
-    """Measure rows in evaluation mode; weights and random generators stay as they are.
+    """Measure rows in evaluation mode; weights, random generators and the trainer's own metrics stay as they are.
 
     Args:
         trainer: A `PruningMixin` in training.
@@ -37,7 +38,8 @@ def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter,
         pin_memory=trainer.args.dataloader_pin_memory,
     )
     model = trainer._wrap_model(trainer.model, training=False)
-    with _unchanged_generators(), torch.no_grad():
+    noted = copy.deepcopy(getattr(trainer, "_metrics", None))  # TRL's: for its next evaluation's log
+    with unchanged_generators(), torch.no_grad():
         loader = trainer.accelerator.prepare_data_loader(loader)
         quiet = trainer.args.disable_tqdm or not trainer.is_local_process_zero()
         was_training = model.training
@@ -51,11 +53,14 @@ def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter,
                 meter.record(ids, seen, loss, recorder, None, 1)
         finally:
             model.train(was_training)
+            if noted is not None:
+                trainer._metrics = noted
             trainer.accelerator._dataloaders.remove(loader)
 
 
 @contextmanager
-def _unchanged_generators():
+def unchanged_generators():
+    """The random generators are afterwards as they were before."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - a collator may draw from it
     with torch.random.fork_rng():
         yield

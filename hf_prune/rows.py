@@ -45,6 +45,7 @@ class RowsMixin:
             self.train_dataset, self.data_collator = data, collator
 
     def _get_train_sampler(self, train_dataset=None):
+        train_dataset = self.train_dataset if train_dataset is None else train_dataset
         if not isinstance(train_dataset, RowDataset):
             return super()._get_train_sampler(train_dataset)
         base = super()._get_train_sampler(self._raw_dataset)  # raw: the length column is still there
@@ -61,7 +62,7 @@ class RowsMixin:
 
     def _begin_history(self, data, meter: Meter) -> History:
         """The history that a run on `data` begins with."""
-        if self._facts is None or self._facts.dataset is not data or self._facts.policy is not self.policy:
+        if self._facts is None or not self._facts.fit(data, self.policy):
             with self.args.main_process_first(local=False, desc="read what the policy needs"):  # it fills the cache
                 self._facts = Facts(data, self.policy, meter.is_encoder_decoder, self._key)
                 keys = self._facts.keys

@@ -4,7 +4,8 @@ import bisect
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ class PruningRun:
         self._updates = updates
         self._gather = gather
         self._span: tuple[int, int] | None = None  # places in the order of the epoch that the round was offered
-        self._mark = time.perf_counter()
+        self._mark: float | None = None
         self._step: int | None = None
         self.learner = Learner(policy)
         self.trace: Trace | None = None
@@ -79,12 +80,13 @@ class PruningRun:
 
     def forecast(self) -> tuple[int, int]:
         """Optimizer steps and epochs of the whole run, as far as can be said now."""
-        if self.state.round is not None:
-            plan = self.state.round.plan
-        else:
-            at, step = Place(len(self.state.epochs), 0, self._parts), sum(epoch["steps"] for epoch in self.state.epochs)
-            plan = self.full.plan(at, step, self._forecast_updates(at, step))
-        return self.full.total_steps(plan, self._forecast_updates)
+        start, current = time.perf_counter(), self.state.round
+        if current is not None:
+            answer = self.full.total_steps(current.plan, self._forecast_updates)
+            current.seconds_selecting += time.perf_counter() - start
+            return answer
+        at, step = Place(len(self.state.epochs), 0, self._parts), sum(epoch["steps"] for epoch in self.state.epochs)
+        return self.full.total_steps(self.full.plan(at, step, self._forecast_updates(at, step)), self._forecast_updates)
 
     def position(self, step: int) -> float:
         """Real optimizer step `step` in steps of the full run, which the learning-rate schedule is made for."""
@@ -269,8 +271,21 @@ class PruningRun:
         self._mark = time.perf_counter()
 
     def stop_timing(self) -> None:
-        """Training pauses: what follows is counted elsewhere."""
-        self.state.round.seconds_training += time.perf_counter() - self._mark
+        """Training ends, or pauses."""
+        if self._mark is not None:
+            self.state.round.seconds_training += time.perf_counter() - self._mark
+            self._mark = None
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """What the block does is counted elsewhere, not as training."""
+        is_training = self._mark is not None
+        self.stop_timing()
+        try:
+            yield
+        finally:
+            if is_training:
+                self.start_timing()
 
     def counts(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
         """What the run has trained so far, and the seconds of this process, for the logs.
@@ -353,10 +368,14 @@ class PruningRun:
                 f"resume_from_checkpoint={str(folder)!r} was saved while training on another data set: its rows differ "
                 "from those of train_dataset. Resume with the data set it was made with, in the same order."
             )
+        if measured is not None:
+            measured = measured.of_signals(("loss", *sorted(state.history.signals)), self.meter.signals)
         if state.facts["policy"] != facts["policy"]:
             warn(
-                f"{folder} was saved under {state.facts['policy']}; from the next epoch on, {facts['policy']} chooses."
+                f"{folder} was saved under {state.facts['policy']}; from the next epoch on, {facts['policy']} chooses, "
+                "by the losses of then and with no other memory of its own."
             )
+            state.history = self.state.history.going_on(state.history)
         if state.seed != self._sampler.seed:
             warn(
                 f"{folder} was saved with data_seed {state.seed}, which its order and its selections go on with; "

@@ -1,6 +1,7 @@
 """Row numbers that travel inside the batch, and a sampler that leaves rows out of the stock order."""
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ class Numbered(NamedTuple):
 
 
 class RowDataset(Dataset):
-    """The user's data set, each example with its row number; every other attribute is the user's.
+    """The user's data set, each example with its row number; every other attribute is the user's, also when it is set.
 
     Attributes:
         dataset: The user's data set, untouched.
@@ -33,6 +34,12 @@ class RowDataset(Dataset):
     def __init__(self, dataset):
         self.dataset = dataset
         self.total_dataset_length = len(dataset)
+
+    def __setattr__(self, name: str, value: Any):
+        if name in ("dataset", "total_dataset_length"):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.dataset, name, value)
 
     def __len__(self):
         return len(self.dataset)
@@ -49,6 +56,29 @@ class RowDataset(Dataset):
         if name == "dataset":  # not set yet: unpickling in a worker
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+
+class Batch:
+    """A numbered training batch, which is known again by its tensors when its numbers have been taken out.
+
+    Args:
+        rows: (B,) int64, its row numbers.
+        parts: (B, T) bool, which tokens are whose, where the rows were joined into one sequence; else None.
+        inputs: What the model gets; not kept alive.
+
+    Attributes:
+        is_recorded: Whether its losses have been taken in; a loss may be computed of it several times.
+    """
+
+    def __init__(self, rows: torch.Tensor, parts: torch.Tensor | None, inputs: Mapping[str, Any]):
+        self.rows, self.parts, self.is_recorded = rows, parts, False
+        tensors = (value for value in without_rows(inputs).values() if isinstance(value, torch.Tensor))
+        self._tensors = [weakref.ref(tensor) for tensor in tensors]
+
+    def has(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether some tensor of `inputs` is one of this batch's."""
+        alive = [tensor() for tensor in self._tensors]
+        return any(value is tensor for value in inputs.values() for tensor in alive if tensor is not None)
 
 
 def without_rows(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+_FORESEEN = 1000  # rounds
+
 
 @dataclass(frozen=True)
 class FullRun:
@@ -59,15 +61,21 @@ class FullRun:
 
         Args:
             plan: The round in progress.
-            updates: (round, first step) -> steps over the rows that will be kept, as far as can be said.
+            updates: (round, first step) -> steps over the rows that will be kept, as far as can be said; of rounds
+                beyond the next thousand, it is not asked: they are taken to be as the last of those.
 
         Returns:
             The number of optimizer steps and of epochs begun.
         """
-        while not self.is_last(plan):
+        for _ in range(_FORESEEN):
+            if self.is_last(plan):
+                return plan.first_step + plan.steps, plan.at.epoch + 1
             at, step = plan.at.next(), plan.first_step + plan.steps
             plan = self.plan(at, step, updates(at, step))
-        return plan.first_step + plan.steps, plan.at.epoch + 1
+        done, left = plan.first_step + plan.steps, self.steps - plan.end
+        if self.by_steps:
+            return self.steps, plan.at.epoch + 1 + math.ceil(left / max(plan.steps * plan.at.parts, 1))
+        return done + math.ceil(left * plan.steps / (plan.end - plan.start) - 1e-9), math.ceil(self.epochs)
 
     def is_last(self, plan: "RoundPlan") -> bool:
         """Whether the run ends with this round."""

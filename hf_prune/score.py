@@ -111,12 +111,11 @@ def _run(run: Run) -> None:
 
 def _load(file: Path, scoring: Policy) -> History:
     """The History of a run."""
-    history, expected = History.load(file), f"{type(scoring).__name__}("
-    facts = history.facts
-    if "score" not in history.notes or not facts.get("policy", expected).startswith(expected):
+    history = History.load(file)
+    if "score" not in history.notes or not history.is_of(scoring):
         raise FailedRun(
-            f"{file} has no scores of {scoring!r} but is of {facts.get('policy', 'another policy')}: the script must "
-            "train with the --policy that it is given, and this must keep notes['score']."
+            f"{file} has no scores of {scoring!r} but is of {history.facts.get('policy', 'another policy')}: the "
+            "script must train with the --policy that it is given, and this must keep notes['score']."
         )
     return history
 

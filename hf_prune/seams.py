@@ -22,6 +22,7 @@ SEAMS = {
         "resume_from_checkpoint",
         "trial",
     ),
+    "_prepare_for_training": ("max_steps", "train_dataloader", "resume_from_checkpoint"),
     "_run_epoch": (
         "epoch",
         "train_dataloader",

@@ -14,6 +14,7 @@ from . import card
 from .beginning import HISTORY
 from .data import is_arrow
 from .hub import first_line
+from .rescore import unchanged_generators
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,8 @@ class SharingMixin:
             return
         self._run.save_history(os.path.join(folder, HISTORY))
         report, config = self.pruning_report(), getattr(self.model, "config", None)
-        report.save_examples(self._raw_dataset, self.processing_class, getattr(config, "id2label", None))
+        with unchanged_generators():  # training may go on, and reading a row may draw from them
+            report.save_examples(self._raw_dataset, self.processing_class, getattr(config, "id2label", None))
         try:
             report.save_account(folder)
         except ImportError as error:

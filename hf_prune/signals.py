@@ -63,10 +63,6 @@ class Prediction:
         cross_entropy = partial(F.cross_entropy, ignore_index=IGNORED, reduction="none")
         return self._by_position(partial(cross_entropy, label_smoothing=label_smoothing))
 
-    def losses(self) -> Tensor:
-        """(B,) float32, nats: mean of the token losses over the targets, NaN for a row without any."""
-        return self._mean(self.token_losses())
-
     @torch.no_grad()
     def signals(
         self, names: Collection[str], head_input: Tensor | None = None, head_bias: bool = True
@@ -224,20 +220,21 @@ def reweigh(loss: Tensor, token_losses: Tensor, weights: Tensor) -> Tensor:
     return loss + extra.to(loss.device, loss.dtype)
 
 
-def count_tokens(inputs: Mapping[str, Any], is_encoder_decoder: bool) -> tuple[Tensor, int]:
+def count_tokens(rows: Tensor, inputs: Mapping[str, Any], is_encoder_decoder: bool) -> tuple[Tensor, int]:
     """Count the tokens of a batch.
 
     Args:
+        rows: (B,) int64, its row numbers.
         inputs: The batch, as the collator made it.
         is_encoder_decoder: Whether a decoder reads the labels as tokens (classes and numbers are told apart).
 
     Returns:
         (B,) int64 real tokens of each row, and the batch's tokens with padding; zeros without input_ids (images).
+        Another number of rows than B where it has several texts for each, or joins them.
     """
     ids = inputs.get("input_ids")
-    if ids is None:
-        first = next(value for value in inputs.values() if isinstance(value, Tensor))
-        return torch.zeros(len(first), dtype=torch.int64, device=first.device), 0
+    if not isinstance(ids, Tensor) or ids.dim() < 2:
+        return torch.zeros_like(rows), 0
     mask = inputs.get("attention_mask")
     if mask is None or mask.shape != ids.shape:
         mask = torch.ones_like(ids)

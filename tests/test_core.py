@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hf_prune import BudgetPolicy, Clock, History, Selection
+from hf_prune.policies.seta import SeTa
 from hf_prune.policies.uniform import Uniform
 
 
@@ -111,3 +112,10 @@ def test_the_clock_knows_when_a_round_ends():
 def test_a_budget_policy_is_abstract():
     with pytest.raises(TypeError, match="abstract"):
         BudgetPolicy()
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    policy = SeTa(groups=np.int64(4), ratio=np.float64(0.5))
+    assert repr(policy).startswith("SeTa(ratio=0.5, groups=4,")
+    with pytest.raises(ValueError, match="groups=...\\) must be a whole number, got 2.5"):
+        SeTa(groups=np.float64(2.5))

@@ -12,7 +12,7 @@ import transformers as tf
 from tiny import STOCK, TASKS, Net, trainer
 from torch.nn import functional as F
 
-from hf_prune import History, PruningTrainer, policies
+from hf_prune import History, PruningTrainer, policies, pruned
 from hf_prune.core import Clock
 
 
@@ -102,6 +102,77 @@ def test_an_evaluate_that_does_not_call_ours_is_counted(make):
     assert ours.pruning_report().totals()["seconds_evaluating"] > 0
 
 
+class Twice(PruningTrainer):
+    """Computes the loss of each batch twice, as R-Drop does and attacks on the embeddings."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        first = super().compute_loss(model, inputs, **kwargs)
+        second = super().compute_loss(model, dict(inputs), **kwargs)
+        assert torch.equal(first, second)
+        return (first + second) / 2
+
+
+def test_a_loss_that_is_computed_twice_is_weighted_twice_and_recorded_once(make):
+    twice, once = make("infobatch", Twice, num_train_epochs=4), make("infobatch", num_train_epochs=4)
+    twice.train()
+    once.train()
+    assert losses_of(twice) == losses_of(once)
+    assert twice.pruning_report().totals()["rows"] == once.pruning_report().totals()["rows"]
+
+
+def test_a_model_that_stays_in_evaluation_mode_is_measured(make):
+    class Frozen(Net):
+        def train(self, mode=True):
+            return super().train(False)
+
+    ours = make("infobatch", model=Frozen(dict), example_loss_func=net_losses)
+    ours.train()
+    assert ours.pruning_report().totals()["rows"] > 0
+    assert np.isfinite(ours.history.loss).all()
+
+
+def net_losses(outputs, inputs):
+    return F.cross_entropy(outputs["logits"], inputs["labels"], reduction="none")
+
+
+def test_class_weights_that_the_first_batch_hides_are_found(make):
+    """A head of zeros gives all rows one loss, whose weighted mean is its plain mean."""
+    model = TASKS["one label"].model(0.0)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+
+    def weighted(outputs, labels, num_items_in_batch=None):
+        return F.cross_entropy(outputs["logits"], labels, torch.tensor([1.0, 2.0, 9.0]))
+
+    ours = make("infobatch", model=model, compute_loss_func=weighted)
+    with pytest.raises(ValueError, match="weights rows, which needs a loss that is a sum over rows"):
+        ours.train()
+    assert ours.state.global_step > 6  # those of the first epoch, whose rows have no weights
+
+
+def test_a_loss_of_the_users_own_is_not_smoothed(make):
+    def plain(outputs, labels, num_items_in_batch=None):
+        return F.cross_entropy(outputs["logits"], labels)
+
+    def train(**more):
+        model = TASKS["one label"].model(0.0, spread=0.5)
+        ours = make("infobatch", model=model, compute_loss_func=plain, num_train_epochs=4, **more)
+        ours.train()
+        return losses_of(ours)
+
+    assert train(label_smoothing_factor=0.2) == train()
+
+
+def test_a_log_of_the_users_own_may_keep_nothing(make):
+    class Silent(tf.Trainer):
+        def log(self, *args, **kwargs):
+            pass
+
+    ours = make("uniform:keep=0.5", pruned(Silent), eval_strategy="epoch", eval_dataset=TASKS["one label"].rows(4))
+    ours.train()
+    assert ours.state.log_history == []
+
+
 # ---- Outside of training ----
 
 
@@ -143,10 +214,78 @@ def test_the_users_scheduler_counts_on_in_a_second_run(make):
     assert len(set(found)) == len(found)
 
 
+@pytest.mark.parametrize("is_new", [False, True])
+def test_the_users_scheduler_is_resumed_where_it_was(make, tmp_path, is_new):
+    """From a checkpoint of the first run and one of the second, by the trainer that made it and by another."""
+
+    def begin(policy):
+        ours = make(policy, num_train_epochs=2, save_strategy="steps", save_steps=8)
+        ours.optimizer = torch.optim.SGD(ours.model.parameters(), lr=0.1)
+        ours.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(ours.optimizer, lambda step: 1 / (1 + step))
+        return ours
+
+    def rates(policy):
+        ours = begin(policy)
+        ours.train()
+        if is_new:
+            ours.train()
+            ours = begin(policy)
+        ours.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-8"))
+        return [entry["learning_rate"] for entry in ours.state.log_history if "loss" in entry]
+
+    assert rates("uniform:keep=1.0") == rates(STOCK)
+
+
+def test_a_schedule_of_a_subclass_follows_the_clock(make):
+    class OwnSchedule(PruningTrainer):
+        def create_scheduler(self, num_training_steps, optimizer=None):
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer, lambda step: 1 - step / num_training_steps
+            )
+            return self.lr_scheduler
+
+    ours, plain = make("infobatch", OwnSchedule), make("infobatch")
+    for one in (ours, plain):
+        one.args.num_train_epochs = 6
+        one.train()
+    rates = [[entry["learning_rate"] for entry in one.state.log_history if "loss" in entry] for one in (ours, plain)]
+    assert rates[0] == pytest.approx(rates[1])
+    assert ours.state.global_step < 36
+
+
+@pytest.mark.parametrize("name", policies.names())
+def test_a_run_goes_on_under_any_other_policy(make, tmp_path, name):
+    """Its memory is what it begins with, whatever the policy before had noted."""
+    make("uniform:keep=0.9,cover=True", save_strategy="steps", save_steps=7, num_train_epochs=4).train()
+    earlier = History.empty(22, ("el2n", "grad_norm", "correct"))
+    rng = np.random.default_rng(0)
+    signals = {one: rng.random(22).astype(np.float32) for one in earlier.signals}
+    earlier.record(np.arange(22), rng.random(22).astype(np.float32), 0, **signals)
+    earlier.notes["score"] = signals["el2n"]
+    ours = make(name, history=earlier, num_train_epochs=4)
+    ours.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-7"))
+    fresh = make(name, history=earlier, num_train_epochs=4)
+    fresh.train()
+    assert ours.state.global_step == ours.state.max_steps
+    assert set(ours.history.notes) - {"log_loss"} == set(fresh.history.notes) - {"log_loss"}  # what it has learnt of
+    assert set(ours.history.signals) == set(fresh.history.signals)
+    assert ours.history.seen.max() == fresh.history.seen.max()
+
+
+def test_the_same_policy_with_another_share_takes_that(make, tmp_path):
+    earlier = History.empty(22)
+    earlier.record(np.arange(22), np.arange(22, dtype=np.float32), 0)
+    more = {"history": earlier, "num_train_epochs": 4}
+    make("large_batch_filter:ratio=0.1", save_strategy="steps", save_steps=6, **more).train()
+    ours = make("large_batch_filter:ratio=0.5", **more)
+    ours.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
+    assert [epoch["rows"] for epoch in ours.pruning_report().epochs] == [20, 20, 11, 11]  # begun under the first one
+
+
 def test_another_policy_begins_with_what_it_needs(make):
     ours, fresh = make("uniform", num_train_epochs=3), make("competence:rounds=1", num_train_epochs=3)
     ours.train()
-    ours.policy = policies.make("competence:rounds=1")
+    ours.policy = "competence:rounds=1"
     ours.train()
     fresh.train()
     np.testing.assert_array_equal(ours.history.tokens > 0, fresh.history.tokens > 0)
@@ -169,6 +308,96 @@ def test_callbacks_see_the_evaluation_in_every_round(make):
     steps = {"eval_strategy": "steps", "eval_steps": 2, "num_train_epochs": 2, "eval_dataset": rows}
     make("competence", callbacks=[seen], **steps).train()
     assert seen.loaders and all(loader == 1 for loader in seen.loaders)
+
+
+def test_an_evaluation_that_a_callback_asks_for_is_counted_once(make):
+    class Asks(tf.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            ours.evaluate()
+
+    timed = []
+
+    def compute_metrics(outputs):
+        timed.append(ours._run._mark)
+        return {}
+
+    rows = TASKS["one label"].rows(4)
+    ours = make("uniform:keep=0.5", callbacks=[Asks()], eval_dataset=rows, compute_metrics=compute_metrics)
+    ours.train()
+    seconds = ours.pruning_report().totals()["seconds_evaluating"]
+    ours.evaluate()
+    assert set(timed) == {None} and seconds > 0
+    assert ours.pruning_report().totals()["seconds_evaluating"] == seconds  # of those during training
+
+
+def test_rescoring_leaves_the_metrics_of_a_trainer_alone(make):
+    class Notes(tf.Trainer):
+        _metrics = None
+
+        def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+            if not model.training:
+                self._metrics["eval"].append(1)
+            return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+
+    ours = make("kakurenbo:threshold=0", pruned(Notes))
+    ours._metrics = {"eval": []}
+    ours.train()
+    assert ours.pruning_report().totals()["rows_rescored"] > 0 and ours._metrics == {"eval": []}
+
+
+class Drawn(torch.utils.data.Dataset):
+    """Draws from the global generator as it is read; has a level that a callback may set."""
+
+    level = 0
+
+    def __init__(self):
+        self.rows = TASKS["one label"].rows()
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, row):
+        torch.rand(1)
+        return self.rows[row]
+
+
+def test_saving_the_model_in_training_leaves_the_generators_alone(make, tmp_path):
+    class Saves(tf.TrainerCallback):
+        def on_epoch_end(self, args, state, control, **kwargs):
+            before = torch.get_rng_state()
+            ours.save_model(str(tmp_path / "saved"))
+            assert torch.equal(torch.get_rng_state(), before)
+
+    ours = make("uniform:keep=1.0", rows=Drawn(), callbacks=[Saves()])
+    ours.train()
+    assert (tmp_path / "saved" / "history.safetensors").exists()
+
+
+def test_what_is_set_on_the_loaders_data_is_set_on_the_users(make):
+    class Level(tf.TrainerCallback):
+        def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+            train_dataloader.dataset.level += 1
+
+    rows = Drawn()
+    make("uniform:keep=0.5", rows=rows, callbacks=[Level()]).train()
+    assert rows.level == 3
+
+
+def test_a_list_may_grow_between_runs(make):
+    rows = TASKS["one label"].rows()
+    ours = make("uniform:keep=0.5,unit=tokens", rows=rows)
+    rows += TASKS["one label"].rows(8)
+    ours.train()
+    assert len(ours.history) == 30
+
+
+def test_a_loader_may_ask_for_the_sampler_as_older_ones_do(make):
+    class Older(tf.Trainer):
+        def get_train_dataloader(self):
+            options = {"batch_size": 4, "collate_fn": self.data_collator, "sampler": self._get_train_sampler()}
+            return self.accelerator.prepare(torch.utils.data.DataLoader(self.train_dataset, **options))
+
+    assert make("uniform:keep=0.5", pruned(Older)).train().global_step == 9
 
 
 def test_a_loader_of_the_users_own_is_refused_by_name(make):

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from texts import matrix_of
 
 import hf_prune.policies as registry
 from hf_prune import Clock, History, Policy
-from hf_prune.features import Features, matrix_of
+from hf_prune.features import Features
 from hf_prune.policies import uniform
 
 LOSSES = st.lists(

@@ -92,6 +92,26 @@ def test_a_checkpoints_measurements_go_on():
     again.restore(saved)
     add(again, [2], [0.2])
     assert again.collect(one_process).rows.tolist() == [3, 1, 2]
-    blind = Recorder(0)
-    blind.restore(saved)
-    assert blind.collect(one_process).values.shape == (0, 2)
+
+
+def test_measurements_of_other_signals_keep_what_is_there():
+    recorder = Recorder(2)
+    recorder.add(torch.tensor([3, 1]), torch.tensor([5, 6]), [torch.tensor([0.3, 0.1]), torch.tensor([1.0, 0.0])], 12)
+    saved, names = recorder.collect(one_process), ("loss", "correct")
+    found = saved.of_signals(names, ("loss", "confidence", "correct"))
+    np.testing.assert_array_equal(found.values, np.float32([[0.3, 0.1], [np.nan] * 2, [1, 0]]))
+    assert found.rows.tolist() == [3, 1] and found.padded_tokens == 12
+    assert saved.of_signals(names, ()).values.shape == (0, 2)
+    blind = saved.of_signals(names, ())
+    np.testing.assert_array_equal(blind.of_signals(("loss",), ("loss",)).values, np.full((1, 2), np.nan, np.float32))
+
+
+def test_the_device_holds_some_batches_alone(monkeypatch):
+    monkeypatch.setattr("hf_prune.recorder._HELD", 3)
+    recorder = Recorder(1)
+    for row in range(7):
+        add(recorder, [row], [row / 10])
+        assert len(recorder._on_device) < 3
+    found = recorder.collect(one_process)
+    assert found.rows.tolist() == list(range(7))
+    np.testing.assert_array_equal(found.values[0], np.arange(7, dtype=np.float32) / np.float32(10))

@@ -112,3 +112,18 @@ def test_nothing_of_the_clock_enters_a_checkpoint():
     scheduler = LambdaLR(optimizer, lambda step: 1.0)
     follow_clock(scheduler, lambda step: step, lambda: 1.0)
     assert scheduler.state_dict()["lr_lambdas"] == [None]
+
+
+@pytest.mark.parametrize("kept", [40, 13, 1])
+def test_the_steps_of_very_many_rounds_are_told_by_the_first_thousand(kept):
+    asked = []
+
+    def updates(at, step):
+        asked.append(at)
+        return kept
+
+    full = FullRun(40, 40 * 5000, 5000.0, by_steps=False)
+    assert full.total_steps(full.plan(Place(0), 0, kept), updates) == (kept * 5000, 5000)
+    assert len(asked) <= 1000
+    full = FullRun(40, 200_000, 5000.0, by_steps=True)
+    assert full.total_steps(full.plan(Place(0), 0, kept), updates) == (200_000, math.ceil(200_000 / kept))

@@ -208,7 +208,7 @@ def prediction(logits, labels, gives=ALL):
 def test_each_row_has_the_loss_the_model_gives_it_alone(name):
     model, batch = build(name)
     with torch.no_grad():
-        losses = read(model, batch).losses()
+        losses = read(model, batch).signals(["loss"])["loss"]
         expected = torch.stack([model(**alone(batch, row)).loss for row in range(ROWS)])
     assert losses.dtype == torch.float32 and losses.shape == (ROWS,)
     torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
@@ -223,7 +223,8 @@ def test_the_recipe_gives_what_it_says(name):
     prediction = read(model, batch)
     values = prediction.signals(prediction.gives - {"grad_norm", "loss"})
     assert set(values) == prediction.gives - {"grad_norm"}
-    torch.testing.assert_close(values["loss"], prediction.losses().detach(), equal_nan=True)
+    mean = prediction.token_losses().sum(1) / prediction.is_target.sum(1)
+    torch.testing.assert_close(values["loss"], mean.detach(), equal_nan=True)
     assert all(value.dtype == torch.float32 and value.shape == (ROWS,) for value in values.values())
     assert not any(value.requires_grad for value in values.values())
     if "confidence" in values:
@@ -258,7 +259,7 @@ def test_half_an_answer_counts_half():
         prediction = read(model, batch)
     start = prediction.token_losses()[0, 0]
     assert prediction.is_target[0].tolist() == [True, False]
-    torch.testing.assert_close(prediction.losses()[0], start / 2)
+    torch.testing.assert_close(prediction.signals(["loss"])["loss"][0], start / 2)
     torch.testing.assert_close(prediction.signals(["el2n"])["el2n"][0], torch.linalg.vector_norm(
         F.softmax(prediction.logits[0, 0], -1) - F.one_hot(batch["start_positions"][0], LENGTH)))  # fmt: skip
 
@@ -417,7 +418,7 @@ def test_a_batch_without_targets_keeps_its_loss():
     batch["labels"][:] = IGNORED
     outputs = model(**batch, num_items_in_batch=torch.tensor(7))
     prediction = read(model, batch, outputs)
-    assert prediction.losses().isnan().all()
+    assert prediction.signals(["loss"])["loss"].isnan().all()
     reweighed = reweigh(outputs.loss, prediction.token_losses(), torch.full((ROWS,), 2.0))
     assert reweighed == outputs.loss == 0.0
     reweighed.backward()
@@ -618,29 +619,45 @@ def test_grad_norm_without_its_head_input_is_refused(head_input):
 
 # Tokens
 
+NUMBERS = torch.arange(ROWS)
+
 
 def test_tokens_are_counted():
     model, batch = build("t5")
-    real, padded = count_tokens(batch, is_encoder_decoder=True)
+    real, padded = count_tokens(NUMBERS, batch, is_encoder_decoder=True)
     assert real.tolist() == [2 * size for size in SIZES] and real.dtype == torch.int64
     assert padded == 2 * ROWS * LENGTH and type(padded) is int
-    real, padded = count_tokens(batch, is_encoder_decoder=False)
+    real, padded = count_tokens(NUMBERS, batch, is_encoder_decoder=False)
     assert real.tolist() == SIZES and padded == ROWS * LENGTH
     del batch["attention_mask"]
-    assert count_tokens(batch, is_encoder_decoder=False)[0].tolist() == [LENGTH] * ROWS
+    assert count_tokens(NUMBERS, batch, is_encoder_decoder=False)[0].tolist() == [LENGTH] * ROWS
     batch["attention_mask"] = torch.ones(ROWS, 1, LENGTH, LENGTH)
-    assert count_tokens(batch, is_encoder_decoder=False)[0].tolist() == [LENGTH] * ROWS
+    assert count_tokens(NUMBERS, batch, is_encoder_decoder=False)[0].tolist() == [LENGTH] * ROWS
 
 
 def test_tokens_of_choices_and_images_are_counted():
     _, batch = build("choice")
     batch["attention_mask"][0, 1, 4:] = 0
-    real, padded = count_tokens(batch, is_encoder_decoder=False)
+    real, padded = count_tokens(NUMBERS, batch, is_encoder_decoder=False)
     assert real.tolist() == [3 * LENGTH - 5, *[3 * LENGTH] * 3] and padded == 3 * ROWS * LENGTH
     _, batch = build("bart one label")
-    assert count_tokens(batch, is_encoder_decoder=True)[0].tolist() == [LENGTH] * ROWS
+    assert count_tokens(NUMBERS, batch, is_encoder_decoder=True)[0].tolist() == [LENGTH] * ROWS
     batch["labels"] = torch.ones(ROWS, 3)  # of a multi-label classifier
-    assert count_tokens(batch, is_encoder_decoder=True)[0].tolist() == [LENGTH] * ROWS
+    assert count_tokens(NUMBERS, batch, is_encoder_decoder=True)[0].tolist() == [LENGTH] * ROWS
     _, batch = build("image")
-    real, padded = count_tokens(batch, is_encoder_decoder=False)
+    real, padded = count_tokens(NUMBERS, batch, is_encoder_decoder=False)
     assert real.tolist() == [0] * ROWS and real.dtype == torch.int64 and padded == 0
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"batch": {"input_ids": torch.ones(ROWS, 3)}},
+        {"input_ids": [torch.ones(3)] * ROWS},
+        {"temperature": torch.tensor(0.5), "pixel_values": torch.ones(ROWS, 2)},
+        {"input_ids": torch.ones(ROWS)},
+    ],
+)
+def test_batches_of_other_forms_have_no_tokens(batch):
+    real, padded = count_tokens(NUMBERS, batch, is_encoder_decoder=False)
+    assert real.tolist() == [0] * ROWS and padded == 0

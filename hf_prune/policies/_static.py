@@ -6,9 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..core import BudgetPolicy, Clock, History, Selection
-from ..ranking import top
-
-TIES = 0  # seed that splits equal scores: the same rows stay in every round
+from ..ranking import TIES, top
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ class StaticPolicy(BudgetPolicy):
 
     def begin(self, history: History, earlier: History | None) -> None:
         if self.keep == 1:
+            super().begin(history, earlier)
             return
         known = {} if earlier is None else earlier.signals | earlier.notes
         score = known.get("score", known.get(self.signal))

@@ -28,10 +28,8 @@ from typing import Literal
 import numpy as np
 
 from ..core import Clock, History, Policy, Selection
-from ..ranking import first_of_groups, length_buckets, ranked
+from ..ranking import TIES, first_of_groups, length_buckets, ranked
 from ._outliers import distances, repeats
-
-TIES = 0  # seed that splits equal scores
 
 
 def scaled_learning_rate(

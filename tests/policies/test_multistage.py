@@ -4,9 +4,10 @@ import time
 
 import numpy as np
 import pytest
+from texts import matrix_of
 
 from hf_prune import Clock, History
-from hf_prune.features import Features, count_matrix, matrix_of
+from hf_prune.features import Features, count_matrix
 from hf_prune.policies.multistage import Multistage
 
 A, B, C, D = range(4)
