@@ -12,7 +12,7 @@ from .core import FACTS, History, Policy
 from .flags import card_of, field_texts, find_policy
 from .page import REPORT, RunReport
 from .score import FailedRun, make_scores
-from .tables import comparisons_table, runs_table
+from .tables import table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,17 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     listing = commands.add_parser("policies", help="list the policies, or print the card of one")
     listing.add_argument("name", nargs="?", help="a policy's name, or the dotted path of a module of yours")
     _add_score(commands)
-    table = commands.add_parser("table", help="print runs of the recipes, or comparisons, as a Markdown table")
-    table.add_argument(
-        "results", nargs="+", help="folders of runs or their results.json files; or comparison.json files"
-    )
+    tables = commands.add_parser("table", help="print runs of the recipes, or comparisons, as a Markdown table")
+    tables.add_argument("results", nargs="+", help="folders of runs or of comparisons, or their JSON files")
     report = commands.add_parser("report", help="write the report of a run that has ended, as a page and PNG files")
     report.add_argument("run", help="folder of the run; _report.html and the folder _report are written into it")
     chosen = parser.parse_args(argv)
     try:
         if chosen.command == "table":
-            compared = Path(chosen.results[0]).name == "comparison.json"
-            text = (comparisons_table if compared else runs_table)(chosen.results)
+            text = table(chosen.results)
         elif chosen.command == "report":
             text = _write_report(chosen.run)
         elif chosen.command == "score":

@@ -19,6 +19,7 @@ from .storage import write_text
 RESULTS, PREDICTIONS = "results.json", "predictions.json"  # of a run; the first is written last
 COMMAND, ARMS = "command.json", "arms"
 KINDS = ("full", "short", "uniform", "policy")  # of arms; each is compared with those before it
+_NOTHING = 0.0005  # of what the full arm reads
 _CLOSE = 0.1  # two arms read as much where what they read differs by no more than this share
 
 
@@ -129,11 +130,13 @@ class RunResult:
         results: Its results.json.
         rows: Its quality as sums over the test rows; None where the metric is no function of such.
         references: What the test rows are, to see that all runs were tested on the same.
+        is_constant: Whether it gives every test row one answer, where the rows have several.
     """
 
     results: dict[str, Any]
     rows: RowSums | None
     references: Any
+    is_constant: bool = False
 
     @classmethod
     def load(cls, folder: Path) -> "RunResult":
@@ -155,7 +158,10 @@ class RunResult:
                 f"{folder}: {PREDICTIONS} gives {quality['metric']} {rows.value:.6g}, but {RESULTS} says "
                 f"{quality['value']:.6g}. They are of different runs; remove the folder and run it again."
             )
-        return cls(results, rows, found.get("references", found.get("tokens")))
+        references = found.get("references")
+        answers = {str(answer) for answer in found.get("predictions", ())}
+        is_constant = len(answers) == 1 and len(set(map(str, references or ()))) > 1
+        return cls(results, rows, references or found.get("tokens"), is_constant)
 
     @property
     def has_diverged(self) -> bool:
@@ -314,8 +320,13 @@ class Comparison:
 
     def _verdicts(self, arm: str, differences: dict[str, dict[str, Any] | None]) -> list[str]:
         """What each difference supports, and what to run where nothing but `full` can be compared."""
+        known = [self.runs["full", seed].is_constant for seed in self.seeds("full")]
+        if known and all(known):
+            return ["nothing follows, for full gives every row one answer: it has not learnt to tell them apart"]
         verdicts = [self._verdict(difference) for difference in differences.values() if difference]
         full = differences["full"]
+        if self.plan.arms[arm].kind == "policy" and full and abs(full["saved"]) < _NOTHING:
+            verdicts.append("it left nothing out")
         alone = self.plan.arms[arm].kind == "policy" and not (differences["short"] or differences["uniform"])
         if alone and full and full["saved"] > _CLOSE:
             share = f"{1 - full['saved']:.2f}"

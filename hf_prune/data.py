@@ -398,7 +398,9 @@ def _opened(picture: Any) -> Any:
 
 
 def eight_bits(picture: Any) -> Any:
-    """A PIL picture of 16-bit greys with 8 bits, which `convert` would make white; any other as it is."""
+    """A PIL picture as `convert` takes it: 16-bit greys, which would be white, with 8; clear palettes with alpha."""
+    if picture.mode == "P" and "transparency" in picture.info:
+        return picture.convert("RGBA")
     if not picture.mode.startswith("I;16"):
         return picture
     from PIL import Image

@@ -49,7 +49,7 @@ def _shown(example: Any, decode: Any, names: Mapping[int, str]) -> dict[str, Any
         texts.pop(label)
     picture = next((uri for name, value in example.items() if (uri := _picture(name, value))), None)
     if not texts and picture is None and "input_ids" in example:
-        texts["input_ids"] = _decoded(example["input_ids"], decode)
+        texts["text"] = _decoded(example["input_ids"], decode)
         if label is not None and _is_target(example[label], example["input_ids"]):
             texts[label] = _decoded(example[label], decode)
     words = None if label is None else _label(example[label], names)

@@ -24,6 +24,8 @@ def find_history(source: str | os.PathLike[str], **options: Any) -> Path:
     """
     path = Path(source)
     file = path / HISTORY if path.is_dir() else path
+    if file.suffix == ".parquet":
+        raise ValueError(f"history={str(source)!r} is a table for people to read; give the {HISTORY} beside it.")
     if file.is_file():
         return file
     if not path.is_dir() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):

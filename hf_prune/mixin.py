@@ -78,7 +78,7 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
         self.policy = policy
         if self.policy is None and (history, history_key) != (None, None):
             name = "history" if history_key is None else "history_key"
-            raise ValueError(f"{name}=...: only a policy can use an earlier history; name one, or leave it out.")
+            raise ValueError(f"{name}=...: only a policy can use an earlier history; give policy=, or leave it out.")
         self.example_loss_func = example_loss_func
         self._run: PruningRun | None = None
         self._clocked_scheduler = None

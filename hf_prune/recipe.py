@@ -27,6 +27,9 @@ from .report import plain, surroundings
 from .storage import write_text
 
 SPLITS = ("train", "validation", "test")
+_BEGUN = "_begun.json"  # in output_dir: what a run that may be interrupted is of
+_NAMES = 20  # of many that a message lists
+_LINE = 300  # characters of a sample's line that are printed
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
 
 
@@ -81,6 +84,7 @@ def read_file(path: str) -> Dataset:
     Raises:
         ValueError: There is no such file, its suffix is unknown, or no row can be read.
     """
+    _check_name(path)
     suffix = Path(path).suffix.lower()
     if suffix not in READERS:
         raise ValueError(f"{path}: suffix {suffix!r} is not known; give one of {', '.join(READERS)}.")
@@ -98,6 +102,11 @@ def read_file(path: str) -> Dataset:
         raise ValueError(f"{path} is empty, or can't be read as {READERS[suffix]}: {cause}") from error
 
 
+def _check_name(path: str) -> None:
+    if Path(path).exists() and any(character in path for character in "*?["):
+        raise ValueError(f"{path}: `datasets` reads * ? and [ in a name as a pattern of other files; rename it.")
+
+
 def read_splits(
     common: CommonArguments, embedded: Callable[[], DatasetDict]
 ) -> tuple[dict[str, Dataset], dict[str, str]]:
@@ -112,6 +121,7 @@ def read_splits(
     if files and (common.dataset_name or "train" not in files):
         raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
     if common.dataset_name:
+        _check_name(common.dataset_name)
         try:
             found: Any = load_dataset(common.dataset_name, common.dataset_config_name)
         except (OSError, ValueError) as error:
@@ -237,6 +247,12 @@ def keep_rows(rows: Dataset, is_whole: Callable[[Any], bool], what: str, name: s
     return kept
 
 
+def tell_cuts(rows: Dataset, max_length: int, say: Callable[[str], None]) -> None:
+    """Say how many training rows have `max_length` tokens, by their column `length`: these may be cut."""
+    if full := int(np.count_nonzero(np.asarray(rows["length"][:]) >= max_length)):
+        say(f"{full:,} of {len(rows):,} training rows fill max_length={max_length} and may be cut")
+
+
 def label_texts(rows: Dataset, column: str, name: str) -> list[str]:
     """The label of each row as a text: the name that the column's ClassLabel feature gives it, else its value.
 
@@ -254,7 +270,7 @@ def label_texts(rows: Dataset, column: str, name: str) -> list[str]:
         if names is not None and not 0 <= label < len(names):
             raise ValueError(
                 f"{column}: row {row} of {name} has the label {label}, but its classes are 0 ... {len(names) - 1} "
-                f"({', '.join(names)}); correct it, or remove such rows."
+                f"({_listed(names)}); correct it, or remove such rows."
             )
     return [str(label) if names is None else names[label] for label in labels]
 
@@ -284,27 +300,54 @@ def encode_labels(rows: Dataset, column: str, classes: Sequence[str], name: str)
         if text not in number:
             raise ValueError(
                 f"{column}: row {row} of {name} has the label {text!r}, which no training row has; they have "
-                f"{', '.join(classes)}. Correct it, remove such rows, or add some to the training rows."
+                f"{_listed(classes)}. Correct it, remove such rows, or add some to the training rows."
             )
     labels = [number[text] for text in texts]
     return rows.remove_columns(column).add_column("labels", labels, feature=ClassLabel(names=list(classes)))
 
 
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_NAMES])} ... and {more:,} more"
+
+
 # ---- The run ----
 
 
-def find_checkpoint(args: TrainingArguments) -> str | bool:
+def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: Any) -> str | bool:
     """What to resume from: the checkpoint asked for, or the last whole one in output_dir, False where there is none.
 
+    Args:
+        args: Of the run.
+        policy: Of the run.
+        *made_with: Dataclasses of the flags that say which data and which model it is of.
+
     Raises:
-        ValueError: output_dir holds a finished run.
+        ValueError: output_dir holds a finished run, or an unfinished one of other data, another model or policy; or
+            there is no such checkpoint.
     """
-    if args.resume_from_checkpoint not in (None, "True", "true"):
-        return args.resume_from_checkpoint
-    folder = str(args.output_dir)
-    if Path(folder, RESULTS).exists():
-        raise ValueError(f"output_dir={folder!r} holds a finished run; give another, or remove it.")
-    return last_whole(folder, warnings.warn) or False  # one that was being written when the run died is none
+    asked = args.resume_from_checkpoint
+    if asked is not None and str(asked).lower() not in ("true", "false"):
+        if not Path(asked).is_dir():
+            raise ValueError(f"resume_from_checkpoint={asked!r}: there is no such folder.")
+        return asked
+    folder = Path(str(args.output_dir))
+    if (folder / RESULTS).exists():
+        raise ValueError(f"output_dir={str(folder)!r} holds a finished run; give another, or remove it.")
+    if str(asked).lower() == "false":
+        return False
+    checkpoint = last_whole(folder, warnings.warn)  # one that was being written when the run died is none
+    now = arguments_of(*made_with) | {"policy": repr(policy)}
+    if checkpoint and (folder / _BEGUN).exists():
+        begun = json.loads((folder / _BEGUN).read_text(encoding="utf-8"))
+        if changed := [f"{name} {begun.get(name)!r} -> {now[name]!r}" for name in now if begun.get(name) != now[name]]:
+            raise ValueError(
+                f"output_dir={str(folder)!r} holds an unfinished run of other settings ({', '.join(changed)}). Give "
+                "another output_dir, remove that one, or go on with its settings."
+            )
+    elif args.process_index == 0:
+        write_text(folder / _BEGUN, json.dumps(plain(now), indent=2, default=str) + "\n")
+    return checkpoint or False
 
 
 def arguments_of(*dataclasses: Any) -> dict[str, Any]:
@@ -377,7 +420,9 @@ def finish(
             report.html(folder / REPORT)
             lines += ["", report.summary(), "", f"the rows, round by round: {folder / REPORT}"]
         lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
-        print("\n".join([*lines, *(f"\n{sample}" for sample in outcome.samples)]))  # noqa: T201
+        texts = (line for sample in outcome.samples for line in ["", *sample.splitlines()])
+        shown = (line if len(line) <= _LINE else f"{line[:_LINE]} ..." for line in texts)
+        print("\n".join([*lines, *shown]))  # noqa: T201
         trainer.create_model_card(**card)
         quality = {"metric": outcome.metric, "value": outcome.scores[outcome.metric]}
         quality |= {"greater_is_better": outcome.greater_is_better, "split": outcome.split, "rows": outcome.rows}

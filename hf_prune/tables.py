@@ -10,24 +10,50 @@ from .comparison import RESULTS, rule_of, scale_of
 from .figures import percent
 from .report import markdown_table
 
+COMPARISON = "comparison.json"
 
-def runs_table(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """A Markdown table of the recipes' results.json files, or of folders that hold one, a line each.
 
-    Trained and forward alone are tokens with their padding, or rows where the inputs have no tokens; offered is every
-    row once in each epoch, and the share is of tokens without padding; seconds are those of the whole run.
+def table(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """A Markdown table of runs, or of comparisons: files, or the folders that hold them.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        ValueError: There is nothing of the kind, both kinds, or a file that holds something else.
+    """
+    files = [find(Path(path)) for path in paths]
+    compared = {file.name == COMPARISON for file in files}
+    if len(compared) > 1:
+        raise ValueError(f"{', '.join(map(str, files))}: give runs or comparisons, not both in one table.")
+    return (comparisons_table if compared.pop() else runs_table)(files)
+
+
+def find(path: Path) -> Path:
+    """The file of a run or of a comparison that `path` is, or that lies in it.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for file in (path / COMPARISON, path / RESULTS, path):
+        if file.is_file():
+            return file
+    raise ValueError(
+        f"{path}: there is no {RESULTS} of a run that has ended, and no {COMPARISON}; name one, or its folder."
+    )
+
+
+def runs_table(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """A Markdown table of the recipes' results.json files, a line each.
+
+    Trained are tokens without padding, or rows where the inputs have no tokens; offered is every row once in each
+    epoch; forward alone, rows that were measured and not trained; seconds are those of the whole run.
+
+    Raises:
         ValueError: A file holds something else.
     """
     headings = ["run", "policy", "epochs", "trained", "of offered", "forward alone", "steps", "seconds", "quality"]
     lines = []
-    for path in map(Path, paths):
-        file = path / RESULTS if path.is_dir() else path
-        text = file.read_text(encoding="utf-8")
+    for file in map(Path, paths):
         try:
-            found = json.loads(text)
+            found = json.loads(file.read_text(encoding="utf-8"))
             line = {"run": file.parent.name if file.name == RESULTS else file.stem, "policy": "none"}
             if found["policy"] is not None:
                 line |= {"policy": f"`{found['policy']}`"} | _counts(found["pruning"])
@@ -41,12 +67,12 @@ def runs_table(paths: Sequence[str | os.PathLike[str]]) -> str:
 
 def _counts(pruning: dict[str, Any]) -> dict[str, str]:
     totals = pruning["totals"]
-    unit, prefix = ("tokens", "padded_") if totals["tokens_offered"] else ("rows", "")
+    unit = "tokens" if totals["tokens_offered"] else "rows"
     return {
         "epochs": f"{totals['rows_offered'] / pruning['training_rows']:.3g}",
-        "trained": f"{totals[f'{prefix}{unit}']:,} {unit}",
+        "trained": f"{totals[unit]:,} {unit}",
         "of offered": percent(totals[unit], totals[f"{unit}_offered"]),
-        "forward alone": f"{totals[f'{prefix}{unit}_rescored']:,}",
+        "forward alone": f"{totals['rows_rescored']:,} rows",
         "steps": f"{totals['optimizer_steps']:,}",
     }
 
@@ -64,14 +90,12 @@ def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
     epochs that read as much, within a tenth; the 95 % interval of the difference excludes 0.
 
     Raises:
-        FileNotFoundError: There is no such file.
         ValueError: A file holds something else.
     """
     columns: list[dict[str, str]] = []
     for path in map(Path, paths):
-        text = path.read_text(encoding="utf-8")
         try:
-            found = json.loads(text)
+            found = json.loads(path.read_text(encoding="utf-8"))
             budgets = {arm["budget"] for arm in found["arms"]}
             half = min(budgets - {None}, key=lambda budget: abs(budget - 0.5), default=None)
             column = {"": f"[{path.parent.name}]({path.with_suffix('.md').as_posix()})"}

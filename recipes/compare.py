@@ -37,10 +37,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from hf_prune import policies
+from hf_prune import History, policies
 from hf_prune.card import public_arguments
 from hf_prune.comparison import ARMS, PREDICTIONS, RESULTS, Arm, Comparison, Plan, RunResult, run_folder
 from hf_prune.comparison_page import markdown, write
+from hf_prune.core import FACTS
 from hf_prune.launch import LAUNCHERS, Run, check_script, run_all
 
 OURS = ("policy", "seed", "output_dir", "push_to_hub", "hub_token")
@@ -93,6 +94,23 @@ def read_arm(text: str) -> tuple[str, Arm, bool]:
     takes = "keep" in {field.name for field in dataclasses.fields(cls)} and "keep" not in given + flag_names(flags)
     name = name or policy.partition(":")[0].rpartition(".")[2]
     return name, Arm(("--policy", policy, *flags), "policy"), takes
+
+
+def check_beginning(arms: dict[str, Arm], arguments: list[str]) -> None:
+    """Refuse an arm that can't begin without an earlier run, before others are run.
+
+    Raises:
+        ValueError: What its policy says.
+    """
+    for name, arm in arms.items():
+        given, policy = flag_names([*arguments, *arm.flags]), policies.make(arm.flags[1])
+        own = {field.name for field in dataclasses.fields(policy)}
+        if "history" in given or own & set(given) or policy.needs & FACTS:  # can't be told here
+            continue
+        try:
+            policy.begin(History.empty(1), None)
+        except ValueError as error:
+            raise ValueError(f"Arm {name}: {error}") from error
 
 
 def flag_names(arguments: list[str]) -> list[str]:
@@ -248,7 +266,7 @@ def run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan | 
         )
     if options.seeds < 1 or options.jobs < 1:
         raise ValueError(f"--seeds {options.seeds} --jobs {options.jobs}: give 1 or more of each.")
-    plan_arms(options.arms, options.budgets, epochs=1)  # complains before anything is run
+    check_beginning(plan_arms(options.arms, options.budgets, epochs=1), arguments)  # before anything is run
     plan = Plan(options.script, tuple(arguments), {}, options.seeds, options.jobs, options.margin)
     epochs = epochs_of(arguments)
     if epochs is None:  # a run of the full arm knows

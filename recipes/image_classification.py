@@ -389,7 +389,7 @@ def main(argv: list[str] | None = None) -> None:
             "remove_unused_columns=True would remove the pictures, which the model does not know; leave it out."
         )
     arguments = arguments_of(common, recipe, args)
-    checkpoint = find_checkpoint(args)
+    checkpoint = find_checkpoint(args, policy, common, recipe)
     say = print if args.process_index == 0 else lambda *texts: None
     set_seed(args.seed)
 

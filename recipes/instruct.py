@@ -248,7 +248,8 @@ def read_rows(rows: Dataset, recipe: RecipeArguments, name: str, say=print) -> D
                 f"messages: {name} has {str(messages)[:200]} there; a row must be a list of "
                 "{'role': 'user' or 'assistant' ..., 'content': text}."
             )
-        messages = [{"role": message["role"], "content": message["content"]} for message in messages]
+        texts = [(message["role"], (message["content"] or "").strip()) for message in messages]
+        messages = [{"role": role, "content": text} for role, text in texts if text or role != "system"]
         answered = bool(messages) and messages[-1]["role"] == "assistant"
         return {"prompt": messages[:-1], "completion": messages[-1:] if answered else []}
 
@@ -264,9 +265,10 @@ def read_rows(rows: Dataset, recipe: RecipeArguments, name: str, say=print) -> D
         return {side: [{"role": role, "content": text}] for side, (role, text) in messages.items()}
 
     if "messages" in rows.column_names and recipe.prompt_column not in rows.column_names:
-        convert = from_messages
+        convert, whole = from_messages, "text in every message, the last one the assistant's"
     else:
-        convert, flags = from_columns, ["response_column", "prompt_column", "context_column"]
+        convert, whole = from_columns, "a prompt and a response"
+        flags = ["response_column", "prompt_column", "context_column"]
         columns = [find_text(rows, flag, getattr(recipe, flag), name) for flag in flags if getattr(recipe, flag)]
     messages = [{"role": Value("string"), "content": Value("string")}]
     features = Features({"prompt": messages, "completion": messages})
@@ -274,7 +276,7 @@ def read_rows(rows: Dataset, recipe: RecipeArguments, name: str, say=print) -> D
     return keep_rows(
         found,
         lambda row: all(side and all(message["content"] for message in side) for side in row.values()),
-        "a prompt and a response",
+        whole,
         name,
         say,
     )
@@ -394,7 +396,7 @@ def main(argv: list[str] | None = None) -> None:
         if getattr(args, name) is not value:
             raise ValueError(f"{name}: held-out rows are scored in their order by their responses; leave it {value}.")
     arguments = arguments_of(common, recipe, args)
-    checkpoint = find_checkpoint(args)
+    checkpoint = find_checkpoint(args, policy, common, recipe)
     say = print if args.process_index == 0 else lambda *texts: None
     set_seed(args.seed)
 

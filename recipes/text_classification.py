@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,6 +67,7 @@ from hf_prune.recipe import (
     keep_rows,
     limit,
     read_splits,
+    tell_cuts,
 )
 
 
@@ -121,6 +123,7 @@ SIZES = {  # width, layers, heads; the feed-forward layers are four times as wid
     "small": (256, 4, 4),
     "base": (768, 12, 12),  # Devlin et al. 2019
 }
+_FEW = 20  # values, of labels that are more likely classes than numbers
 TEXTS = ("text", "text_pair")  # what the columns are called once they are read
 KNOWN_TEXTS = (  # the names of GLUE's tasks and of common data sets
     ("sentence1", "sentence2"),
@@ -245,9 +248,22 @@ def read_numbers(rows: Dataset, column: str, name: str) -> Dataset:
     if not (isinstance(feature, Value) and feature.dtype.startswith(("float", "int"))):
         raise ValueError(f"{column}: labels of {name} are {feature}, but those to train on are floats.")
     labels = np.array(rows[column][:], dtype=np.float32)
+    found = np.unique(labels[np.isfinite(labels)])
+    if feature.dtype.startswith("float") and len(found) <= _FEW and (found == np.rint(found)).all():
+        warnings.warn(
+            f"{column}: labels of {name} are whole numbers stored as fractions (as CSV has them beside empty ones): "
+            "they are taken for numbers to predict. Store them as integers or as text to tell classes apart.",
+            stacklevel=2,
+        )
     if len(wrong := np.flatnonzero(~np.isfinite(labels))):
         raise ValueError(f"{column}: row {wrong[0]} of {name} has the label {labels[wrong[0]]}; remove such rows.")
     return rows.remove_columns(column).add_column("labels", labels, feature=Value("float32"))
+
+
+def is_whole(row: dict[str, Any]) -> bool:
+    """Whether none of its texts is missing, and not all are blank."""
+    texts = [row[name] for name in TEXTS if name in row]
+    return None not in texts and any(map(str.strip, texts))
 
 
 def load_texts(
@@ -278,7 +294,7 @@ def load_texts(
         read = read_numbers if classes is None else partial(encode_labels, classes=classes)
         rows = read(rows, label, name=names[split]).rename_columns(dict(zip(columns, TEXTS, strict=False)))
         what = f"text in {', '.join(columns)}"
-        splits[split] = keep_rows(rows, lambda row: None not in row.values(), what, names[split], say)
+        splits[split] = keep_rows(rows, is_whole, what, names[split], say)
     corpus = limit(hold_out(splits, seed, stratify_by=classes and "labels"), common)
     if few := [split for split, rows in corpus.items() if len(rows) < 2]:
         raise ValueError(f"Split {few[0]} has one row with text; two are needed, or no score has an interval.")
@@ -352,8 +368,10 @@ def metrics_for(classes: list[str] | None) -> dict[str, Callable]:
 def main(argv: list[str] | None = None) -> None:
     begin = time.perf_counter()
     types = (CommonArguments, RecipeArguments, TrainingArguments)
-    common, recipe, args, _ = parse(*types, argv=argv, **FROM_SCRATCH)
-    checkpoint = find_checkpoint(args)
+    common, recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH)
+    if recipe.max_length < 1:
+        raise ValueError(f"max_length={recipe.max_length}: give a number of tokens, 1 or more.")
+    checkpoint = find_checkpoint(args, policy, common, recipe)
     say = print if args.process_index == 0 else lambda *texts: None
 
     # Data
@@ -366,7 +384,7 @@ def main(argv: list[str] | None = None) -> None:
         kind = "numbers" if classes is None else "classes"
         raise ValueError(f"metric={metric!r} is not known for {kind}; give one of {', '.join(metrics)}.")
     special = {"metric_for_best_model": metric} | (FINE_TUNING if common.model_name_or_path else {})
-    common, recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH | special)
+    args = parse(*types, argv=argv, **FROM_SCRATCH | special)[2]
     arguments = arguments_of(common, recipe, args)
     set_seed(args.seed)
     texts = [name for name in TEXTS if name in corpus["train"].column_names]
@@ -387,8 +405,9 @@ def main(argv: list[str] | None = None) -> None:
         tokenizer = new_tokenizer(every, recipe.vocab_size, recipe.max_length)
         model = new_model(recipe.model_size, tokenizer, **labels)
 
+    length = min(recipe.max_length, tokenizer.model_max_length)
+
     def encode(rows):
-        length = min(recipe.max_length, tokenizer.model_max_length)
         encoded = tokenizer(*(rows[name] for name in texts), max_length=length, truncation=True)
         return encoded | {"length": list(map(len, encoded["input_ids"]))}
 
@@ -397,6 +416,7 @@ def main(argv: list[str] | None = None) -> None:
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in rows.items())
     kind = "numbers" if classes is None else f"{len(classes)} classes"
     say(f"{sizes} rows; {kind}; {model.num_parameters():,} parameters; vocabulary of {len(tokenizer):,}")
+    tell_cuts(rows["train"], length, say)
     read = time.perf_counter()
 
     # Metric

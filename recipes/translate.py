@@ -60,6 +60,7 @@ from hf_prune.recipe import (
     finish,
     keep_rows,
     load_splits,
+    tell_cuts,
 )
 
 
@@ -433,7 +434,16 @@ def main(argv: list[str] | None = None) -> None:
     special = (FINE_TUNING if common.model_name_or_path else {}) | ({} if common.source else EMBEDDED)
     common, recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH | special)
     arguments = arguments_of(common, recipe, args)
-    checkpoint = find_checkpoint(args)
+    if recipe.num_beams < 1 or recipe.max_length < 2:
+        raise ValueError(
+            f"num_beams={recipe.num_beams} must be 1 or more, and max_length={recipe.max_length} 2 or more."
+        )
+    if not args.predict_with_generate and args.metric_for_best_model in ("bleu", "chrf"):
+        raise ValueError(
+            f"predict_with_generate=False: validations then have no {args.metric_for_best_model} to choose a model by. "
+            "Leave it True, or give --metric_for_best_model loss --greater_is_better False."
+        )
+    checkpoint = find_checkpoint(args, policy, common, recipe)
     say = print if args.process_index == 0 else lambda *texts: None
     set_seed(args.seed)
 
@@ -466,6 +476,7 @@ def main(argv: list[str] | None = None) -> None:
         rows = corpus.map(encode, batched=True, remove_columns=["source", "target"], desc="Tokenize")
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in rows.items())
     say(f"{sizes} rows; {model.num_parameters():,} parameters; vocabulary of {len(tokenizer):,}")
+    tell_cuts(rows["train"], recipe.max_length, say)
     read = time.perf_counter()
 
     # Metric

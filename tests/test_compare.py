@@ -73,7 +73,9 @@ def test_a_second_full_arm_shows_no_difference_and_a_destroyed_one_worse(capsys)
 def test_an_arm_that_differs_by_chance_shows_no_difference():
     found = compare("--arms", "chance=uniform:keep=1 --chance 0.02", "--seeds", "3")
     assert conclusions(found)["chance"].startswith("chance: no difference seen to full (")
-    assert "too wide to say the same within 0.5) with as many tokens." in conclusions(found)["chance"]
+    assert (
+        "too wide to say the same within 0.5) with as many tokens; it left nothing out." in conclusions(found)["chance"]
+    )
 
 
 def test_a_loss(capsys):
@@ -128,6 +130,7 @@ def test_the_recipes_own_epochs_are_those_of_the_full_arm():
         ([FAKE, "--arms", "ucbb"], "Unknown policy 'ucbb'. Did you mean 'ucb'"),
         ([FAKE, "--arms", "ucb:keep=2"], "UCB"),
         ([FAKE, "--arms", "ucb", "ucb:period=2"], "Two arms are called ucb-50: name one of them"),
+        ([FAKE, "--arms", "el2n"], "Arm el2n-50: .* chooses by scores of earlier runs, and there are none"),
         ([FAKE, "--arms", "uniform"], "Two arms are called uniform-50"),
         ([FAKE, "--budgets", "50"], "--budgets 50: a budget is a share between 0 and 1"),
         ([FAKE, "--seeds", "0"], "--seeds 0 --jobs 1: give 1 or more"),

@@ -168,7 +168,9 @@ def test_of_a_metric_without_rows_seeds_alone_count(tmp_path):
     difference = found.difference("infobatch", "full")
     k = 2.68867  # mean 0.01, extremes 0.01 to either side
     assert (difference["low"], difference["high"]) == pytest.approx((0.01 - k * 0.01, 0.01 + k * 0.01), abs=1e-5)
-    assert conclusion(found, "infobatch").endswith("+0.0369) with as many tokens.")  # no margin is known
+    assert conclusion(found, "infobatch").endswith(
+        "+0.0369) with as many tokens; it left nothing out."
+    )  # no margin is known
 
 
 def test_a_lower_loss_is_better(tmp_path):
@@ -422,3 +424,16 @@ def test_a_file_that_is_no_comparison_is_named(tmp_path, content):
     (tmp_path / "comparison.json").write_text(content)
     with pytest.raises(ValueError, match="comparison.json is no comparison.json of recipes/compare.py"):
         comparisons_table([tmp_path / "comparison.json"])
+
+
+def test_models_that_have_learnt_nothing_support_nothing(tmp_path):
+    """One answer for all rows is as good under any rule."""
+    Plan("x.py", (), {name: ARMS[name] for name in ("full", "infobatch")}, 2).save(tmp_path)
+    answers = {"predictions": ["b"] * ROWS, "references": ["a", "b"] * (ROWS // 2)}
+    for arm in ("full", "infobatch"):
+        for seed in (1, 2):
+            save(tmp_path, arm, seed, results_of(value=0.5), answers)
+    text = conclusion(Comparison.load(tmp_path), "infobatch")
+    assert (
+        text == "infobatch: nothing follows, for full gives every row one answer: it has not learnt to tell them apart."
+    )

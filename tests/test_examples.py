@@ -48,9 +48,9 @@ def test_tokens_are_decoded_where_there_is_no_text():
         {"input_ids": [5, 6], "labels": []},
     ]
     pair, same, bare, empty = show(data, range(4), Tokenizer())
-    assert pair["texts"] == {"input_ids": "5-6", "labels": "7"}
-    assert same["texts"] == empty["texts"] == {"input_ids": "5-6"}
-    assert bare == {"row": 2, "texts": {"input_ids": "1"}, "picture": None, "label": None}
+    assert pair["texts"] == {"text": "5-6", "labels": "7"}
+    assert same["texts"] == empty["texts"] == {"text": "5-6"}
+    assert bare == {"row": 2, "texts": {"text": "1"}, "picture": None, "label": None}
     assert show(data, [0])[0]["texts"]["input_ids"] == "tokens 5 6"
 
 

@@ -101,7 +101,8 @@ def test_the_last_message_is_the_response(instruct, recipe):
     assert instruct.read_rows(rows, recipe(), "it", said.append).to_list() == [
         {"prompt": talk[:4], "completion": talk[4:]}
     ]
-    assert said == ["it: 2 of 3 rows are left out, for only those with a prompt and a response can serve."]
+    whole = "text in every message, the last one the assistant's"
+    assert said == [f"it: 2 of 3 rows are left out, for only those with {whole} can serve."]
 
 
 def test_rows_without_a_prompt_or_a_response(instruct, recipe):
@@ -139,6 +140,23 @@ def test_rows_may_begin_with_many_that_have_no_answer(instruct, recipe):
         {"messages": messages(("user", "1"), ("assistant", "2"))}
     ]
     assert len(instruct.read_rows(Dataset.from_list(rows), recipe(), "it", lambda text: None)) == 1
+
+
+def test_messages_without_text_are_told_apart(instruct, recipe):
+    """An empty system turn says nothing; a turn that calls a tool has no text to learn from; blanks are none."""
+    said, rows = (
+        [],
+        [
+            messages(("system", ""), ("user", "1"), ("assistant", " 2 ")),
+            messages(("user", "1"), ("assistant", None), ("tool", "2"), ("assistant", "3")),
+            messages(("user", "1"), ("assistant", "  ")),
+            messages(("human", "1"), ("gpt", "2")),
+        ],
+    )
+    found = instruct.read_rows(Dataset.from_list([{"messages": row} for row in rows]), recipe(), "it", said.append)
+    assert found.to_list() == [{"prompt": messages(("user", "1")), "completion": messages(("assistant", "2"))}]
+    (text,) = said
+    assert "3 of 4 rows are left out, for only those with text in every message, the last one the assistant's" in text
 
 
 def test_a_column_of_numbers_is_refused(instruct, recipe):

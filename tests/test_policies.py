@@ -201,3 +201,20 @@ def test_a_module_of_the_users_own(tmp_path, monkeypatch):
     assert registry.make("mine.hardest.Hardest") == sys.modules["mine.hardest"].Hardest()
     with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):
         registry.make("broken.Anything")
+
+
+def test_classes_go_by_their_names():
+    classes = [registry.find(name) for name in registry.names()]
+    assert [getattr(registry, cls.__name__) for cls in classes] == classes
+    with pytest.raises(AttributeError, match="InfoBtach"):
+        registry.InfoBtach  # noqa: B018
+
+
+def test_a_class_in_place_of_an_object_is_told_what_to_do():
+    with pytest.raises(TypeError, match=r"Make an object of it: add \(\)"):
+        registry.make(registry.find("infobatch"))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_setting_that_is_given_twice_is_refused():
+    with pytest.raises(ValueError, match="ratio is given twice"):
+        registry.make("infobatch:ratio=0.3,ratio=0.4")

@@ -230,10 +230,18 @@ def test_test_split_without_labels_gives_no_score(text, recipe):
         assert set(text.load_texts(common, recipe(), 0)[0]) == {"train", "validation"}
 
 
+def test_whole_numbers_stored_as_fractions_are_told(text, recipe):
+    rows = rows_of([0.0, 1.0, 1.0])
+    with pytest.warns(UserWarning, match="labels of .* are whole numbers stored as fractions"):
+        assert text.load_texts(files(train=rows, validation=rows), recipe(), 0)[1] is None
+
+
 def test_rows_without_text_are_left_out(text, recipe):
     rows = Dataset.from_dict({"sentence1": ["a", None, "c"], "sentence2": ["A", "B", ""], "label": ["x", "x", "y"]})
     corpus, _ = text.load_texts(files(train=rows, validation=rows), recipe(), 0)
     assert corpus["train"].to_dict() == {"text": ["a", "c"], "text_pair": ["A", ""], "labels": [0, 1]}
+    blank = Dataset.from_dict({"text": ["a", " \n", "", "d"], "label": ["x", "x", "y", "y"]})
+    assert text.load_texts(files(train=blank, validation=blank), recipe(), 0)[0]["train"]["text"][:] == ["a", "d"]
     with pytest.raises(ValueError, match="Split validation has one row with text; two are needed"):
         text.load_texts(files(train=rows, validation=rows.select([0, 1])), recipe(), 0)
     common = files(train=rows, validation={"sentence1": [None], "sentence2": ["A"], "label": ["x"]})

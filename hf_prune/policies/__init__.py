@@ -17,6 +17,15 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
+def __getattr__(name: str) -> type[Policy]:
+    """A policy's class: `from hf_prune.policies import InfoBatch`."""
+    if name[:1].isupper():
+        for policy in map(find, names()):
+            if policy.__name__ == name:
+                return policy
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def find(name: str) -> type[Policy]:
     """The policy class in `hf_prune/policies/<name>.py`, or of the user's own module where the name is dotted.
 
@@ -59,7 +68,10 @@ def make(policy: "str | Policy | None") -> Policy | None:
     if policy is None or isinstance(policy, Policy):
         return policy
     if not isinstance(policy, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"policy={policy!r} must be a Policy object, a string such as 'infobatch:ratio=0.3', or None.")
+        hint = " Make an object of it: add ()." if isinstance(policy, type) else ""
+        raise TypeError(
+            f"policy={policy!r} must be a Policy object, a string such as 'infobatch:ratio=0.3', or None.{hint}"
+        )
     name, _, settings = policy.partition(":")
     cls = find(name.strip())
     known = {field.name: field for field in dataclasses.fields(cls)}
@@ -71,6 +83,8 @@ def make(policy: "str | Policy | None") -> Policy | None:
                 f"policy={policy!r}: {setting!r} is not a setting of {name}, which takes "
                 f"{', '.join(f'{field}=...' for field in known) or 'none'}."
             )
+        if key in values:
+            raise ValueError(f"policy={policy!r}: {key} is given twice.")
         try:
             values[key] = _SWITCHES[text.lower()] if known[key].type in (bool, "bool") else _value(text)
         except KeyError:

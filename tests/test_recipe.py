@@ -1,0 +1,69 @@
+"""What the recipes share: names of files, going on, what is printed."""
+
+import re
+
+import pytest
+from datasets import Dataset
+from transformers import TrainingArguments
+
+from hf_prune.policies import make
+from hf_prune.recipe import CommonArguments, encode_labels, find_checkpoint, read_file, read_splits, tell_cuts
+
+
+def args(folder, **more):
+    return TrainingArguments(str(folder), use_cpu=True, report_to=[], **more)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A folder in which a run of two rows has saved a whole checkpoint."""
+    assert find_checkpoint(args(tmp_path), make("uniform"), CommonArguments(max_train_samples=2)) is False
+    (tmp_path / "checkpoint-4").mkdir()
+    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("{}")
+    return tmp_path
+
+
+def test_the_same_settings_go_on(begun):
+    more = CommonArguments(max_train_samples=2)
+    assert find_checkpoint(args(begun, num_train_epochs=9), make("uniform"), more) == str(begun / "checkpoint-4")
+
+
+@pytest.mark.parametrize(
+    ("policy", "rows", "changed"),
+    [("uniform", 3, "max_train_samples 2 -> 3"), (None, 2, "policy .* -> 'None'"), ("uniform:keep=0.5", 2, "policy")],
+)
+def test_an_unfinished_run_of_other_settings_is_not_gone_on_with(begun, policy, rows, changed):
+    with pytest.raises(ValueError, match=rf"holds an unfinished run of other settings \({changed}"):
+        find_checkpoint(args(begun), make(policy), CommonArguments(max_train_samples=rows))
+
+
+def test_a_checkpoint_that_is_named_is_taken(begun, tmp_path):
+    named = args(tmp_path / "other", resume_from_checkpoint=str(begun / "checkpoint-4"))
+    assert find_checkpoint(named, None) == str(begun / "checkpoint-4")
+    assert find_checkpoint(args(begun, resume_from_checkpoint="False"), None) is False
+    with pytest.raises(ValueError, match="resume_from_checkpoint='nowhere': there is no such folder"):
+        find_checkpoint(args(begun, resume_from_checkpoint="nowhere"), None)
+
+
+@pytest.mark.parametrize("name", ["data[1].csv", "a*.csv", "b?.csv"])
+def test_a_name_that_is_a_pattern_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("text,label\na,b\n")
+    with pytest.raises(ValueError, match=re.escape(f"{name}: `datasets` reads * ? and [ in a name as a pattern")):
+        read_file(name)
+    (tmp_path / "pictures [1]").mkdir()
+    with pytest.raises(ValueError, match="rename it"):
+        read_splits(CommonArguments(dataset_name="pictures [1]"), None)
+
+
+def test_many_classes_are_not_all_listed():
+    rows = Dataset.from_dict({"label": ["new"], "text": ["a"]})
+    with pytest.raises(ValueError, match=r"they have c0, .*, c19 \.\.\. and 480 more\. Correct it"):
+        encode_labels(rows, "label", [f"c{i}" for i in range(500)], "it")
+
+
+def test_rows_that_may_be_cut_are_counted():
+    said = []
+    tell_cuts(Dataset.from_dict({"length": [3, 8, 8, 2]}), 8, said.append)
+    tell_cuts(Dataset.from_dict({"length": [3, 7]}), 8, said.append)
+    assert said == ["2 of 4 training rows fill max_length=8 and may be cut"]
