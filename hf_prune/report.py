@@ -31,10 +31,10 @@ class PruningReport:
     Args:
         policy: `repr` of the policy.
         epochs: For each epoch, in order: `epoch` (from 0); `rows_offered`, `tokens_offered` (what a pass without
-            pruning would have trained); `rows`, `tokens` (what was trained); `padded_tokens` (positions that went
-            through the model, padding included); `rows_rescored`, `padded_tokens_rescored` (what went through it for
-            measurement alone, without a gradient); `steps` (optimizer steps); `seconds_training`, `seconds_selecting`,
-            `seconds_rescoring`.
+            pruning would have trained); `rows`, `tokens` (what was trained); `rows_repeated` (of these, what came again
+            to fill up the processes' last batches); `padded_tokens` (positions that went through the model, padding
+            included); `rows_rescored`, `padded_tokens_rescored` (what went through it for measurement alone, without
+            a gradient); `steps` (optimizer steps); `seconds_training`, `seconds_selecting`, `seconds_rescoring`.
             Tokens are all 0 where the inputs have none, as with images.
         log_history: The Trainer's, as in `trainer.state.log_history`.
         rows: N, rows in the training set.
@@ -60,6 +60,7 @@ class PruningReport:
         counts += ("rows_rescored", "padded_tokens_rescored")
         return {
             **{name: self._sum(name) for name in counts},
+            "rows_repeated": sum(epoch.get("rows_repeated", 0) for epoch in self.epochs),  # not in older files
             "optimizer_steps": self._sum("steps"),
             "optimizer_steps_full": self.steps_full,
             "seconds_training": self._sum("seconds_training"),
@@ -137,6 +138,8 @@ class PruningReport:
         if totals["tokens_offered"]:
             rows.append(self._row("tokens", totals["tokens"], totals["tokens_offered"]))
         rows.append(self._row("optimizer steps", totals["optimizer_steps"], totals["optimizer_steps_full"]))
+        if repeated := totals["rows_repeated"]:
+            rows.append(["rows repeated, to fill batches", f"{repeated:,}", "", ""])
         if rescored := totals["rows_rescored"]:
             rows.append(self._row("rows, forward pass alone", rescored, totals["rows_offered"]))
         if rescored := totals["padded_tokens_rescored"]:

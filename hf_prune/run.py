@@ -211,6 +211,7 @@ class PruningRun:
                 "Rows were trained that the policy had not selected: get_train_dataloader gives other batches than "
                 "those of Trainer's own sampler (does it join several loaders?). Train without a policy."
             )
+        repeated = len(measured.rows) - int(np.count_nonzero(marks))
         losses = [(marks, *self._record(measured.by_row(marks)))]
         rescored, seconds_rescoring = None, 0.0
         if rescore is not None and current.selection.rescore is not None and len(current.selection.rescore):
@@ -230,6 +231,7 @@ class PruningRun:
         account = {
             "rows_offered": round(offered),
             "rows": len(measured.rows),
+            "rows_repeated": repeated,
             "rows_rescored": 0 if rescored is None else len(rescored.rows),
             "tokens_offered": round(offered * int(tokens.sum(dtype=np.int64)) / known) if known else 0,
             "tokens": int(measured.tokens.sum()),

@@ -74,6 +74,7 @@ def test_totals():
         "tokens": 1500,  # 1000 + 500
         "tokens_offered": 2000,
         "padded_tokens": 1750,  # 1200 + 550
+        "rows_repeated": 0,
         "rows_rescored": 40,
         "padded_tokens_rescored": 450,
         "optimizer_steps": 16,  # 10 + 6
@@ -116,6 +117,14 @@ def test_summary_shares():
         ["seconds rescoring", "0.1", "", ""],
         ["seconds evaluating", "1.2", "", ""],
     ]
+
+
+def test_summary_names_rows_that_fill_batches():
+    """Of 100 rows in batches of 64, 28 come twice."""
+    epochs = [EPOCHS[0] | {"rows": 128, "rows_repeated": 28}]
+    report = dataclasses.replace(REPORT, epochs=epochs)
+    assert report.totals()["rows_repeated"] == 28
+    assert ["rows repeated, to fill batches", "28", "", ""] in cells(report.summary())
 
 
 def test_summary_charges_earlier_runs_and_leaves_out_what_was_not():
