@@ -388,21 +388,21 @@ class PruningMixin(RowsMixin, SharingMixin, LoadingMixin):
         if self.policy is None or ROW not in inputs or type(self).compute_loss is PruningMixin.compute_loss:
             return super().training_step(model, inputs, *args, **kwargs)
         inputs = self._prepare_inputs(inputs)
-        batch = self._batch = Batch(inputs[ROW], inputs.get(PARTS), inputs)
+        rows, parts, self._batch = inputs[ROW], inputs.get(PARTS), None
         self._run.begin_batch(self.state.global_step)
         hook = model.register_forward_pre_hook(lambda _, args, kwargs: (args, without_rows(kwargs)), with_kwargs=True)
         try:
-            with self._run.meter.watch(model, without_rows(inputs), batch.parts) as seen:
+            with self._run.meter.watch(model, without_rows(inputs), parts) as seen:
                 loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             hook.remove()
-        if not batch.is_recorded:
+        if self._batch is None:  # or else `compute_loss` has recorded it
             if self._weights is not None:
                 raise ValueError(
                     f"policy={self.policy!r} weights rows, but {type(self).__name__}.compute_loss does not call "
                     "super().compute_loss, which does so. Call it, or choose a policy without weights."
                 )
-            self._run.meter.record(batch.rows, seen, loss, self._run.recorder, None, self._loss_factor)
+            self._run.meter.record(rows, seen, loss, self._run.recorder, None, self._loss_factor)
         return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):

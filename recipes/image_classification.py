@@ -221,7 +221,7 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
         label = recipe.label_column
         if split != "train" and label not in rows.column_names:
             label = "label"
-        if recipe.train_dir and label not in rows.column_names:
+        if recipe.train_dir and not {label, "label"} & set(rows.column_names):
             raise ValueError(f"train_dir={recipe.train_dir!r}: {names[split]} has one class; give a folder for each.")
         image = find_column(rows, "image_column", recipe.image_column, names[split])
         label = find_column(rows, "label_column", label, names[split])

@@ -92,6 +92,7 @@ def check_rows(sharing, found):
         batches = together[begin : begin + math.ceil(epoch["rows"] / len(together[0]))]
         begin += len(batches)
         assert sum(map(len, batches)) == epoch["rows"]
+        assert epoch["rows_repeated"] == epoch["rows"] - len(set(sum(batches, [])))
         assert math.ceil(len(batches) / accumulation) == epoch["steps"]
         before_the_last = sum(batches[:-1], [])
         assert len(set(before_the_last)) == len(before_the_last)
