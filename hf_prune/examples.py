@@ -13,6 +13,7 @@ _LONGEST = 600  # characters of a text that are shown
 _SIDE = 96  # pixels: larger pictures are shrunk to this height and width
 _UNSEEN = ("Audio", "Video")  # kinds of columns
 _LABELS = ("label", "labels", "label_ids", "target")
+_NO_NAMES = (*_LABELS, "length")  # numbers that say nothing of which row it is
 
 
 def show(
@@ -48,12 +49,17 @@ def _shown(example: Any, decode: Any, names: Mapping[int, str]) -> dict[str, Any
     if label in texts:
         texts.pop(label)
     picture = next((uri for name, value in example.items() if (uri := _picture(name, value))), None)
-    if not texts and picture is None and "input_ids" in example:
-        texts["text"] = _decoded(example["input_ids"], decode)
+    if picture is None and "input_ids" in example and not any(" " in text for text in texts.values()):  # names at most
+        texts.setdefault("text", _decoded(example["input_ids"], decode))
         if label is not None and _is_target(example[label], example["input_ids"]):
             texts[label] = _decoded(example[label], decode)
+    texts |= {name: str(value) for name, value in example.items() if _is_number(value) and name not in _NO_NAMES}
     words = None if label is None else _label(example[label], names)
     return {"texts": {name: _short(text) for name, text in texts.items()}, "picture": picture, "label": words}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _text(value: Any) -> str | None:

@@ -30,6 +30,7 @@ SPLITS = ("train", "validation", "test")
 _BEGUN = "_begun.json"  # in output_dir: what a run that may be interrupted is of
 _NAMES = 20  # of many that a message lists
 _LINE = 300  # characters of a sample's line that are printed
+FILE_ROW = "file_row"  # column: which row of its file, from 0, a training row is; others are left out or held out
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
 
 
@@ -51,6 +52,8 @@ class CommonArguments:
         early_stopping_patience: Stop after so many validations without a better score.
         history: What an earlier run has learnt of the same rows (its folder, or an id of the Hub), or scores of them;
             the policy begins with it.
+        history_key: Column of the training rows that names each by a text or whole number of its own, and that is no
+            text or label to learn from: rows of `history` are matched by it, after filtering or in another order.
     """
 
     train_file: str | None = None
@@ -63,6 +66,7 @@ class CommonArguments:
     model_name_or_path: str | None = None
     early_stopping_patience: int | None = None
     history: str | None = None
+    history_key: str | None = None
 
     @property
     def source(self) -> str | None:
@@ -73,6 +77,10 @@ class CommonArguments:
         """Those that the flags ask for."""
         patience = self.early_stopping_patience
         return [] if patience is None else [EarlyStoppingCallback(patience)]
+
+    def carried(self, rows: Dataset) -> list[str]:
+        """The columns of these rows that say which rows they are, and that go with them to the trainer."""
+        return [column for column in (FILE_ROW, self.history_key) if column in rows.column_names]
 
 
 # ---- Data ----
@@ -110,7 +118,7 @@ def _check_name(path: str) -> None:
 def read_splits(
     common: CommonArguments, embedded: Callable[[], DatasetDict]
 ) -> tuple[dict[str, Dataset], dict[str, str]]:
-    """The splits that the flags name, or the embedded ones, train first, and what to call each in a message.
+    """The splits that the flags name, or the embedded ones, train first and its rows numbered, and what to call each.
 
     Raises:
         ValueError: Flags that don't go together, a data set without a split train, an empty split, or what `read_file`
@@ -138,6 +146,10 @@ def read_splits(
     names = {split: files.get(split) or f"split {split} of {common.source or 'the embedded data'}" for split in raw}
     if empty := [names[split] for split, rows in raw.items() if not len(rows)]:
         raise ValueError(f"{empty[0]} has no row; give one that has, or leave it out.")
+    if common.history_key is not None:
+        find_column(raw["train"], "history_key", common.history_key, names["train"])
+    if FILE_ROW not in raw["train"].column_names:
+        raw["train"] = raw["train"].add_column(FILE_ROW, np.arange(len(raw["train"])))
     return raw, names
 
 
@@ -207,6 +219,11 @@ def load_splits(
     return limit(hold_out(splits, seed), common)
 
 
+def columns_of(rows: Dataset) -> str:
+    """The columns that rows have in their file, in words."""
+    return ", ".join(column for column in rows.column_names if column != FILE_ROW)
+
+
 def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:
     """`column`, if the rows have it.
 
@@ -214,7 +231,7 @@ def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:
         ValueError: They don't; names `flag`, what the rows are called, and the columns they have.
     """
     if column not in rows.column_names:
-        raise ValueError(f"{flag}={column!r}: {name} has no such column; it has {', '.join(rows.column_names)}.")
+        raise ValueError(f"{flag}={column!r}: {name} has no such column; it has {columns_of(rows)}.")
     return column
 
 

@@ -225,7 +225,7 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
             raise ValueError(f"train_dir={recipe.train_dir!r}: {names[split]} has one class; give a folder for each.")
         image = find_column(rows, "image_column", recipe.image_column, names[split])
         label = find_column(rows, "label_column", label, names[split])
-        rows = rows.select_columns([image, label])
+        rows = rows.select_columns([image, label, *common.carried(rows)])
         try:
             rows = rows.cast_column(image, Image())
         except (TypeError, ValueError, NotImplementedError) as error:
@@ -431,6 +431,7 @@ def main(argv: list[str] | None = None) -> None:
         args=args,
         policy=policy,
         history=common.history,
+        history_key=common.history_key,
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=processor,

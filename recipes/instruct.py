@@ -24,6 +24,7 @@ import datetime
 import random
 import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -234,8 +235,8 @@ def embedded_corpus(rows: int = 4000, seed: int = 0) -> DatasetDict:
 # ---- Data ----
 
 
-def read_rows(rows: Dataset, recipe: RecipeArguments, name: str, say=print) -> Dataset:
-    """The columns `prompt` and `completion`, lists of messages, of what `name` names; rows that lack one are left out.
+def read_rows(rows: Dataset, recipe: RecipeArguments, name: str, say=print, carried: Sequence[str] = ()) -> Dataset:
+    """The columns `prompt` and `completion`, lists of messages, and `carried`; rows that lack one are left out.
 
     Raises:
         ValueError: A column that is not there or holds something else, or no row with a prompt and a response.
@@ -271,11 +272,13 @@ def read_rows(rows: Dataset, recipe: RecipeArguments, name: str, say=print) -> D
         flags = ["response_column", "prompt_column", "context_column"]
         columns = [find_text(rows, flag, getattr(recipe, flag), name) for flag in flags if getattr(recipe, flag)]
     messages = [{"role": Value("string"), "content": Value("string")}]
-    features = Features({"prompt": messages, "completion": messages})
-    found = rows.map(convert, remove_columns=rows.column_names, features=features)
+    sides = {"prompt": messages, "completion": messages}
+    features = Features(sides | {column: rows.features[column] for column in carried})
+    others = [column for column in rows.column_names if column not in carried]
+    found = rows.map(convert, remove_columns=others, features=features)
     return keep_rows(
         found,
-        lambda row: all(side and all(message["content"] for message in side) for side in row.values()),
+        lambda row: all(row[side] and all(message["content"] for message in row[side]) for side in sides),
         whole,
         name,
         say,
@@ -403,7 +406,12 @@ def main(argv: list[str] | None = None) -> None:
     # Data
     with args.main_process_first(desc="read the corpus"):
         seed = args.data_seed or 0  # --seed leaves the rows alone
-        corpus = load_splits(common, embedded_corpus, lambda rows, name: read_rows(rows, recipe, name, say), seed)
+        corpus = load_splits(
+            common,
+            embedded_corpus,
+            lambda rows, name: read_rows(rows, recipe, name, say, common.carried(rows)),
+            seed,
+        )
     final = "test" if "test" in corpus else "validation"
 
     # Model
@@ -411,7 +419,7 @@ def main(argv: list[str] | None = None) -> None:
         tokenizer = AutoTokenizer.from_pretrained(common.model_name_or_path, trust_remote_code=args.trust_remote_code)
         model = common.model_name_or_path  # which the trainer loads, in float32
     else:
-        texts = (m["content"] for row in corpus["train"] for side in row.values() for m in side)
+        texts = (m["content"] for row in corpus["train"] for side in ("prompt", "completion") for m in row[side])
         tokenizer = new_tokenizer(texts, recipe.vocab_size)
         model = new_model(recipe.model_size, tokenizer, args.max_length or 2048)
     tokenizer.chat_template = tokenizer.chat_template or TEMPLATE
@@ -427,6 +435,7 @@ def main(argv: list[str] | None = None) -> None:
         args=args,
         policy=policy,
         history=common.history,
+        history_key=common.history_key,
         train_dataset=corpus["train"],
         eval_dataset={split: rows for split, rows in corpus.items() if split != "train"},  # tokenized with train
         processing_class=tokenizer,

@@ -58,6 +58,7 @@ from hf_prune.recipe import (
     Outcome,
     arguments_of,
     class_names,
+    columns_of,
     encode_labels,
     find_checkpoint,
     find_column,
@@ -233,7 +234,7 @@ def find_texts(rows: Dataset, recipe: RecipeArguments, name: str) -> list[str]:
     if len(texts) != 1:
         raise ValueError(
             f"text_columns: {name} has {len(texts)} columns of texts, none by a name that is known; name one or two of "
-            f"{', '.join(others)}."
+            f"{columns_of(rows.select_columns(others))}."
         )
     return texts
 
@@ -286,7 +287,8 @@ def load_texts(
     classes = None if is_number else class_names(splits["train"], label, names["train"])
     for split, rows in list(splits.items()):
         columns = [find_text(rows, "text_columns", text, names[split]) for text in texts]
-        rows = rows.select_columns([*columns, find_column(rows, "label_column", label, names[split])])
+        found = find_column(rows, "label_column", label, names[split])
+        rows = rows.select_columns([*columns, found, *common.carried(rows)])
         if split == "test" and set(rows[label][:]) <= {-1, None}:  # as those of GLUE, which keeps them to itself
             warnings.warn(f"{names[split]} has no labels; the score is that of the validation rows.", stacklevel=2)
             del splits[split]
@@ -433,6 +435,7 @@ def main(argv: list[str] | None = None) -> None:
         args=args,
         policy=policy,
         history=common.history,
+        history_key=common.history_key,
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=tokenizer,

@@ -26,6 +26,7 @@ import difflib
 import random
 import time
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import datasets
@@ -55,6 +56,7 @@ from hf_prune.recipe import (
     CommonArguments,
     Outcome,
     arguments_of,
+    columns_of,
     find_checkpoint,
     find_text,
     finish,
@@ -289,8 +291,8 @@ def embedded_corpus(rows: int = 4000, seed: int = 0) -> DatasetDict:
 # ---- Data ----
 
 
-def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str, say=print) -> Dataset:
-    """The columns `source` and `target` of what `name` names, without the rows that lack text on either side.
+def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str, say=print, carried: Sequence[str] = ()) -> Dataset:
+    """The columns `source`, `target` and `carried` of what `name` names; rows that lack text on a side are left out.
 
     Raises:
         ValueError: A language that has no column, or one without texts, or no row with text.
@@ -303,11 +305,15 @@ def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str, say=print) -> 
         lang = getattr(recipe, f"{side}_lang")
         key = lang if lang in columns else lang.partition("_")[0]
         if key not in columns:
-            raise ValueError(f"{side}_lang={lang!r}: {name} has no such column; it has {', '.join(columns)}.")
+            raise ValueError(f"{side}_lang={lang!r}: {name} has no such column; it has {columns_of(rows)}.")
         found[find_text(rows, f"{side}_lang", columns[key], name)] = side
-    pairs = rows.select_columns(list(found)).rename_columns(found)
+    pairs = rows.select_columns([*found, *carried]).rename_columns(found)
     return keep_rows(
-        pairs, lambda row: all(text and text.strip() for text in row.values()), "text in both languages", name, say
+        pairs,
+        lambda row: all(row[side] and row[side].strip() for side in found.values()),
+        "text in both languages",
+        name,
+        say,
     )
 
 
@@ -319,7 +325,11 @@ def load_corpus(common: CommonArguments, recipe: RecipeArguments, seed: int, say
     """
     if recipe.source_lang == recipe.target_lang:
         raise ValueError(f"source_lang and target_lang are both {recipe.source_lang!r}; name two languages.")
-    return load_splits(common, embedded_corpus, lambda rows, name: read_pairs(rows, recipe, name, say), seed)
+
+    def prepare(rows, name):
+        return read_pairs(rows, recipe, name, say, common.carried(rows))
+
+    return load_splits(common, embedded_corpus, prepare, seed)
 
 
 # ---- Model ----
@@ -460,7 +470,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.label_smoothing_factor and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
             raise ValueError(f"{type(model).__name__} can't be trained with --label_smoothing_factor; leave it out.")
     else:
-        texts = (text for rows in corpus["train"].iter(1000) for side in rows.values() for text in side)
+        texts = (text for rows in corpus["train"].iter(1000) for side in ("source", "target") for text in rows[side])
         tokenizer = new_tokenizer(texts, recipe.vocab_size, recipe.max_length)
         model = new_model(recipe.model_size, tokenizer, recipe.max_length)
     model.generation_config.max_length = recipe.max_length
@@ -497,6 +507,7 @@ def main(argv: list[str] | None = None) -> None:
         args=args,
         policy=policy,
         history=common.history,
+        history_key=common.history_key,
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=tokenizer,
@@ -526,7 +537,7 @@ def main(argv: list[str] | None = None) -> None:
     ]
     samples = []
     for row in random.Random(args.seed).sample(range(len(order)), min(5, len(order))):
-        source, reference = corpus[final][row].values()
+        source, reference = (corpus[final][side][row] for side in ("source", "target"))
         samples.append(f"source      {source}\nreference   {reference}\nhypothesis  {hypotheses[row]}")
     scores = {"num_beams": recipe.num_beams} | scores
     outcome = Outcome("bleu", scores, final, texts, lines, samples)

@@ -99,7 +99,7 @@ def train(folder, rows=29, policy="infobatch:ratio=0.7", dropout=0.1, **settings
 
         def _run_epoch(self, **kwargs):
             super()._run_epoch(**kwargs)
-            if self.__dict__.get("policy") is not None:
+            if getattr(self, "policy", None) is not None:
                 rounds.append(digest(map(torch.from_numpy, self.history.arrays().values())))
 
     subject.__class__ = Watched

@@ -260,7 +260,7 @@ def test_a_damaged_history_of_an_earlier_run_is_named(tmp_path, whole):
 class Fails(Policy):
     """Keeps half of the rows, and fails in round 1."""
 
-    where: str = "select"
+    where: ClassVar[str] = "nowhere"  # until the user has mended it
 
     def select(self, history, clock, rng):
         self._fail_in("select", clock)
@@ -283,16 +283,18 @@ class FailsBeside(Fails):
 
 
 @pytest.mark.parametrize(("policy", "where"), [(Fails, "select"), (Fails, "update"), (FailsBeside, "update")])
-def test_an_error_in_a_policy_is_raised_as_it_is_and_nothing_saved_is_lost(tmp_path, caplog, policy, where):
-    reference = make(tmp_path / "reference", policy("nowhere"), num_train_epochs=4, save_strategy="no")
+def test_an_error_in_a_policy_is_raised_as_it_is_and_nothing_saved_is_lost(tmp_path, monkeypatch, policy, where):
+    reference = make(tmp_path / "reference", policy(), num_train_epochs=4, save_strategy="no")
     reference.train()
-    trainer = make(tmp_path / "run", policy(where), num_train_epochs=4, save_steps=1)
+    monkeypatch.setattr(Fails, "where", where)
+    trainer = make(tmp_path / "run", policy(), num_train_epochs=4, save_steps=1)
     with pytest.raises(ZeroDivisionError, match=f"in {where}"):
         trainer.train()
     reached = trainer.state.global_step
     saved = last_whole(tmp_path / "run", lambda _: None)
     assert reached - 1 <= int(saved.rpartition("-")[2]) <= reached
-    mended = make(tmp_path / "run", policy("nowhere"), num_train_epochs=4)
+    monkeypatch.undo()
+    mended = make(tmp_path / "run", policy(), num_train_epochs=4)
     mended.train(resume_from_checkpoint=True)
     assert end_of(mended) == end_of(reference)
     trainer.pruning_report().card()

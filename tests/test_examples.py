@@ -31,7 +31,12 @@ def test_texts_and_the_name_of_the_class():
     columns = {"sentence": ["one", "two"], "other": [["a", "b"], ["c"]], "label": [1, 0], "input_ids": [[1], [2]]}
     data = Dataset.from_dict(columns | {"idx": [7, 8]}).cast_column("label", ClassLabel(names=["no", "yes"]))
     second, first = show(data, [1, 0], Tokenizer(), {0: "LABEL_0", 1: "LABEL_1"})
-    assert first == {"row": 0, "texts": {"sentence": "one", "other": "a b"}, "picture": None, "label": "yes"}
+    assert first == {
+        "row": 0,
+        "texts": {"sentence": "one", "other": "a b", "idx": "7"},
+        "picture": None,
+        "label": "yes",
+    }
     assert second["label"] == "no"
 
 
@@ -51,7 +56,16 @@ def test_tokens_are_decoded_where_there_is_no_text():
     assert pair["texts"] == {"text": "5-6", "labels": "7"}
     assert same["texts"] == empty["texts"] == {"text": "5-6"}
     assert bare == {"row": 2, "texts": {"text": "1"}, "picture": None, "label": None}
-    assert show(data, [0])[0]["texts"]["input_ids"] == "tokens 5 6"
+    assert show(data, [0])[0]["texts"]["text"] == "tokens 5 6"
+
+
+def test_what_names_a_row_is_shown_beside_its_text():
+    (row,) = show(
+        [{"id": "q7", "file_row": np.int64(53), "input_ids": [5, 6], "labels": 1, "length": 2}], [0], Tokenizer()
+    )
+    assert row["texts"] == {"id": "q7", "text": "5-6", "file_row": "53"}
+    (row,) = show([{"text": "a b", "input_ids": [5, 6], "is_new": True}], [0], Tokenizer())
+    assert row["texts"] == {"text": "a b"}
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from texts import matrix_of
 
 from hf_prune import data, storage
 from hf_prune.data import fingerprint, read_features
-from hf_prune.features import Features, count_matrix, matrix_of, stacked, valued
+from hf_prune.features import Features, count_matrix, stacked, valued
 
 WORDS = frozenset({"features"})
 CLASSES = frozenset({"classes"})

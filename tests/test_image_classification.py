@@ -82,7 +82,7 @@ def test_labels_of_a_second_file_train_and_the_test_rows_keep_theirs(recipe, tmp
     assert classes == names
     assert list(splits["train"]["labels"]) == [1, 1, 0, 0] * 10
     assert list(splits["test"]["labels"]) == list(splits["validation"]["labels"]) == [0, 1] * 20
-    assert splits["train"].column_names == ["image", "labels"]
+    assert splits["train"].column_names == ["image", "file_row", "labels"]
     assert splits["train"][3]["image"].getpixel((0, 0)) == (3, 3, 3)
 
 

@@ -7,7 +7,15 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from hf_prune.policies import make
-from hf_prune.recipe import CommonArguments, encode_labels, find_checkpoint, read_file, read_splits, tell_cuts
+from hf_prune.recipe import (
+    CommonArguments,
+    encode_labels,
+    find_checkpoint,
+    load_splits,
+    read_file,
+    read_splits,
+    tell_cuts,
+)
 
 
 def args(folder, **more):
@@ -67,3 +75,18 @@ def test_rows_that_may_be_cut_are_counted():
     tell_cuts(Dataset.from_dict({"length": [3, 8, 8, 2]}), 8, said.append)
     tell_cuts(Dataset.from_dict({"length": [3, 7]}), 8, said.append)
     assert said == ["2 of 4 training rows fill max_length=8 and may be cut"]
+
+
+def test_training_rows_say_which_of_their_file_they_are(tmp_path):
+    """Also those that are left when others were held out and drawn from; a key goes with them."""
+    path = tmp_path / "train.csv"
+    path.write_text("text,label,id\n" + "".join(f"t{i},{i % 2},k{i}\n" for i in range(40)))
+    common = CommonArguments(train_file=str(path), max_train_samples=20, history_key="id")
+    splits = load_splits(common, None, lambda rows, name: rows.select_columns(["text", *common.carried(rows)]), 0)
+    for split in ("train", "validation"):
+        rows = splits[split].to_dict()
+        assert rows["text"] == [f"t{row}" for row in rows["file_row"]]
+        assert rows["id"] == [f"k{row}" for row in rows["file_row"]]
+    assert len(splits["train"]) == 20
+    with pytest.raises(ValueError, match="history_key='key': .* has no such column; it has text, label, id"):
+        read_splits(CommonArguments(train_file=str(path), history_key="key"), None)

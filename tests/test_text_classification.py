@@ -239,7 +239,12 @@ def test_whole_numbers_stored_as_fractions_are_told(text, recipe):
 def test_rows_without_text_are_left_out(text, recipe):
     rows = Dataset.from_dict({"sentence1": ["a", None, "c"], "sentence2": ["A", "B", ""], "label": ["x", "x", "y"]})
     corpus, _ = text.load_texts(files(train=rows, validation=rows), recipe(), 0)
-    assert corpus["train"].to_dict() == {"text": ["a", "c"], "text_pair": ["A", ""], "labels": [0, 1]}
+    assert corpus["train"].to_dict() == {
+        "text": ["a", "c"],
+        "text_pair": ["A", ""],
+        "file_row": [0, 2],
+        "labels": [0, 1],
+    }
     blank = Dataset.from_dict({"text": ["a", " \n", "", "d"], "label": ["x", "x", "y", "y"]})
     assert text.load_texts(files(train=blank, validation=blank), recipe(), 0)[0]["train"]["text"][:] == ["a", "d"]
     with pytest.raises(ValueError, match="Split validation has one row with text; two are needed"):
