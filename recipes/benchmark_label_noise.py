@@ -21,10 +21,11 @@ from datasets import Dataset, Image
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from hf_prune.comparison import RESULTS
 from hf_prune.data import eight_bits
 from hf_prune.export import ROWS
-from hf_prune.recipe import RESULTS, find_column, label_texts, read_file
 from hf_prune.report import surroundings
+from hf_prune.splits import find_column, label_texts, read_file
 from hf_prune.storage import write_text
 
 SHARES = (0.01, 0.05, 0.1)  # of the training rows

@@ -65,15 +65,12 @@ from transformers.utils import is_torch_bf16_gpu_available
 from hf_prune import PruningTrainer
 from hf_prune.data import eight_bits
 from hf_prune.flags import parse
-from hf_prune.recipe import (
+from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish
+from hf_prune.splits import (
     CommonArguments,
-    Outcome,
-    arguments_of,
     class_names,
     encode_labels,
-    find_checkpoint,
     find_column,
-    finish,
     hold_out,
     limit,
     read_file,

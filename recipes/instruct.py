@@ -42,16 +42,8 @@ from trl.models import unwrap_model_for_generation
 
 from hf_prune import pruned
 from hf_prune.flags import parse
-from hf_prune.recipe import (
-    CommonArguments,
-    Outcome,
-    arguments_of,
-    find_checkpoint,
-    find_text,
-    finish,
-    keep_rows,
-    load_splits,
-)
+from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish
+from hf_prune.splits import CommonArguments, find_text, keep_rows, load_splits
 
 
 @dataclass

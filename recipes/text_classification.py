@@ -53,17 +53,14 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningTrainer
 from hf_prune.flags import parse
-from hf_prune.recipe import (
+from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish
+from hf_prune.splits import (
     CommonArguments,
-    Outcome,
-    arguments_of,
     class_names,
     columns_of,
     encode_labels,
-    find_checkpoint,
     find_column,
     find_text,
-    finish,
     hold_out,
     keep_rows,
     limit,

@@ -52,18 +52,8 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningSeq2SeqTrainer
 from hf_prune.flags import parse
-from hf_prune.recipe import (
-    CommonArguments,
-    Outcome,
-    arguments_of,
-    columns_of,
-    find_checkpoint,
-    find_text,
-    finish,
-    keep_rows,
-    load_splits,
-    tell_cuts,
-)
+from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish
+from hf_prune.splits import CommonArguments, columns_of, find_text, keep_rows, load_splits, tell_cuts
 
 
 @dataclass

@@ -23,7 +23,7 @@ LAYERS = (
     {"run", "rescore", "score", "seams", "hub", "page", "comparison_page", "flags", "tables"},
     {"card"},
     {"sharing", "loading", "rows"},
-    {"mixin", "cli", "recipe"},
+    {"mixin", "cli", "recipe", "splits"},
     {"trainer"},
 )
 LATE = {"core": {"hub"}}  # imported inside a method, by those who ask for it
@@ -42,9 +42,9 @@ OUTSIDE = {
         "rows",
         "mixin",
     },
-    "transformers": {"mixin", "sharing", "loading", "trainer", "flags", "recipe"},
+    "transformers": {"mixin", "sharing", "loading", "trainer", "flags", "recipe", "splits"},
     "accelerate": set(),
-    "datasets": {"recipe"},
+    "datasets": {"splits"},
     "matplotlib": {"figures"},
     "scipy": {"features", "policies", "paired"},
     "pyarrow": {"export", "hub"},

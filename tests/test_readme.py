@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 
 from hf_prune import Clock, History, policies
 from hf_prune.policies import make, names
-from hf_prune.recipe import CommonArguments
+from hf_prune.splits import CommonArguments
 from hf_prune.tables import comparisons_table, runs_table
 
 ROOT = Path(__file__).parent.parent

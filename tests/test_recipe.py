@@ -7,15 +7,8 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from hf_prune.policies import make
-from hf_prune.recipe import (
-    CommonArguments,
-    encode_labels,
-    find_checkpoint,
-    load_splits,
-    read_file,
-    read_splits,
-    tell_cuts,
-)
+from hf_prune.recipe import find_checkpoint
+from hf_prune.splits import CommonArguments, encode_labels, load_splits, read_file, read_splits, tell_cuts
 
 
 def args(folder, **more):

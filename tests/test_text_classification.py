@@ -14,7 +14,7 @@ from recipe_runs import load, run, run_forked
 from sklearn.metrics import matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from hf_prune.recipe import CommonArguments
+from hf_prune.splits import CommonArguments
 
 
 @pytest.fixture(scope="module")
