@@ -236,6 +236,19 @@ def test_the_users_scheduler_is_resumed_where_it_was(make, tmp_path, is_new):
     assert rates("uniform:keep=1.0") == rates(STOCK)
 
 
+def test_the_users_scheduler_is_resumed_where_it_was_in_a_pruned_run(make, tmp_path):
+    def rates(**more):
+        ours.train(**more)
+        return [entry["learning_rate"] for entry in ours.state.log_history if "loss" in entry]
+
+    ours = make("uniform:keep=0.5", num_train_epochs=4, save_strategy="steps", save_steps=4)
+    ours.optimizer = torch.optim.SGD(ours.model.parameters(), lr=0.1)
+    ours.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(ours.optimizer, lambda step: 1 / (1 + step))
+    whole = rates()
+    assert len(set(whole)) == 12
+    assert rates(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4")) == whole
+
+
 def test_a_schedule_of_a_subclass_follows_the_clock(make):
     class OwnSchedule(PruningTrainer):
         def create_scheduler(self, num_training_steps, optimizer=None):
