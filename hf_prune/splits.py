@@ -2,6 +2,7 @@
 
 import csv
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -303,6 +304,16 @@ def encode_labels(rows: Dataset, column: str, classes: Sequence[str], name: str)
             )
     labels = [number[text] for text in texts]
     return rows.remove_columns(column).add_column("labels", labels, feature=ClassLabel(names=list(classes)))
+
+
+def warn_if_untaught(splits: DatasetDict) -> None:
+    """Warn of classes that rows of other splits have in `labels`, a ClassLabel, but no training row has."""
+    names = splits["train"].features["labels"].names
+    taught = set(splits["train"]["labels"][:])
+    for split, rows in splits.items():
+        if untaught := sorted(set(rows["labels"][:]) - taught):
+            found = _listed([names[label] for label in untaught])
+            warnings.warn(f"Split {split} has classes of which there is no training row: {found}.", stacklevel=2)
 
 
 def _listed(names: Sequence[str]) -> str:

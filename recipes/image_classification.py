@@ -75,6 +75,7 @@ from hf_prune.splits import (
     limit,
     read_file,
     read_splits,
+    warn_if_untaught,
 )
 
 
@@ -230,7 +231,9 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
             raise ValueError(f"image_column={image!r}: {names[split]} has {kind} there, no pictures.") from error
         classes = classes or class_names(rows, label, names[split])
         splits[split] = encode_labels(rows, label, classes, names[split]).rename_columns({image: "image"})
-    return limit(hold_out(splits, seed, stratify_by="labels"), common), classes
+    pictures = limit(hold_out(splits, seed, stratify_by="labels"), common)
+    warn_if_untaught(pictures)
+    return pictures, classes
 
 
 def check_pictures(rows: Dataset, name: str) -> None:

@@ -6,7 +6,8 @@ from scratch, nothing downloaded, under two minutes on two CPU cores:
     accelerate launch recipes/instruct.py
 
 Real corpora are files (Parquet, JSON lines, CSV, TSV) or a data set of the Hub, with a column for the prompt and one
-for the response, or a column `messages` whose last message is the response. A pretrained model, whole or by LoRA:
+for the response, or a column `messages` or `conversations` whose last message is the response. A pretrained model,
+whole or by LoRA:
 
     accelerate launch recipes/instruct.py --model_name_or_path Qwen/Qwen2.5-0.5B --lora_rank 8 \
         --train_file train.parquet --validation_file validation.parquet --prompt_column question \
@@ -51,7 +52,8 @@ class RecipeArguments:
     """What to learn, with which model.
 
     Args:
-        prompt_column: Column of the prompt (GSM8K: question); a column `messages` is read where there is none.
+        prompt_column: Column of the prompt (GSM8K: question); where there is none, a column `messages` is read (role
+            and content), or `conversations` (from and value, as ShareGPT's).
         response_column: Column of the response (GSM8K: answer).
         context_column: Column of text that goes with the prompt, and may be empty (Alpaca: input; Dolly: context).
         lora_rank: Train low-rank adapters of this rank on all linear layers, and leave a pretrained model as it is.
@@ -118,6 +120,9 @@ TEMPLATE = (  # for a tokenizer that has none; nothing follows the end of a resp
     "{{ message['content'] + (eos_token if message['role'] == 'assistant' else '') }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '\\n<|assistant|>\\n' }}{% endif %}"
 )
+
+CHATS = ("messages", "conversations")  # columns
+ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names
 
 # ---- The embedded corpus ----
 
@@ -235,21 +240,22 @@ def read_rows(rows: Dataset, recipe: RecipeArguments, name: str, say=print, carr
     """
 
     def from_messages(row):
-        messages = row["messages"] or []
-        if not isinstance(messages, list) or not all(map(is_message, messages)):
+        chat = row[chats[0]] or []
+        parts = [read_message(message) for message in chat] if isinstance(chat, list) else [None]
+        if None in parts:
             raise ValueError(
-                f"messages: {name} has {str(messages)[:200]} there; a row must be a list of "
+                f"{chats[0]}: {name} has {str(chat)[:200]} there; a row must be a list of "
                 "{'role': 'user' or 'assistant' ..., 'content': text}."
             )
-        texts = [(message["role"], (message["content"] or "").strip()) for message in messages]
+        texts = [(ROLES.get(role, role), (text or "").strip()) for role, text in parts]
         messages = [{"role": role, "content": text} for role, text in texts if text or role != "system"]
         answered = bool(messages) and messages[-1]["role"] == "assistant"
         return {"prompt": messages[:-1], "completion": messages[-1:] if answered else []}
 
-    def is_message(message):
-        return isinstance(message, dict) and all(
-            isinstance(message.get(part, 0), str | None) for part in ("role", "content")
-        )
+    def read_message(message):
+        for role, text in (("role", "content"), ("from", "value")):
+            if isinstance(message, dict) and {role, text} <= set(message) and isinstance(message[role], str):
+                return (message[role], message[text]) if isinstance(message[text], str | None) else None
 
     def from_columns(row):
         texts = [(text or "").strip() for text in map(row.get, columns)]
@@ -257,7 +263,8 @@ def read_rows(rows: Dataset, recipe: RecipeArguments, name: str, say=print, carr
         messages = {"prompt": ("user", request), "completion": ("assistant", texts[0])}
         return {side: [{"role": role, "content": text}] for side, (role, text) in messages.items()}
 
-    if "messages" in rows.column_names and recipe.prompt_column not in rows.column_names:
+    chats = [column for column in CHATS if column in rows.column_names]
+    if chats and recipe.prompt_column not in rows.column_names:
         convert, whole = from_messages, "text in every message, the last one the assistant's"
     else:
         convert, whole = from_columns, "a prompt and a response"

@@ -66,6 +66,7 @@ from hf_prune.splits import (
     limit,
     read_splits,
     tell_cuts,
+    warn_if_untaught,
 )
 
 
@@ -295,6 +296,8 @@ def load_texts(
         what = f"text in {', '.join(columns)}"
         splits[split] = keep_rows(rows, is_whole, what, names[split], say)
     corpus = limit(hold_out(splits, seed, stratify_by=classes and "labels"), common)
+    if classes is not None:
+        warn_if_untaught(corpus)
     if few := [split for split, rows in corpus.items() if len(rows) < 2]:
         raise ValueError(f"Split {few[0]} has one row with text; two are needed, or no score has an interval.")
     return corpus, classes

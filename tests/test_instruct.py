@@ -124,7 +124,8 @@ def test_missing_column_is_named_with_those_there_are(instruct, recipe, flag):
 @pytest.mark.parametrize(
     "found",
     [
-        [{"from": "human", "value": "Hi!"}],
+        [{"from": "human", "text": "Hi!"}],
+        [{"role": None, "content": "Hi!"}],
         "a text",
         [{"role": "user", "content": [{"type": "text", "text": "Hi!"}]}],
     ],
@@ -133,6 +134,16 @@ def test_messages_of_another_form_are_shown_with_the_one_to_give(instruct, recip
     rows = Dataset.from_list([{"messages": found}])
     with pytest.raises(ValueError, match=r"messages: it has .* there; a row must be a list of \{'role': 'user'"):
         instruct.read_rows(rows, recipe(), "it")
+
+
+def test_chats_of_sharegpt(instruct, recipe):
+    talks = [[{"from": "human", "value": "1"}, {"from": "gpt", "value": "2", "weight": 1}]]
+    talks.append([{"from": "system", "value": ""}, {"from": "user", "value": "3"}, {"from": "gpt", "value": "4"}])
+    rows = Dataset.from_list([{"id": i, "conversations": talk} for i, talk in enumerate(talks)])
+    assert instruct.read_rows(rows, recipe(), "it").to_list() == [
+        {"prompt": messages(("user", "1")), "completion": messages(("assistant", "2"))},
+        {"prompt": messages(("user", "3")), "completion": messages(("assistant", "4"))},
+    ]
 
 
 def test_rows_may_begin_with_many_that_have_no_answer(instruct, recipe):
@@ -150,7 +161,7 @@ def test_messages_without_text_are_told_apart(instruct, recipe):
             messages(("system", ""), ("user", "1"), ("assistant", " 2 ")),
             messages(("user", "1"), ("assistant", None), ("tool", "2"), ("assistant", "3")),
             messages(("user", "1"), ("assistant", "  ")),
-            messages(("human", "1"), ("gpt", "2")),
+            messages(("user", "1"), ("bot", "2")),
         ],
     )
     found = instruct.read_rows(Dataset.from_list([{"messages": row} for row in rows]), recipe(), "it", said.append)

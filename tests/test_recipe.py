@@ -3,12 +3,20 @@
 import re
 
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, DatasetDict
 from transformers import TrainingArguments
 
 from hf_prune.policies import make
 from hf_prune.recipe import find_checkpoint
-from hf_prune.splits import CommonArguments, encode_labels, load_splits, read_file, read_splits, tell_cuts
+from hf_prune.splits import (
+    CommonArguments,
+    encode_labels,
+    load_splits,
+    read_file,
+    read_splits,
+    tell_cuts,
+    warn_if_untaught,
+)
 
 
 def args(folder, **more):
@@ -68,6 +76,16 @@ def test_rows_that_may_be_cut_are_counted():
     tell_cuts(Dataset.from_dict({"length": [3, 8, 8, 2]}), 8, said.append)
     tell_cuts(Dataset.from_dict({"length": [3, 7]}), 8, said.append)
     assert said == ["2 of 4 training rows fill max_length=8 and may be cut"]
+
+
+def test_classes_without_a_training_row_are_told():
+    names = ["ant", "bee", "cow"]
+    splits = {"train": [0, 2, 0], "validation": [2, 2], "test": [0, 1, 1]}
+    rows = {split: Dataset.from_dict({"labels": labels}) for split, labels in splits.items()}
+    corpus = DatasetDict(rows).cast_column("labels", ClassLabel(names=names))
+    with pytest.warns(UserWarning, match=r"^Split test has classes of which there is no training row: bee\.$") as found:
+        warn_if_untaught(corpus)
+    assert len(found) == 1
 
 
 def test_training_rows_say_which_of_their_file_they_are(tmp_path):
