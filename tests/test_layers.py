@@ -22,7 +22,7 @@ LAYERS = (
     {"meter"},
     {"run", "rescore", "score", "seams", "hub", "page", "comparison_page", "flags", "tables"},
     {"card"},
-    {"sharing", "loading", "rows"},
+    {"sharing", "loading", "rows", "steps"},
     {"mixin", "cli", "recipe", "splits"},
     {"trainer"},
 )
@@ -40,6 +40,7 @@ OUTSIDE = {
         "rescore",
         "report",
         "rows",
+        "steps",
         "mixin",
     },
     "transformers": {"mixin", "sharing", "loading", "trainer", "flags", "recipe", "splits"},

@@ -1,0 +1,71 @@
+"""A training step: the stock one, whose losses are measured by the way, and weighted where the policy says so."""
+
+from collections.abc import MutableMapping
+
+import torch
+
+from .sampler import PARTS, ROW, Batch, without_rows
+
+
+class StepsMixin:
+    """The part of `PruningMixin` that takes steps."""
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        """The stock step. A subclass's own `compute_loss` need not call this class's, and may pass all on to the model.
+
+        Raises:
+            ValueError: It does not call it, and the policy weights rows.
+        """
+        if self.policy is None or ROW not in inputs or type(self).compute_loss is StepsMixin.compute_loss:
+            return super().training_step(model, inputs, *args, **kwargs)
+        inputs = self._prepare_inputs(inputs)
+        rows, parts, self._batch = inputs[ROW], inputs.get(PARTS), None
+        self._run.begin_batch(self.state.global_step)
+        hook = model.register_forward_pre_hook(lambda _, args, kwargs: (args, without_rows(kwargs)), with_kwargs=True)
+        try:
+            with self._run.meter.watch(model, without_rows(inputs), parts) as seen:
+                loss = super().training_step(model, inputs, *args, **kwargs)
+        finally:
+            hook.remove()
+        if self._batch is None:  # or else `compute_loss` has recorded it
+            if self._weights is not None:
+                raise ValueError(
+                    f"policy={self.policy!r} weights rows, but {type(self).__name__}.compute_loss does not call "
+                    "super().compute_loss, which does so. Call it, or choose a policy without weights."
+                )
+            self._run.meter.record(rows, seen, loss, self._run.recorder, None, self._loss_factor)
+        return loss
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        """The stock loss; what it tells of each row is recorded on the side, and weighted where the policy says so."""
+        batch = None if self.policy is None else self._batch_of(inputs)
+        if batch is None or not torch.is_grad_enabled():
+            return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        self._numbering.is_checked = True  # by whoever made this batch: the workers of later epochs need not
+        self._run.begin_batch(self.state.global_step)
+        meter = self._run.meter
+        is_smoothed = self.label_smoother and self.compute_loss_func is None and "labels" in inputs
+        smoothing = self.args.label_smoothing_factor if is_smoothed else 0.0
+        with meter.watch(model, inputs, batch.parts) as seen:
+            result = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        loss, *rest = result if return_outputs else (result,)
+        weights = None if self._weights is None else self._weights[batch.rows]
+        recorder = None if batch.is_recorded else self._run.recorder
+        batch.is_recorded = True
+        items = kwargs.get("num_items_in_batch")
+        loss = meter.measure(batch.rows, seen, loss, recorder, weights, smoothing, items, self._loss_factor)
+        return (loss, *rest) if return_outputs else loss
+
+    def _batch_of(self, inputs: MutableMapping) -> Batch | None:
+        """The numbered batch that these inputs are, now without its numbers, or were; None for others."""
+        rows, parts = inputs.pop(ROW, None), inputs.pop(PARTS, None)
+        if rows is None:
+            return self._batch if self._batch is not None and self._batch.has(inputs) else None
+        if self._batch is None or self._batch.rows is not rows:
+            self._batch = Batch(rows, parts, inputs)
+        return self._batch
+
+    @property
+    def _loss_factor(self) -> int:
+        """By which the trainer multiplies a loss that is divided by the target tokens of all processes."""
+        return self.args.world_size if self.args.average_tokens_across_devices else 1
