@@ -90,7 +90,7 @@ FROM_SCRATCH = dict(
     warmup_steps=0.1,  # share of training; layer norms that follow the residuals diverge without
     adam_beta2=0.98,  # Vaswani et al. 2017, section 5.3
     label_smoothing_factor=0.1,  # Vaswani et al. 2017, section 5.4
-    train_sampling_strategy="group_by_length",  # else half of a batch is padding
+    train_sampling_strategy="random",  # grouped batches run from long to short, and a model forgets the long ones
     bf16=is_torch_bf16_gpu_available(),
     dataloader_pin_memory=torch.accelerator.is_available(),
     eval_strategy="epoch",
@@ -103,14 +103,14 @@ FROM_SCRATCH = dict(
     generation_num_beams=1,  # validations need comparable translations, not the best ones
     logging_steps=50,
 )
-EMBEDDED = dict(  # for a small corpus
-    learning_rate=2e-3,  # of few words
-    train_sampling_strategy="random",  # grouped batches run from long to short, and a model forgets the long ones
+EMBEDDED = dict(
+    learning_rate=2e-3,  # a corpus of few words
 )
 FINE_TUNING = dict(  # for a model that knows the languages already
     learning_rate=5e-5,
     num_train_epochs=3,
     label_smoothing_factor=0.0,  # the Trainer can't smooth for M2M100 and NLLB
+    train_sampling_strategy="group_by_length",  # else half of a batch is padding
 )
 
 SIZES = {  # width, layers on either side, heads, inner width of the feed-forward layers, dropout
