@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import pyarrow
 
 ROWS = "history.parquet"
+FILE_ROW = "file_row"  # also a column of the training sets of the recipes
 COLUMNS = {
     "row": "number of the row in the training set, from 0",
+    FILE_ROW: "number of the row in the file or split that it was read from, from 0",
     "key": "a hash of what the data set calls the row, wherever it stands",
     "loss": "its latest loss in nats (of text: the mean over its target tokens)",
     "seen": "the round in which that was measured, from 0",
@@ -32,7 +34,12 @@ COLUMNS = {
 _ROWS_AT_A_TIME = 1 << 17
 
 
-def write_rows(path: str | os.PathLike[str], history: History, dynamics: Dynamics | None = None) -> None:
+def write_rows(
+    path: str | os.PathLike[str],
+    history: History,
+    dynamics: Dynamics | None = None,
+    file_rows: np.ndarray | None = None,
+) -> None:
     """Write a Parquet file with a line for each row of the training set, some at a time.
 
     Its columns are those of `COLUMNS` that there are, the signals under their names, and `loss_epoch_1`,
@@ -42,6 +49,7 @@ def write_rows(path: str | os.PathLike[str], history: History, dynamics: Dynamic
         path: The file; an earlier one is replaced when the new one is whole.
         history: What is known of the rows.
         dynamics: What the rounds of the run tell; None = nothing.
+        file_rows: (N,) int: which row of its file each is; None = not known.
 
     Raises:
         ImportError: pyarrow is not installed.
@@ -51,7 +59,7 @@ def write_rows(path: str | os.PathLike[str], history: History, dynamics: Dynamic
         from pyarrow.parquet import ParquetWriter
     except ImportError as error:
         raise ImportError("history.parquet needs pyarrow: pip install pyarrow, or install datasets.") from error
-    columns = _columns(history, dynamics)
+    columns = _columns(history, dynamics, file_rows)
     aside = Path(path).with_name(f"_{Path(path).name}.tmp")  # an upload of the folder leaves out what begins with "_"
     aside.parent.mkdir(parents=True, exist_ok=True)
     tables = dynamics.losses_by_epoch(_ROWS_AT_A_TIME) if dynamics else None
@@ -73,8 +81,10 @@ def write_rows(path: str | os.PathLike[str], history: History, dynamics: Dynamic
         aside.unlink(missing_ok=True)
 
 
-def _columns(history: History, dynamics: Dynamics | None) -> dict[str, np.ndarray]:
+def _columns(history: History, dynamics: Dynamics | None, file_rows: np.ndarray | None) -> dict[str, np.ndarray]:
     columns = {"row": np.arange(len(history))}
+    if file_rows is not None:
+        columns[FILE_ROW] = file_rows
     if history.keys is not None:
         columns["key"] = history.keys
     columns |= {"loss": history.loss, "seen": history.seen}

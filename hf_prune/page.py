@@ -72,14 +72,18 @@ class RunReport(PruningReport):
         """What the rounds tell of each row; None where no round can be read."""
         return Dynamics.read(self.run, self.history)
 
-    def save_account(self, folder: str | os.PathLike[str]) -> None:
+    def save_account(self, folder: str | os.PathLike[str], file_rows: np.ndarray | None = None) -> None:
         """Write `pruning.json` and `history.parquet`, the numbers of the run and of its rows.
+
+        Args:
+            folder: Where to.
+            file_rows: (N,) int: which row of its file each is; None = not known.
 
         Raises:
             ImportError: pyarrow is not installed, which the second one needs.
         """
         self.save(Path(folder, NUMBERS))
-        write_rows(Path(folder, ROWS), self.history, self.dynamics)
+        write_rows(Path(folder, ROWS), self.history, self.dynamics, file_rows)
 
     def save_examples(self, dataset: Any, processing_class: Any = None, names: Mapping[int, str] | None = None) -> None:
         """Write what a person sees of the rows that the page shows, so that it can be made without the data set.

@@ -13,6 +13,7 @@ from transformers.trainer_utils import unwrap_peft_model
 from . import card
 from .beginning import HISTORY
 from .data import is_arrow
+from .export import FILE_ROW
 from .hub import first_line
 from .rescore import unchanged_generators
 
@@ -142,8 +143,10 @@ class SharingMixin:
         report, config = self.pruning_report(), getattr(self.model, "config", None)
         with unchanged_generators():  # training may go on, and reading a row may draw from them
             report.save_examples(self._raw_dataset, self.processing_class, getattr(config, "id2label", None))
+        data = self._raw_dataset
+        is_numbered = is_arrow(data) and FILE_ROW in data.column_names
         try:
-            report.save_account(folder)
+            report.save_account(folder, data.with_format("numpy")[FILE_ROW][:] if is_numbered else None)
         except ImportError as error:
             self._warn(str(error))
 

@@ -14,9 +14,10 @@ from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from transformers import EarlyStoppingCallback
 
+from .export import FILE_ROW
+
 _NAMES = 20  # of many that a message lists
 SPLITS = ("train", "validation", "test")
-FILE_ROW = "file_row"  # column: which row of its file, from 0, a training row is; others are left out or held out
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
 
 

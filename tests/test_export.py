@@ -36,10 +36,11 @@ def test_a_history_alone(tmp_path, history):
 def test_keys_and_tokens_stand_where_they_are_known(tmp_path, history):
     history.keys = np.array([2**64 - 1, 1, 2, 3, 4], np.uint64)
     history.tokens[:] = 7
-    write_rows(tmp_path / "rows.parquet", history)
+    write_rows(tmp_path / "rows.parquet", history, file_rows=np.arange(9, 4, -1))
     table = pandas.read_parquet(tmp_path / "rows.parquet")
     assert table["key"][0] == 2**64 - 1
     assert table["tokens"].tolist() == [7] * 5
+    assert table["file_row"].tolist() == [9, 8, 7, 6, 5]
     assert set(table) - set(history.signals) <= set(COLUMNS)
 
 

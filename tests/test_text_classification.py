@@ -364,6 +364,8 @@ def test_results_account_for_the_run(straight, text):
     assert f"accuracy {scores['accuracy']:.4f}" in printed and f"{totals['rows']:,}" in printed
     assert (folder / "out" / "run.png").read_bytes().startswith(b"\x89PNG")
     assert "## Data pruning" in (folder / "out" / "README.md").read_text()
+    rows = Dataset.from_parquet(str(folder / "out" / "history.parquet"))
+    assert rows["file_row"][:] == rows["row"][:] == list(range(120))
 
 
 @pytest.mark.slow
