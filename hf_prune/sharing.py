@@ -20,15 +20,7 @@ from .rescore import unchanged_generators
 logger = logging.getLogger(__name__)
 
 _PLACES = ("dataset", "dataset_tags", "dataset_name", "finetuned_from")  # arguments that may name a path
-_FORMATS = (
-    "csv",
-    "json",
-    "pandas",
-    "parquet",
-    "text",
-    "generator",
-    "imagefolder",
-)  # builders that are no data set of the Hub
+_FORMATS = ("csv", "json", "pandas", "parquet", "text", "generator", "imagefolder")  # builders, no data sets of the Hub
 _COSTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # no scores
 
 
