@@ -23,7 +23,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_prune.comparison import RESULTS
 from hf_prune.data import eight_bits
-from hf_prune.export import ROWS
+from hf_prune.export import FILE_ROW, ROWS
 from hf_prune.report import surroundings
 from hf_prune.splits import find_column, label_texts, read_file
 from hf_prune.storage import write_text
@@ -31,30 +31,34 @@ from hf_prune.storage import write_text
 SHARES = (0.01, 0.05, 0.1)  # of the training rows
 
 
-def read_labels(arguments: dict, clean_file: str | None, clean_column: str) -> tuple[Dataset, list[str], np.ndarray]:
-    """The pictures, the labels that the run had, in words, and (N,) bool, which of these are wrong.
+def read_labels(
+    arguments: dict, file_rows: np.ndarray, clean_file: str | None, clean_column: str
+) -> tuple[Dataset, np.ndarray, np.ndarray]:
+    """The pictures of a run, (N,) str, the labels that it had, and (N,) bool, which of these are wrong.
+
+    Args:
+        arguments: Of the run.
+        file_rows: (N,) int, which rows of the file it trained on.
+        clean_file: File of the true labels; None = that of the run's.
+        clean_column: Its column.
 
     Raises:
-        ValueError: The run held training rows out for validation, was given a part of them, or a column is missing.
+        ValueError: The run was not on rows of a file, or a column is missing.
     """
     train, labels, column = arguments["train_file"], arguments["label_file"], arguments["label_column"]
-    if train is None or arguments["validation_file"] is None or arguments["max_train_samples"]:
-        raise ValueError(
-            "The run must have --train_file, --validation_file and no --max_train_samples: else its rows are not those "
-            "of a file."
-        )
+    if train is None:
+        raise ValueError("The run must have --train_file: no other one's rows can be told.")
     rows, noisy = read_file(train), read_file(labels or train)
     given = label_texts(noisy, find_column(noisy, "label_column", column, labels or train), labels or train)
     clean, name = read_file(clean_file or labels or train), clean_file or labels or train
-    wrong = np.array(given) != np.array(
-        label_texts(clean, find_column(clean, "clean_column", clean_column, name), name)
-    )
+    true = label_texts(clean, find_column(clean, "clean_column", clean_column, name), name)
+    given, true = np.array(given)[file_rows], np.array(true)[file_rows]
     pictures = rows.select_columns(arguments["image_column"]).rename_columns({arguments["image_column"]: "image"})
-    return pictures.cast_column("image", Image()), given, wrong
+    return pictures.cast_column("image", Image()).select(file_rows), given, given != true
 
 
 @torch.no_grad()
-def label_quality(run: Path, rows: Dataset, given: list[str]) -> np.ndarray:
+def label_quality(run: Path, rows: Dataset, given: np.ndarray) -> np.ndarray:
     """(N,) float, cleanlab's score of each label by the saved model's probabilities; low = likely wrong."""
     model, processor = AutoModelForImageClassification.from_pretrained(run), AutoImageProcessor.from_pretrained(run)
     model.eval()
@@ -83,8 +87,9 @@ def main() -> None:
     chosen = parser.parse_args()
     results = json.loads((chosen.run / RESULTS).read_text(encoding="utf-8"))
     moved = {name: path for name in ("train_file", "label_file") if (path := getattr(chosen, name))}
-    rows, given, wrong = read_labels(results["arguments"] | moved, chosen.clean_file, chosen.clean_column)
-    table = pandas.read_parquet(chosen.run / ROWS)
+    table, arguments = pandas.read_parquet(chosen.run / ROWS), results["arguments"] | moved
+    file_rows = table[FILE_ROW].to_numpy()
+    rows, given, wrong = read_labels(arguments, file_rows, chosen.clean_file, chosen.clean_column)
     scores = {
         "hf_prune": table["excess_loss"].fillna(-np.inf).to_numpy(),
         "cleanlab": -label_quality(chosen.run, rows, given),

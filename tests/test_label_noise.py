@@ -11,9 +11,10 @@ from PIL import Image as Picture
 from recipe_runs import load
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from hf_prune.export import ROWS
+from hf_prune.export import FILE_ROW, ROWS
 
 NAMES = ["dark", "bright"]
+FILE_ROWS = np.random.default_rng(0).permutation(10)  # of the run's rows, in their order
 WRONG = {2, 5}  # rows whose label is not what they show
 EXCESS = [0.1, 0.2, 3.0, 0.0, np.nan, 0.5, 2.0, 0.1, 0.0, 0.0]  # by it: row 2, row 6, row 5, ...
 
@@ -33,7 +34,7 @@ def run(tmp_path, monkeypatch):
     data = Dataset.from_dict(rows | {"clean": clean}).cast_column("image", Image())
     for column in ("noisy", "clean"):
         data = data.cast_column(column, ClassLabel(names=NAMES))
-    data.to_parquet(tmp_path / "train.parquet")
+    data.select(FILE_ROWS.argsort()).to_parquet(tmp_path / "train.parquet")
     labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
     sizes = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 4}
     torch.manual_seed(0)
@@ -41,7 +42,7 @@ def run(tmp_path, monkeypatch):
     model.classifier.weight.data *= 100  # sure of what it sees
     model.save_pretrained(tmp_path / "run")
     ViTImageProcessorPil(size={"height": 4, "width": 4}).save_pretrained(tmp_path / "run")
-    flags = {"never_learnt": np.arange(10) == 2, "learnt_at_once": np.isin(np.arange(10), [3, 5])}
+    flags = {FILE_ROW: FILE_ROWS, "never_learnt": np.arange(10) == 2, "learnt_at_once": np.isin(np.arange(10), [3, 5])}
     pandas.DataFrame({"excess_loss": EXCESS} | flags).to_parquet(tmp_path / "run" / ROWS)
     arguments = {"train_file": str(tmp_path / "train.parquet"), "validation_file": "v.parquet", "label_file": None}
     arguments |= {"label_column": "noisy", "image_column": "image", "max_train_samples": None}
@@ -73,8 +74,8 @@ def test_shares_of_both_rankings(benchmark, run, monkeypatch):
 
 def test_quality_of_a_label_is_the_probability_that_the_saved_model_gives_it(benchmark, run):
     arguments = json.loads((run / "results.json").read_text())["arguments"]
-    pictures, given, wrong = benchmark.read_labels(arguments, None, "clean")
-    assert set(np.flatnonzero(wrong)) == WRONG and given[:3] == ["dark", "bright", "bright"]
+    pictures, given, wrong = benchmark.read_labels(arguments, FILE_ROWS, None, "clean")
+    assert set(np.flatnonzero(wrong)) == WRONG and given[:3].tolist() == ["dark", "bright", "bright"]
     quality = benchmark.label_quality(run, pictures, given)
     model, alone = ViTForImageClassification.from_pretrained(run), []
     for row, label in zip(pictures, given, strict=True):
@@ -84,8 +85,13 @@ def test_quality_of_a_label_is_the_probability_that_the_saved_model_gives_it(ben
     assert len(set(np.round(alone, 4))) == 4  # either picture, under either label
 
 
-@pytest.mark.parametrize("given", [{"train_file": None}, {"validation_file": None}, {"max_train_samples": 5}])
-def test_a_run_on_other_rows_than_those_of_a_file_is_refused(benchmark, run, given):
-    arguments = json.loads((run / "results.json").read_text())["arguments"] | given
-    with pytest.raises(ValueError, match="its rows are not those of a file"):
-        benchmark.read_labels(arguments, None, "clean")
+def test_a_part_of_the_rows(benchmark, run):
+    arguments = json.loads((run / "results.json").read_text())["arguments"]
+    pictures, given, wrong = benchmark.read_labels(arguments, FILE_ROWS[4:6], None, "clean")
+    assert (len(pictures), given.tolist(), wrong.tolist()) == (2, ["dark", "dark"], [False, True])
+
+
+def test_a_run_on_other_rows_than_those_of_a_file_is_refused(benchmark, run):
+    arguments = json.loads((run / "results.json").read_text())["arguments"] | {"train_file": None}
+    with pytest.raises(ValueError, match="The run must have --train_file"):
+        benchmark.read_labels(arguments, FILE_ROWS, None, "clean")
