@@ -2,9 +2,9 @@
 
     python recipes/image_classification.py --train_file TRAIN --label_file NOISY --label_column worse_label \
         --validation_file TEST --output_dir RUN
-    python recipes/benchmark_label_noise.py RUN --clean_column clean_label
+    python recipes/benchmark_label_noise.py RUN ... --output label_noise.json
 
-The run's own ranking is `excess_loss` in its `history.parquet`, the largest first. cleanlab's is the lowest label
+A run's own ranking is `excess_loss` in its `history.parquet`, the largest first. cleanlab's is the lowest label
 quality score (`cleanlab.rank.get_label_quality_scores`) of the probabilities that the run's saved model predicts for
 its own training rows: in-sample, as no second run is made for either. Needs cleanlab (pip install cleanlab).
 """
@@ -24,7 +24,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from hf_prune.comparison import RESULTS
 from hf_prune.data import eight_bits
 from hf_prune.export import FILE_ROW, ROWS
-from hf_prune.report import surroundings
+from hf_prune.report import markdown_table, surroundings
 from hf_prune.splits import find_column, label_texts, read_file
 from hf_prune.storage import write_text
 
@@ -76,42 +76,65 @@ def precision(score: np.ndarray, wrong: np.ndarray, share: float) -> float:
     return float(wrong[first].mean())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a finished run of recipes/image_classification.py")
-    parser.add_argument("--train_file", help="where the run's training file is; without it, where the run found it")
-    parser.add_argument("--label_file", help="likewise, that of its labels")
-    parser.add_argument("--clean_column", default="clean_label", help="column of the true labels")
-    parser.add_argument("--clean_file", help="file that has it; without it, that of the run's labels")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
-    chosen = parser.parse_args()
-    results = json.loads((chosen.run / RESULTS).read_text(encoding="utf-8"))
-    moved = {name: path for name in ("train_file", "label_file") if (path := getattr(chosen, name))}
-    table, arguments = pandas.read_parquet(chosen.run / ROWS), results["arguments"] | moved
-    file_rows = table[FILE_ROW].to_numpy()
-    rows, given, wrong = read_labels(arguments, file_rows, chosen.clean_file, chosen.clean_column)
-    scores = {
-        "hf_prune": table["excess_loss"].fillna(-np.inf).to_numpy(),
-        "cleanlab": -label_quality(chosen.run, rows, given),
-    }
-    found = {
+def measure(run: Path, moved: dict[str, str], clean_file: str | None, clean_column: str) -> dict:
+    """What a run's rankings find; `moved` says where its files are now, by the flags that named them."""
+    results = json.loads((run / RESULTS).read_text(encoding="utf-8"))
+    table = pandas.read_parquet(run / ROWS)
+    file_rows, excess = table[FILE_ROW].to_numpy(), table["excess_loss"].fillna(-np.inf).to_numpy()
+    rows, given, wrong = read_labels(results["arguments"] | moved, file_rows, clean_file, clean_column)
+    scores = {"hf_prune": excess, "cleanlab": -label_quality(run, rows, given)}
+    lists = {name: table[name].to_numpy() for name in ("never_learnt", "learnt_at_once")}
+    return {
         "rows": len(rows),
         "wrong": float(wrong.mean()),
         "precision": {
-            f"{share:.0%}": {name: precision(s, wrong, share) for name, s in scores.items()} for share in SHARES
+            f"{share:.0%}": {name: precision(score, wrong, share) for name, score in scores.items()} for share in SHARES
         },
-        "never_learnt": {"rows": int(table["never_learnt"].sum()), "wrong": float(wrong[table["never_learnt"]].mean())},
-        "learnt_at_once": {
-            "rows": int(table["learnt_at_once"].sum()),
-            "wrong": float(wrong[table["learnt_at_once"]].mean()),
+        **{
+            name: {"rows": int(found.sum()), "wrong": float(wrong[found].sum() / max(found.sum(), 1))}
+            for name, found in lists.items()
         },
         "run": {name: results[name] for name in ("policy", "quality", "parameters", "hardware", "versions")},
     }
-    print(f"{found['rows']:,} rows, {found['wrong']:.1%} with a wrong label")
-    for share, values in found["precision"].items():
-        print(f"first {share}: " + ", ".join(f"{name} {value:.1%}" for name, value in values.items()) + " are wrong")
+
+
+def table(found: dict) -> str:
+    """The precision of both rankings in Markdown: the mean over the runs, and the smallest and largest."""
+
+    def cell(values):
+        low, mean, high = (f"{100 * value:.1f}" for value in (min(values), sum(values) / len(values), max(values)))
+        return f"{mean} % ({low}-{high})" if len(values) > 1 else f"{mean} %"
+
+    runs = found["runs"]
+    lines = [
+        [f"first {share.replace('%', ' %')}"]
+        + [cell([run["precision"][share][name] for run in runs]) for name in ("hf_prune", "cleanlab")]
+        for share in runs[0]["precision"]
+    ]
+    for name in ("never_learnt", "learnt_at_once"):
+        rows = [run[name]["rows"] for run in runs]
+        lines.append([f"`{name}` ({sum(rows) / len(rows):,.0f} rows)", cell([run[name]["wrong"] for run in runs]), ""])
+    lines.append([f"all {runs[0]['rows']:,} rows", *[cell([run["wrong"] for run in runs[:1]])] * 2])
+    return markdown_table(["rows", "wrong labels by `excess_loss`", "by cleanlab"], lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "runs", nargs="+", type=Path, help="folders of finished runs of recipes/image_classification.py"
+    )
+    parser.add_argument("--train_file", help="where the runs' training file is; without it, where they found it")
+    parser.add_argument("--label_file", help="likewise, that of its labels")
+    parser.add_argument("--clean_column", default="clean_label", help="column of the true labels")
+    parser.add_argument("--clean_file", help="file that has it; without it, that of the runs' labels")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    chosen = parser.parse_args()
+    moved = {name: path for name in ("train_file", "label_file") if (path := getattr(chosen, name))}
+    runs = [measure(run, moved, chosen.clean_file, chosen.clean_column) for run in chosen.runs]
+    found = {"runs": runs} | surroundings(__file__)
+    print(table(found))
     if chosen.output:
-        write_text(chosen.output, json.dumps(found | surroundings(__file__), indent=2) + "\n")
+        write_text(chosen.output, json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -60,9 +60,11 @@ def test_precision_is_that_of_the_first_rows(benchmark):
 def test_shares_of_both_rankings(benchmark, run, monkeypatch):
     monkeypatch.setattr(benchmark, "SHARES", (0.1, 0.2, 0.3))
     monkeypatch.setattr(benchmark, "label_quality", lambda *args: np.array([1, 1, 0.2, 1, 1, 0.1, 1, 1, 1, 1]))
-    monkeypatch.setattr("sys.argv", ["it", str(run), "--clean_column", "clean", "--output", str(run / "noise.json")])
+    flags = ["--clean_column", "clean", "--output", str(run / "noise.json")]
+    monkeypatch.setattr("sys.argv", ["it", str(run), str(run), *flags])
     benchmark.main()
-    found = json.loads((run / "noise.json").read_text())
+    found, again = json.loads((run / "noise.json").read_text())["runs"]
+    assert found == again
     assert (found["rows"], found["wrong"]) == (10, 0.2)
     assert found["precision"] == {
         "10%": {"hf_prune": 1.0, "cleanlab": 1.0},
@@ -70,6 +72,26 @@ def test_shares_of_both_rankings(benchmark, run, monkeypatch):
         "30%": {"hf_prune": pytest.approx(2 / 3), "cleanlab": pytest.approx(2 / 3)},
     }
     assert found["never_learnt"] == {"rows": 1, "wrong": 1.0} and found["learnt_at_once"] == {"rows": 2, "wrong": 0.5}
+
+
+def test_the_table_has_the_mean_of_the_runs_and_its_range(benchmark):
+    first, second = (
+        {
+            "rows": 1000,
+            "wrong": 0.2,
+            "precision": {"1%": {"hf_prune": ours, "cleanlab": 0.6}},
+            "never_learnt": {"rows": rows, "wrong": 0.75},
+            "learnt_at_once": {"rows": 5, "wrong": 0.0},
+        }
+        for ours, rows in ((0.9, 10), (0.8, 20))
+    )
+    assert benchmark.table({"runs": [first, second]}).splitlines()[2:] == [
+        "| first 1 % | 85.0 % (80.0-90.0) | 60.0 % (60.0-60.0) |",
+        "| `never_learnt` (15 rows) | 75.0 % (75.0-75.0) |  |",
+        "| `learnt_at_once` (5 rows) | 0.0 % (0.0-0.0) |  |",
+        "| all 1,000 rows | 20.0 % | 20.0 % |",
+    ]
+    assert "| first 1 % | 90.0 % | 60.0 % |" in benchmark.table({"runs": [first]})
 
 
 def test_quality_of_a_label_is_the_probability_that_the_saved_model_gives_it(benchmark, run):
