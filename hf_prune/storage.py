@@ -26,6 +26,8 @@ class OtherFormat(DamagedFile):
 def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
     """Write `arrays` and `header` to `path`; a reader sees the old file or the new one, never a part.
 
+    The same arrays and header give the same bytes.
+
     Args:
         path: File to write; its folder is made where missing.
         arrays: Any shapes, numeric dtypes.
@@ -37,7 +39,8 @@ def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: di
     path = Path(path)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
-    blob = serialize(arrays, metadata={"hf_prune": text, "crc32": str(_checksum(arrays, text))})
+    # one entry: safetensors writes several in an order that is drawn anew each time
+    blob = serialize(arrays, metadata={"hf_prune": f"{_checksum(arrays, text)} {text}"})
     try:
         _replace(path, blob)
     except OSError as error:
@@ -61,7 +64,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         size = int.from_bytes(blob[:_HEADER_SIZE], "little")
         metadata = json.loads(blob[_HEADER_SIZE : _HEADER_SIZE + size])["__metadata__"]
         arrays = parse(blob)
-        text, expected = metadata["hf_prune"], int(metadata["crc32"])
+        expected, _, text = metadata["hf_prune"].partition(" ")
+        expected = int(expected)
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise DamagedFile(f"{path} is damaged or was not written by hf_prune ({error}).") from error
     if _checksum(arrays, text) != expected:

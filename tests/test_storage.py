@@ -20,6 +20,13 @@ def test_round_trip_keeps_every_bit(tmp_path):
     }
 
 
+def test_the_same_gives_the_same_bytes(tmp_path):
+    files = [tmp_path / f"{i}" for i in range(20)]
+    for path in files:
+        storage.save(path, ARRAYS, {"seed": 3, "policy": "p"})
+    assert len({path.read_bytes() for path in files}) == 1
+
+
 def test_every_truncation_and_a_flipped_bit_in_every_byte_is_refused(tmp_path):
     path = tmp_path / "file"
     storage.save(path, ARRAYS, {"seed": 3})
