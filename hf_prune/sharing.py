@@ -132,10 +132,9 @@ class SharingMixin:
         if self._run is None or not self.args.should_save:
             return
         self._run.save_history(os.path.join(folder, HISTORY))
-        report, config = self.pruning_report(), getattr(self.model, "config", None)
+        report, data, config = self.pruning_report(), self._raw_dataset, getattr(self.model, "config", None)
         with unchanged_generators():  # training may go on, and reading a row may draw from them
-            report.save_examples(self._raw_dataset, self.processing_class, getattr(config, "id2label", None))
-        data = self._raw_dataset
+            report.save_examples(data, self.processing_class, getattr(config, "id2label", None))
         is_numbered = is_arrow(data) and FILE_ROW in data.column_names
         try:
             report.save_account(folder, data.with_format("numpy")[FILE_ROW][:] if is_numbered else None)
