@@ -1,6 +1,7 @@
 """A model card: what a run leaves out, what stood beside it, how to do it again; its scores as the Hub reads them."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,13 @@ from .comparison import ARMS
 from .comparison_page import table
 from .core import BudgetPolicy, Policy
 from .report import markdown_table, versions
+from .storage import write_text
 
 TAG = "hf_prune"
 _NO_BASE = re.compile(r"is a fine-tuned version of \[(None)?\]\(https://huggingface\.co/(None)?\)")
 _FROM_SCRATCH = "was trained from scratch"
+_IDS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}  # as `evaluate` has them
+_BASELINES = "### Baselines"
 _PARENTS = 3  # folders above a run of a comparison: arms/ARM/seed-S
 
 
@@ -56,8 +60,9 @@ def write_card(
     Args:
         path: The card.
         sections: Markdown, put at its end.
-        metrics: Scores by the names that `evaluate` and the Hub know; non-numbers are left out.
-        base: Name of the model that was fine-tuned where it is not of the Hub, which stock takes for none.
+        metrics: Scores by name; what is no finite number is left out.
+        base: Name of the model that was fine-tuned where it is not of the Hub, which stock takes for none, and PEFT
+            for a name of the Hub.
         **about: `task_type`, `dataset_type`, `dataset_name`, and further fields of `huggingface_hub.EvalResult`;
             without a task and a data set, the Hub knows no place for the scores, and none are given.
     """
@@ -65,17 +70,24 @@ def write_card(
 
     card = ModelCard.load(path)
     data: Any = card.data
-    numbers = {name: value for name, value in (metrics or {}).items() if isinstance(value, (int, float))}
+    numbers = {
+        name: value
+        for name, value in (metrics or {}).items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    }
     data.eval_results = None
     if numbers and about.get("task_type") and about.get("dataset_type"):
         fields: dict[str, Any] = {name: value for name, value in about.items() if value is not None}
         data.model_name = data.get("model_name") or path.absolute().parent.name
         data.eval_results = [
-            EvalResult(**fields, metric_type=name, metric_value=value) for name, value in numbers.items()
+            EvalResult(**fields, metric_type=_IDS.get(name, name), metric_name=name, metric_value=value)
+            for name, value in numbers.items()
         ]
     text = _NO_BASE.sub(_FROM_SCRATCH, card.text)  # what stock and TRL write of a model without a name
     if base is not None:
-        text = text.replace(_FROM_SCRATCH, f"is a fine-tuned version of `{base}`, a model not on the Hub,", 1)
+        text = text.replace(_FROM_SCRATCH, f"is a fine-tuned version of `{base}` (a model that is not on the Hub)", 1)
+        data.base_model = None
+        data.tags = [tag for tag in data.tags or [] if not tag.startswith("base_model:")]
     card.text = "\n\n".join([text.rstrip(), *(section.strip() for section in sections)]) + "\n"
     card.save(path)
 
@@ -92,11 +104,20 @@ def baselines(run: str | os.PathLike[str]) -> str:
     found = _comparison(Path(run).absolute())
     if found is None:
         return (
-            "### Baselines\n\nNone was run beside this: what the same model gains from all rows, from fewer epochs of "
+            f"{_BASELINES}\n\nNone was run beside this: what the same model gains from all rows, from fewer epochs of "
             "them or from random rows of the same budget is not known. `recipes/compare.py` of hf_prune measures it."
         )
     lines = [f"- {arm['conclusion']}" for arm in found["arms"]]
-    return "\n".join(["### Baselines", "", *lines, "", markdown_table(*table(found))])
+    return "\n".join([_BASELINES, "", *lines, "", markdown_table(*table(found))])
+
+
+def renew_baselines(run: str | os.PathLike[str]) -> None:
+    """Write this section of a run's card anew, where the run has a card."""
+    path = Path(run, "README.md")
+    if path.is_file():
+        parts = re.split(r"(?=^### )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        renewed = [f"{baselines(run)}\n\n" if part.startswith(_BASELINES) else part for part in parts]
+        write_text(path, "".join(renewed))
 
 
 def _comparison(run: Path) -> dict[str, Any] | None:

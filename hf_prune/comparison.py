@@ -20,7 +20,7 @@ RESULTS, PREDICTIONS = "results.json", "predictions.json"  # of a run; the first
 COMMAND, ARMS = "command.json", "arms"
 KINDS = ("full", "short", "uniform", "policy")  # of arms; each is compared with those before it
 _NOTHING = 0.0005  # of what the full arm reads
-_CLOSE = 0.1  # two arms read as much where what they read differs by no more than this share
+CLOSE = 0.1  # two arms read as much where what they read differs by no more than this share
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ class Comparison:
             return None
         read = self.cost(arm)["all"]
         closest = min(rivals, key=lambda name: abs(self.cost(name)["all"] - read))
-        return closest if kind == "full" or abs(1 - read / self.cost(closest)["all"]) <= _CLOSE else None
+        return closest if kind == "full" or abs(1 - read / self.cost(closest)["all"]) <= CLOSE else None
 
     def seconds_to_full(self, arm: str) -> tuple[list[float], int]:
         """Seconds until a validation was as good as the full arm's last, for the seeds where one was; and all seeds."""
@@ -328,9 +328,11 @@ class Comparison:
         if self.plan.arms[arm].kind == "policy" and full and abs(full["saved"]) < _NOTHING:
             verdicts.append("it left nothing out")
         alone = self.plan.arms[arm].kind == "policy" and not (differences["short"] or differences["uniform"])
-        if alone and full and full["saved"] > _CLOSE:
-            share = f"{1 - full['saved']:.2f}"
-            verdicts.append(f"nothing that read as much stands beside it: add --budgets {share}")
+        if alone and full and full["saved"] > CLOSE:
+            share = 1 - full["saved"]
+            planned = [other.budget for other in self.plan.arms.values() if other.kind == "short" and other.budget]
+            if not any(abs(1 - share / budget) <= CLOSE for budget in planned):  # else it has not ended yet
+                verdicts.append(f"nothing that read as much stands beside it: add --budgets {share:.2f}")
         return verdicts
 
     def _verdict(self, difference: dict[str, Any]) -> str:
@@ -342,19 +344,20 @@ class Comparison:
         )
         mean = f"{difference['mean']:+.{digits}f} {self.scale.unit}"
         if low is None:
-            return f"{mean} beside {to}, of one seed, from which nothing follows, with {read}"
-        alone = ", one seed, so over rows alone" if difference["seeds"] == 1 else ""
-        numbers = f"{mean}, 95 % CI {low:+.{digits}f} to {high:+.{digits}f}{alone}"
+            which = "one seed" if difference["seeds"] == 1 else "every seed"
+            return f"{mean} beside {to} with {which}, from which nothing follows, with {read}"
+        one = "with the one seed, " if difference["seeds"] == 1 else ""
+        numbers = f"{mean}, 95 % CI {low:+.{digits}f} to {high:+.{digits}f}{' over rows alone' if one else ''}"
         worst, best = sorted((self.sign * low, self.sign * high))
         margin, rows = self.margin, self.tested["rows"] * difference["seeds"]
         # an interval without width: no row differs, and by the rule of three 3 / rows of all others may
         enough = margin is None or low < high or 3 * self.scale.factor / rows <= margin
         if margin is not None and max(abs(low), abs(high)) <= margin and enough:
-            return f"same quality as {to} within {margin:g} ({numbers}) with {read}"
+            return f"{one}same quality as {to} within {margin:g} ({numbers}) with {read}"
         if worst > 0 or best < 0:
-            return f"{'better' if worst > 0 else 'worse'} than {to} ({numbers}) with {read}"
+            return f"{one}{'better' if worst > 0 else 'worse'} than {to} ({numbers}) with {read}"
         flaw = "" if margin is None else f": too {'wide' if enough else 'few rows'} to say the same within {margin:g}"
-        return f"no difference seen to {to} ({numbers}{flaw}) with {read}"
+        return f"{one}no difference seen to {to} ({numbers}{flaw}) with {read}"
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers and conclusions, of plain values; qualities and differences in the unit that is shown."""

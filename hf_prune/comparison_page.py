@@ -111,7 +111,8 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
                 panel.errorbar(x, curve[:, 2], spread, color=color, capsize=3, linewidth=1, zorder=front)
     padding = ", padding included" if comparison.unit == "tokens" else ""
     panels[0].set_xlabel(f"{comparison.unit} trained{padding}")
-    panels[1].set_xlabel("seconds of training, selection and rescoring")
+    beside = f" ({comparison.plan.jobs} runs at once)" if comparison.plan.jobs > 1 else ""
+    panels[1].set_xlabel(f"seconds of training, selection and rescoring{beside}")
     panels[0].set_ylabel(f"validation {comparison.scale.title}")
     for panel in panels:
         figures.shorten(panel)
@@ -152,13 +153,17 @@ def _notes(found: dict[str, Any]) -> list[str]:
         "one is expected to show one.",
         f"saved: {unit} that the full arm read and this one did not; those of forward passes alone and of earlier runs "
         "count as read" + (", and so does padding." if unit == "tokens" else "."),
+        "The figure has what was trained, by earlier runs too.",
         "seconds: training, selection and rescoring. seconds to full's: when a validation was first as good as the "
         "full arm's last of the same seed" + (" (in as many seeds)." if _partly(found) else "."),
     ]
     if quality["margin"] is not None:
         notes.append(f"The same quality is said where the whole interval lies within ± {quality['margin']:g}.")
     if plan["jobs"] > 1:
-        notes.append(f"Up to {plan['jobs']} runs went on at once, so seconds are longer than of a run alone.")
+        notes.append(
+            f"Up to {plan['jobs']} runs went on at once: seconds are longer than of a run alone, and depend on what "
+            "else went on, so that those of two arms can't be compared."
+        )
     if found["diverged"]:
         notes.append(f"Diverged, and in no number: {'; '.join(found['diverged'])}.")
     if found["missing"]:

@@ -136,7 +136,7 @@ class Dynamics:
 
     def losses_of(self, rows: np.ndarray) -> np.ndarray:
         """(K, E) float32, the same of the rows (K,) int64 alone."""
-        size, parts = 1 << 20, []
+        size, parts = 1 << 17, []
         for number, table in enumerate(self.losses_by_epoch(size)):
             inside = (rows >= number * size) & (rows < (number + 1) * size)
             parts.append((np.flatnonzero(inside), table[rows[inside] - number * size]))

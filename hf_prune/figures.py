@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}
-_MANY = 24  # points from which a figure draws lines without markers or bars
+MANY = 24  # points from which a figure draws lines without markers or bars
 DOTS = 20_000  # rows in a map
 
 
@@ -31,6 +31,8 @@ class Theme:
     third: str
     sequence: str
 
+
+_FAINTEST = 0.4  # of a theme's sequence, which begins at the colour of the paper
 
 LIGHT = Theme("#ffffff", "#1f2328", "#e5e7ea", "#2a6fbb", "#d9762b", "#c4c9d0", "viridis_r")
 DARK = Theme("#16191d", "#e3e6ea", "#30353c", "#6aa9f0", "#f0985a", "#59616b", "viridis")
@@ -80,7 +82,7 @@ def share_figure(
     if len(rates[0]):
         share.set_xlabel("")
         below = figure.add_subplot(grid[1], sharex=share)
-        marker = "o" if len(rates[0]) <= _MANY else None
+        marker = "o" if len(rates[0]) <= MANY else None
         below.plot(rates[0] + 0.5, rates[1], color=theme.first, marker=marker, markersize=3)  # epoch 1 is centred at 1
         below.set_title("Learning rate", loc="left", fontsize="medium", color=theme.ink)
         below.set_xlabel("epoch")
@@ -110,7 +112,7 @@ def parts_figure(epochs: np.ndarray, parts: Mapping[str, np.ndarray], unit: str,
         if not values.any():
             continue
         above = below + values / scale
-        if len(epochs) > _MANY:
+        if len(epochs) > MANY:
             edges = np.append(epochs + 0.5, epochs[-1] + 1.5)
             panel.stairs(above, edges, baseline=below, fill=True, color=colors[name], label=name)
         else:
@@ -137,14 +139,14 @@ def losses_figure(epochs: np.ndarray, quantiles: Mapping[str, np.ndarray], theme
         if np.isnan(values).all():
             continue
         low, middle, high = values.T
-        few = len(epochs) <= _MANY
+        few = len(epochs) <= MANY
         panel.plot(epochs + 1, middle, color=color, marker=mark if few else None, markersize=4, label=name)
         if len(epochs) > 1:
             panel.fill_between(epochs + 1, low, high, color=color, alpha=0.22, linewidth=0)
         else:
             panel.errorbar(epochs + 1, middle, [middle - low, high - middle], color=color, capsize=4)
     panel.set_ylabel("loss (nats)")
-    panel.set_ylim(bottom=0)
+    _from_zero(panel)
     _epoch_axis(panel, epochs + 1)
     _legend(panel, theme)
     return _finished(figure, panel, theme)
@@ -156,13 +158,14 @@ def times_figure(times: np.ndarray, theme: Theme) -> "Figure":
 
     figure = new_figure(7.2, 3.0, theme)
     panel = figure.add_subplot()
-    width = max(1, math.ceil((times.max() + 1) / 40))
-    edges = np.arange(0, times.max() + width + 1, width)
-    counts, _ = np.histogram(times, edges)
-    panel.bar(edges[:-1] + (width - 1) / 2, counts, 0.86 * width, color=theme.first)
+    rows = np.bincount(times)
+    if len(rows) > MANY:
+        panel.stairs(rows, np.arange(len(rows) + 1) - 0.5, fill=True, color=theme.first)
+    else:
+        panel.bar(np.arange(len(rows)), rows, 0.86, color=theme.first)
     panel.set_xlabel("times trained")
     panel.set_ylabel("rows")
-    panel.set_xlim(-0.6, edges[-1] - 0.4)
+    panel.set_xlim(-0.6, len(rows) - 0.4)
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     panel.yaxis.set_major_formatter("{x:,.0f}")
@@ -172,7 +175,7 @@ def times_figure(times: np.ndarray, theme: Theme) -> "Figure":
 def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, theme: Theme) -> "Figure":
     """The data set as a map: each row's mean loss (N,) against its variability (N,), coloured by `times` (N,) int."""
     from matplotlib import colormaps
-    from matplotlib.colors import BoundaryNorm
+    from matplotlib.colors import BoundaryNorm, ListedColormap
 
     if len(mean) > DOTS:
         chosen = np.sort(np.random.default_rng(0).choice(len(mean), DOTS, replace=False))
@@ -180,7 +183,7 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
     figure = new_figure(7.2, 4.6, theme)
     panel = figure.add_subplot()
     low, high = int(times.min()), int(times.max())
-    colors = colormaps[theme.sequence]
+    colors = ListedColormap(colormaps[theme.sequence](np.linspace(_FAINTEST, 1, 256)))
     levels = np.unique(np.linspace(low, high + 1, min(high - low + 1, 12) + 1).round()) - 0.5
     size = float(np.clip(30_000 / len(mean), 3, 30))
     order = np.random.default_rng(0).permutation(len(mean))  # no kind of row is drawn above the others
@@ -190,7 +193,7 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
         c=times[order],
         cmap=colors,
         norm=BoundaryNorm(levels, colors.N),
-        alpha=0.6 if len(mean) > 2000 else 0.85,
+        alpha=0.75 if len(mean) > 2000 else 0.9,
         linewidths=0,
         rasterized=True,
     )
@@ -205,7 +208,7 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
     panel.set_xlabel("variability: standard deviation of the loss (nats)")
     panel.set_ylabel("mean loss (nats)")
     panel.set_xlim(left=0)
-    panel.set_ylim(bottom=min(0, mean.min()))
+    _from_zero(panel)
     return _finished(figure, panel, theme)
 
 
@@ -257,7 +260,7 @@ def _draw_curves(
     most = max((trained.max() for trained, _ in curves.values()), default=0)
     scale, word = _scale(most)
     for panel, (name, (trained, values)) in zip(panels, curves.items(), strict=True):
-        marker = "o" if len(values) <= _MANY else None
+        marker = "o" if len(values) <= MANY else None
         panel.plot(trained / scale, values, color=theme.first, marker=marker, markersize=4)
         short = name.removeprefix("eval_")
         panel.set_ylabel(NAMES.get(short, short.replace("_", " ")))
@@ -278,8 +281,9 @@ def _draw_share(panel: "Axes", epochs: Sequence[Mapping[str, Any]], unit: str, t
     numbers = np.array([epoch["epoch"] + 1 for epoch in epochs])
     for place, (name, color) in enumerate(series):
         kept = np.array([100 * _share(epoch[name], epoch[f"{name}_offered"]) for epoch in epochs])
-        if len(epochs) > _MANY:
-            panel.plot(numbers, kept, drawstyle="steps-mid", color=color, label=name)
+        if len(epochs) > MANY:
+            width = 1.5 + 2 * (len(series) - 1 - place)  # the first shows below one that takes the same way
+            panel.plot(numbers, kept, drawstyle="steps-mid", color=color, label=name, linewidth=width)
         else:
             panel.bar(numbers + (place - (len(series) - 1) / 2) * width, kept, width, color=color, label=name)
     whole = 100 * _share(*(sum(epoch[name] for epoch in epochs) for name in (unit, f"{unit}_offered")))
@@ -293,6 +297,12 @@ def _draw_share(panel: "Axes", epochs: Sequence[Mapping[str, Any]], unit: str, t
     _epoch_axis(panel, numbers)
     _legend(panel, theme)
     finish(panel, theme)
+
+
+def _from_zero(panel: "Axes") -> None:
+    """Begin at 0, unless a loss of the user's own lies below."""
+    if panel.dataLim.y0 >= 0:
+        panel.set_ylim(bottom=0)
 
 
 def _epoch_axis(panel: "Axes", numbers: np.ndarray) -> None:

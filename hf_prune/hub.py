@@ -11,6 +11,8 @@ from .beginning import HISTORY
 from .core import History
 from .export import COLUMNS, ROWS, write_rows
 
+CARD = "README.md"
+
 
 def find_history(source: str | os.PathLike[str], **options: Any) -> Path:
     """The file of a History.
@@ -83,6 +85,7 @@ def push_history(
 
     Raises:
         ImportError: pyarrow is not installed.
+        ValueError: The repository has a card and no History: its viewer would show this one in place of its data.
         huggingface_hub.errors.HfHubHTTPError: The Hub refuses, or can't be reached. Nothing was changed there, and the
             same call again goes on.
     """
@@ -94,7 +97,13 @@ def push_history(
         history.save(folder / HISTORY)
         write_rows(folder / ROWS, history)
         repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
-        storage.write_text(folder / "README.md", _card(repo_id, history, columns_of(folder / ROWS)))
+        there = [api.file_exists(repo_id, file, repo_type="dataset", revision=revision) for file in (CARD, HISTORY)]
+        if there == [True, False]:
+            raise ValueError(
+                f"repo_id={repo_id!r} is a data set with a card of its own, which this History's would replace; name "
+                f"another repository, such as {repo_id}-history."
+            )
+        storage.write_text(folder / CARD, _card(repo_id, history, columns_of(folder / ROWS)))
         return api.upload_folder(
             repo_id=repo_id,
             repo_type="dataset",
@@ -143,7 +152,8 @@ def _card(repo_id: str, history: History, columns: list[str]) -> str:
         f'trainer = PruningTrainer(..., policy="infobatch", history="{repo_id}")',
         "```",
         "",
-        f'`History.from_pretrained("{repo_id}")` reads it alone. A training set of other rows is refused{by_key}.',
+        f'`History.from_pretrained("{repo_id}")` reads it alone. A training set of another length, or other in a sample '
+        f"of its rows, is refused{by_key}.",
         "",
         *(f"- {fact}" for fact in known),
         "",

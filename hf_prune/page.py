@@ -181,7 +181,7 @@ class RunReport(PruningReport):
             "Share kept" + (" and learning rate" if len(rates[0]) else ""),
             "The part of each epoch that was trained; the dashed line is that of the whole run."
             + (" Below, the learning rate, which follows the passes over the data set." if len(rates[0]) else ""),
-            f"Bars of the share of {unit} kept by epoch: {', '.join(f'{share:.0f} %' for share in shares)}.",
+            f"Bars of the share of {unit} kept by epoch: {_listed([f'{share:.0f} %' for share in shares])}.",
             lambda theme: figures.share_figure(self.epochs, unit, rates, theme),
         )
 
@@ -308,17 +308,16 @@ class RunReport(PruningReport):
     def _cards(self, rows: np.ndarray, examples: dict[str, Any]) -> list[dict[str, Any]]:
         known = self.dynamics
         losses = known.losses_of(rows) if known else np.empty((len(rows), 0))
-        highest = float(np.nanmax(losses, initial=1e-9))
+        lowest, highest = float(np.nanmin(losses, initial=0)), float(np.nanmax(losses, initial=1e-9))
         cards = []
         for row, values in zip(rows.tolist(), losses, strict=True):
             card = {"row": row, "texts": {}, "picture": None, "label": None} | examples.get(str(row), {})
             epochs = np.flatnonzero(~np.isnan(values))
             x = 100 * epochs / max(len(values) - 1, 1)
-            y = 30 - 30 * np.maximum(values[epochs], 0) / highest
+            y = 30 - 30 * (values[epochs] - lowest) / (highest - lowest)
             card["dots"] = [(f"{a:.1f}", f"{b:.1f}") for a, b in zip(x, y, strict=True)] if len(epochs) > 1 else []
-            card["losses"] = "Losses by epoch: " + ", ".join(
-                f"{known.epochs[epoch] + 1}: {values[epoch]:.3g}" for epoch in epochs
-            )
+            texts = [f"{known.epochs[epoch] + 1}: {values[epoch]:.3g}" for epoch in epochs]
+            card["losses"] = f"Losses by epoch: {_listed(texts)}"
             card["note"] = self._note(row, values[epochs])
             cards.append(card)
         return cards
@@ -333,3 +332,9 @@ class RunReport(PruningReport):
         if faults := int(self.history.faults[row]):
             words.append(f"no finite loss in {faults} round{'' if faults == 1 else 's'}")
         return ", ".join(words)
+
+
+def _listed(texts: list[str]) -> str:
+    """For a reader of screens: all of few values, some of many."""
+    step = -(-len(texts) // figures.MANY) or 1
+    return ("" if step == 1 else f"of {len(texts)}, every {step}th: ") + ", ".join(texts[::step])

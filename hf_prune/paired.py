@@ -95,13 +95,15 @@ def _f1(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str,
     one = scores["f1_label"]
     labels, parts = _by_label(predictions, references, [] if one is None else [one])
 
-    def of_each(sums: np.ndarray) -> np.ndarray:
+    def score(sums: np.ndarray) -> np.ndarray:
         right, predicted, true = np.split(sums, 3, axis=1)
-        return 2 * right / np.maximum(predicted + true, 1)
+        either = predicted + true
+        of_each = 2 * right / np.maximum(either, 1)
+        if one is not None:
+            return of_each[:, labels.index(one)]
+        return of_each.sum(axis=1) / np.count_nonzero(either, axis=1)  # a rare label may be in none of the rows drawn
 
-    if one is None:
-        return RowSums(parts, lambda sums: of_each(sums).mean(axis=1))
-    return RowSums(parts, lambda sums: of_each(sums)[:, labels.index(one)])
+    return RowSums(parts, score)
 
 
 def _matthews(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str, Any]) -> RowSums:
@@ -164,10 +166,11 @@ def interval(
         seed: Of the resampling of seeds; another than that of the rows.
 
     Returns:
-        (low, high), or None for one seed whose rows are not resampled, of which nothing can be said.
+        (low, high), or None where rows are not resampled and all differences are equal, as that of one seed is: of
+        what they vary by nothing is known.
     """
     n, mean = len(differences), differences.mean()
-    if resampled is None and n == 1:
+    if resampled is None and np.ptp(differences) == 0:
         return None
     found = np.full(10 * RESAMPLES, mean) if resampled is None else resampled.mean(axis=0)
     tail = (1 + level) / 2

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .comparison import RESULTS, rule_of, scale_of
+from .comparison import CLOSE, RESULTS, rule_of, scale_of
 from .figures import percent
 from .report import markdown_table
 
@@ -87,7 +87,8 @@ def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
     """A Markdown table of comparison.json files, a column each: quality by arm, and in brackets what the arm saved.
 
     Of arms with a budget, those nearest to a half are shown. `+` and `-`: better and worse than the full data for fewer
-    epochs that read as much, within a tenth; the 95 % interval of the difference excludes 0.
+    epochs that read as much, within a tenth; the 95 % interval of the difference excludes 0. `?`: no such arm, or but
+    one seed of both, from which nothing follows.
 
     Raises:
         ValueError: A file holds something else.
@@ -118,10 +119,22 @@ def _name(arm: dict[str, Any]) -> str:
 
 def _brief(arm: dict[str, Any], found: dict[str, Any]) -> str:
     """Quality, whether it differs from that of fewer epochs, and the share of the full arm's reading that was saved."""
-    mean = f"{arm['mean']:.{found['quality']['digits']}f}"
-    if arm["kind"] == "full":
-        return mean
-    short, sign = arm["differences"]["short"], 1 if found["quality"]["greater_is_better"] else -1
-    known = short is not None and short["low"] is not None and not short["low"] <= 0 <= short["high"]
-    mark = (" +" if sign * short["mean"] > 0 else " -") if known else ""
-    return f"{mean}{mark} ({100 * arm['differences']['full']['saved']:.0f} %)"
+    ended, planned = len(arm["seeds"]), found["plan"]["seeds"]
+    text = f"{arm['mean']:.{found['quality']['digits']}f}"
+    full = arm["differences"]["full"]
+    if full is not None:
+        text += f"{_mark(arm, found)} ({100 * full['saved']:.0f} %)"
+    return text if ended == planned else f"{text}, {ended} of {planned} seeds"
+
+
+def _mark(arm: dict[str, Any], found: dict[str, Any]) -> str:
+    """How the quality compares with that of fewer epochs, or of the full arm where as much was read."""
+    if arm["kind"] == "short":
+        return ""
+    full, short = arm["differences"]["full"], arm["differences"]["short"]
+    rival = full if short is None and abs(full["saved"]) <= CLOSE else short
+    if rival is None or rival["seeds"] == 1 or rival["low"] is None:
+        return " ?"
+    if rival["low"] <= 0 <= rival["high"]:
+        return ""
+    return " +" if (rival["mean"] > 0) == found["quality"]["greater_is_better"] else " -"

@@ -38,7 +38,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from hf_prune import History, policies
-from hf_prune.card import public_arguments
+from hf_prune.card import public_arguments, renew_baselines
 from hf_prune.comparison import ARMS, PREDICTIONS, RESULTS, Arm, Comparison, Plan, RunResult, run_folder
 from hf_prune.comparison_page import markdown, write
 from hf_prune.core import FACTS
@@ -253,6 +253,8 @@ def compare(options: argparse.Namespace, arguments: list[str]) -> int:
     if not failed or any(folder.glob(f"{ARMS}/*/*/{RESULTS}")):
         comparison = Comparison.load(folder)
         write(comparison, folder)
+        for key in comparison.runs:
+            renew_baselines(run_folder(folder, *key))
         print(markdown(comparison.to_dict()))
     return 1 if failed else 0
 

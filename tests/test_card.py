@@ -1,6 +1,7 @@
 """What a card adds to stock's, whichever trainer wrote that; and what of a machine is never shown."""
 
 import json
+import math
 
 import pytest
 from huggingface_hub import ModelCard
@@ -8,7 +9,7 @@ from tiny import TASKS, Collator, trainer
 from transformers import Trainer
 
 from hf_prune import pruned
-from hf_prune.card import baselines, budget, public, public_arguments, tags_of, write_card
+from hf_prune.card import baselines, budget, public, public_arguments, renew_baselines, tags_of, write_card
 from hf_prune.policies import make
 
 
@@ -46,17 +47,21 @@ def card_at(folder, text="# tiny\n", head="---\nlibrary_name: x\nlicense: mit\n-
     return path
 
 
+SCORES = {"bleu": 37.5, "matthews": 0.6, "chrf": math.nan, "exact": True, "signature": "nrefs:1"}
+
+
 def test_scores_stand_where_the_hub_reads_them(tmp_path):
     path = card_at(tmp_path)
     about = {"task_type": "translation", "dataset_type": "multi30k", "dataset_name": "Multi30k", "dataset_split": None}
-    write_card(path, ["## One", "## Two\n"], {"bleu": 37.5, "chrf": 60, "signature": "nrefs:1"}, **about)
+    write_card(path, ["## One", "## Two\n"], SCORES, **about)
     card = ModelCard.load(path)
     assert (card.data.license, card.data.library_name) == ("mit", "x")  # what stood there stays
     assert card.data.model_name == tmp_path.name
     found = [
         (score.task_type, score.dataset_type, score.metric_type, score.metric_value) for score in card.data.eval_results
     ]
-    assert found == [("translation", "multi30k", "bleu", 37.5), ("translation", "multi30k", "chrf", 60)]
+    place = ("translation", "multi30k")
+    assert found == [(*place, "bleu", 37.5), (*place, "matthews_correlation", 0.6)]
     assert card.text.split() == ["#", "tiny", "##", "One", "##", "Two"]
 
 
@@ -66,9 +71,17 @@ def test_a_model_from_scratch_is_no_fine_tuned_version(tmp_path, name):
     write_card(path := card_at(tmp_path, said))
     assert ModelCard.load(path).text.strip() == "This model was trained from scratch on beans."
     write_card(path := card_at(tmp_path, said), base="mine")
-    assert "This model is a fine-tuned version of `mine`, a model not on the Hub, on beans." in path.read_text()
+    assert "This model is a fine-tuned version of `mine` (a model that is not on the Hub) on beans." in path.read_text()
     write_card(path := card_at(tmp_path, "It is a fine-tuned version of [ann/it](https://huggingface.co/ann/it)."))
     assert "[ann/it](" in ModelCard.load(path).text
+
+
+def test_a_base_on_this_machine_is_no_model_of_the_hub(tmp_path):
+    """As PEFT writes it."""
+    head = "---\nbase_model: /home/ann/base\ntags:\n- base_model:adapter:/home/ann/base\n- lora\n---\n"
+    write_card(path := card_at(tmp_path, head=head), base="base")
+    data = ModelCard.load(path).data
+    assert (data.get("base_model"), data.tags) == (None, ["lora"]) and "/home/ann" not in path.read_text()
 
 
 @pytest.mark.parametrize("about", [{"task_type": "translation"}, {"dataset_type": "x", "dataset_name": "x"}])
@@ -92,6 +105,20 @@ def test_a_run_of_a_comparison_shows_its_rivals(tmp_path, monkeypatch):
         "| full | 37.0 |",
     ]
     assert "None was run beside this" in baselines(tmp_path / "other" / "run")  # lies below it, but is none of its runs
+
+
+def test_a_card_is_renewed_when_its_comparison_has_ended(tmp_path, monkeypatch):
+    run = tmp_path / "arms" / "infobatch" / "seed-1"
+    run.mkdir(parents=True)
+    renew_baselines(run)  # the run has no card
+    write_card(path := card_at(run), ["## Data pruning", baselines(run), "### How to reproduce\n\nSo."])
+    before = path.read_text()
+    (tmp_path / "comparison.json").write_text(json.dumps({"arms": [{"conclusion": "full: 37.0 BLEU."}]}))
+    monkeypatch.setattr("hf_prune.card.table", lambda found: (["arm", "BLEU"], [["full", "37.0"]]))
+    renew_baselines(run)
+    start, _, end = path.read_text().partition(baselines(run))
+    assert "None was run" in before and before.startswith(start) and before.endswith(end) and "### How to" in end
+    assert start.endswith("## Data pruning\n\n")
 
 
 # ---- Through a trainer ----

@@ -152,7 +152,8 @@ def test_the_margin_decides_what_is_the_same(compare):
 
 def test_one_seed_is_said_to_be_one(compare):
     text = conclusion(compare({"full": [0.8], "infobatch": [0.7]}), "infobatch")
-    assert "worse than full (-10.00 points, 95 % CI -1" in text and ", one seed, so over rows alone) with" in text
+    assert text.startswith("infobatch: with the one seed, worse than full (-10.00 points, 95 % CI -1")
+    assert " over rows alone) with 37.5 % fewer" in text
 
 
 def test_of_a_metric_without_rows_seeds_alone_count(tmp_path):
@@ -162,7 +163,7 @@ def test_of_a_metric_without_rows_seeds_alone_count(tmp_path):
             save(tmp_path, arm, seed, results_of("rouge", value), {"predictions": [1.0], "references": [1.0]})
             if seed == 1 and arm == "infobatch":
                 text = conclusion(Comparison.load(tmp_path), "infobatch")
-                assert "+0.0000 rouge beside full, of one seed, from which nothing follows" in text
+                assert "+0.0000 rouge beside full with one seed, from which nothing follows" in text
     found = Comparison.load(tmp_path)
     assert "bootstrap over seeds, widened" in markdown(found.to_dict())
     difference = found.difference("infobatch", "full")
@@ -243,6 +244,11 @@ def test_an_arm_that_read_far_more_is_not_called_better(compare):
     assert "short-50" not in text
     assert text.endswith("; nothing that read as much stands beside it: add --budgets 0.62.")
     assert "to short" not in table(found.to_dict())[1][2]
+
+
+def test_an_arm_that_is_planned_is_not_asked_for(compare):
+    found = compare({"full": [0.8], "infobatch": [0.8]}, tokens={"infobatch": 2080})
+    assert "--budgets" not in conclusion(found, "infobatch")
 
 
 def test_an_arm_is_measured_by_the_closest_that_read_as_much(compare):
@@ -365,7 +371,7 @@ def test_several_runs_at_once_are_said_to_take_longer(compare):
     found = compare({"full": [0.8, 0.81]})
     assert "at once" not in markdown(found.to_dict())
     found.plan.jobs = 4
-    assert "Up to 4 runs went on at once, so seconds are longer" in markdown(found.to_dict())
+    assert "Up to 4 runs went on at once: seconds are longer" in markdown(found.to_dict())
 
 
 def test_the_figure_has_a_line_for_each_arm(compare, tmp_path):
@@ -411,12 +417,34 @@ def test_comparisons_side_by_side(compare, tmp_path, capsys):
     names, first, second = zip(lines[0], *lines[2:], strict=True)
     arms = ("all rows", "fewer epochs, 50 %", "random rows, 50 %", "`infobatch`", "`ucb`, 50 %")
     assert names == ("", "quality", "seeds", *arms)
-    scores = ("90.00", "80.00 (50 %)", "85.00 + (48 %)", "86.00 (38 %)")
+    scores = ("90.00", "80.00 (50 %)", "85.00 + (48 %)", "86.00 ? (38 %)")
     assert first[1:] == ("accuracy in %", "3", *scores, "70.00 - (50 %)")
     assert second[1:] == ("accuracy in %", "3", *scores, "")
     assert first[0].startswith("[first](") and first[0].endswith("first/comparison.md)")
     assert hf_prune(["table", *map(str, paths)]) == 0
     assert capsys.readouterr().out.strip() == comparisons_table(paths)
+
+
+def test_what_is_not_known_is_marked_in_the_table(compare, tmp_path):
+    """No arm that read as much, one seed of three, or no seed of the full arm; an arm that saved nothing has it."""
+    arms = ARMS | {name: Arm(("--policy", "mine"), "policy") for name in ("same", "lone", "other")}
+    accuracies = {"full": 0.9, "short-50": 0.8, "infobatch": 0.8, "same": 0.5, "lone": 0.9, "other": 0.9}
+    compare({arm: [share] * 3 for arm, share in accuracies.items()}, arms=arms, tokens={"lone": 2000})
+    for arm, seed in (("full", 3), ("lone", 2), ("lone", 3), ("other", 1), ("other", 2)):
+        shutil.rmtree(tmp_path / "arms" / arm / f"seed-{seed}")
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(Comparison.load(tmp_path).to_dict()))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in comparisons_table([path]).splitlines()[2:]]
+    assert dict(lines) == {
+        "quality": "accuracy in %",
+        "seeds": "3",
+        "all rows": "90.00, 2 of 3 seeds",
+        "fewer epochs, 50 %": "80.00 (50 %)",
+        "`infobatch`": "80.00 ? (38 %)",
+        "`same`": "50.00 - (0 %)",
+        "`lone`": "90.00 ? (50 %), 1 of 3 seeds",
+        "`other`": "90.00, 1 of 3 seeds",
+    }
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"arms": [{}]}'])

@@ -231,6 +231,13 @@ def test_a_push_without_the_right_is_refused(hub, client, history, repo_id, toke
     assert hub.repositories == {}
 
 
+def test_a_data_set_of_other_things_keeps_its_card(hub, client, history):
+    put(hub, "dataset", "ann/beans", {"README.md": b"# Beans", "train.csv": b"a"})
+    with pytest.raises(ValueError, match="repo_id='ann/beans' is a data set .* such as ann/beans-history"):
+        client(push, history, "ann/beans", token=TOKEN)
+    assert hub.repositories["dataset", "ann/beans"].files == {"README.md": b"# Beans", "train.csv": b"a"}
+
+
 # ---- Where a History is found ----
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 from datasets import ClassLabel, Dataset, Features, List, Value
+from matplotlib.colors import to_rgb
 from test_report import EPOCHS, REPORT
 from test_trace import write
 from tiny import TASKS
@@ -255,6 +256,37 @@ def test_dark_figures_are_drawn_in_their_colours():
         assert figure.get_facecolor()[:3] == pytest.approx((0x16 / 255, 0x19 / 255, 0x1D / 255), abs=1e-3), name
         colors = {label.get_color() for axes in figure.axes for label in axes.xaxis.get_ticklabels()}
         assert colors <= {DARK.ink}, name
+
+
+@pytest.mark.parametrize(("least", "bottom"), [(0.2, 0.0), (-0.2, None)])
+def test_losses_are_shown_from_zero_or_below(least, bottom):
+    """Those of an `example_loss_func` may be negative."""
+    bands = {"trained": np.array([[least, 0.5, 0.9]] * 3)}
+    for figure in (
+        figures.losses_figure(np.arange(3), bands, LIGHT),
+        figures.map_figure(np.array([least, 0.5]), np.ones(2), np.ones(2, int), LIGHT),
+    ):
+        low = figure.axes[0].get_ylim()[0]
+        assert low < least if bottom is None else low == bottom
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_rows_that_were_never_trained_are_seen_on_the_map(theme):
+    """WCAG's contrast of colours that mean something, without alpha."""
+    colors = figures.map_figure(np.ones(50), np.ones(50), np.arange(50), theme).axes[0].collections[0].cmap
+
+    def light(color):
+        rgb = np.array(to_rgb(color))
+        return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722] + 0.05
+
+    assert max(light(colors(0)) / light(theme.paper), light(theme.paper) / light(colors(0))) > 2.8
+
+
+def test_rows_are_counted_for_each_number_of_times():
+    """Not in bars that reach beyond the last."""
+    figure = figures.times_figure(np.arange(61).repeat(2), LIGHT)
+    (steps,) = figure.axes[0].patches
+    assert steps.get_data().values.tolist() == [2] * 61
 
 
 def test_parts_add_up_to_what_was_offered():
