@@ -152,8 +152,8 @@ def _card(repo_id: str, history: History, columns: list[str]) -> str:
         f'trainer = PruningTrainer(..., policy="infobatch", history="{repo_id}")',
         "```",
         "",
-        f'`History.from_pretrained("{repo_id}")` reads it alone. A training set of another length, or other in a sample '
-        f"of its rows, is refused{by_key}.",
+        f'`History.from_pretrained("{repo_id}")` reads it alone. A training set of another length is refused, and one '
+        f"that differs in a sample of its rows{by_key}.",
         "",
         *(f"- {fact}" for fact in known),
         "",
