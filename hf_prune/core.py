@@ -29,10 +29,10 @@ class History:
         tokens: (N,) int32, real tokens of the row (input, plus targets of an encoder-decoder); 0 = not known.
         faults: (N,) uint8, times the measured loss was NaN or infinite (no target, overflow); saturates at 255.
         signals: Further measurements by name, each (N,) float32, NaN = never seen.
-        notes: A policy's own memory by name, any arrays; written by `Policy.begin` and `Policy.update` alone.
+        notes: A policy's own memory by name, arrays of numbers; written by `Policy.begin` and `Policy.update` alone.
         features: What the data set tells of its rows, where the policy asks for it; not saved.
         offered: (M,) int64 rows that the round may choose among; None = all. Not saved.
-        keys: (N,) uint64, a hash of what names each row whatever its place, see `data.row_keys`; None = rows go by
+        keys: (N,) uint64, a hash of what names each row whatever its place, see `keys.row_keys`; None = rows go by
             their place alone. In a file of its own, not in a checkpoint.
         facts: What it was made with, where that is known: `policy`, `data` (the fingerprint of the training set), `key`
             (the column that `keys` are of), `cost` (`runs`, `rows`, `tokens` with padding, `seconds`). As `keys`.

@@ -124,7 +124,7 @@ def _arrow_tokens(dataset: Any, targets_too: bool) -> Iterator[int]:
     for batch in table.iter(_ROWS_AT_A_TIME):
         mask = "attention_mask" in names
         counts = _count(batch["attention_mask" if mask else "input_ids"], 0 if mask else None)
-        if targets_too and "labels" in names:
+        if targets_too and "labels" in names and hasattr(batch["labels"].type, "value_type"):  # a class is no token
             counts = counts + _count(batch["labels"], IGNORED)
         yield from counts.tolist()
 
@@ -143,7 +143,7 @@ def _example_tokens(dataset: Any, targets_too: bool) -> Iterator[int]:
         _require("input_ids", list(example))
         mask = example.get("attention_mask")
         count = len(_flat(example["input_ids"])) if mask is None else int(np.count_nonzero(_flat(mask)))
-        if targets_too and "labels" in example:
+        if targets_too and np.ndim(example.get("labels", 0)):
             count += int(np.count_nonzero(np.asarray(example["labels"]) != IGNORED))
         yield count
 

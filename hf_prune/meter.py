@@ -51,7 +51,7 @@ class UserLosses:
         self._losses = losses.float()
         self.is_target = torch.ones_like(losses, dtype=torch.bool).unsqueeze(1)
 
-    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
+    def terms(self, label_smoothing: float = 0.0) -> Tensor:
         """(B, 1); smoothing is the user's own affair."""
         del label_smoothing
         return self._losses.unsqueeze(1)
@@ -148,28 +148,35 @@ class Meter:
         Args:
             rows: (B,) int64, the batch's row numbers.
             seen: The forward pass.
-            loss: (), the trainer's own loss.
+            loss: (), the trainer's own loss, or (D,) under nn.DataParallel: that of each device's part of the batch.
             recorder: Takes what was measured; None where it has this batch already.
             weights: (B,) float32 factors on the rows' losses; None leaves the loss untouched.
             label_smoothing: The share that the trainer's loss was smoothed with.
             items: Target tokens in the whole optimizer step, by which the trainer may have divided.
-            processes: Number of processes, if it multiplied by that.
+            processes: Number of processes or devices, if it multiplied by that.
 
         Returns:
-            (), `loss` itself without weights.
+            As `loss`, and `loss` itself without weights.
 
         Raises:
             ValueError: The outputs don't fit the batch, or the loss has terms that can't be weighted.
         """
+        if isinstance(items, Tensor):
+            items = items.flatten()[0]  # nn.DataParallel: once for each device
         prediction = self.record(rows, seen, loss, recorder, items, processes)
         if prediction is None:
             return loss if weights is None or not self.by_batch else loss * weights.mean()
         if weights is None and not self._due:
             return loss
-        token_losses = prediction.token_losses(label_smoothing)
+        losses = loss.reshape(-1)
+        terms = prediction.terms(label_smoothing).chunk(len(losses))
         if self._due:
-            self._check_terms(loss.detach(), token_losses.detach(), prediction.is_target.sum(), items, processes)
-        return loss if weights is None else reweigh(loss, token_losses, weights)
+            for part in zip(losses.detach(), terms, prediction.is_target.chunk(len(losses)), strict=True):
+                self._check_terms(*part, items, processes)
+        if weights is None:
+            return loss
+        parts = zip(losses, terms, weights.chunk(len(losses)), strict=True)
+        return torch.stack([reweigh(*part) for part in parts]).reshape(loss.shape)
 
     def record(
         self,
@@ -190,7 +197,7 @@ class Meter:
         if prediction is not None:
             values = self._values(prediction, seen)
         elif self.by_batch:
-            values = [self._batch_mean(loss.detach(), seen.inputs, items, processes).expand(rows.shape)]
+            values = [self._batch_mean(loss.detach().mean(), seen.inputs, items, processes).expand(rows.shape)]
         else:
             values = [torch.full(rows.shape, torch.nan, device=rows.device)] * len(self.signals)
         if recorder is not None:
@@ -213,7 +220,7 @@ class Meter:
             return None
         try:
             return self._read(rows, seen)
-        except ValueError as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:  # as the user's own outputs bring about
             needs = self._policy.needs - FACTS
             if isinstance(error, NoLogits) and needs == {"loss"} and not self._checked:
                 self.by_batch = True
@@ -229,8 +236,7 @@ class Meter:
     def _warn_of_batches(self, reason: str) -> None:
         logger.warning(
             f"hf_prune can't read the rows' losses of {self._name}; policy={self._policy!r} goes by the mean losses of "
-            "the batches that a row was in, which tell less (where gradients are accumulated, of losses divided by "
-            f"num_items_in_batch). {reason} {_CURE}"
+            f"the batches that a row was in, which tell less. {reason} {_CURE}"
         )
 
     def _read(self, rows: Tensor, seen: Seen) -> Prediction:
@@ -261,17 +267,20 @@ class Meter:
         return [signals[name] for name in self.signals]
 
     def _batch_mean(self, loss: Tensor, inputs: dict[str, Any], items: Tensor | int | None, processes: int) -> Tensor:
-        """The mean over the batch's own targets of a loss that was divided by those of the whole optimizer step."""
+        """The mean over the batch's own targets of a loss that was divided by those of the whole optimizer step.
+
+        Models without a recipe are taken to give the mean itself: most that divide a loss by tokens have one.
+        """
         labels = inputs.get("labels")
         mean = loss.float()
-        if items is not None and isinstance(labels, Tensor):
+        if items is not None and self._recipe is not None and isinstance(labels, Tensor):
             is_shifted = getattr(self._recipe, "is_shifted", False)  # then nothing predicts the first label
             mean = mean * items / (labels[:, 1:] if is_shifted else labels).ne(IGNORED).sum() / processes
         return torch.where(mean.isfinite(), mean, torch.inf)
 
-    def _check_terms(self, loss: Tensor, token_losses: Tensor, count: Tensor, items: Any, processes: int) -> None:
+    def _check_terms(self, loss: Tensor, terms: Tensor, is_target: Tensor, items: Any, processes: int) -> None:
         """If a batch's loss is finite: is it the sum of these, but for a trainer's usual factors?"""
-        total = token_losses.sum()
+        total, count = terms.detach().sum(), is_target.sum()
         if total == 0 or not torch.isfinite(loss):
             return
         self._checked, self._due = True, self._due - 1

@@ -165,6 +165,7 @@ class PruningMixin(StepsMixin, RowsMixin, SharingMixin, LoadingMixin):
         if self._run is None or not self.is_in_train:
             yield
             return
+        self._count()
         if self.args.dataloader_num_workers:
             self._run.learner.finish()  # its thread must not run where the loader forks
         state, start = self._run.state, time.perf_counter()
@@ -181,8 +182,7 @@ class PruningMixin(StepsMixin, RowsMixin, SharingMixin, LoadingMixin):
         """As stock; in a round, logs of losses and evaluations also say what was kept, trained and measured so far."""
         counts = {}
         if self._run is not None and self._run.state.round is not None and ("loss" in logs or self._is_evaluating):
-            device = self.accelerator.device  # every process is here
-            counts = self._run.counts(lambda counts: self.accelerator.reduce(counts.to(device)))
+            counts = self._run.counts()
         if counts and not self._is_evaluating:
             logs = {**logs, **self._run.progress(), **counts}
         entries = len(self.state.log_history)
@@ -211,10 +211,10 @@ class PruningMixin(StepsMixin, RowsMixin, SharingMixin, LoadingMixin):
         return (steps if by_steps else epochs, updates, *others, steps)
 
     def _make_meter(self) -> Meter:
-        if "grad_norm" in self.policy.needs and self.args.torch_compile:
+        if "grad_norm" in self.policy.needs and (self.args.torch_compile or self.args.n_gpu > 1):
             raise ValueError(
-                f"policy={self.policy!r} reads what goes into the model's head, which torch_compile=True hides. "
-                "Train without torch_compile."
+                f"policy={self.policy!r} reads what goes into the model's head, which torch_compile=True and "
+                "nn.DataParallel hide. Train without torch_compile, with a process for each GPU (accelerate launch)."
             )
         model = unwrap_peft_model(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         self._set_signature_columns_if_needed()
@@ -222,6 +222,12 @@ class PruningMixin(StepsMixin, RowsMixin, SharingMixin, LoadingMixin):
 
     def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
         self._check_sampler()
+        shared = getattr(self.accelerator, "parallelism_config", None)
+        if shared is not None and (shared.cp_enabled or getattr(shared, "sp_enabled", False)):
+            raise ValueError(
+                f"policy={self.policy!r} needs whole rows, but context and sequence parallelism give each process "
+                "a part of a row's tokens. Train without them, or without a policy."
+            )
         data, sampler, meter = self._raw_dataset, self._sampler, self._make_meter()
         if self.is_world_process_zero():
             meter.warn_if_blind()
@@ -259,6 +265,7 @@ class PruningMixin(StepsMixin, RowsMixin, SharingMixin, LoadingMixin):
             max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
         )
         if self.policy is None:
+            self._run = None
             return answer
         self._run = self._next_run
         if self.args.should_save:
@@ -352,6 +359,11 @@ class PruningMixin(StepsMixin, RowsMixin, SharingMixin, LoadingMixin):
             run.meter.check_again()
         if self._clocked_scheduler is not None:
             set_rate(self._clocked_scheduler)
+        elif (scale := run.lr_scale()) != 1:
+            self._warn(
+                f"policy={self.policy!r} multiplies the learning rate of this round by {scale:.3g}, which only a "
+                f"LambdaLR (as lr_scheduler_type gives) can do; {type(self.lr_scheduler).__name__} goes on as it is."
+            )
         self._show_total(*run.forecast())
         current, handler = run.state.round, self.callback_handler
         plan, share_before = current.plan, current.share_before
@@ -382,7 +394,14 @@ class PruningMixin(StepsMixin, RowsMixin, SharingMixin, LoadingMixin):
         if self.policy is None:
             return super()._maybe_log_save_evaluate(*args, **kwargs)
         with self._run.pause():
+            if self.control.should_log:
+                self._count()
             super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _count(self):
+        """What all processes have trained so far, for the log: that may be written on one of them alone."""
+        device = self.accelerator.device
+        self._run.count(lambda counts: self.accelerator.reduce(counts.to(device)))
 
     # ---- Ends ----
 
@@ -404,4 +423,6 @@ class PruningMixin(StepsMixin, RowsMixin, SharingMixin, LoadingMixin):
             self._run.close_round(self.state.global_step)  # resumed from the end of the last epoch
             self._run.learner.finish()
             num_train_samples = sum(epoch["rows"] for epoch in self._run.state.epochs)
+            if hasattr(self, "_initial_global_step"):  # then stock takes them for those of max_steps
+                num_train_samples *= self.state.max_steps / max(1, self.state.global_step)
         return super()._finalize_training(trial, num_train_samples, start_time)

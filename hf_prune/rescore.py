@@ -62,7 +62,8 @@ def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter,
 def unchanged_generators():
     """The random generators are afterwards as they were before."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - a collator may draw from it
-    with torch.random.fork_rng():
+    own = [torch.cuda.current_device()] if torch.cuda.is_available() else None  # not those of other processes
+    with torch.random.fork_rng(own):
         yield
     random.setstate(states[0])
     np.random.set_state(states[1])  # noqa: NPY002

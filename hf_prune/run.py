@@ -73,6 +73,7 @@ class PruningRun:
         self._span: tuple[int, int] | None = None  # places in the order of the epoch that the round was offered
         self._mark: float | None = None
         self._step: int | None = None
+        self._counted = 0, 0
         self.learner = Learner(policy)
         self.trace: Trace | None = None
 
@@ -204,6 +205,11 @@ class PruningRun:
         self.learner.finish()
         start = time.perf_counter()
         measured = self.recorder.collect(self._gather)
+        if self.policy.needs and not len(measured.rows) and current.steps(step) > 0:
+            raise ValueError(
+                f"policy={self.policy!r} goes by losses, but the trainer's training_step and compute_loss never call "
+                "those of hf_prune, which measure them. Call super() in one of the two."
+            )
         n = len(history)
         marks = marked(measured.rows, n)
         if (marks > marked(current.selection.rows, n)).any():
@@ -245,6 +251,7 @@ class PruningRun:
         self.state.add(current.clock.epoch, account)
         self._describe_history()
         self.recorder = Recorder(len(self.meter.signals))
+        self._counted = 0, 0
         self.state.round = None
 
     def _record(self, measured: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -289,14 +296,14 @@ class PruningRun:
             if is_training:
                 self.start_timing()
 
-    def counts(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
-        """What the run has trained so far, and the seconds of this process, for the logs.
+    def count(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Count what all processes have trained in this round; `reduce` adds up an int64 tensor over them."""
+        self._counted = tuple(reduce(torch.tensor(self.recorder.counts())).tolist())
 
-        Args:
-            reduce: Adds up an int64 tensor over all processes.
-        """
+    def counts(self) -> dict[str, float]:
+        """What the run had trained when it was last counted, and the seconds of this process, for the logs."""
         current, epochs = self.state.round, self.state.epochs
-        rows, tokens = reduce(torch.tensor(self.recorder.counts())).tolist()
+        rows, tokens = self._counted
         selecting = current.seconds_selecting + sum(epoch["seconds_selecting"] for epoch in epochs)
         training = current.seconds_training + sum(e["seconds_training"] + e["seconds_rescoring"] for e in epochs)
         logs = {"prune/rows": rows + sum(epoch["rows"] for epoch in epochs)}
@@ -349,6 +356,7 @@ class PruningRun:
         self.learner.finish()
         measured = self.recorder.collect(self._gather, in_step=step == self._step)  # as a signal may have it
         if is_writer:
+            self.state.facts["by_batch"] = self.meter.by_batch
             self.state.save(folder, measured)
 
     def restore(self, folder: str | os.PathLike, is_main: bool, step: int, warn: Callable[[str], None]) -> None:
@@ -372,7 +380,9 @@ class PruningRun:
             )
         if measured is not None:
             measured = measured.of_signals(("loss", *sorted(state.history.signals)), self.meter.signals)
-        if state.facts["policy"] != facts["policy"]:
+        if state.facts["policy"] == facts["policy"]:
+            self.meter.by_batch |= state.facts.get("by_batch", False)
+        else:
             warn(
                 f"{folder} was saved under {state.facts['policy']}; from the next epoch on, {facts['policy']} chooses, "
                 "by the losses of then and with no other memory of its own."

@@ -63,6 +63,10 @@ class Prediction:
         cross_entropy = partial(F.cross_entropy, ignore_index=IGNORED, reduction="none")
         return self._by_position(partial(cross_entropy, label_smoothing=label_smoothing))
 
+    def terms(self, label_smoothing: float = 0.0) -> Tensor:
+        """(B, T) float32, what each position adds to the mean over targets that the model's own loss is, times them."""
+        return self.token_losses(label_smoothing)
+
     @torch.no_grad()
     def signals(
         self, names: Collection[str], head_input: Tensor | None = None, head_bias: bool = True
@@ -141,6 +145,11 @@ class Answer(Prediction):
     def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
         return super().token_losses()
 
+    def terms(self, label_smoothing: float = 0.0) -> Tensor:
+        """The model's loss is the mean over starts, and that over ends, halved."""
+        count = self.is_target.sum(0)
+        return self.token_losses() * (count.sum() / (2 * count))
+
     def _mean(self, token_losses: Tensor) -> Tensor:
         """The half of the sum: where one of the two is ignored, it counts as zero."""
         return token_losses.sum(1) / (2 * self.is_target.any(1))
@@ -193,14 +202,14 @@ def _is_on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def reweigh(loss: Tensor, token_losses: Tensor, weights: Tensor) -> Tensor:
+def reweigh(loss: Tensor, terms: Tensor, weights: Tensor) -> Tensor:
     """Weigh each row's part of a training loss, whatever scale the trainer gave it.
 
-    loss = c * sum(token_losses) for some c becomes c * sum(weights * token_losses).
+    loss = c * sum(terms) for some c becomes c * sum(weights * terms).
 
     Args:
         loss: () of the batch, as it is about to be trained on.
-        token_losses: (B, T) float32 with the graph, zero where there is no target; smoothed if the loss is.
+        terms: (B, T) float32 with the graph, see `Prediction.terms`; smoothed if the loss is.
         weights: (B,) float32.
 
     Returns:
@@ -208,14 +217,14 @@ def reweigh(loss: Tensor, token_losses: Tensor, weights: Tensor) -> Tensor:
         without targets, or with a loss that is not finite.
 
     Raises:
-        ValueError: If the token losses carry no gradient though the loss does.
+        ValueError: If the terms carry no gradient though the loss does.
     """
-    if loss.requires_grad and not token_losses.requires_grad:
-        raise ValueError("weights need token_losses that carry gradients: read them with gradients enabled.")
-    total = token_losses.sum()
+    if loss.requires_grad and not terms.requires_grad:
+        raise ValueError("weights need terms that carry gradients: read them with gradients enabled.")
+    total = terms.sum()
     scale = (loss.to(total.device) / total).detach()
     scale = torch.where(scale.isfinite(), scale, 0.0)
-    extra = scale * ((weights.to(token_losses.device)[:, None] - 1) * token_losses).sum()
+    extra = scale * ((weights.to(terms.device)[:, None] - 1) * terms).sum()
     extra = torch.where(extra.isfinite(), extra, 0.0)  # 0 * inf; the gradient is 0 already
     return loss + extra.to(loss.device, loss.dtype)
 

@@ -4,7 +4,7 @@ from collections.abc import MutableMapping
 
 import torch
 
-from .sampler import PARTS, ROW, Batch, without_rows
+from .sampler import PARTS, ROW, Batch
 
 
 class StepsMixin:
@@ -19,46 +19,51 @@ class StepsMixin:
         if self.policy is None or ROW not in inputs or type(self).compute_loss is StepsMixin.compute_loss:
             return super().training_step(model, inputs, *args, **kwargs)
         inputs = self._prepare_inputs(inputs)
-        rows, parts, self._batch = inputs[ROW], inputs.get(PARTS), None
+        batch = self._batch_of(inputs)  # without its numbers: `compute_loss` may give it to other models, too
         self._run.begin_batch(self.state.global_step)
-        hook = model.register_forward_pre_hook(lambda _, args, kwargs: (args, without_rows(kwargs)), with_kwargs=True)
-        try:
-            with self._run.meter.watch(model, without_rows(inputs), parts) as seen:
-                loss = super().training_step(model, inputs, *args, **kwargs)
-        finally:
-            hook.remove()
-        if self._batch is None:  # or else `compute_loss` has recorded it
+        with self._run.meter.watch(model, inputs, batch.parts) as seen:
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        if not batch.is_recorded:  # by `compute_loss`
             if self._weights is not None:
                 raise ValueError(
                     f"policy={self.policy!r} weights rows, but {type(self).__name__}.compute_loss does not call "
                     "super().compute_loss, which does so. Call it, or choose a policy without weights."
                 )
-            self._run.meter.record(rows, seen, loss, self._run.recorder, None, self._loss_factor)
+            self._run.meter.record(batch.rows, seen, loss, self._run.recorder, None, self._loss_factor)
         return loss
 
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+    def compute_loss(self, model, inputs, return_outputs=False, *args, **kwargs):
         """The stock loss; what it tells of each row is recorded on the side, and weighted where the policy says so."""
         batch = None if self.policy is None else self._batch_of(inputs)
         if batch is None or not torch.is_grad_enabled():
-            return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+            return super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
         self._numbering.is_checked = True  # by whoever made this batch: the workers of later epochs need not
         self._run.begin_batch(self.state.global_step)
         meter = self._run.meter
         is_smoothed = self.label_smoother and self.compute_loss_func is None and "labels" in inputs
         smoothing = self.args.label_smoothing_factor if is_smoothed else 0.0
         with meter.watch(model, inputs, batch.parts) as seen:
-            result = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+            result = super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
         loss, *rest = result if return_outputs else (result,)
         weights = None if self._weights is None else self._weights[batch.rows]
         recorder = None if batch.is_recorded else self._run.recorder
         batch.is_recorded = True
-        items = kwargs.get("num_items_in_batch")
+        items = args[0] if args else kwargs.get("num_items_in_batch")
         loss = meter.measure(batch.rows, seen, loss, recorder, weights, smoothing, items, self._loss_factor)
         return (loss, *rest) if return_outputs else loss
 
     def _batch_of(self, inputs: MutableMapping) -> Batch | None:
-        """The numbered batch that these inputs are, now without its numbers, or were; None for others."""
+        """The numbered batch that these inputs are, now without its numbers, or were; None for others.
+
+        Raises:
+            ValueError: Its rows are joined into one sequence, which accelerate has cut as if it were a row each.
+        """
         rows, parts = inputs.pop(ROW, None), inputs.pop(PARTS, None)
+        if parts is not None and self.accelerator.dispatch_batches:
+            raise ValueError(
+                "dispatch_batches=True cuts a batch between its rows, but data_collator joins them into one sequence. "
+                "Set accelerator_config={'dispatch_batches': False}."
+            )
         if rows is None:
             return self._batch if self._batch is not None and self._batch.has(inputs) else None
         if self._batch is None or self._batch.rows is not rows:
@@ -67,5 +72,5 @@ class StepsMixin:
 
     @property
     def _loss_factor(self) -> int:
-        """By which the trainer multiplies a loss that is divided by the target tokens of all processes."""
-        return self.args.world_size if self.args.average_tokens_across_devices else 1
+        """By which the trainer multiplies a loss that is divided by the target tokens of all devices."""
+        return self.args.world_size * max(1, self.args.n_gpu) if self.args.average_tokens_across_devices else 1

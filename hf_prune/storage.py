@@ -30,14 +30,17 @@ def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: di
 
     Args:
         path: File to write; its folder is made where missing.
-        arrays: Any shapes, numeric dtypes.
+        arrays: Any shapes; numbers or switches.
         header: JSON-serialisable facts about the arrays.
 
     Raises:
+        TypeError: An array holds something else.
         OSError: The disk is full or the folder can't be written; an earlier file at `path` stays as it was.
     """
     path = Path(path)
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.require(array, requirements="C") for name, array in arrays.items()}
+    if wrong := [f"{name} ({array.dtype})" for name, array in arrays.items() if array.dtype.kind not in "biuf"]:
+        raise TypeError(f"{', '.join(wrong)}: a file holds arrays of numbers or switches; keep texts as their numbers.")
     text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
     # one entry: safetensors writes several in an order that is drawn anew each time
     blob = serialize(arrays, metadata={"hf_prune": f"{_checksum(arrays, text)} {text}"})

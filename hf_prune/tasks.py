@@ -74,7 +74,17 @@ class Recipe(ABC):
                 f"The batch lacks {name!r}, which the loss of a {self.task} row is made of; it has targets "
                 f"{sorted(targets)}. Let the data collator provide it, or pass example_loss_func."
             )
+        if not isinstance(targets[name], Tensor):
+            raise ValueError(
+                f"The {name!r} of a batch are a {type(targets[name]).__name__}, where the loss of a {self.task} row is "
+                "made of a tensor. Pass example_loss_func."
+            )
         return targets[name].to(logits.device)
+
+    def _classes(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """int64; what is none of the logits' classes is ignored, for an accelerator could not go on after it."""
+        labels = labels.long()
+        return labels.masked_fill((labels < 0) | (labels >= logits.shape[-1]), IGNORED)
 
     def _check(self, fits: bool, logits: Tensor, labels: Tensor) -> None:
         if not fits:
@@ -105,7 +115,7 @@ class _ChoiceRecipe(Recipe):
         (logits,) = self._logits(outputs, "logits")
         labels = self._target(targets, "labels", logits)
         self._check(logits.dim() == 2 and labels.numel() == len(logits), logits, labels)
-        return Prediction(logits.unsqueeze(1), labels.reshape(-1, 1).long(), self.task, self.gives)
+        return Prediction(logits.unsqueeze(1), self._classes(labels.reshape(-1, 1), logits), self.task, self.gives)
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,7 @@ class _TokenRecipe(Recipe):
         (logits,) = self._logits(outputs, "logits")
         labels = self._labels(targets, logits)
         self._check(logits.dim() == 3 and logits.shape[:2] == labels.shape, logits, labels)
-        return Prediction(logits, labels, self.task, self.gives)
+        return Prediction(logits, self._classes(labels, logits), self.task, self.gives)
 
     def _read_scores(self, scores: Tensor, targets: Mapping[str, Tensor]) -> Prediction:
         """From (B, T) log-probabilities of the targets, or (B, T - 1) where the last position predicts none."""
@@ -221,10 +231,12 @@ def head_of(model: Any) -> nn.Linear | None:
 
     Args:
         model: As for `recipe_for`. For classification the last linear layer with config.num_labels outputs is taken,
-            else the output embeddings of a language model.
+            of one that LoRA adapts the base layer, else the output embeddings of a language model.
     """
     if any("Classification" in cls.__name__ for cls in type(model).__mro__):
-        linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        adapters = {id(part) for layer in model.modules() if hasattr(layer, "base_layer") for part in layer.modules()}
+        adapters -= {id(layer.base_layer) for layer in model.modules() if hasattr(layer, "base_layer")}
+        linears = [module for module in model.modules() if isinstance(module, nn.Linear) and id(module) not in adapters]
         return next((linear for linear in reversed(linears) if linear.out_features == model.config.num_labels), None)
     head = model.get_output_embeddings()
     return head if isinstance(head, nn.Linear) else None

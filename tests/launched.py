@@ -92,10 +92,9 @@ def train(folder, rows=29, policy="infobatch:ratio=0.7", dropout=0.1, **settings
     subject = trainer(folder, task.model(dropout, spread=0.1), rows, policy, **settings)
 
     class Watched(type(subject)):
-        def compute_loss(self, model, inputs, *args, **kwargs):
-            if model.training:
-                seen.append(inputs[ROW].tolist() if ROW in inputs else [])
-            return super().compute_loss(model, inputs, *args, **kwargs)
+        def training_step(self, model, inputs, *args, **kwargs):
+            seen.append(inputs[ROW].tolist() if ROW in inputs else [])
+            return super().training_step(model, inputs, *args, **kwargs)
 
         def _run_epoch(self, **kwargs):
             super()._run_epoch(**kwargs)

@@ -254,11 +254,11 @@ def test_scores_of_batches_are_true_means_of_shifted_targets(tmp_path, accumulat
     batches = []
 
     class Watched(PruningTrainer):
-        def compute_loss(self, model, inputs, *args, **kwargs):
+        def training_step(self, model, inputs, *args, **kwargs):
             rows = inputs[ROW].tolist()
             with torch.no_grad():
                 batches.append((rows, model(**{k: v for k, v in inputs.items() if k != ROW})["loss"].item()))
-            return super().compute_loss(model, inputs, *args, **kwargs)
+            return super().training_step(model, inputs, *args, **kwargs)
 
     def fuse(ours):
         ours.model.__class__ = Fused

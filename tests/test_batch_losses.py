@@ -5,10 +5,14 @@ import logging
 import numpy as np
 import pytest
 import torch
+import transformers as tf
+from tiny import TASKS, trainer
+from torch.nn import functional as F
 from transformers import TrainingArguments
 
 from hf_prune import PruningTrainer
 from hf_prune.meter import blend
+from hf_prune.sampler import ROW
 
 
 class Plain(torch.nn.Module):
@@ -72,11 +76,10 @@ def test_rows_of_a_batch_share_its_loss_and_later_batches_are_blended_in(classif
     batches = []
 
     class Watched(PruningTrainer):
-        def compute_loss(self, model, inputs, *args, **kwargs):
-            rows = inputs["hf_prune_row"].tolist()
+        def training_step(self, model, inputs, *args, **kwargs):
             with torch.no_grad():
-                batches.append((rows, float(model(**{k: v for k, v in inputs.items() if k == "labels"})["loss"])))
-            return super().compute_loss(model, inputs, *args, **kwargs)
+                batches.append((inputs[ROW].tolist(), float(model(labels=inputs["labels"])["loss"])))
+            return super().training_step(model, inputs, *args, **kwargs)
 
     trainer = trainer_of(Plain(), classifier[1], tmp_path, "uniform:keep=1.0")
     assert trainer.policy.needs == frozenset()  # and records nothing
@@ -120,11 +123,10 @@ def test_weights_act_on_the_batch_by_their_mean(classifier, tmp_path):
     losses = []
 
     class Watched(PruningTrainer):
-        def compute_loss(self, model, inputs, *args, **kwargs):
-            rows = inputs["hf_prune_row"]
+        def training_step(self, model, inputs, *args, **kwargs):
             stock = model(labels=inputs["labels"])["loss"].item()
-            weights = None if self._weights is None else self._weights[rows].mean().item()
-            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            weights = None if self._weights is None else self._weights[inputs[ROW]].mean().item()
+            loss = super().training_step(model, inputs, *args, **kwargs)
             losses.append((loss.item(), stock, weights))
             return loss
 
@@ -140,3 +142,44 @@ def test_weights_act_on_the_batch_by_their_mean(classifier, tmp_path):
 def test_other_signals_have_no_such_substitute(classifier, tmp_path):
     with pytest.raises(ValueError, match="needs confidence, correct, loss, which hf_prune can't read from a Plain"):
         trainer_of(Plain(), classifier[1], tmp_path, "kakurenbo")
+
+
+class WithoutLogits(tf.LlamaForCausalLM):
+    def forward(self, **inputs):
+        return {"loss": super().forward(**inputs).loss}
+
+
+def test_a_run_that_goes_on_still_goes_by_batches(tmp_path):
+    """From the end of an epoch, whose round is closed before another batch is seen."""
+
+    def made(folder):
+        model = TASKS["llama"].model(0.0, 0.3)
+        model.__class__ = WithoutLogits
+        settings = {"save_strategy": "epoch", "remove_unused_columns": False}
+        return trainer(tmp_path / folder, model, TASKS["llama"].rows(), "ucb:keep=0.5,period=1", **settings)
+
+    whole, rest = made("whole"), made("rest")
+    whole.train()
+    rest.train(
+        resume_from_checkpoint=str(sorted((tmp_path / "whole").glob("checkpoint-*"), key=lambda p: len(p.name))[0])
+    )
+    np.testing.assert_array_equal(whole.history.loss, rest.history.loss)
+
+
+class KeepsItsMean(torch.nn.Module):
+    """It takes whatever it is given, and divides by nothing of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 3)
+
+    def forward(self, pixel_values, labels, **unused):
+        return {"loss": F.cross_entropy(self.layer(pixel_values), labels)}
+
+
+def test_a_mean_stays_one_whatever_is_accumulated(tmp_path):
+    rows = [{"pixel_values": torch.ones(2), "labels": torch.tensor(0)} for _ in range(10)]
+    settings = {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2, "learning_rate": 0.0}
+    ours = trainer(tmp_path, KeepsItsMean(), rows, "ucb:keep=1.0", data_collator=tf.default_data_collator, **settings)
+    ours.train()
+    np.testing.assert_allclose(ours.history.loss, ours.history.loss[0], rtol=1e-5)

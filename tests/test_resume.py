@@ -48,10 +48,9 @@ def build(folder, policy="infobatch:ratio=0.6", accumulation=1, order="random", 
     log = {}
 
     class Logged(PruningTrainer):
-        def compute_loss(self, model, inputs, *args, **kwargs):
-            if ROW in inputs:
-                log.setdefault(self.state.global_step, []).append(inputs[ROW].tolist())
-            return super().compute_loss(model, inputs, *args, **kwargs)
+        def training_step(self, model, inputs, *args, **kwargs):
+            log.setdefault(self.state.global_step, []).append(inputs[ROW].tolist())
+            return super().training_step(model, inputs, *args, **kwargs)
 
     trainer = Logged(model=model, args=args, train_dataset=data, data_collator=pad, policy=policy)
     return trainer, log

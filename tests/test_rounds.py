@@ -57,10 +57,9 @@ class Watch(TrainerCallback):
 
 
 class Watched(PruningTrainer):
-    def compute_loss(self, model, inputs, *args, **kwargs):
-        if ROW in inputs:
-            self.watch.rows.setdefault(self._run.state.round.clock.round, []).extend(inputs[ROW].tolist())
-        return super().compute_loss(model, inputs, *args, **kwargs)
+    def training_step(self, model, inputs, *args, **kwargs):
+        self.watch.rows.setdefault(self._run.state.round.clock.round, []).extend(inputs[ROW].tolist())
+        return super().training_step(model, inputs, *args, **kwargs)
 
 
 def pad(rows):

@@ -9,15 +9,22 @@ from disk import largest_file
 from hf_prune import storage
 
 ARRAYS = {"loss": np.array([0.5, np.nan], np.float32), "rows": np.arange(3), "none": np.empty((0, 2), np.float32)}
+ARRAYS |= {"alone": np.array(2.5), "across": np.arange(6).reshape(2, 3).T}
 
 
 def test_round_trip_keeps_every_bit(tmp_path):
     storage.save(tmp_path / "new" / "file", ARRAYS, {"seed": 3})
     arrays, header = storage.load(tmp_path / "new" / "file")
     assert header == {"seed": 3}
-    assert {name: (array.dtype, array.tobytes()) for name, array in arrays.items()} == {
-        name: (array.dtype, array.tobytes()) for name, array in ARRAYS.items()
+    assert {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()} == {
+        name: (array.dtype, array.shape, array.tobytes()) for name, array in ARRAYS.items()
     }
+
+
+def test_texts_are_refused_by_name(tmp_path):
+    with pytest.raises(TypeError, match=r"notes/kind \(<U1\): a file holds arrays of numbers"):
+        storage.save(tmp_path / "file", ARRAYS | {"notes/kind": np.array(["a"])}, {})
+    assert not (tmp_path / "file").exists()
 
 
 def test_the_same_gives_the_same_bytes(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny import llama
+from tiny import TASKS, llama, trainer
 from torch.nn import functional as F
 
 pytest.importorskip("trl", reason="TRL is not installed: pip install trl")
@@ -309,3 +309,17 @@ def test_dpo_is_served_by_example_loss_func(tmp_path):
     for mine, theirs in zip(seen[:6], stock[:6], strict=True):
         torch.testing.assert_close(mine.mean(), theirs)
     assert np.isfinite(ours.history.loss).all()
+
+
+def test_the_head_that_lora_adapts_is_the_whole_one(tmp_path):
+    """grad_norm takes what goes into it, and not what goes into the adapter's last layer."""
+    task = TASKS["one label"]
+    found = []
+    for adapted in (False, True):
+        model = task.model(0.0, 0.5)
+        if adapted:
+            model = peft.get_peft_model(model, peft.LoraConfig(r=3, target_modules=["query", "classifier"]))
+        ours = trainer(tmp_path, model, task.rows(), "grand:keep=1", num_train_epochs=1, learning_rate=0.0)
+        ours.train()
+        found.append(ours.history.signals["grad_norm"])
+    np.testing.assert_allclose(*found, rtol=1e-4)

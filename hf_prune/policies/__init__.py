@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import math
 import pkgutil
 from types import ModuleType
 from typing import Any
@@ -99,7 +100,7 @@ def _value(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text  # a bare word is a string
+        return math.inf if text == "inf" else text  # a bare word is a string
 
 
 def _only_policy(module: ModuleType) -> type[Policy]:

@@ -17,9 +17,9 @@ Not for    under 7 epochs (a row needs 6 losses); strong dropout, because forwar
            height: also_low=True [ours] asks for a loss below the mean as well.
 Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (README).
 Defaults   delta = 1e-3, window 3: the authors' code for CIFAR-10 (2e-3 for CIFAR-100; they advise 1e-5 to 1e-1).
-Deviates   where no row is mastered any more, all are trained, which the code's old loaders miss; where all are, one
-           optimizer step's rows of largest mean |d| are trained; each row has its full history, where the code's first
-           loader drops a short last batch.
+Deviates   where no row is mastered any more, all are trained, which the code's old loaders miss; where all are,
+           or all but fewer than an optimizer step takes, as many of largest mean |d| are trained; each row has its full
+           history, where the code's first loader drops a short last batch.
 Reference  https://arxiv.org/abs/2502.07547
 """
 
@@ -67,7 +67,7 @@ class IES(Policy):
         mastered = (bend < self.threshold) & (history.notes["visits"] >= self.window + 3)
         if self.also_low and mastered.any():
             mastered &= history.loss < np.float32(np.nanmean(history.loss, dtype=np.float64))
-        if mastered.all():
+        if n - np.count_nonzero(mastered) < clock.step_rows:
             mastered[top(bend, clock.step_rows, rng)] = False
         return Selection(np.flatnonzero(~mastered), rescore=np.flatnonzero(mastered))
 

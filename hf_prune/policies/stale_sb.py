@@ -69,8 +69,11 @@ class StaleSB(Policy):
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
         chance = self.chance(history, clock)
-        rows = np.flatnonzero(rng.random(len(history), np.float32) < chance)
-        return Selection(rows if len(rows) else top(chance, 1, rng))
+        drawn = rng.random(len(history), np.float32) < chance
+        if np.count_nonzero(drawn) < clock.step_rows:
+            return Selection(top(np.where(drawn, 2, chance), clock.step_rows, rng))
+        return Selection(np.flatnonzero(drawn))
 
     def forecast(self, history: History, clock: Clock) -> int:
-        return len(history) if clock.round == 0 else math.ceil(self.keep * len(history) - 1e-9)
+        share = 1.0 if clock.round == 0 else self.keep
+        return min(len(history), max(math.ceil(share * len(history) - 1e-9), clock.step_rows))
