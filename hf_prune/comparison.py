@@ -84,6 +84,7 @@ class Plan:
         seeds: Arms are run with the seeds 1 to this.
         jobs: Most runs at once, now or earlier.
         margin: Largest difference that counts as none, in the unit that is shown; None = that of the metric.
+        paths: A checksum of the arguments with paths that are shortened in `arguments`; None = no path is.
     """
 
     script: str
@@ -92,6 +93,7 @@ class Plan:
     seeds: int = 1
     jobs: int = 1
     margin: float | None = None
+    paths: int | None = None
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write it to the folder of the comparison."""
@@ -99,13 +101,22 @@ class Plan:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Plan | None":
-        """That of a folder, None where there is none."""
+        """That of a folder, None where there is none.
+
+        Raises:
+            ValueError: The file holds something else.
+        """
         path = Path(folder, COMMAND)
         if not path.exists():
             return None
-        found = json.loads(path.read_text(encoding="utf-8"))
-        arms = {name: Arm(tuple(arm.pop("flags")), **arm) for name, arm in found.pop("arms").items()}
-        return cls(arguments=tuple(found.pop("arguments")), arms=arms, **found)
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            arms = {name: Arm(tuple(arm.pop("flags")), **arm) for name, arm in found.pop("arms").items()}
+            return cls(arguments=tuple(found.pop("arguments")), arms=arms, **found)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{path} is none of a comparison, or damaged ({error!r}). Name another folder, or remove that file."
+            ) from error
 
     def runs(self) -> list[tuple[str, int]]:
         """(arm, seed) of every run, all arms of a seed before the next one."""
@@ -145,13 +156,13 @@ class RunResult:
         Raises:
             ValueError: It has no account of what was trained, or its predictions are not those of its quality.
         """
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        results = _read(folder / RESULTS)
         if not results.get("pruning"):
             raise ValueError(f"{folder} has no account of what was trained: compare with --policy uniform:keep=1.")
         quality = results["quality"]
         if quality["value"] is None:
             return cls(results, None, None)
-        found = json.loads((folder / PREDICTIONS).read_text(encoding="utf-8"))
+        found = _read(folder / PREDICTIONS)
         rows = row_sums(quality["metric"], found, results["scores"])
         if rows is not None and not np.isclose(rows.value, quality["value"], rtol=1e-4):
             raise ValueError(
@@ -399,7 +410,7 @@ class Comparison:
         quality = {"metric": self.metric, "unit": self.scale.title, "digits": self.scale.digits, "margin": self.margin}
         tested = {name: self.tested[name] for name in ("greater_is_better", "split", "rows")}
         intervals = {"level": 0.95, "over_rows": self.by_rows}
-        plan = {name: value for name, value in asdict(self.plan).items() if name not in ("arms", "margin")}
+        plan = {name: value for name, value in asdict(self.plan).items() if name not in ("arms", "margin", "paths")}
         return {
             "plan": plan,
             "quality": quality | tested,
@@ -408,6 +419,13 @@ class Comparison:
             "missing": missing,
             "diverged": diverged,
         } | made
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}). Remove its folder, and run it again.") from error
 
 
 _SURROUNDINGS = ("parameters", "hardware", "versions", "commit")

@@ -11,7 +11,8 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -60,7 +61,7 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
     try:
         file = _read_settings(argv.pop(0)) if argv and argv[0].endswith((".json", ".yaml", ".yml")) else {}
         defaults |= file
-        spec = str(first.parse_known_args(argv)[0].policy or defaults.get("policy", NO_POLICY))
+        spec = str(first.parse_known_args(argv)[0].policy or defaults.get("policy") or NO_POLICY)
         cls, settings = _read_policy(spec)
     except ValueError as error:
         first.error(str(error))
@@ -143,14 +144,23 @@ def _flags(type_: type, title: str, defaults: dict[str, Any], policy: str | None
         text = re.sub(r"%%|%\(\w+\)s|%", lambda match: "%%" if match[0] == "%" else match[0], text)
         value = {"default": field.default, "default_factory": field.default_factory}
         if field.name in defaults:
-            value = _default(defaults[field.name])
+            value = _default(defaults[field.name], hints[field.name])
         given = {key: entry for key, entry in value.items() if entry is not dataclasses.MISSING}
         metadata = {**field.metadata, "help": text}
         fields.append((field.name, hints[field.name], dataclasses.field(metadata=metadata, **given)))
     return dataclasses.make_dataclass(type_.__name__, fields, namespace={"_argument_group_name": title}, kw_only=True)
 
 
-def _default(value: Any) -> dict[str, Any]:
+def _default(value: Any, hint: Any) -> dict[str, Any]:
+    """A default for a field of that type; one of a file may be of another."""
+    union = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = set(union) - {NoneType}
+    if value is not None and kinds <= {int, float} and not isinstance(value, str):
+        value = str(value)  # which argparse reads, and refuses, as it does what is typed
+    elif value is not None and kinds == {bool} and not isinstance(value, (bool, str)):
+        value = str(value)
+    elif {get_origin(kind) for kind in kinds} == {list} and not isinstance(value, (list, NoneType)):
+        value = [value]
     if isinstance(value, (list, dict, set)):  # a dataclass refuses these as plain defaults
         return {"default_factory": lambda: value}
     return {"default": value}

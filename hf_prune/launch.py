@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -77,6 +78,8 @@ def run_all(runs: Iterable[Run], jobs: int = 1) -> Iterator[tuple[Run, int | Non
         A run and the status that it ended with, or None when it is found to go on elsewhere (once for each).
     """
     waiting, running, elsewhere = list(runs), {}, set()
+    is_main = threading.current_thread() is threading.main_thread()  # others can't say what a signal does
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) if is_main else None  # as Ctrl-C: by `finally`
     try:
         while waiting or running:
             news = [(run, process.wait()) for run, process in running.items() if process.poll() is not None]
@@ -106,6 +109,8 @@ def run_all(runs: Iterable[Run], jobs: int = 1) -> Iterator[tuple[Run, int | Non
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
     finally:
         _end(running.values())
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _open_locked(log: Path) -> IO[bytes] | None:

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,10 @@ from .report import plain, surroundings
 from .storage import write_text
 
 _BEGUN = "_begun.json"  # in output_dir: what a run that may be interrupted is of
+_FIXED = (  # training arguments that make another run
+    *("seed", "data_seed", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim"),
+    *("label_smoothing_factor", "train_sampling_strategy"),
+)
 _LINE = 300  # characters of a sample's line that are printed
 
 
@@ -33,8 +38,8 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
         *made_with: Dataclasses of the flags that say which data and which model it is of.
 
     Raises:
-        ValueError: output_dir holds a finished run, or an unfinished one of other data, another model or policy; or
-            there is no such checkpoint.
+        ValueError: output_dir holds a finished run, or an unfinished one of other data, another model or policy,
+            another seed or another learning rate; or there is no such checkpoint.
     """
     asked = args.resume_from_checkpoint
     if asked is not None and str(asked).lower() not in ("true", "false"):
@@ -47,7 +52,9 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
     if str(asked).lower() == "false":
         return False
     checkpoint = last_whole(folder, warnings.warn)  # one that was being written when the run died is none
-    now = arguments_of(*made_with) | {"policy": repr(policy)}
+    now = {name: _told_apart(value) for given in made_with for name, value in asdict(given).items()}
+    now |= {name: getattr(args, name) for name in _FIXED} | {"policy": repr(policy)}
+    now = json.loads(json.dumps(plain(now), default=str))
     if checkpoint and (folder / _BEGUN).exists():
         begun = json.loads((folder / _BEGUN).read_text(encoding="utf-8"))
         if changed := [f"{name} {begun.get(name)!r} -> {now[name]!r}" for name in now if begun.get(name) != now[name]]:
@@ -56,8 +63,16 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
                 "another output_dir, remove that one, or go on with its settings."
             )
     elif args.process_index == 0:
-        write_text(folder / _BEGUN, json.dumps(plain(now), indent=2, default=str) + "\n")
+        write_text(folder / _BEGUN, json.dumps(now, indent=2) + "\n")
+    if checkpoint and args.process_index == 0:
+        sys.stdout.write(f"Going on from {checkpoint}\n")
     return checkpoint or False
+
+
+def _told_apart(value: Any) -> Any:
+    """As it may be shown, a path that is shortened with a number of its own: two files may have one name."""
+    shown = public(value) if isinstance(value, str) else value
+    return shown if shown == value else f"{shown} ({zlib.crc32(value.encode()):08x})"
 
 
 def arguments_of(*dataclasses: Any) -> dict[str, Any]:

@@ -95,10 +95,16 @@ def _claim(folder: Path, command: list[str]) -> None:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(command) + "\n", encoding="utf-8")
-    elif (earlier := json.loads(path.read_text(encoding="utf-8"))) != command:
+        return
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Give another --output_dir, or remove it.") from error
+    if earlier != command:
+        was = shlex.join(earlier) if isinstance(earlier, list) else "recipes/compare.py"  # its file has the same name
         raise ValueError(
-            f"{folder} has runs of another command, `{shlex.join(earlier)}`, and this is `{shlex.join(command)}`. "
-            "Give another --output_dir, or remove it."
+            f"{folder} has runs of another command, `{was}`, and this is `{shlex.join(command)}`. Give another "
+            "--output_dir, or remove it."
         )
 
 

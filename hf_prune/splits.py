@@ -4,7 +4,7 @@ import csv
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,16 @@ class CommonArguments:
         patience = self.early_stopping_patience
         return [] if patience is None else [EarlyStoppingCallback(patience)]
 
-    def carried(self, rows: Dataset) -> list[str]:
-        """The columns of these rows that say which rows they are, and that go with them to the trainer."""
+    def carried(self, rows: Dataset, *taken: str) -> list[str]:
+        """The columns of these rows that say which rows they are, and that go with them to the trainer.
+
+        Raises:
+            ValueError: The key is one of those that are `taken` for something else.
+        """
+        if self.history_key in taken:
+            raise ValueError(
+                f"history_key={self.history_key!r} is a column that is trained on; name one that tells the rows apart."
+            )
         return [column for column in (FILE_ROW, self.history_key) if column in rows.column_names]
 
 
@@ -126,8 +134,19 @@ def read_splits(
             raise ValueError(f"dataset_name={common.dataset_name!r} has no split train; it has {', '.join(found)}.")
     else:
         found = {split: read_file(path) for split, path in files.items()} if files else embedded()
+    return number_rows(found, common, files)
+
+
+def number_rows(
+    found: Mapping[str, Dataset], common: CommonArguments, names: Mapping[str, str]
+) -> tuple[dict[str, Dataset], dict[str, str]]:
+    """The splits that a recipe takes, train first and its rows numbered, and what to call each where `names` has none.
+
+    Raises:
+        ValueError: An empty split, or one without the key column that the flags name.
+    """
     raw = {split: found[split] for split in SPLITS if split in found}
-    names = {split: files.get(split) or f"split {split} of {common.source or 'the embedded data'}" for split in raw}
+    names = {split: names.get(split) or f"split {split} of {common.source or 'the embedded data'}" for split in raw}
     if empty := [names[split] for split, rows in raw.items() if not len(rows)]:
         raise ValueError(f"{empty[0]} has no row; give one that has, or leave it out.")
     if common.history_key is not None:

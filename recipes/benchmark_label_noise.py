@@ -123,7 +123,9 @@ def main() -> None:
     parser.add_argument(
         "runs", nargs="+", type=Path, help="folders of finished runs of recipes/image_classification.py"
     )
-    parser.add_argument("--train_file", help="where the runs' training file is; without it, where they found it")
+    parser.add_argument(
+        "--train_file", help="the runs' training file; needed where its path is shortened in results.json"
+    )
     parser.add_argument("--label_file", help="likewise, that of its labels")
     parser.add_argument("--clean_column", default="clean_label", help="column of the true labels")
     parser.add_argument("--clean_file", help="file that has it; without it, that of the runs' labels")

@@ -31,8 +31,8 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import sys
+import zlib
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -169,13 +169,19 @@ def join(plan: Plan, earlier: Plan | None, folder: Path) -> Plan:
         ValueError: The earlier one is of another recipe or other arguments, or has another arm of the same name.
     """
     arms = {name: dataclasses.replace(arm, flags=tuple(public_arguments(arm.flags))) for name, arm in plan.arms.items()}
-    script, *arguments = public_arguments([plan.script, *plan.arguments])
-    plan = dataclasses.replace(plan, script=script, arguments=tuple(arguments), arms=arms)
+    whole = [plan.script, *plan.arguments]
+    script, *arguments = public_arguments(whole)
+    paths = None if [script, *arguments] == whole else zlib.crc32(shlex.join(whole).encode())
+    plan = dataclasses.replace(plan, script=script, arguments=tuple(arguments), arms=arms, paths=paths)
     if earlier is None:
         return plan
     if (earlier.script, earlier.arguments) != (plan.script, plan.arguments):
         was, now = (shlex.join([one.script, *one.arguments]) for one in (earlier, plan))
         raise ValueError(f"{folder} compares runs of `{was}`, and this is `{now}`. Give another --output_dir.")
+    if earlier.paths not in (None, plan.paths):
+        raise ValueError(
+            f"{folder} compares runs with files of the same names in other folders. Give another --output_dir."
+        )
     done = {arm for arm, seed in earlier.runs() if (run_folder(folder, arm, seed) / RESULTS).exists()}
     for name in done & set(plan.arms):
         if earlier.arms[name].flags != plan.arms[name].flags:
@@ -242,6 +248,8 @@ def compare(options: argparse.Namespace, arguments: list[str]) -> int:
     """Run, compare and tell; the status to end with."""
     folder, failed = Path(options.output_dir), []
     earlier = Plan.load(folder)
+    if options.script is None and (options.arms or arguments):
+        raise ValueError("The recipe comes first: compare.py RECIPE --arms ARM ... -- ARG ...")
     if options.script is not None:
         failed = run_arms(options, arguments, earlier, folder)
     elif earlier is None:
@@ -290,5 +298,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the runs that go on, as Ctrl-C does
     sys.exit(main())

@@ -28,6 +28,7 @@ a checkpoint within an epoch (--save_strategy steps), what is left of that epoch
 """
 
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -41,6 +42,7 @@ import numpy as np
 import PIL.Image
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Image
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from kornia.augmentation.auto.rand_augment import RandAugment
 from kornia.augmentation.auto.rand_augment.rand_augment import default_policy
 from scipy.special import softmax
@@ -64,6 +66,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningTrainer
 from hf_prune.data import eight_bits
+from hf_prune.export import FILE_ROW
 from hf_prune.flags import parse
 from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish
 from hf_prune.splits import (
@@ -73,6 +76,7 @@ from hf_prune.splits import (
     find_column,
     hold_out,
     limit,
+    number_rows,
     read_file,
     read_splits,
     warn_if_untaught,
@@ -149,6 +153,9 @@ SIZES = {  # width, layers, heads, inner width of the feed-forward layers
     "base": (768, 12, 12, 3072),  # Dosovitskiy et al. 2021, table 1: ViT-B
 }
 
+SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLIT_FOLDERS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+
 # ---- Data ----
 
 
@@ -194,12 +201,50 @@ def join_labels(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
     return datasets.concatenate_datasets([rest, labels.select_columns(column)], axis=1)
 
 
+def read_folder(folder: str) -> dict[str, Dataset]:
+    """The splits of a folder: the folders in it if they are named so, else all of it is train.
+
+    Returns:
+        Rows by split, in the order of their paths, with columns `image` (the files, which stay where they are) and
+        `label`, the folder that each lies in. Files that are no pictures are passed over.
+
+    Raises:
+        ValueError: There is no such folder, or no split train; or no folder of pictures in a split, or pictures that
+            lie elsewhere.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"train_dir={folder!r} is no folder; name one that has a folder for each class.")
+    inside = sorted(path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith("."))
+    known = {path: SPLIT_FOLDERS.get(path.name.lower()) for path in inside}
+    roots = {split: path for path, split in known.items()} if inside and all(known.values()) else {"train": folder}
+    if "train" not in roots:
+        raise ValueError(f"train_dir={folder!r} has {', '.join(path.name for path in inside)}, and no folder train.")
+    return {split: read_classes(Path(root)) for split, root in roots.items()}
+
+
+def read_classes(root: Path) -> Dataset:
+    """The pictures of a folder that has a folder for each class; see `read_folder`."""
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    pictures = [path for path in files if path.suffix.lower() in ImageFolder.EXTENSIONS]
+    cure = f"Put those of {root} into one folder for each class, with no folder in it, or list them in a --train_file"
+    if stray := [path for path in pictures if path.parent.parent != root]:
+        raise ValueError(f"{len(stray)} pictures are in no class, such as {stray[0]}. {cure}.")
+    if not pictures:
+        raise ValueError(f"{root} has no pictures of known suffixes ({len(files)} files). {cure}.")
+    if others := [path for path in files if path.suffix.lower() not in ImageFolder.EXTENSIONS]:
+        warnings.warn(f"{len(others)} files are passed over as no pictures, such as {others[0]}.", stacklevel=2)
+    classes = sorted({path.parent.name for path in pictures})
+    number = {name: place for place, name in enumerate(classes)}
+    columns = {"image": list(map(str, pictures)), "label": [number[path.parent.name] for path in pictures]}
+    return Dataset.from_dict(columns, features=datasets.Features(image=Image(), label=ClassLabel(names=classes)))
+
+
 def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -> tuple[DatasetDict, list[str]]:
     """Splits train, validation and, where there is one, test, with columns `image` and `labels`; and the classes.
 
     Raises:
         ValueError: Arguments that don't go together, a column that is missing or holds no pictures, or what
-            `read_splits`, `join_labels`, `class_names`, `encode_labels`, `hold_out` and `limit` refuse.
+            `read_splits`, `read_folder`, `join_labels`, `class_names`, `encode_labels`, `hold_out` and `limit` refuse.
     """
     if recipe.image_column == recipe.label_column:
         raise ValueError(f"image_column and label_column are both {recipe.image_column!r}; name two columns.")
@@ -208,10 +253,10 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
             raise ValueError(
                 f"train_dir={recipe.train_dir!r} and {common.source!r} are both to be trained on; give one."
             )
-        if not Path(recipe.train_dir).is_dir():
-            raise ValueError(f"train_dir={recipe.train_dir!r} is no folder; name one that has a folder for each class.")
         common = replace(common, dataset_name=recipe.train_dir)
-    splits, names = read_splits(common, embedded_digits)
+        splits, names = number_rows(read_folder(recipe.train_dir), common, {})
+    else:
+        splits, names = read_splits(common, embedded_digits)
     if recipe.label_file:
         splits["train"] = join_labels(splits["train"], recipe, names["train"])
     classes = []
@@ -219,11 +264,9 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
         label = recipe.label_column
         if split != "train" and label not in rows.column_names:
             label = "label"
-        if recipe.train_dir and not {label, "label"} & set(rows.column_names):
-            raise ValueError(f"train_dir={recipe.train_dir!r}: {names[split]} has one class; give a folder for each.")
         image = find_column(rows, "image_column", recipe.image_column, names[split])
         label = find_column(rows, "label_column", label, names[split])
-        rows = rows.select_columns([image, label, *common.carried(rows)])
+        rows = rows.select_columns([image, label, *common.carried(rows, image, label)])
         try:
             rows = rows.cast_column(image, Image())
         except (TypeError, ValueError, NotImplementedError) as error:
@@ -249,11 +292,12 @@ def check_pictures(rows: Dataset, name: str) -> None:
             for batch in tqdm(batches, f"Check pictures ({name})", total=-(-len(rows) // 256), leave=False)
             for flaw in pool.map(find_flaw, batch["image"].to_pylist())
         ]
-    wrong = [f"row {row}{flaw}" for row, flaw in enumerate(flaws) if flaw is not None]
+    places = rows[FILE_ROW][:] if FILE_ROW in rows.column_names else range(len(rows))
+    wrong = [f"row {place}{flaw}" for place, flaw in zip(places, flaws, strict=True) if flaw is not None]
     if wrong:
         raise ValueError(
-            f"{len(wrong)} of {len(rows)} pictures of {name} can't be read: {'; '.join(wrong[:5])}. "
-            "Replace them, or remove their rows."
+            f"{len(wrong)} of {len(rows)} pictures of {name} can't be read: {'; '.join(wrong[:5])}. Replace them, or "
+            "remove their rows; a path is seen from the working folder."
         )
 
 

@@ -264,8 +264,9 @@ def read_rows(rows: Dataset, recipe: RecipeArguments, name: str, say=print, carr
         return {side: [{"role": role, "content": text}] for side, (role, text) in messages.items()}
 
     chats = [column for column in CHATS if column in rows.column_names]
-    if chats and recipe.prompt_column not in rows.column_names:
-        convert, whole = from_messages, "text in every message, the last one the assistant's"
+    if chats and not {recipe.prompt_column, recipe.response_column} <= set(rows.column_names):
+        speakers = " or ".join(["assistant", *(other for other, role in ROLES.items() if role == "assistant")])
+        convert, whole = from_messages, f"text in every message, two or more, the last one by {speakers}"
     else:
         convert, whole = from_columns, "a prompt and a response"
         flags = ["response_column", "prompt_column", "context_column"]

@@ -221,6 +221,8 @@ def find_texts(rows: Dataset, recipe: RecipeArguments, name: str) -> list[str]:
     if recipe.text_columns:
         if len(recipe.text_columns) > 2:
             raise ValueError(f"text_columns={recipe.text_columns}: give one column, or two for pairs of texts.")
+        if len(set(recipe.text_columns)) < len(recipe.text_columns):
+            raise ValueError(f"text_columns={recipe.text_columns}: give two different columns, or one.")
         if recipe.label_column in recipe.text_columns:
             raise ValueError(f"text_columns={recipe.text_columns} has the label_column; name the text alone.")
         return [find_text(rows, "text_columns", column, name) for column in recipe.text_columns]
@@ -286,7 +288,7 @@ def load_texts(
     for split, rows in list(splits.items()):
         columns = [find_text(rows, "text_columns", text, names[split]) for text in texts]
         found = find_column(rows, "label_column", label, names[split])
-        rows = rows.select_columns([*columns, found, *common.carried(rows)])
+        rows = rows.select_columns([*columns, found, *common.carried(rows, *columns, found)])
         if split == "test" and set(rows[label][:]) <= {-1, None}:  # as those of GLUE, which keeps them to itself
             warnings.warn(f"{names[split]} has no labels; the score is that of the validation rows.", stacklevel=2)
             del splits[split]

@@ -24,6 +24,7 @@ The same command again goes on from the last checkpoint of a run that was interr
 import datetime
 import difflib
 import random
+import re
 import time
 import zlib
 from collections.abc import Sequence
@@ -118,6 +119,8 @@ SIZES = {  # width, layers on either side, heads, inner width of the feed-forwar
     "small": (128, 3, 4, 512, 0.1),
     "base": (512, 6, 8, 2048, 0.1),  # Vaswani et al. 2017, table 3
 }
+
+BLEU_LANGUAGES = {"zho": "zh", "cmn": "zh", "yue": "zh", "jpn": "ja", "kor": "ko"}  # as sacreBLEU calls them
 
 # ---- The embedded corpus ----
 
@@ -403,6 +406,19 @@ class PlainCHRF(PlainNumbers, CHRF):
     """chrF of resamples that may have no match."""
 
 
+def new_bleu(target_lang: str) -> PlainBLEU:
+    """BLEU with the tokenizer of a language, in any of the codes that tokenizers of models have for it.
+
+    Raises:
+        ValueError: That tokenizer is not installed.
+    """
+    language = re.split("[_-]", target_lang.lower())[0]
+    try:
+        return PlainBLEU(trg_lang=BLEU_LANGUAGES.get(language, language))
+    except (RuntimeError, ImportError) as error:
+        raise ValueError(f"target_lang={target_lang!r}: {' '.join(str(error).split())}") from error
+
+
 class SacreBleu(evaluate.Metric):
     """BLEU and chrF as sacreBLEU computes them; nothing is downloaded."""
 
@@ -416,7 +432,7 @@ class SacreBleu(evaluate.Metric):
 
     def _compute(self, predictions, references, target_lang="", n_bootstrap=1):
         results = {}
-        for name, scorer in (("bleu", PlainBLEU(trg_lang=target_lang)), ("chrf", PlainCHRF())):
+        for name, scorer in (("bleu", new_bleu(target_lang)), ("chrf", PlainCHRF())):
             score = scorer.corpus_score(predictions, [references], n_bootstrap=n_bootstrap)
             results |= {name: score.score, f"{name}_signature": str(scorer.get_signature())}
             if n_bootstrap > 1:
@@ -443,6 +459,7 @@ def main(argv: list[str] | None = None) -> None:
             f"predict_with_generate=False: validations then have no {args.metric_for_best_model} to choose a model by. "
             "Leave it True, or give --metric_for_best_model loss --greater_is_better False."
         )
+    new_bleu(recipe.target_lang)  # what it lacks is told before hours are spent
     checkpoint = find_checkpoint(args, policy, common, recipe)
     say = print if args.process_index == 0 else lambda *texts: None
     set_seed(args.seed)

@@ -127,6 +127,8 @@ def test_the_recipes_own_epochs_are_those_of_the_full_arm():
     [
         (["missing.py"], "There is no script 'missing.py'"),
         ([], "comparison has no comparison: give the recipe"),
+        (["--arms", "ucb", FAKE], "The recipe comes first: compare.py RECIPE --arms"),
+        (["--", "--num_train_epochs", "9"], "The recipe comes first"),
         ([FAKE, "--arms", "ucbb"], "Unknown policy 'ucbb'. Did you mean 'ucb'"),
         ([FAKE, "--arms", "ucb:keep=2"], "UCB"),
         ([FAKE, "--arms", "ucb", "ucb:period=2"], "Two arms are called ucb-50: name one of them"),
@@ -192,6 +194,27 @@ def test_other_runs_are_not_taken_for_these(capsys):
             COMPARE.main([FAKE, *flags, "--seeds", "1", "--output_dir", "out", "--", *recipe])
         assert message in capsys.readouterr().err
     assert set(begun().values()) == {1}
+
+
+def test_files_of_one_name_in_two_folders_are_not_compared(tmp_path, capsys):
+    compare("--seeds", "1", recipe=["--num_train_epochs", "4", "--wait", str(tmp_path)])
+    other = tmp_path / "other" / tmp_path.name
+    with pytest.raises(SystemExit):
+        COMPARE.main(
+            [FAKE, "--seeds", "1", "--output_dir", "out", "--", "--num_train_epochs", "4", "--wait", str(other)]
+        )
+    assert "compares runs with files of the same names in other folders" in " ".join(capsys.readouterr().err.split())
+    assert str(tmp_path) not in Path("out", "command.json").read_text()
+
+
+@pytest.mark.parametrize("name", ["command.json", "arms/full/seed-1/results.json", "arms/full/seed-1/predictions.json"])
+def test_a_damaged_file_is_named(name, capsys):
+    compare("--seeds", "1")
+    for text in ("{", "[1]"):
+        Path("out", name).write_text(text)
+        with pytest.raises(SystemExit):
+            COMPARE.main(["--output_dir", "out"])
+        assert f"{Path('out', name)} is " in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_arm_that_fails_leaves_the_others_alone(capsys):

@@ -231,9 +231,18 @@ def test_a_file_of_settings(tmp_path, suffix):
     assert read(str(path), "--keep", "0.25")[-1] == Uniform(keep=0.25)
 
 
+def test_one_value_of_a_file_is_a_list_of_one(tmp_path):
+    (tmp_path / "run.yaml").write_text("sizes: 4\nlabel_names: labels\npolicy: null\n")
+    recipe, args, policy = read(str(tmp_path / "run.yaml"))
+    assert (recipe.sizes, args.label_names, policy) == ([4], ["labels"], None)
+
+
 @pytest.mark.parametrize(
     ("text", "argv", "message"),
     [
+        ('{"seed": 1.5}', [], "argument --seed: invalid int value: '1.5'"),
+        ('{"policy": "uniform", "keep": [1]}', [], "argument --keep: invalid float value: '[1]'"),
+        ('{"shuffled": 3}', [], "argument --shuffled: "),
         ('{"polic": "uniform"}', [], "unknown flag --polic. Did you mean --policy?"),
         (
             '{"policy": "uniform", "keep": 0.5}',

@@ -126,11 +126,42 @@ def test_image_folder(recipe, folder):
 
 
 def test_a_folder_of_one_class_and_one_of_none(recipe, folder, tmp_path):
-    with pytest.raises(ValueError, match="split train of .* has one class; give a folder for each"):
+    with pytest.raises(ValueError, match="20 pictures are in no class, such as .*0.png. Put those of"):
         recipe.load_pictures(*arguments(recipe, train_dir=str(folder / "train" / "dark")), seed=0)
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(ValueError, match="nothing' can't be read: .*any data files. Give a folder with data"):
+    with pytest.raises(ValueError, match=r"nothing has no pictures of known suffixes \(0 files\). Put those of"):
         recipe.load_pictures(*arguments(recipe, train_dir=str(tmp_path / "nothing")), seed=0)
+    for split in ("test", "val"):
+        write(tmp_path, f"none/{split}/dark/1.png", 0, (8, 8))
+    with pytest.raises(ValueError, match="has test, val, and no folder train"):
+        recipe.load_pictures(*arguments(recipe, train_dir=str(tmp_path / "none")), seed=0)
+
+
+def test_folders_are_classes_whatever_they_are_called(recipe, tmp_path):
+    """`train` is a class of COCO; and names of files say nothing."""
+    for label in ("bus", "train", "freight train"):
+        for row in range(20):
+            write(tmp_path / "all", f"{label}/IMG_test_{row}.png", row, (8, 8))
+        (tmp_path / "all" / label / "caption.txt").write_text("x")
+    (tmp_path / "all" / ".cache").mkdir()
+    with pytest.warns(UserWarning, match="3 files are passed over as no pictures, such as .*caption.txt"):
+        splits, classes = recipe.load_pictures(*arguments(recipe, train_dir=str(tmp_path / "all")), seed=0)
+    assert classes == ["bus", "freight train", "train"]
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 57, "validation": 3}
+
+
+def test_pictures_in_no_class_are_named(recipe, folder):
+    write(folder, "train/dark/deeper/1.png", 0, (8, 8))
+    with pytest.raises(ValueError, match="1 pictures are in no class, such as .*deeper/1.png"):
+        recipe.load_pictures(*arguments(recipe, train_dir=str(folder)), seed=0)
+
+
+def test_the_key_is_no_column_that_is_trained_on(recipe, folder):
+    files = sorted(folder.glob("train/*/*.png"))
+    Dataset.from_dict({"file": list(map(str, files)), "label": [path.parent.name for path in files]}).to_csv("t.csv")
+    common, own = arguments(recipe, train_file="t.csv", image_column="file", history_key="label")
+    with pytest.raises(ValueError, match="history_key='label' is a column that is trained on"):
+        recipe.load_pictures(common, own, seed=0)
 
 
 def test_paths_in_a_file(recipe, folder):

@@ -32,9 +32,10 @@ def begun(tmp_path):
     return tmp_path
 
 
-def test_the_same_settings_go_on(begun):
+def test_the_same_settings_go_on(begun, capsys):
     more = CommonArguments(max_train_samples=2)
     assert find_checkpoint(args(begun, num_train_epochs=9), make("uniform"), more) == str(begun / "checkpoint-4")
+    assert capsys.readouterr().out == f"Going on from {begun / 'checkpoint-4'}\n"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,24 @@ def test_the_same_settings_go_on(begun):
 def test_an_unfinished_run_of_other_settings_is_not_gone_on_with(begun, policy, rows, changed):
     with pytest.raises(ValueError, match=rf"holds an unfinished run of other settings \({changed}"):
         find_checkpoint(args(begun), make(policy), CommonArguments(max_train_samples=rows))
+
+
+def test_another_seed_or_rate_is_another_run(begun):
+    for changed in ({"seed": 7}, {"learning_rate": 1e-4}):
+        with pytest.raises(ValueError, match=f"other settings \\({next(iter(changed))} "):
+            find_checkpoint(args(begun, **changed), make("uniform"), CommonArguments(max_train_samples=2))
+
+
+def test_files_of_one_name_in_two_folders_are_two(tmp_path):
+    """Shown is the name alone."""
+    out = args(tmp_path / "out")
+    find_checkpoint(out, None, CommonArguments(train_file="/data/one/a.csv"))
+    (tmp_path / "out" / "checkpoint-4").mkdir()
+    (tmp_path / "out" / "checkpoint-4" / "trainer_state.json").write_text("{}")
+    assert find_checkpoint(out, None, CommonArguments(train_file="/data/one/a.csv"))
+    with pytest.raises(ValueError, match=r"train_file 'a.csv \(\w{8}\)' -> 'a.csv \(\w{8}\)'"):
+        find_checkpoint(out, None, CommonArguments(train_file="/data/other/a.csv"))
+    assert "/data" not in (tmp_path / "out" / "_begun.json").read_text()
 
 
 def test_a_checkpoint_that_is_named_is_taken(begun, tmp_path):

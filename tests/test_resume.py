@@ -49,7 +49,8 @@ def build(folder, policy="infobatch:ratio=0.6", accumulation=1, order="random", 
 
     class Logged(PruningTrainer):
         def training_step(self, model, inputs, *args, **kwargs):
-            log.setdefault(self.state.global_step, []).append(inputs[ROW].tolist())
+            if ROW in inputs:
+                log.setdefault(self.state.global_step, []).append(inputs[ROW].tolist())
             return super().training_step(model, inputs, *args, **kwargs)
 
     trainer = Logged(model=model, args=args, train_dataset=data, data_collator=pad, policy=policy)

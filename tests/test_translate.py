@@ -245,6 +245,21 @@ def test_metric_is_sacrebleu(translate):
     assert "bs:50" in scores["bleu_signature"]
 
 
+@pytest.mark.parametrize(
+    ("code", "tokenizer"),
+    [("zh_CN", "zh"), ("zho_Hans", "zh"), ("zh-TW", "zh"), ("deu_Latn", "13a"), ("de_DE", "13a"), ("ZH", "zh")],
+)
+def test_bleu_takes_the_tokenizer_of_the_language(translate, code, tokenizer):
+    scorer = translate.new_bleu(code)
+    scorer.corpus_score(["a"], [["a"]])
+    assert f"tok:{tokenizer}" in str(scorer.get_signature())
+
+
+def test_a_tokenizer_that_is_not_installed_is_named(translate):
+    with pytest.raises(ValueError, match=r"target_lang='jpn_Jpan': Japanese .* sacrebleu\[ja\]"):
+        translate.new_bleu("jpn_Jpan")
+
+
 def test_metric_of_resamples_without_a_match(translate):
     texts = ["a b c d e f", *["x"] * 9]
     scores = translate.SacreBleu(keep_in_memory=True).compute(
