@@ -4,9 +4,7 @@ import inspect
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, MutableMapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from .core import BudgetPolicy, History, Policy, Selection
 from .data import fingerprint
 from .events import RoundEvents, show_total
 from .loading import LoadingMixin
+from .logs import LogsMixin
 from .meter import Meter
 from .page import RunReport
 from .recorder import Recorder, gather_columns
@@ -43,7 +42,7 @@ logger = logging.getLogger(__name__)
 check_seams(Trainer)
 
 
-class PruningMixin(StepsMixin, RowsMixin, SharingMixin, LoadingMixin):
+class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin):
     """Puts a pruning policy into any trainer that descends from `Trainer`; it must come before that class.
 
     Args:
@@ -150,45 +149,6 @@ class PruningMixin(StepsMixin, RowsMixin, SharingMixin, LoadingMixin):
                     "Train without it, from the start."
                 )
         return super().train(resume_from_checkpoint, *args, **kwargs)
-
-    def evaluate(self, *args, **kwargs):
-        """As stock; its seconds are counted."""
-        with self._evaluation():
-            return super().evaluate(*args, **kwargs)
-
-    def _evaluate(self, *args, **kwargs):  # calls `evaluate`, which may be a subclass's own
-        with self._evaluation():
-            return super()._evaluate(*args, **kwargs)
-
-    @contextmanager
-    def _evaluation(self):
-        if self._run is None or not self.is_in_train:
-            yield
-            return
-        self._count()
-        if self.args.dataloader_num_workers:
-            self._run.learner.finish()  # its thread must not run where the loader forks
-        state, start = self._run.state, time.perf_counter()
-        before, was = state.seconds_evaluating, self._is_evaluating
-        self._is_evaluating = True
-        try:
-            with self._run.pause():
-                yield  # may come here again: a dictionary of data sets makes an evaluation of each
-        finally:
-            self._is_evaluating = was
-            state.seconds_evaluating = before + time.perf_counter() - start
-
-    def log(self, logs, *args, **kwargs):
-        """As stock; in a round, logs of losses and evaluations also say what was kept, trained and measured so far."""
-        counts = {}
-        if self._run is not None and self._run.state.round is not None and ("loss" in logs or self._is_evaluating):
-            counts = self._run.counts()
-        if counts and not self._is_evaluating:
-            logs = {**logs, **self._run.progress(), **counts}
-        entries = len(self.state.log_history)
-        super().log(logs, *args, **kwargs)
-        if self._is_evaluating and len(self.state.log_history) > entries:
-            self.state.log_history[-1] |= counts  # the metrics themselves are whoever evaluates'
 
     def _warn(self, message: str):
         if self.is_world_process_zero():
@@ -389,19 +349,6 @@ class PruningMixin(StepsMixin, RowsMixin, SharingMixin, LoadingMixin):
         if self._run.full.by_steps:
             self.state.num_train_epochs = epochs
         show_total(self.callback_handler, steps)
-
-    def _maybe_log_save_evaluate(self, *args, **kwargs):
-        if self.policy is None:
-            return super()._maybe_log_save_evaluate(*args, **kwargs)
-        with self._run.pause():
-            if self.control.should_log:
-                self._count()
-            super()._maybe_log_save_evaluate(*args, **kwargs)
-
-    def _count(self):
-        """What all processes have trained so far, for the log: that may be written on one of them alone."""
-        device = self.accelerator.device
-        self._run.count(lambda counts: self.accelerator.reduce(counts.to(device)))
 
     # ---- Ends ----
 

@@ -22,7 +22,7 @@ LAYERS = (
     {"meter"},
     {"run", "rescore", "score", "seams", "hub", "page", "comparison_page", "flags", "tables"},
     {"card"},
-    {"sharing", "loading", "rows", "steps"},
+    {"sharing", "loading", "rows", "steps", "logs"},
     {"mixin", "cli", "recipe", "splits"},
     {"trainer"},
 )
