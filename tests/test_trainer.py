@@ -49,10 +49,10 @@ class Watch(TrainerCallback):
 
 
 class Watched(PruningTrainer):
-    def compute_loss(self, model, inputs, *args, **kwargs):
+    def training_step(self, model, inputs, *args, **kwargs):
         if ROW in inputs:
             self.watch.rows[-1] += inputs[ROW].tolist()
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        return super().training_step(model, inputs, *args, **kwargs)
 
 
 def trainer_of(classifier, tmp_path, policy, cls=Watched, callbacks=(), data=None, eval_dataset=None, **settings):
