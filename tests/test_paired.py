@@ -219,3 +219,10 @@ def test_the_spread_of_bleu_is_that_of_sacrebleus_bootstrap():
     theirs = BLEU(references=[references]).corpus_score(predictions, None, n_bootstrap=1000)
     ours = resample_rows([bleu_sums(0.2, 1)])[0]
     assert np.ptp(np.quantile(ours, [0.025, 0.975])) / 2 == pytest.approx(theirs._ci, rel=0.1)
+
+
+def test_a_label_that_no_row_drawn_has_is_not_counted_as_missed():
+    """As scikit-learn has it, which knows the labels that occur alone."""
+    true = np.array(["ant"] * 10 + ["bee"] * 9 + ["cat"])
+    run = row_sums("f1", {"predictions": true.tolist(), "references": true.tolist()}, {"f1_label": None})
+    assert resample_rows([run], 50)[0].tolist() == [1.0] * 50

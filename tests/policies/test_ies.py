@@ -165,3 +165,15 @@ def test_fields_outside_their_range_are_refused(field, value):
 def test_half_a_difference_is_refused():
     with pytest.raises(ValueError, match=r"IES\(window=...\) must be a whole number, got 2.5"):
         IES(window=2.5)
+
+
+def test_a_step_is_filled_where_few_rows_are_left():
+    policy, history, rng = IES(threshold=0.1, window=1), History.empty(10), np.random.default_rng(0)
+    for turn in range(4):
+        losses = np.ones(10, np.float32)
+        losses[3] = turn**2
+        history.record(np.arange(10), losses, round=turn)
+        policy.update(history, Clock(turn, turn, 20, turn / 20), rng)
+    for step_rows, kept in ((1, 1), (4, 4)):
+        found = policy.select(history, Clock(4, 4, 20, 0.2, step_rows), rng)
+        assert 3 in found.rows and (len(found.rows), len(found.rescore)) == (kept, 10 - kept)
