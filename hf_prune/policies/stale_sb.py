@@ -16,7 +16,8 @@ Defaults   keep = 0.25 (beta = 3), stale = 3: the authors' script.
 Deviates   one percentile over all stored losses instead of a running histogram of the last 1024; ties count half, where
            the code counts rows strictly below and never trains the one of lowest loss; stale rows are trained where
            the original runs them forward: they come in bursts on top of `keep` (simulated with losses that stay: 40 %
-           of the rows in all at the defaults); rows never seen are trained.
+           of the rows in all at the defaults); rows never seen are trained; where fewer are drawn than an optimizer
+           step takes, the likeliest fill it.
 Reference  https://arxiv.org/abs/1910.00762
 """
 
