@@ -1,4 +1,4 @@
-"""What the README says is so: its code runs, its tables are what the files under recipes/results give."""
+"""What the README and that of the results say is so: code runs, tables are what the files of the results give."""
 
 import dataclasses
 import importlib
@@ -20,6 +20,7 @@ from hf_prune.tables import comparisons_table, runs_table
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "recipes" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MEASURED = (RESULTS / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_policy_that_the_readme_writes_works(tmp_path, monkeypatch):
@@ -41,7 +42,7 @@ def test_every_policy_stands_in_the_table():
 
 
 RECIPES = ("translate", "image_classification", "text_classification", "instruct")
-SAID = [README, *(load(name).__doc__ for name in (*RECIPES, "compare"))]
+SAID = [README, MEASURED, *(load(name).__doc__ for name in (*RECIPES, "compare"))]
 CALLS = [
     (name, before, flags)
     for text in SAID
@@ -89,7 +90,7 @@ def test_the_comparisons_are_what_their_files_give(monkeypatch):
 def test_the_benchmark_says_what_its_file_says():
     found = json.loads((RESULTS / "benchmark.json").read_text())
     cost, fall = found["overhead"], found["tokens"]
-    text = " ".join(README.split())
+    text = " ".join(MEASURED.split())
     assert f"takes {cost['ratio']:.3f} of a stock step (median of {cost['pairs']} neighbouring pairs" in text
     assert "quartiles {:.3f} and {:.3f}".format(*cost["ratio_quartiles"]) in text
     assert f"{fall['ratio_of_tokens']:.1%}".replace("%", " %") + " of the tokens take" in text
@@ -103,7 +104,7 @@ def test_the_benchmark_says_what_its_file_says():
 def test_a_benchmarks_table_is_what_its_file_gives(monkeypatch, name):
     found = json.loads((RESULTS / f"{name}.json").read_text())
     monkeypatch.syspath_prepend(ROOT / "recipes")
-    (table,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", README, re.DOTALL)
+    (table,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- end of {name} -->", MEASURED, re.DOTALL)
     assert table == importlib.import_module(f"benchmark_{name}").table(found)
 
 
@@ -119,7 +120,7 @@ def test_the_assistants_cost_is_what_its_file_says():
     assistant = found["policies"]["autoassist"]
     rows = assistant["rows_a_round"]
     scoring, learning = assistant["select"] / rows, assistant["update"] / (assistant["kept"] * rows)
-    assert f"scores a row in {1e6 * scoring:.2f} µs and learns from one in {1e6 * learning:.1f} µs" in README
+    assert f"scores a row in {1e6 * scoring:.2f} µs and learns from one in {1e6 * learning:.1f} µs" in MEASURED
 
 
 def test_the_kills_are_what_their_file_says():
@@ -127,8 +128,30 @@ def test_the_kills_are_what_their_file_says():
     assert f"of {found['kills']} kills, {len(found['differences'])} left a difference" in " ".join(README.split())
 
 
-def test_every_file_and_command_exists():
-    for path in re.findall(r"\((recipes/[^)]+|tests/[^)]+)\)", README):
-        assert (ROOT / path).exists(), path
-    for script in re.findall(r"(recipes/\w+\.py)", README):
+def test_the_readmes_summary_is_what_the_files_say():
+    found = json.loads((RESULTS / "benchmark.json").read_text())
+    cost, fall = found["overhead"]["ratio"], found["tokens"]
+    shares = (f"{fall[f'ratio_of_{part}']:.1%}".replace("%", " %") for part in ("tokens", "seconds"))
+    text = " ".join(README.split())
+    assert "takes {:.3f} of a stock step, and {} of the tokens take {} of the seconds".format(cost, *shares) in text
+    ours, theirs = re.findall(r"first 1 % \| ([\d.]+ %).*?\| ([\d.]+ %)", MEASURED)[0]
+    assert f"first 1 % on people's labels of CIFAR-10, {ours} have a wrong one" in text
+    assert f"(cleanlab's ranking from the same run: {theirs})" in text
+
+
+def anchors(text: str) -> set[str]:
+    """Those that GitHub gives to the headings of `text`."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", RESULTS / "README.md"], ids=["readme", "results"])
+def test_every_link_and_command_leads_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
+    for script in re.findall(r"(recipes/\w+\.py)", text):
         assert (ROOT / script).exists(), script
