@@ -230,8 +230,8 @@ class RunReport(PruningReport):
             )
             found["losses"] = (
                 "Losses of trained and left-out rows",
-                "The median by epoch, and the band that holds 80 % of the rows. Of a row that was left out, the "
-                "latest loss that is known.",
+                "The median by epoch, and the band that holds 80 % of the rows, in the loss's own unit (cross-entropies: "
+                "nats). Of a row that was left out, the latest loss that is known.",
                 f"Lines with bands by epoch: {words}.",
                 lambda theme: figures.losses_figure(known.epochs, quantiles, theme),
             )
@@ -254,7 +254,7 @@ class RunReport(PruningReport):
                 "labels at the top left, those that were learnt on the way to the right."
                 + (f" A random {figures.DOTS:,} of {len(dots[0]):,} rows." if len(dots[0]) > figures.DOTS else ""),
                 f"Scatter of {min(len(dots[0]), figures.DOTS):,} rows: mean loss {dots[0].min():.2g} to "
-                f"{dots[0].max():.2g} nats, standard deviation up to {dots[1].max():.2g}.",
+                f"{dots[0].max():.2g}, standard deviation up to {dots[1].max():.2g}.",
                 lambda theme: figures.map_figure(*dots, theme),
             )
         return found
@@ -273,9 +273,9 @@ class RunReport(PruningReport):
         lists = []
         if known is not None:
             text = (
-                f"{np.count_nonzero(known.never_learnt):,} rows were never below {known.level:.3g} nats, the mean of "
+                f"{np.count_nonzero(known.never_learnt):,} rows were never below {known.level:.3g}, the mean of "
                 "all rows' latest losses, in two rounds or more: likely mislabelled, unreadable or rare. They are in "
-                "order of their excess: by how many nats their losses exceeded the mean of all rows' latest losses, "
+                "order of their excess: by how much their losses exceeded the mean of all rows' latest losses, "
                 "on average over the rounds, of which round r weighs r; one more round of excess 0, which weighs as "
                 "the last, draws rows that were rarely measured towards 0."
                 if known.is_repeated
