@@ -230,8 +230,8 @@ class RunReport(PruningReport):
             )
             found["losses"] = (
                 "Losses of trained and left-out rows",
-                "The median by epoch, and the band that holds 80 % of the rows, in the loss's own unit (cross-entropies: "
-                "nats). Of a row that was left out, the latest loss that is known.",
+                "The median by epoch, and the band that holds 80 % of the rows, in the loss's own unit "
+                "(cross-entropies: nats). Of a row that was left out, the latest loss that is known.",
                 f"Lines with bands by epoch: {words}.",
                 lambda theme: figures.losses_figure(known.epochs, quantiles, theme),
             )
