@@ -84,7 +84,7 @@ def _quality(quality: dict[str, Any]) -> str:
 
 
 def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """A Markdown table of comparison.json files, a column each: quality by arm, and in brackets what the arm saved.
+    """A Markdown table of comparison.json files, a line each: quality by arm, and in brackets what the arm saved.
 
     Of arms with a budget, those nearest to a half are shown. `+` and `-`: better and worse than the full data for fewer
     epochs that read as much, within a tenth; the 95 % interval of the difference excludes 0. `?`: no such arm, or but
@@ -93,28 +93,28 @@ def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
     Raises:
         ValueError: A file holds something else.
     """
-    columns: list[dict[str, str]] = []
+    headings = ["comparison", "seeds", "quality", "all rows", "fewer epochs", "random rows", "rules"]
+    lines = []
     for path in map(Path, paths):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             budgets = {arm["budget"] for arm in found["arms"]}
             half = min(budgets - {None}, key=lambda budget: abs(budget - 0.5), default=None)
-            column = {"": f"[{path.parent.name}]({path.with_suffix('.md').as_posix()})"}
-            column |= {"quality": found["quality"]["unit"], "seeds": str(found["plan"]["seeds"])}
+            line = [f"[{path.parent.name}]({path.with_suffix('.md').as_posix()})"]
+            line += [str(found["plan"]["seeds"]), found["quality"]["unit"]]
             shown = [arm for arm in found["arms"] if arm["budget"] in (None, half)]
-            column |= {_name(arm): _brief(arm, found) for arm in shown}
+            for kind in ("full", "short", "uniform"):
+                line.append("<br>".join(_brief(arm, found) for arm in shown if arm["kind"] == kind))
+            line.append("<br>".join(f"{_name(arm)}: {_brief(arm, found)}" for arm in shown if arm["kind"] == "policy"))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no comparison.json of recipes/compare.py ({error!r}).") from error
-        columns.append(column)
-    names = dict.fromkeys(name for column in columns for name in column)
-    headings, *rows = [[name, *(column.get(name, "") for column in columns)] for name in names]
-    return markdown_table(headings, rows)
+        lines.append(line)
+    return markdown_table(headings, lines)
 
 
 def _name(arm: dict[str, Any]) -> str:
-    name = {"full": "all rows", "short": "fewer epochs", "uniform": "random rows"}.get(arm["kind"])
-    name = name or f"`{rule_of(arm['arm'], arm['budget'])}`"
-    return name if arm["budget"] is None else f"{name}, {100 * arm['budget']:g} %"
+    name = f"`{rule_of(arm['arm'], arm['budget'])}`"
+    return name if arm["budget"] is None else f"{name} at {100 * arm['budget']:g} %"
 
 
 def _brief(arm: dict[str, Any], found: dict[str, Any]) -> str:

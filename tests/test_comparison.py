@@ -397,6 +397,10 @@ def test_page_needs_nothing_but_the_numbers(compare):
 # ---- Side by side ----
 
 
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+
 def test_comparisons_side_by_side(compare, tmp_path, capsys):
     """Half the data are the budget that is shown; marked is what differs from fewer epochs that read as much."""
     arms = {
@@ -413,13 +417,11 @@ def test_comparisons_side_by_side(compare, tmp_path, capsys):
         paths.append(tmp_path / name / "comparison.json")
         paths[-1].parent.mkdir()
         paths[-1].write_text(json.dumps(found))
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in comparisons_table(paths).splitlines()]
-    names, first, second = zip(lines[0], *lines[2:], strict=True)
-    arms = ("all rows", "fewer epochs, 50 %", "random rows, 50 %", "`infobatch`", "`ucb`, 50 %")
-    assert names == ("", "quality", "seeds", *arms)
-    scores = ("90.00", "80.00 (50 %)", "85.00 + (48 %)", "86.00 ? (38 %)")
-    assert first[1:] == ("accuracy in %", "3", *scores, "70.00 - (50 %)")
-    assert second[1:] == ("accuracy in %", "3", *scores, "")
+    names, _, first, second = cells(comparisons_table(paths))
+    assert names == ["comparison", "seeds", "quality", "all rows", "fewer epochs", "random rows", "rules"]
+    scores = ["90.00", "80.00 (50 %)", "85.00 + (48 %)"]
+    assert first[1:] == ["3", "accuracy in %", *scores, "`infobatch`: 86.00 ? (38 %)<br>`ucb` at 50 %: 70.00 - (50 %)"]
+    assert second[1:] == ["3", "accuracy in %", *scores, "`infobatch`: 86.00 ? (38 %)"]
     assert first[0].startswith("[first](") and first[0].endswith("first/comparison.md)")
     assert hf_prune(["table", *map(str, paths)]) == 0
     assert capsys.readouterr().out.strip() == comparisons_table(paths)
@@ -434,17 +436,14 @@ def test_what_is_not_known_is_marked_in_the_table(compare, tmp_path):
         shutil.rmtree(tmp_path / "arms" / arm / f"seed-{seed}")
     path = tmp_path / "comparison.json"
     path.write_text(json.dumps(Comparison.load(tmp_path).to_dict()))
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in comparisons_table([path]).splitlines()[2:]]
-    assert dict(lines) == {
-        "quality": "accuracy in %",
-        "seeds": "3",
-        "all rows": "90.00, 2 of 3 seeds",
-        "fewer epochs, 50 %": "80.00 (50 %)",
-        "`infobatch`": "80.00 ? (38 %)",
-        "`same`": "50.00 - (0 %)",
-        "`lone`": "90.00 ? (50 %), 1 of 3 seeds",
-        "`other`": "90.00, 1 of 3 seeds",
-    }
+    *_, line = cells(comparisons_table([path]))
+    assert line[3:6] == ["90.00, 2 of 3 seeds", "80.00 (50 %)", ""]
+    assert line[6].split("<br>") == [
+        "`infobatch`: 80.00 ? (38 %)",
+        "`same`: 50.00 - (0 %)",
+        "`lone`: 90.00 ? (50 %), 1 of 3 seeds",
+        "`other`: 90.00, 1 of 3 seeds",
+    ]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"arms": [{}]}'])
