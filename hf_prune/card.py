@@ -17,6 +17,7 @@ from .storage import write_text
 TAG = "hf_prune"
 _NO_BASE = re.compile(r"is a fine-tuned version of \[(None)?\]\(https://huggingface\.co/(None)?\)")
 _FROM_SCRATCH = "was trained from scratch"
+_BASE = re.compile(rf"{_FROM_SCRATCH}|is a fine-tuned version of \[[^\]]*\]\(https://huggingface\.co/[^)]*\)")
 _IDS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}  # as `evaluate` has them
 _BASELINES = "### Baselines"
 _PARENTS = 3  # folders above a run of a comparison: arms/ARM/seed-S
@@ -85,7 +86,7 @@ def write_card(
         ]
     text = _NO_BASE.sub(_FROM_SCRATCH, card.text)  # what stock and TRL write of a model without a name
     if base is not None:
-        text = text.replace(_FROM_SCRATCH, f"is a fine-tuned version of `{base}` (a model that is not on the Hub)", 1)
+        text = _BASE.sub(lambda _: f"is a fine-tuned version of `{base}` (a model that is not on the Hub)", text, 1)
         data.base_model = None
         data.tags = [tag for tag in data.tags or [] if not tag.startswith("base_model:")]
     card.text = "\n\n".join([text.rstrip(), *(section.strip() for section in sections)]) + "\n"
@@ -137,21 +138,20 @@ def reproduction(policy: Policy, command: str | None, facts: Mapping[str, Any]) 
         facts: What it was made with, by what it is, such as "seed of the order"; None is left out.
     """
     kind = type(policy)
-    packages = " ".join(f"{name}=={found.partition('+')[0]}" for name, found in versions().items() if name != "python")
+    imports = "" if kind.__module__ == "__main__" else f"from {kind.__module__} import {kind.__name__}\n"  # the user's
     if command is None:
         start = (
             "Train the same model on the same rows, with the hyperparameters above and\n\n"
-            f"```python\nfrom hf_prune import PruningTrainer\nfrom {kind.__module__} import {kind.__name__}\n\n"
+            f"```python\nfrom hf_prune import PruningTrainer\n{imports}\n"
             f"trainer = PruningTrainer(..., policy={policy!r})\n```"
         )
     else:
         start = f"```bash\n{command}\n```"
-    known = [f"- {name}: {fact}" for name, fact in facts.items() if fact is not None]
+    made_with = {"versions": ", ".join(f"{name} {found}" for name, found in versions().items()), **facts}
+    known = [f"- {name}: {fact}" for name, fact in made_with.items() if fact is not None]
     files = (
         "`history.parquet` has a line for each row of the training set, `pruning.json` the numbers of this run, and "
         "with `history.safetensors` another run on these rows can prune from its first epoch "
         "(`PruningTrainer(..., history=...)` takes this repository's name)."
     )
-    return "\n".join(
-        ["### How to reproduce", "", f"```bash\npip install {packages}\n```", "", start, "", *known, "", files]
-    )
+    return "\n".join(["### How to reproduce", "", start, "", *known, "", files])

@@ -13,7 +13,7 @@ import numpy as np
 from . import storage
 from .core import Clock, History, Selection
 from .recorder import Measurements
-from .schedule import Place, RoundPlan
+from .schedule import FullRun, Place, RoundPlan
 
 STATE = "pruning_state.safetensors"
 _PLAIN = ("span", "steps_before", "skipped", "seconds_selecting", "seconds_training", "stopped")  # fields of `Round`
@@ -70,6 +70,13 @@ class Round:
     def steps(self, step: int) -> int:
         """Optimizer steps that it has taken when `step` of the run are done."""
         return self.steps_before + step - self.plan.first_step - self.skipped
+
+    def steps_full(self, step: int, full: FullRun) -> float:
+        """Those of the full run that these stand for."""
+        if full.by_steps:
+            return self.steps(step)
+        skipped = self.plan.position(self.plan.first_step + self.skipped) - self.plan.start
+        return self.plan.position(step) - full.begin(self.plan.at) - skipped
 
 
 @dataclass

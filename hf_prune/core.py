@@ -241,9 +241,14 @@ class Selection:
             offered: (M,) int64, those that the round may choose among; None = all.
 
         Raises:
+            TypeError: What must be a numpy array is none.
             ValueError: Rows that repeat, lie outside [0, n), were not offered or are none; weights of another shape or
                 not above 0; rows to rescore that are trained.
         """
+        for name in ("rows", "weights", "rescore"):
+            value = getattr(self, name)
+            if not (isinstance(value, np.ndarray) or (value is None and name != "rows")):
+                raise TypeError(f"Selection({name}=...) must be a numpy array, got a {type(value).__name__}.")
         rows = self.rows
         if rows.dtype != np.int64 or rows.ndim != 1:
             raise ValueError(f"Selection(rows=...) must be a (K,) int64 array, got {rows.dtype} {rows.shape}.")

@@ -67,7 +67,7 @@ class Dynamics:
             None where no round can be read.
         """
         n, tokens = len(history), history.tokens
-        rounds, flaws = read_trace(run, n)
+        rounds, flaws = read_trace(run, n, history.facts.get("run"))
         if not rounds:
             return None
         times_trained, times = np.zeros(n, np.int32), np.zeros(n, np.int32)

@@ -38,12 +38,21 @@ def show(
         heard = [name for name, kind in features.items() if type(kind).__name__ in _UNSEEN]  # nor decoded
         dataset = dataset.remove_columns(heard).with_format(None)
     decode = processing_class.decode if hasattr(processing_class, "convert_ids_to_tokens") else None
-    return [{"row": int(row), **_shown(dataset[int(row)], decode, names)} for row in rows]
+    return [{"row": int(row), **_shown_or_not(dataset, int(row), decode, names)} for row in rows]
+
+
+def _shown_or_not(dataset: Any, row: int, decode: Any, names: Mapping[int, str]) -> dict[str, Any]:
+    try:
+        return _shown(dataset[row], decode, names)
+    except Exception as error:  # whatever a data set of anybody's holds, it must cost no account of a run
+        text = f"can't be shown ({type(error).__name__}: {error})"
+        return {"texts": {"row": _short(text)}, "picture": None, "label": None}
 
 
 def _shown(example: Any, decode: Any, names: Mapping[int, str]) -> dict[str, Any]:
     if not isinstance(example, Mapping):
         return {"texts": {"row": _short(repr(example))}, "picture": None, "label": None}
+    example = {name: _on_cpu(value) for name, value in example.items()}
     texts = {name: text for name, value in example.items() if (text := _text(value)) is not None}
     label = next((name for name in _LABELS if name in example), None)
     if label in texts:
@@ -56,6 +65,14 @@ def _shown(example: Any, decode: Any, names: Mapping[int, str]) -> dict[str, Any
     texts |= {name: str(value) for name, value in example.items() if _is_number(value) and name not in _NO_NAMES}
     words = None if label is None else _label(example[label], names)
     return {"texts": {name: _short(text) for name, text in texts.items()}, "picture": picture, "label": words}
+
+
+def _on_cpu(value: Any) -> Any:
+    """A tensor as an array, anything else as it is."""
+    if not hasattr(value, "detach"):
+        return value
+    value = value.detach().cpu()
+    return (value.float() if value.is_floating_point() else value).numpy()  # numpy knows no bfloat16
 
 
 def _is_number(value: Any) -> bool:

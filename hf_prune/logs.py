@@ -49,6 +49,7 @@ class LogsMixin:
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         if self.policy is None:
             return super()._maybe_log_save_evaluate(*args, **kwargs)
+        self._run.check_begun()
         with self._run.pause():
             if self.control.should_log:
                 self._count()

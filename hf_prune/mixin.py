@@ -127,13 +127,13 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         if self._run is None:
             raise ValueError("pruning_report(): nothing to report; give the trainer a policy and call train() first.")
         return RunReport(
-            policy=repr(self.policy),
+            policy=repr(self._run.policy),
             epochs=list(self._run.state.epochs),
             log_history=self.state.log_history,
             rows=len(self.history),
             faults=int(np.count_nonzero(self.history.faults)),
             seconds_evaluating=self._run.state.seconds_evaluating,
-            steps_full=self._run.full.steps,
+            steps_full=round(sum(epoch["steps_full"] for epoch in self._run.state.epochs)),
             earlier=self._earlier_cost,
             run=Path(self.args.output_dir) if self._run.trace is None else self._run.trace.run,
             history=self.history,
@@ -229,7 +229,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
             return answer
         self._run = self._next_run
         if self.args.should_save:
-            self._run.trace = Trace(self._get_output_dir(trial=trial), self._rates, self._warn)
+            self._run.trace = Trace(self._trace_folder(trial), self._rates, self._warn)
         self.state.num_train_epochs = self._planned_epochs
         self._goes_on = False
         begins_anew = resume_from_checkpoint is None or not os.path.isfile(os.path.join(resume_from_checkpoint, STATE))
@@ -258,6 +258,11 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         if done and self.args.ignore_data_skip:
             self._warn(f"ignore_data_skip=True: the rows of {done} steps of this epoch are trained twice.")
         return at.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
+
+    def _trace_folder(self, trial) -> str:
+        """The folder of the run, and for a trial of a search one that no upload takes: rows are shown in it."""
+        output_dir, run = self.args.output_dir, self._get_output_dir(trial=trial)
+        return run if run == output_dir else os.path.join(output_dir, f"_{os.path.relpath(run, output_dir)}")
 
     def _rates(self) -> list[float]:
         return [float(group["lr"]) for group in self.optimizer.param_groups]

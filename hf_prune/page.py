@@ -22,7 +22,7 @@ from .export import ROWS, write_rows
 from .figures import DARK, LIGHT
 from .report import NUMBERS, PruningReport
 from .storage import DamagedFile, write_text
-from .trace import FOLDER
+from .trace import FOLDER, read_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,13 +52,15 @@ class RunReport(PruningReport):
 
     @classmethod
     def of_folder(cls, run: str | os.PathLike[str]) -> "Self":
-        """The report of a run that saved its model in its folder.
+        """The report of a run that saved its model in its folder, or in one right inside it.
 
         Raises:
             ValueError: The folder holds none, or what it holds is damaged.
         """
         try:
-            return cls.load(Path(run, NUMBERS), run=Path(run), history=History.load(Path(run, HISTORY)))
+            places = (Path(run), Path(run).absolute().parent)
+            rounds = next((place for place in places if (place / FOLDER).is_dir()), places[0])
+            return cls.load(Path(run, NUMBERS), run=rounds, history=History.load(Path(run, HISTORY)))
         except DamagedFile as error:
             raise ValueError(f"{run}: {error} Take another copy of the run.") from error
         except FileNotFoundError as error:
@@ -71,6 +73,14 @@ class RunReport(PruningReport):
     def dynamics(self) -> Dynamics | None:
         """What the rounds tell of each row; None where no round can be read."""
         return Dynamics.read(self.run, self.history)
+
+    @cached_property
+    def flaws(self) -> list[str]:
+        """What is wrong with the rounds, a line each."""
+        if self.dynamics is not None:
+            return self.dynamics.flaws
+        _, flaws = read_trace(self.run, self.rows, self.history.facts.get("run"))
+        return ["No round of this run can be read: what follows is less.", *flaws]
 
     def save_account(self, folder: str | os.PathLike[str], file_rows: np.ndarray | None = None) -> None:
         """Write `pruning.json` and `history.parquet`, the numbers of the run and of its rows.
@@ -120,7 +130,7 @@ class RunReport(PruningReport):
             policy=self.policy,
             lead=self._lead(),
             table=self.summary_cells(),
-            flaws=self.dynamics.flaws if self.dynamics else ["No round of this run can be read: what follows is less."],
+            flaws=self.flaws,
             sections=sections,
             light=LIGHT,
             dark=DARK,

@@ -34,13 +34,14 @@ class PruningReport:
             pruning would have trained); `rows`, `tokens` (what was trained); `rows_repeated` (of these, what came again
             to fill up the processes' last batches); `padded_tokens` (positions that went through the model, padding
             included); `rows_rescored`, `padded_tokens_rescored` (what went through it for measurement alone, without
-            a gradient); `steps` (optimizer steps); `seconds_training`, `seconds_selecting`, `seconds_rescoring`.
+            a gradient); `steps` (optimizer steps), `steps_full` (those of the same run without pruning, as far as the
+            epoch was trained); `seconds_training`, `seconds_selecting`, `seconds_rescoring`.
             Tokens are all 0 where the inputs have none, as with images.
         log_history: The Trainer's, as in `trainer.state.log_history`.
         rows: N, rows in the training set.
         faults: Rows whose loss was NaN or infinite at least once.
         seconds_evaluating: Seconds in evaluation during training.
-        steps_full: Optimizer steps of the same run without pruning.
+        steps_full: Optimizer steps of the same run without pruning, as far as this one came.
         earlier: What the runs cost whose History this one began with: `runs`, `rows`, `tokens` (padding included),
             `seconds`; None where there were none, or it is not known.
     """

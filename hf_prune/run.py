@@ -179,6 +179,18 @@ class PruningRun:
             self._step = step
             self.recorder.begin_step()
 
+    def check_begun(self) -> None:
+        """A step has been trained: was its batch seen?
+
+        Raises:
+            ValueError: It was not.
+        """
+        if self._step is None:
+            raise ValueError(
+                f"policy={self.policy!r} can't know what is trained: the trainer's training_step and compute_loss "
+                "never call those of hf_prune, which measure it. Call super() in one of the two."
+            )
+
     def plan(self) -> None:
         """Tell the sampler the rows of the round in progress."""
         self._sampler.plan(self.state.round.clock.epoch, self.state.round.rows)
@@ -189,7 +201,7 @@ class PruningRun:
         if selection.weights is None:
             return None
         table = torch.ones(len(self.state.history))
-        table[torch.from_numpy(selection.rows)] = torch.from_numpy(selection.weights)
+        table[torch.from_numpy(selection.rows)] = torch.from_numpy(selection.weights.astype(np.float32))
         return table.to(device)
 
     def close_round(self, step: int, rescore: Callable[[np.ndarray, Recorder], None] | None = None) -> None:
@@ -205,11 +217,6 @@ class PruningRun:
         self.learner.finish()
         start = time.perf_counter()
         measured = self.recorder.collect(self._gather)
-        if self.policy.needs and not len(measured.rows) and current.steps(step) > 0:
-            raise ValueError(
-                f"policy={self.policy!r} goes by losses, but the trainer's training_step and compute_loss never call "
-                "those of hf_prune, which measure them. Call super() in one of the two."
-            )
         n = len(history)
         marks = marked(measured.rows, n)
         if (marks > marked(current.selection.rows, n)).any():
@@ -244,6 +251,7 @@ class PruningRun:
             "padded_tokens": measured.padded_tokens,
             "padded_tokens_rescored": 0 if rescored is None else rescored.padded_tokens,
             "steps": current.steps(step),
+            "steps_full": current.steps_full(step, self.full),
             "seconds_training": current.seconds_training,
             "seconds_selecting": current.seconds_selecting + time.perf_counter() - start - seconds_rescoring,
             "seconds_rescoring": seconds_rescoring,
@@ -340,6 +348,8 @@ class PruningRun:
             "seconds": sum(total[name] for name in _COSTS if name.startswith("seconds")),
         }
         facts = {name: self.state.facts.get(name) for name in ("policy", "data", "key")}
+        if self.trace is not None:
+            facts["run"] = self.trace.name
         self.state.history.facts = {**facts, "cost": cost}
 
     def save(self, folder: str | os.PathLike, step: int, is_writer: bool, stopped: bool) -> None:
@@ -357,6 +367,7 @@ class PruningRun:
         measured = self.recorder.collect(self._gather, in_step=step == self._step)  # as a signal may have it
         if is_writer:
             self.state.facts["by_batch"] = self.meter.by_batch
+            self.state.facts["run"] = self.trace.name
             self.state.save(folder, measured)
 
     def restore(self, folder: str | os.PathLike, is_main: bool, step: int, warn: Callable[[str], None]) -> None:
@@ -393,6 +404,8 @@ class PruningRun:
                 f"{folder} was saved with data_seed {state.seed}, which its order and its selections go on with; "
                 f"{self._sampler.seed} (data_seed, or seed where that is None) is left aside."
             )
+        if self.trace is not None:
+            self.trace.name = state.facts.get("run", self.trace.name)
         sizes = ("batch", "accumulation")
         changed = [f"{name} {state.facts[name]} -> {facts[name]}" for name in sizes if state.facts[name] != facts[name]]
         state.facts = facts

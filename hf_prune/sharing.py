@@ -76,7 +76,7 @@ class SharingMixin:
         kwargs = {name: value for name, value in kwargs.items() if name in takes or name not in stock}
         if self._run is not None:
             tags = kwargs.get("tags") or []
-            kwargs["tags"] = [*([tags] if isinstance(tags, str) else tags), *card.tags_of(self.policy)]
+            kwargs["tags"] = [*([tags] if isinstance(tags, str) else tags), *card.tags_of(self._run.policy)]
         log = self.state.log_history  # stock takes every number beside an evaluation for a score
         self.state.log_history = [
             {name: value for name, value in entry.items() if not name.startswith("prune/")} for entry in log
@@ -89,8 +89,9 @@ class SharingMixin:
             sections = [] if self._run is None else self._card_sections(command)
             scores, path = metrics or self._last_scores(), Path(self.args.output_dir, "README.md")
             model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
-            base = Path(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
-            base = base.absolute().name if base.name and base.is_dir() else None
+            base = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
+            is_local = Path(base).name and (Path(base).is_dir() or card.public(base) != base)
+            base = Path(base).absolute().name if is_local else None
             card.write_card(path, sections, scores, base, dataset_split=split, **self._about_scores(given))
 
     def push_to_hub(self, *args, **kwargs):
@@ -133,13 +134,15 @@ class SharingMixin:
             return
         self._run.save_history(os.path.join(folder, HISTORY))
         report, data, config = self.pruning_report(), self._raw_dataset, getattr(self.model, "config", None)
-        with unchanged_generators():  # training may go on, and reading a row may draw from them
-            report.save_examples(data, self.processing_class, getattr(config, "id2label", None))
         is_numbered = is_arrow(data) and FILE_ROW in data.column_names
         try:
             report.save_account(folder, data.with_format("numpy")[FILE_ROW][:] if is_numbered else None)
         except ImportError as error:
             self._warn(str(error))
+        with unchanged_generators():  # training may go on, and reading a row may draw from them
+            report.save_examples(data, self.processing_class, getattr(config, "id2label", None))
+        if self._run.state.epochs and report.flaws:
+            self._warn(f"{folder}: {' '.join(report.flaws)}")
 
     def _card_sections(self, command: str | None) -> list[str]:
         facts, args = self._run.state.facts, self.args
@@ -153,9 +156,9 @@ class SharingMixin:
         }
         return [
             self.pruning_report().card(),
-            card.budget(self.policy),
+            card.budget(self._run.policy),
             card.baselines(args.output_dir),
-            card.reproduction(self.policy, command, known),
+            card.reproduction(self._run.policy, command, known),
         ]
 
     def _about_scores(self, given: dict[str, Any]) -> dict[str, str | None]:

@@ -24,7 +24,7 @@ class StepsMixin:
         with self._run.meter.watch(model, inputs, batch.parts) as seen:
             loss = super().training_step(model, inputs, *args, **kwargs)
         if not batch.is_recorded:  # by `compute_loss`
-            if self._weights is not None:
+            if self._run.policy.weighs:
                 raise ValueError(
                     f"policy={self.policy!r} weights rows, but {type(self).__name__}.compute_loss does not call "
                     "super().compute_loss, which does so. Call it, or choose a policy without weights."

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from safetensors import safe_open
@@ -24,12 +25,16 @@ class Trace:
         run: Folder of the run.
         learning_rates: Gives those in force, one for each group of parameters.
         warn: Is told once if a round can't be written; training goes on.
+
+    Attributes:
+        name: Of the run, which its rounds bear; one that is resumed keeps its own.
     """
 
     def __init__(
         self, run: str | os.PathLike[str], learning_rates: Callable[[], list[float]], warn: Callable[[str], None]
     ):
         self.run = Path(run)
+        self.name = uuid4().hex
         self._learning_rates = learning_rates
         self._warn = warn
         self._has_warned = False
@@ -68,7 +73,7 @@ class Trace:
         arrays = {"losses": losses[np.logical_or.reduce(marks)]}
         arrays |= {name: np.packbits(mark) for name, mark in zip(("trained", "rescored"), marks, strict=False)}
         header = {"kind": "round", "rows": rows, "round": clock.round, "epoch": clock.epoch, "seconds": seconds}
-        header |= {"lr_scale": lr_scale, "learning_rates": self._learning_rates()}
+        header |= {"lr_scale": lr_scale, "learning_rates": self._learning_rates(), "run": self.name}
         path = Path(self.run, FOLDER, f"round-{clock.round:05d}.safetensors")
         self._try(lambda: storage.save(path, arrays, header))
 
@@ -93,6 +98,7 @@ class TracedRound:
         lr_scale: Factor on its learning rate.
         learning_rates: Those in force when it had ended, one for each group of parameters.
         seconds: Spent in its steps.
+        run: Name of its run.
     """
 
     path: Path
@@ -102,6 +108,7 @@ class TracedRound:
     lr_scale: float
     learning_rates: list[float]
     seconds: float
+    run: str
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Its rows in order, `size` at a time, a multiple of 8.
@@ -133,25 +140,32 @@ class TracedRound:
         return next(self.blocks(-(-self.rows // 8) * 8))
 
 
-def read_trace(run: str | os.PathLike[str], rows: int) -> tuple[list[TracedRound], list[str]]:
+def read_trace(run: str | os.PathLike[str], rows: int, name: str | None = None) -> tuple[list[TracedRound], list[str]]:
     """The rounds of a run that can be read.
 
     Args:
         run: Folder of the run.
         rows: N, rows of its training set; files of other data are passed over.
+        name: Of the run; the rounds of one that wrote into its folder later are passed over. None = not known.
 
     Returns:
         The rounds in order, and what is wrong with the others, a line each.
     """
-    found, flaws = [], []
+    found, flaws, others = [], [], 0
     for path in sorted(Path(run, FOLDER).glob(_PATTERN), key=_number):
         try:
             _, header = storage.load(path)
             if header.pop("kind") != "round" or header["rows"] != rows:
                 raise ValueError(f"it is not of a training set of {rows:,} rows")
-            found.append(TracedRound(path, **header))
+            traced = TracedRound(path, **header)
+            if name in (None, traced.run):
+                found.append(traced)
+            else:
+                others += 1
         except (OSError, ValueError, KeyError, TypeError) as error:
             flaws.append(f"{path.name} is left out: {str(error).replace(str(path), 'it')}")
+    if others:
+        flaws.append(f"Another run wrote {others} rounds into this folder, which are left out: give each run its own.")
     known = {round.round for round in found}
     missing = [number for number in range(max(known, default=0)) if number not in known]
     if missing:

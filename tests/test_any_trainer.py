@@ -1,6 +1,7 @@
 """Any trainer, any loss, any way to run it: what the user's own code computes stays as it is."""
 
 import copy
+import json
 import pickle
 from dataclasses import dataclass
 
@@ -364,6 +365,12 @@ def test_a_search_starts_every_trial_afresh(tmp_path):
     ]  # fmt: skip
     assert rates == [0.0] * 4
     assert best.objective == min(objectives)
+    ours.model = TASKS["one label"].model()  # a search leaves none
+    ours.save_model()
+    assert sorted(path.name for path in tmp_path.glob("*run-*")) == [f"_run-{trial}" for trial in range(4)]
+    assert json.loads(
+        (tmp_path / "_run-3" / "_pruning" / "examples.json").read_text()
+    )  # no upload takes what begins so
 
 
 def test_a_batch_that_is_too_large_is_halved_and_the_run_begins_anew(tmp_path):

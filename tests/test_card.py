@@ -150,6 +150,18 @@ def test_scores_are_those_of_the_last_validation_unless_given(tmp_path):
     assert any("prune/rows" in entry for entry in made.state.log_history)  # the log itself is left alone
 
 
+def test_the_card_is_of_the_run_whatever_was_set_since(tmp_path):
+    made = trained(tmp_path / "run", num_train_epochs=1)
+    made.policy = "ucb:keep=0.2"
+    made.model.config._name_or_path = str(tmp_path / "gone")  # a folder of this machine, which is no more
+    made.create_model_card()
+    text = (tmp_path / "run" / "README.md").read_text()
+    assert "by `Uniform(keep=0.5" in text and "The budget was 50 %" in text and "ucb" not in text.lower()
+    assert "fine-tuned version of `gone`" in text and str(tmp_path) not in text and "base_model" not in text
+    assert "- versions: python " in text and "from hf_prune.policies.uniform import Uniform" in text
+    assert made.pruning_report().policy.startswith("Uniform(")
+
+
 def test_the_plain_trainer_writes_the_stock_card_with_the_scores_it_is_given(tmp_path):
     made = trainer(tmp_path, TASK.model(), TASK.rows(), None, num_train_epochs=1)
     made.train()

@@ -66,6 +66,13 @@ def test_an_invalid_selection_is_refused(selection, message):
         selection.check(4)
 
 
+@pytest.mark.parametrize("name", ["rows", "weights", "rescore"])
+def test_a_selection_of_lists_is_refused(name):
+    fields = {"rows": np.array([0]), name: [1]}
+    with pytest.raises(TypeError, match=rf"Selection\({name}=...\) must be a numpy array, got a list"):
+        Selection(**fields).check(4)
+
+
 @pytest.mark.parametrize(
     ("keep", "n", "step_rows", "kept"),
     [

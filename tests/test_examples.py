@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pictures
 from tiny import TASKS, Rows
@@ -100,6 +101,27 @@ def test_rows_of_every_task_can_be_shown():
     for name, task in TASKS.items():
         (row,) = show(task.rows(3), [1], Tokenizer())
         assert row["texts"] or row["picture"], name
+
+
+def test_tensors_of_any_kind_are_shown_and_what_cannot_be_is_named():
+    """No row of anybody's costs the account of a run."""
+
+    class Broken(list):
+        def __getitem__(self, row):
+            raise OSError("the disk is gone")
+
+    pixels = torch.linspace(0, 1, 48, dtype=torch.bfloat16).reshape(3, 4, 4)
+    (row,) = show([{"pixel_values": pixels, "labels": torch.tensor(1)}], [0], names={1: "cat"})
+    assert picture_of(row["picture"]).size == (4, 4) and row["label"] == "cat"
+    (row,) = show([{"input_ids": torch.tensor([3, 4])}], [0])
+    assert row["texts"] == {"text": "tokens 3 4"}
+    (row,) = show(Broken([1]), [0])
+    assert row == {
+        "row": 0,
+        "texts": {"row": "can't be shown (OSError: the disk is gone)"},
+        "picture": None,
+        "label": None,
+    }
 
 
 def test_a_row_that_is_no_mapping():

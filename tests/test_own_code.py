@@ -86,6 +86,7 @@ def test_weights_need_ours_to_be_called(make):
     ours = make("infobatch", OursWithOwnLoss, num_train_epochs=3)
     with pytest.raises(ValueError, match="OursWithOwnLoss.compute_loss does not call super"):
         ours.train()
+    assert ours.state.global_step == 0  # though the first epoch has no weights yet
 
 
 def test_an_evaluate_that_does_not_call_ours_is_counted(make):
@@ -544,7 +545,8 @@ def test_a_teacher_gets_the_batch_that_its_user_made(make, cls):
     assert np.isfinite(ours.history.loss).all()
 
 
-def test_a_trainer_that_measures_nothing_is_refused(make):
+@pytest.mark.parametrize("policy", ["ucb:keep=0.5", "uniform:keep=0.5"])
+def test_a_trainer_that_measures_nothing_is_refused_at_its_first_step(make, policy):
     class Alone(OwnLoss, PruningTrainer):
         def training_step(self, model, inputs, num_items_in_batch=None):
             inputs.pop("hf_prune_row")
@@ -552,11 +554,10 @@ def test_a_trainer_that_measures_nothing_is_refused(make):
             self.accelerator.backward(loss)
             return loss.detach()
 
-    with pytest.raises(ValueError, match="never call those of hf_prune, which measure them. Call super"):
-        make("ucb:keep=0.5", Alone).train()
-    uniform = make("uniform:keep=0.5", Alone)
-    uniform.train()
-    assert uniform.state.global_step == 9
+    ours = make(policy, Alone)
+    with pytest.raises(ValueError, match="never call those of hf_prune, which measure it. Call super"):
+        ours.train()
+    assert ours.state.global_step == 1
 
 
 def test_a_log_of_one_process_asks_nothing_of_the_others(make):
@@ -627,6 +628,29 @@ def test_samples_per_second_are_those_of_the_steps_taken(make):
         if policy is STOCK and rows > 100:
             pytest.skip("this version of transformers counts the whole schedule")
         assert rows == pytest.approx(12, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("policy", "settings", "steps"),
+    [
+        ("uniform:keep=1.0", {"num_train_epochs": 10}, 3),
+        ("uniform:keep=0.5", {"num_train_epochs": 10}, 6),
+        ("uniform:keep=0.5", {"max_steps": 50}, 3),
+        ("competence:rounds=3", {"num_train_epochs": 10}, None),
+    ],
+)
+def test_the_steps_of_the_run_without_pruning_are_counted_as_far_as_training_came(make, policy, settings, steps):
+    """6 steps an epoch, of half the rows 3."""
+
+    class Stop(tf.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step == 3
+
+    ours = make(policy, callbacks=[Stop()], **settings)
+    ours.train()
+    totals = ours.pruning_report().totals()
+    assert totals["optimizer_steps"] == 3
+    assert totals["optimizer_steps_full"] == (round(6 * ours.state.epoch) if steps is None else steps)
 
 
 def test_without_its_policy_a_trainer_forgets_the_run(make):

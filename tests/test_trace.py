@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import tiny
 from datasets import Dataset
@@ -17,6 +18,7 @@ from hf_prune import storage
 from hf_prune.checkpoint import STATE
 from hf_prune.core import Clock, History
 from hf_prune.dynamics import Dynamics
+from hf_prune.page import RunReport
 from hf_prune.ranking import marked
 from hf_prune.trace import FOLDER, Trace, read_trace
 
@@ -151,6 +153,27 @@ def test_a_run_that_is_resumed_anywhere_leaves_the_trace_of_one_that_was_not(tmp
             write(run, round, ([0], [9.0]), rows=22)
         make(run, policy, **settings).train(resume_from_checkpoint=str(checkpoint))
         assert content(run) == expected, step
+
+
+def test_the_rounds_of_a_run_that_wrote_into_the_same_folder_are_not_taken_for_its_own(tmp_path, caplog):
+    first = make(tmp_path, "uniform:keep=1.0", num_train_epochs=4)
+    first.train()
+    second = make(tmp_path, "uniform:keep=0.2", num_train_epochs=2)
+    second.train()
+    assert second.pruning_report().dynamics.flaws == []
+    with caplog.at_level(logging.WARNING, "hf_prune"):
+        first.save_model()
+    said = "Another run wrote 2 rounds into this folder, which are left out: give each run its own."
+    assert said in caplog.text and first.pruning_report().dynamics is None
+    assert "times_trained" not in pyarrow.parquet.read_schema(tmp_path / "history.parquet").names
+    assert RunReport.of_folder(tmp_path).dynamics is None  # the account is of the first run, the rounds of the second
+
+
+def test_the_rounds_of_a_model_saved_inside_the_runs_folder_are_found(tmp_path):
+    ours = make(tmp_path, "uniform:keep=0.5")
+    ours.train()
+    ours.save_model(tmp_path / "final")
+    assert len(RunReport.of_folder(tmp_path / "final").dynamics.rounds) == 3
 
 
 def test_a_run_from_the_start_removes_what_another_left(tmp_path):
