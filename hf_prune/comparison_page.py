@@ -4,9 +4,11 @@ import base64
 import json
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from . import figures
@@ -17,6 +19,8 @@ from .storage import write_text
 _COLORS = {"full": "#1a1a1a", "short": "#8c8c8c", "uniform": "#56a0d3"}
 _POLICY_COLORS = ("#d9762b", "#2f8f4e", "#8a4fbf", "#c23b4b", "#a8891b", "#1f8f8f", "#c04f9b", "#5b6bd6", "#7a5230")
 _LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))  # of budgets, with what marks each validation
+
+_MARKERS = 8  # on a line, at most
 
 
 def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
@@ -89,6 +93,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """Write an image: quality in validations against what was trained, and against seconds, a line for each arm.
 
     Lines are means over seeds, bands a standard deviation to either side; a budget has its own kind of line and marker.
+    Where lines begin so far from where they end that nobody could tell the ends apart, the beginnings are left out.
 
     Raises:
         ImportError: Without matplotlib.
@@ -98,13 +103,16 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     rules = list(dict.fromkeys(rule_of(name, arm.budget) for name, arm in arms.items() if arm.kind == "policy"))
     canvas = figures.new_figure(11, 5 + 0.22 * -(-len(arms) // 5), figures.LIGHT)
     panels = canvas.subplots(1, 2, sharey=True)
+    curves = {name: comparison.curves(name) for name in arms}
     for name, arm in arms.items():
-        curve, spread = comparison.curves(name)
+        curve, spread = curves[name]
         color = _COLORS.get(arm.kind) or _POLICY_COLORS[rules.index(rule_of(name, arm.budget)) % len(_POLICY_COLORS)]
         front = 3 if arm.kind == "full" else 2
         line, marker = _LINES[0 if arm.budget is None else budgets.index(arm.budget) % len(_LINES)]
+        step = max(1, -(-len(curve) // _MARKERS))
+        look = {"color": color, "marker": marker, "markersize": 4, "markevery": ((len(curve) - 1) % step, step)}
         for panel, x in zip(panels, (curve[:, 0], curve[:, 1]), strict=True):
-            panel.plot(x, curve[:, 2], line, color=color, label=name, marker=marker, markersize=4, zorder=front)
+            panel.plot(x, curve[:, 2], line, label=name, zorder=front, **look)
             if len(curve) > 1:
                 panel.fill_between(x, curve[:, 2] - spread, curve[:, 2] + spread, color=color, alpha=0.13, linewidth=0)
             else:  # a point has no band
@@ -114,11 +122,25 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     beside = f" ({comparison.plan.jobs} runs at once)" if comparison.plan.jobs > 1 else ""
     panels[1].set_xlabel(f"seconds of training, selection and rescoring{beside}")
     panels[0].set_ylabel(f"validation {comparison.scale.title}")
+    far = _far([comparison.sign * curve[:, 2] for curve, _ in curves.values()])
+    if far is not None:
+        best = max(comparison.sign * panels[0].dataLim.intervaly)
+        panels[0].set_ylim(*sorted(comparison.sign * quality for quality in (far, best + 0.05 * (best - far))))
     for panel in panels:
         figures.shorten(panel)
         figures.finish(panel, figures.LIGHT)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     canvas.savefig(path)
+
+
+def _far(curves: Sequence[np.ndarray]) -> float | None:
+    """The least quality to show: from the best down to the worst end, and twice as far on; None = all."""
+    curves = [known for curve in curves if len(known := curve[np.isfinite(curve)])]
+    if not curves:
+        return None
+    every, end = np.concatenate(curves), min(curve[-1] for curve in curves)
+    far = float(end - 2 * (every.max() - end))
+    return far if every.min() < far < end else None
 
 
 def _cell(difference: dict[str, Any] | None, alone: str | None, digits: int) -> str:

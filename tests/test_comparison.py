@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from hf_prune.cli import main as hf_prune
 from hf_prune.comparison import Arm, Comparison, Plan, RunResult
-from hf_prune.comparison_page import markdown, page, table, write
+from hf_prune.comparison_page import _far, markdown, page, table, write
 from hf_prune.tables import comparisons_table
 
 ROWS = 1000
@@ -387,6 +387,16 @@ def test_the_figure_has_a_line_for_each_arm(compare, tmp_path):
     for color, there in (((26, 26, 26), True), ((140, 140, 140), True), ((138, 79, 191), False)):
         near = (np.abs(picture * 255 - color).max(axis=-1) < 2).sum()
         assert (near > 50) == there
+
+
+def test_beginnings_far_below_the_ends_are_left_out_of_the_figure():
+    """Ends from 93 to 97: down to 85 is shown."""
+    late = np.array([10.0, 50, 90, 93]), np.array([10.0, 80, 97])
+    assert _far([*late]) == 85
+    assert _far([late[0] - 100, late[1] - 100]) == -15  # of losses
+    assert _far([np.array([88.0, 93]), np.array([97.0]), np.array([]), np.array([np.nan])]) is None
+    assert _far([np.array([90.0, 95]), np.array([91.0, 95])]) is None  # one end
+    assert _far([np.array([])]) is None
 
 
 def test_page_needs_nothing_but_the_numbers(compare):
