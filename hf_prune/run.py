@@ -367,7 +367,8 @@ class PruningRun:
         measured = self.recorder.collect(self._gather, in_step=step == self._step)  # as a signal may have it
         if is_writer:
             self.state.facts["by_batch"] = self.meter.by_batch
-            self.state.facts["run"] = self.trace.name
+            if self.trace is not None:
+                self.state.facts["run"] = self.trace.name
             self.state.save(folder, measured)
 
     def restore(self, folder: str | os.PathLike, is_main: bool, step: int, warn: Callable[[str], None]) -> None:

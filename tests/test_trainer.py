@@ -278,7 +278,7 @@ def test_early_stopping_and_the_best_model_work(classifier, tmp_path):
     assert trainer.state.epoch == 2.0  # no better in the second epoch
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-10")
     assert len(trainer.pruning_report().epochs) == 2
-    assert trainer.pruning_report().totals()["optimizer_steps_full"] == 10  # of the two epochs, not of six
+    assert trainer.pruning_report().totals()["optimizer_steps_full"] == 20  # of the two epochs, not of six
     assert trainer.pruning_report().seconds_evaluating > 0
 
 
@@ -382,7 +382,7 @@ def test_weights_of_any_precision_are_taken(classifier, tmp_path):
         def select(self, history, clock, rng):
             return Selection(np.arange(len(history)), weights=np.full(len(history), 1.5))
 
-    assert trainer_of(classifier, tmp_path, Double(), num_train_epochs=1).train().global_step == 5
+    assert trainer_of(classifier, tmp_path, Double(), num_train_epochs=1).train().global_step == 10
 
 
 def test_one_epoch_of_a_rule_that_learns_from_earlier_ones_is_warned_of(classifier, tmp_path, caplog):
