@@ -80,6 +80,8 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
         built = [type_(**{name: getattr(namespace, name) for name in _names(type_)}) for type_ in types]
     except ValueError as error:
         parser.error(str(error))
+    if getattr(namespace, "do_predict", False) and not namespace.do_train:
+        parser.error("--do_predict without --do_train: a run trains, validates and tests; leave these flags out.")
     return (*built[:-1], None if cls is _NoPolicy else built[-1])
 
 

@@ -297,6 +297,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
     def _run_epoch(self, **kwargs):
         if self.policy is None:
             return super()._run_epoch(**kwargs)
+        if self.control.should_training_stop:
+            return None  # a callback had ended the run that is resumed
         run, epoch, batches = self._run, kwargs["epoch"], self.args.gradient_accumulation_steps
         resumed = kwargs["steps_trained_in_current_epoch"] // batches if epoch == kwargs["epochs_trained"] else 0
         at, skipped = run.first_place(epoch, self.state.global_step, 0 if self._goes_on else resumed)

@@ -74,7 +74,9 @@ def _bleu(predictions: Sequence[str], references: Sequence[str], scores: dict[st
     from sacrebleu.metrics.bleu import BLEU
 
     signature = dict(part.split(":", 1) for part in scores["bleu_signature"].split("|"))
-    counter = BLEU(tokenize=signature["tok"], effective_order=True)  # which sums don't depend on
+    # of MeCab, the signature has the version, too: ja-mecab-0.996-IPA
+    tokenizer = max((name for name in BLEU.TOKENIZERS if signature["tok"].startswith(name)), key=len)
+    counter = BLEU(tokenize=tokenizer, effective_order=True)  # which sums don't depend on
     counted = [counter.sentence_score(*pair) for pair in zip(predictions, [[text] for text in references], strict=True)]
     parts = np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in counted], dtype=float)
 

@@ -1,5 +1,6 @@
 """What a recipe trains on: the flags of every recipe, files and data sets, their columns, labels and splits."""
 
+import copy
 import csv
 import math
 import warnings
@@ -63,7 +64,7 @@ class CommonArguments:
     def callbacks(self) -> list[EarlyStoppingCallback]:
         """Those that the flags ask for."""
         patience = self.early_stopping_patience
-        return [] if patience is None else [EarlyStoppingCallback(patience)]
+        return [] if patience is None else [Patience(patience)]
 
     def carried(self, rows: Dataset, *taken: str) -> list[str]:
         """The columns of these rows that say which rows they are, and that go with them to the trainer.
@@ -73,9 +74,26 @@ class CommonArguments:
         """
         if self.history_key in taken:
             raise ValueError(
-                f"history_key={self.history_key!r} is a column that is trained on; name one that tells the rows apart."
+                f"history_key={self.history_key!r} is a column that is trained on, or called as one will be; name "
+                "another that tells the rows apart, or rename it."
             )
         return [column for column in (FILE_ROW, self.history_key) if column in rows.column_names]
+
+
+class Patience(EarlyStoppingCallback):
+    """Early stopping that a resumed run goes on with where it was."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        name = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+        values = [entry[name] for entry in state.log_history if name in entry]
+        until_now = copy.copy(state)
+        until_now.best_metric = None
+        for value in values:
+            self.check_metric_value(args, until_now, control, value)
+            if not self.early_stopping_patience_counter:
+                until_now.best_metric = value
+        control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
 def read_file(path: str) -> Dataset:

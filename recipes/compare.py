@@ -69,8 +69,11 @@ def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str], argp
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, as on one GPU; default 1")
     parser.add_argument("--margin", type=float, help="largest difference that counts as none, in the table's unit")
     parser.add_argument("--launcher", choices=LAUNCHERS, default="python", help="starts the recipe; default python")
-    keep = "of ended runs: all, all but checkpoints (models, the default), or the two files that are compared (results)"
-    parser.add_argument("--keep", choices=("all", "models", "results"), default="models", help=keep)
+    keep = (
+        "of ended runs, earlier ones included: all, all but checkpoints (models), or the two files that are compared "
+    )
+    keep += "(results); default: models, and earlier runs stay as they are"
+    parser.add_argument("--keep", choices=("all", "models", "results"), help=keep)
     parser.add_argument("--output_dir", default="comparison", help="default comparison")
     return parser.parse_args(argv[:cut]), argv[cut + 1 :], parser
 
@@ -182,8 +185,10 @@ def join(plan: Plan, earlier: Plan | None, folder: Path) -> Plan:
         raise ValueError(
             f"{folder} compares runs with files of the same names in other folders. Give another --output_dir."
         )
-    done = {arm for arm, seed in earlier.runs() if (run_folder(folder, arm, seed) / RESULTS).exists()}
-    for name in done & set(plan.arms):
+    folders = [(arm, run_folder(folder, arm, seed)) for arm, seed in earlier.runs()]
+    done = {arm for arm, run in folders if (run / RESULTS).exists()}
+    begun = done | {arm for arm, run in folders if any(run.glob("checkpoint-*"))}
+    for name in begun & set(plan.arms):
         if earlier.arms[name].flags != plan.arms[name].flags:
             was, now = (shlex.join(one.arms[name].flags) for one in (earlier, plan))
             raise ValueError(f"Arm {name} was run with `{was}`, and is now to be `{now}`: give it another name.")
@@ -207,7 +212,8 @@ def run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.N
     for arm, seed in plan.runs():
         out = run_folder(folder, arm, seed)
         if (out / RESULTS).exists():
-            tidy(out, options.keep)
+            if options.keep:
+                tidy(out, options.keep)
             continue
         own = (*plan.arguments, *plan.arms[arm].flags, "--seed", str(seed), "--output_dir", str(out))
         command = (*LAUNCHERS[options.launcher], plan.script, *own)
@@ -226,7 +232,7 @@ def run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.N
                 bar.write(f"{failure}\n{runs[run]} failed; the others go on.", file=sys.stderr)
             bar.update()
             if run.result.exists():
-                tidy(run.result.parent, options.keep)
+                tidy(run.result.parent, options.keep or "models")
                 with contextlib.suppress(ValueError):  # told at the end, when no run waits
                     write(Comparison.load(folder), folder)
     return failed

@@ -27,6 +27,7 @@ The same command again goes on from the last checkpoint of a run that was interr
 a checkpoint within an epoch (--save_strategy steps), what is left of that epoch is cropped and mirrored anew.
 """
 
+import math
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -131,7 +132,6 @@ FROM_SCRATCH = dict(
     save_total_limit=2,
     load_best_model_at_end=True,
     metric_for_best_model="accuracy",
-    greater_is_better=True,
     logging_steps=50,
 )
 EMBEDDED = dict(  # digits of 8 x 8 pixels
@@ -217,6 +217,10 @@ def read_folder(folder: str) -> dict[str, Dataset]:
     inside = sorted(path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith("."))
     known = {path: SPLIT_FOLDERS.get(path.name.lower()) for path in inside}
     roots = {split: path for path, split in known.items()} if inside and all(known.values()) else {"train": folder}
+    if all(known.values()) and len(set(known.values())) < len(known):
+        raise ValueError(
+            f"train_dir={folder!r} has two folders of one split: {', '.join(path.name for path in inside)}."
+        )
     if "train" not in roots:
         raise ValueError(f"train_dir={folder!r} has {', '.join(path.name for path in inside)}, and no folder train.")
     return {split: read_classes(Path(root)) for split, root in roots.items()}
@@ -224,7 +228,8 @@ def read_folder(folder: str) -> dict[str, Dataset]:
 
 def read_classes(root: Path) -> Dataset:
     """The pictures of a folder that has a folder for each class; see `read_folder`."""
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    inside = ((path, path.relative_to(root).parts) for path in root.rglob("*"))
+    files = sorted(path for path, parts in inside if path.is_file() and not any(part[0] == "." for part in parts))
     pictures = [path for path in files if path.suffix.lower() in ImageFolder.EXTENSIONS]
     cure = f"Put those of {root} into one folder for each class, with no folder in it, or list them in a --train_file"
     if stray := [path for path in pictures if path.parent.parent != root]:
@@ -266,7 +271,7 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
             label = "label"
         image = find_column(rows, "image_column", recipe.image_column, names[split])
         label = find_column(rows, "label_column", label, names[split])
-        rows = rows.select_columns([image, label, *common.carried(rows, image, label)])
+        rows = rows.select_columns([image, label, *common.carried(rows, image, label, "image", "labels")])
         try:
             rows = rows.cast_column(image, Image())
         except (TypeError, ValueError, NotImplementedError) as error:
@@ -411,10 +416,13 @@ class Accuracy(evaluate.Metric):
     def _compute(self, predictions, references):
         scores = np.asarray(predictions)
         classes = np.arange(scores.shape[1])
-        found = {"accuracy": accuracy_score(references, scores.argmax(1))}
+        names = ("accuracy", "accuracy_top5") if len(classes) > 5 else ("accuracy",)
+        if not np.isfinite(scores).all():
+            return dict.fromkeys(names, math.nan)  # the model has diverged, and its first class would be its answer
+        found = [accuracy_score(references, scores.argmax(1))]
         if len(classes) > 5:
-            found["accuracy_top5"] = top_k_accuracy_score(references, scores, k=5, labels=classes)
-        return {name: float(value) for name, value in found.items()}
+            found.append(top_k_accuracy_score(references, scores, k=5, labels=classes))
+        return {name: float(value) for name, value in zip(names, found, strict=True)}
 
 
 # ---- The run ----
@@ -493,7 +501,9 @@ def main(argv: list[str] | None = None) -> None:
     probabilities, references = softmax(output.predictions, axis=1), output.label_ids
     predictions = probabilities.argmax(1)
     right = int(np.count_nonzero(predictions == references))
+    has_diverged = not np.isfinite(probabilities).all()
     low, high = binomtest(right, len(references)).proportion_ci(method="wilson")
+    low, high = (math.nan, math.nan) if has_diverged else (low, high)
     scores = {
         name: output.metrics[f"{final}_{name}"]
         for name in ("accuracy", "accuracy_top5", "loss")
@@ -507,7 +517,7 @@ def main(argv: list[str] | None = None) -> None:
         f"accuracy {scores['accuracy']:.2%}, 95 % interval {low:.2%} to {high:.2%} "
         f"({final}, {len(references):,} rows, Wilson's)"
     ]
-    mistakes = np.flatnonzero(predictions != references)
+    mistakes = np.flatnonzero((predictions != references) & (not has_diverged))
     surest = mistakes[np.argsort(-probabilities[mistakes, predictions[mistakes]], kind="stable")][:5]
     samples = [
         f"row {row} of {final}: {classes[references[row]]}, taken for {classes[predictions[row]]} "

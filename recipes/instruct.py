@@ -92,7 +92,6 @@ FROM_SCRATCH = dict(
     save_total_limit=2,
     load_best_model_at_end=True,
     metric_for_best_model="loss",
-    greater_is_better=False,
     logging_steps=50,
 )
 FINE_TUNING = dict(  # for a model that knows the language already
@@ -409,7 +408,7 @@ def main(argv: list[str] | None = None) -> None:
         corpus = load_splits(
             common,
             embedded_corpus,
-            lambda rows, name: read_rows(rows, recipe, name, say, common.carried(rows)),
+            lambda rows, name: read_rows(rows, recipe, name, say, common.carried(rows, "prompt", "completion")),
             seed,
         )
     final = "test" if "test" in corpus else "validation"

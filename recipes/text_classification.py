@@ -20,6 +20,7 @@ The same command again goes on from the last checkpoint of a run that was interr
 """
 
 import datetime
+import math
 import random
 import time
 import warnings
@@ -288,7 +289,9 @@ def load_texts(
     for split, rows in list(splits.items()):
         columns = [find_text(rows, "text_columns", text, names[split]) for text in texts]
         found = find_column(rows, "label_column", label, names[split])
-        rows = rows.select_columns([*columns, found, *common.carried(rows, *columns, found)])
+        rows = rows.select_columns(
+            [*columns, found, *common.carried(rows, *columns, found, *TEXTS, "labels", "length")]
+        )
         if split == "test" and set(rows[label][:]) <= {-1, None}:  # as those of GLUE, which keeps them to itself
             warnings.warn(f"{names[split]} has no labels; the score is that of the validation rows.", stacklevel=2)
             del splits[split]
@@ -372,7 +375,9 @@ def metrics_for(classes: list[str] | None) -> dict[str, Callable]:
 def main(argv: list[str] | None = None) -> None:
     begin = time.perf_counter()
     types = (CommonArguments, RecipeArguments, TrainingArguments)
-    common, recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH)
+    common, *_ = parse(*types, argv=argv, **FROM_SCRATCH)
+    special = FINE_TUNING if common.model_name_or_path else {}
+    common, recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH | special)
     if recipe.max_length < 1:
         raise ValueError(f"max_length={recipe.max_length}: give a number of tokens, 1 or more.")
     checkpoint = find_checkpoint(args, policy, common, recipe)
@@ -387,8 +392,7 @@ def main(argv: list[str] | None = None) -> None:
     if metric not in metrics:
         kind = "numbers" if classes is None else "classes"
         raise ValueError(f"metric={metric!r} is not known for {kind}; give one of {', '.join(metrics)}.")
-    special = {"metric_for_best_model": metric} | (FINE_TUNING if common.model_name_or_path else {})
-    args = parse(*types, argv=argv, **FROM_SCRATCH | special)[2]
+    args = parse(*types, argv=argv, **FROM_SCRATCH | special | {"metric_for_best_model": metric})[2]
     arguments = arguments_of(common, recipe, args)
     set_seed(args.seed)
     texts = [name for name in TEXTS if name in corpus["train"].column_names]
@@ -428,6 +432,8 @@ def main(argv: list[str] | None = None) -> None:
         return logits[:, 0] if classes is None else logits.argmax(1)
 
     def compute_metrics(outputs):
+        if not np.isfinite(outputs.predictions).all():
+            return dict.fromkeys(metrics, math.nan)  # the model has diverged, and its first class would be its answer
         predictions = predict(outputs.predictions)
         return {name: float(score(outputs.label_ids, predictions)) for name, score in metrics.items()}
 
@@ -454,16 +460,19 @@ def main(argv: list[str] | None = None) -> None:
     args.train_sampling_strategy = "sequential"  # else these rows are grouped by length, too
     output = trainer.predict(rows[final], metric_key_prefix=final)
     predictions, references = predict(output.predictions), output.label_ids
-    resampled = stats.bootstrap(
-        (references, predictions),
-        metrics[metric],
-        n_resamples=1000,
-        vectorized=False,
-        paired=True,
-        method="percentile",
-        rng=args.seed,
-    )
-    low, high = map(float, resampled.confidence_interval)
+    has_diverged = not np.isfinite(output.predictions).all()
+    low = high = math.nan
+    if not has_diverged:
+        resampled = stats.bootstrap(
+            (references, predictions),
+            metrics[metric],
+            n_resamples=1000,
+            vectorized=False,
+            paired=True,
+            method="percentile",
+            rng=args.seed,
+        )
+        low, high = map(float, resampled.confidence_interval)
     scores = {name: output.metrics[f"{final}_{name}"] for name in (*metrics, "loss")}
     scores |= {f"{metric}_low": low, f"{metric}_high": high}
     seconds = {"reading": read - begin, "training": trained - read, "testing": time.perf_counter() - trained}
@@ -482,6 +491,7 @@ def main(argv: list[str] | None = None) -> None:
         errors = np.where(predictions == references, 0, shares[np.arange(len(shares)), predictions])
         predictions, references = ([classes[label] for label in side] for side in (predictions, references))
     samples = []
+    errors = np.zeros(len(errors)) if has_diverged else errors
     for row in np.argsort(-errors, kind="stable")[: min(5, np.count_nonzero(errors))].tolist():
         shown = " | ".join(str(corpus[final][text][row]) for text in texts)
         samples.append(f"{shown}\n    is {references[row]}, taken for {predictions[row]}")

@@ -99,7 +99,6 @@ FROM_SCRATCH = dict(
     save_total_limit=2,
     load_best_model_at_end=True,
     metric_for_best_model="bleu",
-    greater_is_better=True,
     predict_with_generate=True,
     generation_num_beams=1,  # validations need comparable translations, not the best ones
     logging_steps=50,
@@ -320,7 +319,8 @@ def load_corpus(common: CommonArguments, recipe: RecipeArguments, seed: int, say
         raise ValueError(f"source_lang and target_lang are both {recipe.source_lang!r}; name two languages.")
 
     def prepare(rows, name):
-        return read_pairs(rows, recipe, name, say, common.carried(rows))
+        taken = ("source", "target", recipe.source_lang, recipe.target_lang)
+        return read_pairs(rows, recipe, name, say, common.carried(rows, *taken))
 
     return load_splits(common, embedded_corpus, prepare, seed)
 
@@ -457,7 +457,7 @@ def main(argv: list[str] | None = None) -> None:
     if not args.predict_with_generate and args.metric_for_best_model in ("bleu", "chrf"):
         raise ValueError(
             f"predict_with_generate=False: validations then have no {args.metric_for_best_model} to choose a model by. "
-            "Leave it True, or give --metric_for_best_model loss --greater_is_better False."
+            "Leave it True, or give --metric_for_best_model loss."
         )
     new_bleu(recipe.target_lang)  # what it lacks is told before hours are spent
     checkpoint = find_checkpoint(args, policy, common, recipe)

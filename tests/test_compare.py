@@ -15,6 +15,7 @@ from hf_prune import comparison_page
 
 FAKE = str(Path(__file__).parent / "fake_recipe.py")
 COMPARE = load("compare")
+EPOCHS = ("--num_train_epochs", "4")
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison_page, "figure", lambda comparison, path: Path(path).write_bytes(b""))
 
 
-def compare(*flags, recipe=("--num_train_epochs", "4"), status=0):
+def compare(*flags, recipe=EPOCHS, status=0):
     """Run it in this process; what it found."""
     assert COMPARE.main([FAKE, *flags, "--output_dir", "out", "--", *recipe]) == status
     return json.loads(Path("out", "comparison.json").read_text())
@@ -196,6 +197,26 @@ def test_other_runs_are_not_taken_for_these(capsys):
     assert set(begun().values()) == {1}
 
 
+def test_a_run_that_was_interrupted_is_not_gone_on_with_under_other_flags(capsys):
+    compare("--seeds", "1", "--arms", "it=infobatch")
+    run = Path("out", "arms", "it", "seed-1")
+    (run / "results.json").unlink()
+    (run / "checkpoint-1").mkdir()
+    with pytest.raises(SystemExit):
+        COMPARE.main([FAKE, "--arms", "it=infobatch:ratio=0.3", "--seeds", "1", "--output_dir", "out", "--", *EPOCHS])
+    assert "Arm it was run with `--policy infobatch`, and" in capsys.readouterr().err
+    compare("--seeds", "1", "--arms", "it=infobatch")
+    assert (run / "results.json").exists()
+
+
+def test_what_was_kept_of_a_run_stays_when_more_are_added():
+    compare("--seeds", "1", "--keep", "all")
+    checkpoint = Path("out", "arms", "full", "seed-1", "checkpoint-1")
+    assert checkpoint.exists()
+    compare("--seeds", "1", "--arms", "infobatch")
+    assert checkpoint.exists() and not Path("out", "arms", "infobatch", "seed-1", "checkpoint-1").exists()
+
+
 def test_files_of_one_name_in_two_folders_are_not_compared(tmp_path, capsys):
     compare("--seeds", "1", recipe=["--num_train_epochs", "4", "--wait", str(tmp_path)])
     other = tmp_path / "other" / tmp_path.name
@@ -295,7 +316,7 @@ def files(arm="full", seed=1):
 def test_a_comparison_is_made_again_from_its_small_files(capsys):
     compare("--seeds", "2", "--keep", "all")
     assert files() == ["checkpoint-1", "model.safetensors", "predictions.json", "results.json"]
-    compare("--seeds", "2")
+    compare("--seeds", "2", "--keep", "models")
     assert files() == ["model.safetensors", "predictions.json", "results.json"]
     compare("--seeds", "2", "--keep", "results")
     assert files() == ["predictions.json", "results.json"]

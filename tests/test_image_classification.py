@@ -125,6 +125,17 @@ def test_image_folder(recipe, folder):
         assert (row["image"].getpixel((0, 0))[0] > 100) == (row["labels"] == 0)
 
 
+def test_hidden_folders_hold_no_classes_and_no_split_is_dropped(recipe, folder):
+    write(folder, "train/.ipynb_checkpoints/1.png", 0, (8, 8))
+    write(folder, "train/dark/.ipynb_checkpoints/1.png", 0, (8, 8))
+    splits, classes = recipe.load_pictures(*arguments(recipe, train_dir=str(folder)), seed=0)
+    assert classes == ["bright", "dark"] and len(splits["train"]) == 38
+    for name in ("val", "valid"):
+        write(folder, f"{name}/dark/1.png", 0, (8, 8))
+    with pytest.raises(ValueError, match="has two folders of one split: test, train, val, valid"):
+        recipe.load_pictures(*arguments(recipe, train_dir=str(folder)), seed=0)
+
+
 def test_a_folder_of_one_class_and_one_of_none(recipe, folder, tmp_path):
     with pytest.raises(ValueError, match="20 pictures are in no class, such as .*0.png. Put those of"):
         recipe.load_pictures(*arguments(recipe, train_dir=str(folder / "train" / "dark")), seed=0)
@@ -337,6 +348,8 @@ def test_accuracy_and_that_of_the_best_five(recipe):
     scores = np.tile(np.arange(7.0), (4, 1))  # class 6 first, then 5, ...
     assert metric.compute(predictions=scores, references=[6, 6, 2, 1]) == {"accuracy": 0.5, "accuracy_top5": 0.75}
     assert metric.compute(predictions=scores[:, :2], references=[1, 1, 1, 0]) == {"accuracy": 0.75}
+    diverged = metric.compute(predictions=scores * np.nan, references=[6, 6, 2, 1])
+    assert np.isnan([diverged["accuracy"], diverged["accuracy_top5"]]).all()
 
 
 # ---- Whole runs ----

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.significance import PairedTest
+from sacrebleu.tokenizers.tokenizer_none import NoneTokenizer
 from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 
@@ -202,6 +203,15 @@ def test_bleu_counts_the_tokens_that_its_signature_names():
     found = {"predictions": ["我喜欢猫。"] * 2, "references": ["我喜欢狗。"] * 2}
     by_sign, by_word = (row_sums("bleu", found, {"bleu_signature": f"nrefs:1|tok:{tok}"}) for tok in ("zh", "13a"))
     assert by_sign.value > 30 > by_word.value
+
+
+def test_a_tokenizer_whose_signature_has_its_version_is_known(monkeypatch):
+    """MeCab's, which need not be installed here."""
+    asked = []
+    monkeypatch.setattr("sacrebleu.metrics.bleu._get_tokenizer", lambda name: asked.append(name) or NoneTokenizer)
+    for tok in ("ja-mecab-0.996-IPA", "ko-mecab-0.996/ko-0.9.2-KO"):
+        row_sums("bleu", {"predictions": ["a"], "references": ["a"]}, {"bleu_signature": f"nrefs:1|tok:{tok}"})
+    assert asked == ["ja-mecab", "ko-mecab"]
 
 
 @pytest.mark.parametrize(("wrong", "significant"), [(0.3, True), (0.2, False)])

@@ -4,12 +4,16 @@ import re
 
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
-from transformers import TrainingArguments
+from recipe_runs import load
+from tiny import TASKS, trainer
+from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
+from hf_prune.flags import parse
 from hf_prune.policies import make
 from hf_prune.recipe import find_checkpoint
 from hf_prune.splits import (
     CommonArguments,
+    Patience,
     encode_labels,
     load_splits,
     read_file,
@@ -17,6 +21,8 @@ from hf_prune.splits import (
     tell_cuts,
     warn_if_untaught,
 )
+
+TASK = TASKS["one label"]
 
 
 def args(folder, **more):
@@ -51,6 +57,45 @@ def test_another_seed_or_rate_is_another_run(begun):
     for changed in ({"seed": 7}, {"learning_rate": 1e-4}):
         with pytest.raises(ValueError, match=f"other settings \\({next(iter(changed))} "):
             find_checkpoint(args(begun, **changed), make("uniform"), CommonArguments(max_train_samples=2))
+
+
+@pytest.mark.parametrize("name", ["image_classification", "text_classification", "translate"])
+@pytest.mark.parametrize(("metric", "greater"), [("loss", False), (None, True)])
+def test_the_best_model_is_that_of_the_metric_that_is_asked_for(name, metric, greater):
+    recipe, kind = load(name), Seq2SeqTrainingArguments if name == "translate" else TrainingArguments
+    argv = [] if metric is None else ["--metric_for_best_model", metric]
+    parsed = parse(CommonArguments, recipe.RecipeArguments, kind, argv=[*argv, "--use_cpu"], **recipe.FROM_SCRATCH)
+    assert parsed[2].greater_is_better is greater
+
+
+def test_predictions_alone_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        parse(TrainingArguments, argv=["--output_dir", "out", "--use_cpu", "--do_predict"], policy="none")
+    assert "--do_predict without --do_train: a run trains, validates and tests" in capsys.readouterr().err
+    every = ["--do_train", "--do_eval", "--do_predict"]
+    assert parse(TrainingArguments, argv=["--output_dir", "out", "--use_cpu", *every], policy="none")[0].do_predict
+
+
+SCORES = [0.5, 0.4, 0.6, 0.6, 0.5, 0.7]  # by epoch: patience of 2 ends with the fifth
+
+
+@pytest.mark.parametrize("policy", ["uniform:keep=0.5", None])
+def test_patience_goes_on_where_it_was(tmp_path, policy):
+    def run(folder, checkpoint=None):
+        settings = {"eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "score"}
+        settings |= {"load_best_model_at_end": True, "num_train_epochs": 6, "eval_dataset": TASK.rows(4)}
+        ours = trainer(folder, TASK.model(), TASK.rows(), policy, callbacks=[Patience(2)], **settings)
+        ours.compute_metrics = lambda outputs: {"score": SCORES[round(ours.state.epoch) - 1]}
+        ours.train(resume_from_checkpoint=checkpoint)
+        return ours.state
+
+    straight = run(tmp_path)
+    steps = straight.global_step // 5
+    assert straight.epoch == 5 and straight.best_metric == 0.6
+    for epoch in range(1, 6):
+        state = run(tmp_path / str(epoch), str(tmp_path / f"checkpoint-{epoch * steps}"))
+        late = 1 if policy is None and epoch == 5 else 0  # the stock trainer takes a step before it asks
+        assert (state.global_step, state.best_metric) == (straight.global_step + late, 0.6), epoch
 
 
 def test_files_of_one_name_in_two_folders_are_two(tmp_path):
@@ -118,5 +163,7 @@ def test_training_rows_say_which_of_their_file_they_are(tmp_path):
         assert rows["text"] == [f"t{row}" for row in rows["file_row"]]
         assert rows["id"] == [f"k{row}" for row in rows["file_row"]]
     assert len(splits["train"]) == 20
+    with pytest.raises(ValueError, match="history_key='id' is a column that is trained on, or called as one will be"):
+        common.carried(splits["train"], "id")
     with pytest.raises(ValueError, match="history_key='key': .* has no such column; it has text, label, id"):
         read_splits(CommonArguments(train_file=str(path), history_key="key"), None)

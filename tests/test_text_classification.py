@@ -14,6 +14,7 @@ from recipe_runs import load, run, run_forked
 from sklearn.metrics import matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from hf_prune.comparison import RunResult
 from hf_prune.splits import CommonArguments
 
 
@@ -458,6 +459,20 @@ def test_pairs_are_scored_by_the_metric_that_is_asked_for(text, encoder):
     classify = pipeline("text-classification", model="out", device="cpu")
     pairs = [{"text": row["sentence1"], "text_pair": row["sentence2"]} for row in rows]
     assert [classify(pair)["label"] for pair in pairs] == read(Path("out"), "predictions.json")["predictions"]
+    assert read(Path("out"), "_begun.json")["learning_rate"] == 5e-5
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in")
+@pytest.mark.parametrize("labels", [["no", "yes"], [0.5, 1.5]])
+def test_a_model_that_has_diverged_has_no_score(text, encoder, labels, capsys):
+    """Not that of its first class."""
+    rows = Dataset.from_dict({"text": [f"a {letter}" for letter in "abcdef" * 4], "label": labels * 12})
+    files(train=rows, validation=rows)
+    flags = "--train_file train.parquet --validation_file validation.parquet --learning_rate 1e30 --warmup_steps 0"
+    text.main([*FEW, *flags.split(), "--max_grad_norm", "0"])
+    run = RunResult.load(Path("out"))
+    assert run.has_diverged and run.results["scores"]["loss"] is None
+    assert "taken for" not in capsys.readouterr().out
     assert read(Path("out"), "predictions.json")["references"] == rows["label"][:]
 
 
