@@ -35,7 +35,8 @@ class History:
         keys: (N,) uint64, a hash of what names each row whatever its place, see `keys.row_keys`; None = rows go by
             their place alone. In a file of its own, not in a checkpoint.
         facts: What it was made with, where that is known: `policy`, `data` (the fingerprint of the training set), `key`
-            (the column that `keys` are of), `cost` (`runs`, `rows`, `tokens` with padding, `seconds`). As `keys`.
+            (the column that `keys` are of), `run` (the name that its rounds bear, see `trace.py`), `cost` (`runs`,
+            `rows`, `tokens` with padding, `seconds`). As `keys`.
     """
 
     loss: np.ndarray

@@ -87,13 +87,15 @@ class Patience(EarlyStoppingCallback):
         super().on_train_begin(args, state, control, **kwargs)
         name = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
         values = [entry[name] for entry in state.log_history if name in entry]
+        self.early_stopping_patience_counter = 0
         until_now = copy.copy(state)
         until_now.best_metric = None
         for value in values:
             self.check_metric_value(args, until_now, control, value)
             if not self.early_stopping_patience_counter:
                 until_now.best_metric = value
-        control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
 
 
 def read_file(path: str) -> Dataset:

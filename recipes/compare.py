@@ -69,10 +69,8 @@ def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str], argp
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, as on one GPU; default 1")
     parser.add_argument("--margin", type=float, help="largest difference that counts as none, in the table's unit")
     parser.add_argument("--launcher", choices=LAUNCHERS, default="python", help="starts the recipe; default python")
-    keep = (
-        "of ended runs, earlier ones included: all, all but checkpoints (models), or the two files that are compared "
-    )
-    keep += "(results); default: models, and earlier runs stay as they are"
+    keep = "of ended runs, earlier ones too: all, all but checkpoints (models), or the two files that count (results); "
+    keep += "default: models, and earlier runs stay as they are"
     parser.add_argument("--keep", choices=("all", "models", "results"), help=keep)
     parser.add_argument("--output_dir", default="comparison", help="default comparison")
     return parser.parse_args(argv[:cut]), argv[cut + 1 :], parser

@@ -114,6 +114,13 @@ def test_rows_without_a_prompt_or_a_response(instruct, recipe):
         instruct.read_rows(rows.select([1, 2, 3]), recipe(), "it")
 
 
+def test_a_key_that_is_called_as_a_column_of_the_recipe_is_refused(instruct, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Dataset.from_dict({name: list("abcd") for name in ("instruction", "response", "prompt")}).to_json("rows.jsonl")
+    with pytest.raises(ValueError, match="history_key='prompt' is a column that is trained on, or called as one"):
+        instruct.main("--train_file rows.jsonl --history_key prompt --output_dir out --report_to none".split())
+
+
 @pytest.mark.parametrize("flag", ["prompt_column", "response_column", "context_column"])
 def test_missing_column_is_named_with_those_there_are(instruct, recipe, flag):
     rows = Dataset.from_dict({"instruction": ["a"], "response": ["A"]})

@@ -462,6 +462,15 @@ def test_pairs_are_scored_by_the_metric_that_is_asked_for(text, encoder):
     assert read(Path("out"), "_begun.json")["learning_rate"] == 5e-5
 
 
+@pytest.mark.parametrize("key", ["text", "labels", "length"])
+def test_a_key_that_is_called_as_a_column_of_the_recipe_is_refused(text, recipe, key):
+    rows = Dataset.from_dict({"q": list("abcd"), key: list("efgh"), "label": ["no", "yes"] * 2})
+    files(train=rows, validation=rows)
+    common = CommonArguments(train_file="train.parquet", validation_file="validation.parquet", history_key=key)
+    with pytest.raises(ValueError, match=f"history_key='{key}' is a column that is trained on, or called as one"):
+        text.load_texts(common, recipe(text_columns=["q"]), 0)
+
+
 @pytest.mark.filterwarnings("ignore:.*encountered in")
 @pytest.mark.parametrize("labels", [["no", "yes"], [0.5, 1.5]])
 def test_a_model_that_has_diverged_has_no_score(text, encoder, labels, capsys):

@@ -171,6 +171,14 @@ def test_arguments_that_do_not_go_together(translate, recipe, fields, message):
         translate.load_corpus(common, recipe(target_lang=fields.get("target_lang", "de")), seed=0)
 
 
+@pytest.mark.parametrize("key", ["source", "target", "en"])
+def test_a_key_that_is_called_as_a_column_of_the_recipe_is_refused(translate, recipe, tmp_path, key):
+    path = str(tmp_path / "train.parquet")
+    Dataset.from_dict({"en": ["a"] * 40, "de": ["b"] * 40} | {key: list(map(str, range(40)))}).to_parquet(path)
+    with pytest.raises(ValueError, match=f"history_key='{key}' is a column that is trained on, or called as one"):
+        translate.load_corpus(CommonArguments(train_file=path, history_key=key), recipe(), 0)
+
+
 def test_a_sample_of_the_training_rows_is_the_same_for_every_seed(translate, recipe, tmp_path):
     for split in ("train", "validation"):
         Dataset.from_dict({"en": [f"e{i}" for i in range(50)], "de": ["d"] * 50}).to_parquet(
