@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ranks import say_where_it_hangs
 from tiny import IGNORED, STOCK, TASKS, padded, trainer
 from torch import distributed
 
@@ -148,6 +149,7 @@ def collectives(folder, **settings) -> collections.Counter:
 
 
 def main(folder: Path) -> None:
+    say_where_it_hangs()
     torch.set_num_threads(1)
     ends = {}
     for name in OF_FOUR if os.environ["WORLD_SIZE"] == "4" else SHARING:

@@ -1,5 +1,6 @@
 """Processes that train together: forks of one that has imported, which start without the seconds of a launcher."""
 
+import faulthandler
 import multiprocessing.connection
 import os
 import signal
@@ -10,6 +11,12 @@ from fork_server import SERVER
 from torch import distributed
 
 GRACE = 20  # seconds that the other processes have to notice that one is gone
+LONGEST = 240  # seconds; pytest gives a test 300
+
+
+def say_where_it_hangs() -> None:
+    """End this process after `LONGEST` seconds, with the lines that its threads are in: others may wait for it."""
+    faulthandler.dump_traceback_later(LONGEST, exit=True)
 
 
 def join_in(rank, processes, port, said, target, args):
@@ -22,6 +29,7 @@ def join_in(rank, processes, port, said, target, args):
     with open(said, "w", encoding="utf-8") as file:  # that one is gone is noticed by many lines
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    say_where_it_hangs()
     target(rank, *args)
     if distributed.is_initialized():
         distributed.destroy_process_group()

@@ -113,6 +113,7 @@ def compile_nothing() -> None:
 
 
 def main(folder: Path) -> None:
+    ranks.say_where_it_hangs()
     torch.set_num_threads(1)
     if is_launched_for("DEEPSPEED"):
         compile_nothing()

@@ -30,7 +30,7 @@ def launch(config: str, folder: Path) -> list[dict]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     script = HERE / SCRIPTS.get(config, "launched.py")
     done = subprocess.run([*command, script, folder], capture_output=True, text=True, timeout=280, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(PROCESSES[config])]
 
 
