@@ -102,7 +102,8 @@ def read_file(path: str) -> Dataset:
     """All rows of a file; in CSV and TSV, an empty field is a missing value, and nothing else is.
 
     Raises:
-        ValueError: There is no such file, its suffix is unknown, or no row can be read.
+        ValueError: There is no such file, its suffix is unknown, no row can be read, or columns are separated by what
+            others take.
     """
     _check_name(path)
     suffix = Path(path).suffix.lower()
@@ -115,11 +116,15 @@ def read_file(path: str) -> Dataset:
         options = {"keep_default_na": False, "na_values": [""]}
     if suffix == ".tsv":
         options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
+    cure = " Separate columns by commas in .csv and by tabs in .tsv." if options else ""
     try:
-        return load_dataset(READERS[suffix], data_files=path, split="train", **options)
+        rows = load_dataset(READERS[suffix], data_files=path, split="train", **options)
     except (DatasetGenerationError, ValueError, StopIteration) as error:
-        cause = error.__cause__ or error
-        raise ValueError(f"{path} is empty, or can't be read as {READERS[suffix]}: {cause}") from error
+        cause = str(error.__cause__ or error).rstrip()
+        raise ValueError(f"{path} is empty, or can't be read as {READERS[suffix]}: {cause}.{cure}") from error
+    if options and len(rows.column_names) == 1 and set(rows.column_names[0]) & set(",;\t|"):
+        raise ValueError(f"{path} has one column, called {rows.column_names[0]!r}.{cure}")
+    return rows
 
 
 def _check_name(path: str) -> None:

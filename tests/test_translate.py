@@ -142,6 +142,20 @@ def test_file_without_rows_is_refused(tmp_path, name, text):
         read_file(str(path))
 
 
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("a.csv", "en;de\nYes.;Ja.\n", r"has one column, called 'en;de'"),
+        ("a.csv", "en;de\nYes.;Ja.\nYes, yes, no.;Doch.\n", "can't be read as csv: Error tokenizing data"),
+        ("a.tsv", "en,de\nYes.,Ja.\n", "has one column, called 'en,de'"),
+    ],
+)
+def test_columns_that_others_separate_are_told_of(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{said}.*Separate columns by commas in \.csv and by tabs in \.tsv\."):
+        read_file(str(tmp_path / name))
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".CSV"])
 def test_words_that_pandas_takes_for_nothing_are_text(tmp_path, suffix):
     words, between = ["None", "null", "NA", "n/a"], "\t" if suffix == ".tsv" else ","
