@@ -51,7 +51,7 @@ class LogsMixin:
             return super()._maybe_log_save_evaluate(*args, **kwargs)
         self._run.check_begun()
         with self._run.pause():
-            if self.control.should_log:
+            if self.control.should_log and self.state.global_step > self._globalstep_last_logged:  # as stock logs
                 self._count()
             super()._maybe_log_save_evaluate(*args, **kwargs)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import Trainer
@@ -142,7 +143,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that was not saved whole."""
         if self.policy is not None and resume_from_checkpoint is True:
-            resume_from_checkpoint = last_whole(self.args.output_dir, self._warn)
+            # all go on from the main process's, whatever each of them can read
+            (resume_from_checkpoint,) = broadcast_object_list([last_whole(self.args.output_dir, self._warn)])
             if resume_from_checkpoint is None:
                 raise ValueError(
                     f"resume_from_checkpoint=True: output_dir={self.args.output_dir!r} holds no whole checkpoint. "
@@ -189,6 +191,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
                 "a part of a row's tokens. Train without them, or without a policy."
             )
         data, sampler, meter = self._raw_dataset, self._sampler, self._make_meter()
+        (sampler.seed,) = broadcast_object_list([sampler.seed])  # a script may seed each process by itself
         if self.is_world_process_zero():
             meter.warn_if_blind()
         history = self._begin_history(data, meter)
@@ -232,7 +235,9 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
             self._run.trace = Trace(self._trace_folder(trial), self._rates, self._warn)
         self.state.num_train_epochs = self._planned_epochs
         self._goes_on = False
-        begins_anew = resume_from_checkpoint is None or not os.path.isfile(os.path.join(resume_from_checkpoint, STATE))
+        begins_anew = resume_from_checkpoint is None
+        if not begins_anew:
+            (begins_anew,) = broadcast_object_list([not os.path.isfile(os.path.join(resume_from_checkpoint, STATE))])
         if begins_anew and self._run.trace is not None:
             self._run.trace.begin(0)
         if resume_from_checkpoint is None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import stress
 import torch
 import transformers
 from packaging.version import Version
+from test_resume import build, result_of
 
+from hf_prune import checkpoint
 from hf_prune.recorder import gather_columns
 
 HERE = Path(__file__).parent
@@ -171,11 +174,53 @@ def test_processes_may_bring_unequally_much(tmp_path):
         assert (nothing.shape, count) == ((0, 17), 111)
 
 
-# ---- Interrupted ----
+# ---- Processes that see different things ----
 
 can_resume = pytest.mark.skipif(
     Version(transformers.__version__) < Version("5.18"), reason="this Trainer can't load an optimizer for CPU DDP"
 )
+
+
+class LogsOnOne(transformers.TrainerCallback):
+    """Asks for a log at an epoch's end where none is due, as no two processes should do differently."""
+
+    def __init__(self, rank):
+        self.rank = rank
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        control.should_log = self.rank == 1
+
+
+def train_apart(rank, folder, epochs):
+    """Train, or go on where there are checkpoints, the newest of which the second process can't read at once."""
+    trainer, log = build(folder, rows=32, num_train_epochs=epochs, save_steps=1)
+    trainer.add_callback(LogsOnOne(rank))
+    torch.manual_seed(rank)
+    saved = checkpoint._newest_first(folder)
+    if rank == 1:
+        flaw = checkpoint._flaw
+        checkpoint._flaw = lambda path: "an I/O error" if path == saved[0] else flaw(path)
+    trainer.train(resume_from_checkpoint=True if saved else None)
+    Path(folder, f"result{rank}").write_bytes(pickle.dumps(result_of(trainer, log)))
+
+
+@can_resume
+def test_what_processes_see_differently_is_as_the_main_one_sees_it(tmp_path):
+    """Their seeds, whether a log is due, which checkpoint is whole: else they would wait for each other for ever."""
+    begin = 0
+    for epochs in (1, 2):
+        assert ranks.run(train_apart, tmp_path, epochs, processes=2, folder=tmp_path)
+        first, second = (pickle.loads(Path(tmp_path, f"result{rank}").read_bytes()) for rank in range(2))
+        rows, others = first.pop("rows"), second.pop("rows")
+        assert first == second
+        assert min(rows) == min(others) == begin
+        begin = first["end"][0]
+        if epochs == 1:
+            together = sum([*rows.values(), *others.values()], [])
+            assert sorted(sum(together, [])) == list(range(32))  # one order, shared out
+
+
+# ---- Interrupted ----
 
 
 @can_resume
