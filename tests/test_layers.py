@@ -44,7 +44,7 @@ OUTSIDE = {
         "mixin",
     },
     "transformers": {"mixin", "sharing", "loading", "trainer", "flags", "recipe", "splits"},
-    "accelerate": set(),
+    "accelerate": {"mixin"},
     "datasets": {"splits"},
     "matplotlib": {"figures"},
     "scipy": {"features", "policies", "paired"},
