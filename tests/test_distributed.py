@@ -192,21 +192,22 @@ class LogsOnOne(transformers.TrainerCallback):
 
 
 def train_apart(rank, folder, epochs):
-    """Train, or go on where there are checkpoints, the newest of which the second process can't read at once."""
+    """Train, or go on where there are checkpoints, whose files the second process does not always see."""
     trainer, log = build(folder, rows=32, num_train_epochs=epochs, save_steps=1)
     trainer.add_callback(LogsOnOne(rank))
     torch.manual_seed(rank)
     saved = checkpoint._newest_first(folder)
     if rank == 1:
-        flaw = checkpoint._flaw
+        flaw, is_file = checkpoint._flaw, os.path.isfile
         checkpoint._flaw = lambda path: "an I/O error" if path == saved[0] else flaw(path)
+        os.path.isfile = lambda path: os.path.basename(path) != checkpoint.STATE and is_file(path)
     trainer.train(resume_from_checkpoint=True if saved else None)
     Path(folder, f"result{rank}").write_bytes(pickle.dumps(result_of(trainer, log)))
 
 
 @can_resume
 def test_what_processes_see_differently_is_as_the_main_one_sees_it(tmp_path):
-    """Their seeds, whether a log is due, which checkpoint is whole: else they would wait for each other for ever."""
+    """Seeds, whether a log is due, which checkpoint is whole and holds the state: else each waits for the other."""
     begin = 0
     for epochs in (1, 2):
         assert ranks.run(train_apart, tmp_path, epochs, processes=2, folder=tmp_path)
