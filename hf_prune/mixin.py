@@ -180,7 +180,11 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
             )
         model = unwrap_peft_model(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         self._set_signature_columns_if_needed()
-        return Meter(model, self.policy, self.example_loss_func, self._signature_columns)
+        shares = {1.0, 1 / self.args.gradient_accumulation_steps}
+        multiples = {factor * share for factor in (1, self._loss_factor) for share in shares}
+        if self.label_smoother is not None and self.compute_loss_func is None:
+            multiples = set()
+        return Meter(model, self.policy, self.example_loss_func, self._signature_columns, multiples)
 
     def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
         self._check_sampler()
@@ -327,8 +331,6 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         run.plan()
         self._rows.total_dataset_length = len(self._sampler)
         self._weights = run.weights(self.args.device)
-        if self._weights is not None:
-            run.meter.check_again()
         if self._clocked_scheduler is not None:
             set_rate(self._clocked_scheduler)
         elif (scale := run.lr_scale()) != 1:
@@ -352,6 +354,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         run.stop_timing()
         ends = self.control.should_training_stop or run.full.is_last(plan)
         run.close_round(self.state.global_step, None if ends else self._rescore)
+        if finding := run.meter.finding():
+            self._warn(finding)
 
     def _rescore(self, rows: np.ndarray, recorder: Recorder):
         rescore(self, self._rows, self._numbering, rows, self._run.meter, recorder)

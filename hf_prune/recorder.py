@@ -73,6 +73,7 @@ class Recorder:
     def __init__(self, signals: int):
         self._signals = signals
         self._on_device: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._weights: list[torch.Tensor] = []  # of what lies on the device
         self._on_host: list[tuple[np.ndarray, np.ndarray]] = []
         self._visits = 0
         self._padded_tokens = 0
@@ -82,11 +83,28 @@ class Recorder:
         """An optimizer step begins: what is added from here on belongs to it."""
         self._before_step = self.counts()
 
-    def add(self, rows: torch.Tensor, tokens: torch.Tensor, values: list[torch.Tensor], padded_tokens: int) -> None:
-        """Take in a batch: rows and tokens (B,) int64, S values of (B,) float32, the batch's size in tokens."""
+    def add(
+        self,
+        rows: torch.Tensor,
+        tokens: torch.Tensor,
+        values: list[torch.Tensor],
+        padded_tokens: int,
+        weights: torch.Tensor | None = None,
+    ) -> None:
+        """Take in a batch.
+
+        Args:
+            rows: (B,) int64.
+            tokens: (B,) int64.
+            values: S of (B,) float32.
+            padded_tokens: The batch's size in tokens.
+            weights: (B,) float32, the rows' weights in the round; None = 1.
+        """
         ids = torch.stack([rows, tokens])
         floats = torch.stack(values) if values else torch.empty((0, len(rows)), device=rows.device)
         self._on_device.append((ids, floats))
+        if weights is not None:
+            self._weights.append(weights)
         if len(self._on_device) >= _HELD:
             self.drain()
         self._visits += len(rows)
@@ -98,19 +116,23 @@ class Recorder:
         self._visits += len(measured.rows)
         self._padded_tokens += measured.padded_tokens
 
-    def drain(self) -> np.ndarray:
+    def drain(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Bring what lies on the device to the host, in one transfer.
 
         Returns:
-            (B',) float32, the losses that were brought; empty where none is measured.
+            (B',) float32, the losses that were brought, empty where none is measured; and their rows' weights, None
+            where all are 1.
         """
         if not self._on_device:
-            return np.empty(0, np.float32)
+            return np.empty(0, np.float32), None
+        weights = torch.cat(self._weights).cpu().numpy() if self._weights else None
+        self._weights = []
         ids, floats = zip(*self._on_device, strict=True)
         self._on_device = []
         host = torch.cat(ids, dim=1).cpu().numpy(), torch.cat(floats, dim=1).cpu().numpy()
         self._on_host.append(host)
-        return host[1][0] if self._signals else np.empty(0, np.float32)
+        losses = host[1][0] if self._signals else np.empty(0, np.float32)
+        return losses, weights
 
     def counts(self) -> tuple[int, int]:
         """Visits and padded tokens of this process so far."""

@@ -50,7 +50,7 @@ def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter,
                 inputs = trainer._prepare_inputs(inputs)
                 with trainer.compute_loss_context_manager(), meter.watch(model, inputs, parts) as seen:
                     loss = trainer.compute_loss(model, inputs)
-                meter.record(ids, seen, loss, recorder, None, 1)
+                meter.record(ids, seen, loss, recorder, None, None, 1)
         finally:
             model.train(was_training)
             if noted is not None:

@@ -320,12 +320,20 @@ class PruningRun:
         return logs | {"prune/seconds": selecting, "prune/seconds_training": training}
 
     def progress(self) -> dict[str, float]:
-        """What stands beside the loss in the logs: the share kept, and quantiles of the losses since the last."""
+        """What stands beside the loss in the logs: the share kept, and the rows' losses since the last, as quantiles.
+
+        Where the policy gives weights, their weighted mean is named as well: of a sum over rows that is the same for
+        all rows on average, whichever are kept.
+        """
         current, history = self.state.round, self.state.history
-        losses = self.recorder.drain()
-        losses = losses[np.isfinite(losses)]
+        losses, weights = self.recorder.drain()
+        is_finite = np.isfinite(losses)
+        losses = losses[is_finite]
         offered = len(history if history.offered is None else history.offered)
         logs = {"prune/kept": len(current.selection.rows) / offered}
+        if weights is not None and len(losses):
+            weights = weights[is_finite]
+            logs["prune/loss_weighted"] = float(np.average(losses, weights=weights))
         if len(losses):
             names = ("prune/loss_p10", "prune/loss_p50", "prune/loss_p90")
             logs |= dict(zip(names, np.quantile(losses, (0.1, 0.5, 0.9)).tolist(), strict=True))
@@ -366,7 +374,7 @@ class PruningRun:
         self.learner.finish()
         measured = self.recorder.collect(self._gather, in_step=step == self._step)  # as a signal may have it
         if is_writer:
-            self.state.facts["by_batch"] = self.meter.by_batch
+            self.state.facts |= {"by_batch": self.meter.by_batch, "scale": self.meter.weigher.scale}
             if self.trace is not None:
                 self.state.facts["run"] = self.trace.name
             self.state.save(folder, measured)
@@ -394,6 +402,7 @@ class PruningRun:
             measured = measured.of_signals(("loss", *sorted(state.history.signals)), self.meter.signals)
         if state.facts["policy"] == facts["policy"]:
             self.meter.by_batch |= state.facts.get("by_batch", False)
+            self.meter.weigher.scale = state.facts.get("scale")
         else:
             warn(
                 f"{folder} was saved under {state.facts['policy']}; from the next epoch on, {facts['policy']} chooses, "

@@ -67,6 +67,11 @@ class Prediction:
         """(B, T) float32, what each position adds to the mean over targets that the model's own loss is, times them."""
         return self.token_losses(label_smoothing)
 
+    def mean_of(self, losses: Tensor) -> Tensor:
+        """() float32: the mean over the batch's targets, of the rows' losses, (B,)."""
+        count = self.is_target.sum(1)
+        return torch.where(count > 0, losses * count, 0.0).sum() / count.sum()
+
     @torch.no_grad()
     def signals(
         self, names: Collection[str], head_input: Tensor | None = None, head_bias: bool = True
@@ -150,6 +155,11 @@ class Answer(Prediction):
         count = self.is_target.sum(0)
         return self.token_losses() * (count.sum() / (2 * count))
 
+    @torch.no_grad()
+    def mean_of(self, losses: Tensor) -> Tensor:
+        """The rows' losses do not tell it where one of the two is ignored."""
+        return self.terms().sum() / self.is_target.sum()
+
     def _mean(self, token_losses: Tensor) -> Tensor:
         """The half of the sum: where one of the two is ignored, it counts as zero."""
         return token_losses.sum(1) / (2 * self.is_target.any(1))
@@ -200,33 +210,6 @@ def _compare(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _is_on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
-
-
-def reweigh(loss: Tensor, terms: Tensor, weights: Tensor) -> Tensor:
-    """Weigh each row's part of a training loss, whatever scale the trainer gave it.
-
-    loss = c * sum(terms) for some c becomes c * sum(weights * terms).
-
-    Args:
-        loss: () of the batch, as it is about to be trained on.
-        terms: (B, T) float32 with the graph, see `Prediction.terms`; smoothed if the loss is.
-        weights: (B,) float32.
-
-    Returns:
-        () of the loss's type; the same bits if all weights are 1, or where there is no factor c to go by: a batch
-        without targets, or with a loss that is not finite.
-
-    Raises:
-        ValueError: If the terms carry no gradient though the loss does.
-    """
-    if loss.requires_grad and not terms.requires_grad:
-        raise ValueError("weights need terms that carry gradients: read them with gradients enabled.")
-    total = terms.sum()
-    scale = (loss.to(total.device) / total).detach()
-    scale = torch.where(scale.isfinite(), scale, 0.0)
-    extra = scale * ((weights.to(terms.device)[:, None] - 1) * terms).sum()
-    extra = torch.where(extra.isfinite(), extra, 0.0)  # 0 * inf; the gradient is 0 already
-    return loss + extra.to(loss.device, loss.dtype)
 
 
 def count_tokens(rows: Tensor, inputs: Mapping[str, Any], is_encoder_decoder: bool) -> tuple[Tensor, int]:

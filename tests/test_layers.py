@@ -14,11 +14,12 @@ PACKAGE = Path(hf_prune.__file__).parent
 RECIPES = PACKAGE.parent / "recipes"
 
 LAYERS = (
-    {"storage", "features", "ranking", "launch", "paired", "figures"},
+    {"storage", "features", "ranking", "launch", "paired", "figures", "agreement"},
     {"core"},
     {"policies", "learner", "trace", "data"},
     {"signals", "recorder", "schedule", "sampler", "report", "events", "dynamics", "keys", "examples"},
     {"tasks", "checkpoint", "beginning", "export", "comparison"},
+    {"weighting"},
     {"meter"},
     {"run", "rescore", "score", "seams", "hub", "page", "comparison_page", "flags", "tables"},
     {"card"},
@@ -30,8 +31,10 @@ LATE = {"core": {"hub"}}  # imported inside a method, by those who ask for it
 # Who imports what stands outside; a library that is not named here is free.
 OUTSIDE = {
     "torch": {
+        "agreement",
         "signals",
         "tasks",
+        "weighting",
         "recorder",
         "schedule",
         "sampler",

@@ -206,9 +206,12 @@ def test_a_pruned_run_is_saved_with_its_card(tmp_path, adapter):
     assert all(torch.equal(again.model.state_dict()[name], end[name]) for name in end)
 
 
-def test_a_loss_that_is_no_sum_over_tokens_is_not_weighted(tmp_path):
-    with pytest.raises(ValueError, match="which needs a loss that is a sum over rows"):
-        sft(tmp_path, policy="infobatch:ratio=0.5,anneal=1.0", loss_type="dft").train()
+def test_a_loss_that_weighs_tokens_is_weighted_by_row_and_said_to_be_another(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "hf_prune"):
+        ours = sft(tmp_path, policy="infobatch:ratio=0.5,anneal=1.0", loss_type="dft")
+        ours.train()
+    assert min(epoch["rows"] for epoch in ours.pruning_report().epochs) < len(ours.train_dataset)
+    assert "which the recorded losses leave out" in caplog.text
 
 
 @dataclass(frozen=True)
