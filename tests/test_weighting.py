@@ -616,3 +616,11 @@ def test_keeping_everything_is_the_stock_trainer_under_a_policy_that_weighs(tmp_
         ends.append(model.state_dict())
     for name in ends[0]:
         assert torch.equal(ends[0][name], ends[1][name]), name
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:torch")
+def test_a_compiled_model_is_weighted_alike(tmp_path):
+    rows = TASKS["one label"].rows(N)
+    plain = first_step(PruningTrainer, tmp_path, classifier(), rows, Weighted())
+    compiled = dict(torch_compile=True, torch_compile_backend="aot_eager")
+    assert_equal(first_step(PruningTrainer, tmp_path, classifier(), rows, Weighted(), **compiled), plain)
