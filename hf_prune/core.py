@@ -27,9 +27,11 @@ class History:
             NaN = never seen.
         seen: (N,) int32, the round in which `loss` was measured; -1 = never.
         tokens: (N,) int32, real tokens of the row (input, plus targets of an encoder-decoder); 0 = not known.
-        faults: (N,) uint8, times the measured loss was NaN or infinite (no target, overflow); saturates at 255.
+        faults: (N,) uint8, times the measured loss was NaN or infinite, as by overflow; saturates at 255.
         signals: Further measurements by name, each (N,) float32, NaN = never seen.
         notes: A policy's own memory by name, arrays of numbers; written by `Policy.begin` and `Policy.update` alone.
+        blanks: (N,) uint8, visits that told nothing, for the row had no target then (a random mask fell on no token,
+            all its labels are ignored); saturates at 255. None = there was no such visit.
         features: What the data set tells of its rows, where the policy asks for it; not saved.
         offered: (M,) int64 rows that the round may choose among; None = all. Not saved.
         keys: (N,) uint64, a hash of what names each row whatever its place, see `keys.row_keys`; None = rows go by
@@ -45,6 +47,7 @@ class History:
     faults: np.ndarray
     signals: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     notes: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    blanks: np.ndarray | None = None
     features: Features = Features()
     offered: np.ndarray | None = None
     keys: np.ndarray | None = None
@@ -86,10 +89,39 @@ class History:
         for name, values in signals.items():
             self.signals[name][rows] = values
 
+    def record_blanks(self, rows: np.ndarray) -> None:
+        """Take in visits of `rows`, (K,) int64, distinct, that told nothing for want of a target."""
+        if len(rows):
+            self.blanks = np.zeros(len(self), np.uint8) if self.blanks is None else self.blanks
+            self.blanks[rows] += self.blanks[rows] < 255
+
     @property
     def hopeless(self) -> np.ndarray:
-        """(N,) bool, rows that were measured three times and never had a finite loss, as those without a target."""
+        """(N,) bool, rows that were measured three times and never had a finite loss."""
         return (self.faults >= _TRIES) & np.isnan(self.loss)
+
+    @property
+    def hope(self) -> np.ndarray:
+        """(N,) float32, the chance that a row never measured is to get: halved by each visit without a target.
+
+        So one whose target is drawn at random is tried until it has one, and one that never has any costs little. It is
+        0 for the hopeless, and 1 for all others.
+        """
+        hope = np.where(self.hopeless, np.float32(0), np.float32(1))
+        if self.blanks is not None:
+            rows = np.flatnonzero(np.isnan(self.loss) & (self.blanks > 0))
+            hope[rows] *= np.exp2(-self.blanks[rows].astype(np.float32))
+        return hope
+
+    def set_aside(self, rng: np.random.Generator) -> np.ndarray:
+        """(N,) bool, drawn by their `hope`: rows never measured that a budget takes after all others, not first."""
+        if self.blanks is None and not self.faults.any():
+            return np.zeros(len(self), bool)
+        hope = self.hope
+        aside = hope == 0
+        unsure = np.flatnonzero(~aside & (hope < 1))
+        aside[unsure] = rng.random(len(unsure)) >= hope[unsure]
+        return aside
 
     def is_of(self, policy: "Policy") -> bool:
         """Whether it was made under a policy of this class, as far as is known."""
@@ -108,7 +140,8 @@ class History:
         """This one, of a policy that begins, with the losses and signals of the run of another that it goes on with."""
         known = earlier.seen > NEVER
         self.loss[known], self.seen[known] = earlier.loss[known], earlier.seen[known]
-        self.tokens, self.faults = np.where(earlier.tokens > 0, earlier.tokens, self.tokens), earlier.faults
+        self.tokens = np.where(earlier.tokens > 0, earlier.tokens, self.tokens)
+        self.faults, self.blanks = earlier.faults, earlier.blanks
         for name in self.signals.keys() & earlier.signals.keys():
             self.signals[name][known] = earlier.signals[name][known]
         return self
@@ -116,6 +149,8 @@ class History:
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array under the name that it has in a file."""
         own = {name: getattr(self, name) for name in ("loss", "seen", "tokens", "faults")}
+        if self.blanks is not None:
+            own["blanks"] = self.blanks
         signals = {f"signals/{name}": array for name, array in self.signals.items()}
         return own | signals | {f"notes/{name}": array for name, array in self.notes.items()}
 
@@ -136,7 +171,7 @@ class History:
             for group in ("signals/", "notes/")
         }
         own = (arrays[name] for name in ("loss", "seen", "tokens", "faults"))
-        return cls(*own, signals=groups["signals/"], notes=groups["notes/"])
+        return cls(*own, signals=groups["signals/"], notes=groups["notes/"], blanks=arrays.get("blanks"))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one checksummed safetensors file, aside first, so that no reader meets half a file."""
@@ -406,19 +441,20 @@ class BudgetPolicy(Policy):
         return order[: whole_steps(k, clock.step_rows)]
 
     def best(self, score: np.ndarray, history: History, clock: Clock, rng: np.random.Generator) -> np.ndarray:
-        """The rows of highest score within the budget: never seen (NaN) first, hopeless last, equal scores at random.
+        """The rows of highest score within the budget: never seen (NaN) first, set aside last, equal scores at random.
 
         Args:
             score: (N,) float.
             history: Gives the token counts.
             clock: Gives the rows in an optimizer step.
-            rng: Splits equal scores.
+            rng: Splits equal scores, and draws what is set aside.
 
         Returns:
             (K,) int64, sorted.
         """
-        if history.faults.any():
-            score = np.where(history.hopeless, -np.inf, score)
+        aside = history.set_aside(rng)
+        if aside.any():
+            score = np.where(aside, -np.inf, score)
         if self.unit == "tokens":
             return np.sort(self.within_budget(ranked(score, rng), history, clock))
         return top(score, whole_steps(self._rows_in_budget(len(history)), clock.step_rows), rng)

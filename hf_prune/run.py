@@ -263,14 +263,15 @@ class PruningRun:
         self.state.round = None
 
     def _record(self, measured: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Tell the History; the rows (K,) int64 and their losses (K,) float32, NaN where the batch did not tell."""
+        """Tell the History; the rows (K,) int64 and their losses (K,) float32, NaN where the visit did not tell."""
         history, (rows, tokens, values) = self.state.history, measured
         every, losses = rows, np.full(len(rows), np.nan, np.float32)
         told = tokens > 0
         everywhere = told.all()  # else some batch did not tell
         history.tokens[rows if everywhere else rows[told]] = tokens if everywhere else tokens[told]
         if len(values):
-            read = ~np.isnan(values[0])
+            history.record_blanks(rows[np.isneginf(values[0])])
+            read = values[0] > -np.inf  # NaN compares false
             if not read.all():
                 rows, values = rows[read], values[:, read]
             loss, *signals = values
