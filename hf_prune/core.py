@@ -3,7 +3,8 @@
 import abc
 import math
 import os
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -94,6 +95,24 @@ class History:
         if len(rows):
             self.blanks = np.zeros(len(self), np.uint8) if self.blanks is None else self.blanks
             self.blanks[rows] += self.blanks[rows] < 255
+
+    def check_notes(self, policy: "Policy") -> None:
+        """Refuse notes that no checkpoint could hold, as soon as `policy` has written them.
+
+        Raises:
+            TypeError: A note is no array of numbers or switches, or what it goes by is no text.
+        """
+        for name, note in self.notes.items():
+            try:
+                dtype = np.asarray(note).dtype
+            except (TypeError, ValueError, RuntimeError):  # lists of unequal lengths, tensors with a gradient
+                dtype = np.dtype(object)
+            is_held = dtype.kind in "biuf" and dtype.itemsize <= 8 and dtype.isnative
+            if not is_held or not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(
+                    f"{type(policy).__name__} keeps history.notes[{name!r}], a {type(note).__name__} of {dtype}, which "
+                    "no checkpoint can hold: notes are arrays of numbers or switches by name. Keep texts as numbers."
+                )
 
     @property
     def hopeless(self) -> np.ndarray:
@@ -270,28 +289,28 @@ class Selection:
     rescore: np.ndarray | None = None
 
     def check(self, n: int, offered: np.ndarray | None = None) -> "Selection":
-        """This selection, if it is a valid one of `n` rows.
+        """This selection in the types above, if it is a valid one of `n` rows.
+
+        Row numbers of other integer types, weights of other number types and a factor of numpy's type are taken, too.
 
         Args:
             n: Rows of the training set.
             offered: (M,) int64, those that the round may choose among; None = all.
 
         Raises:
-            TypeError: What must be a numpy array is none.
-            ValueError: Rows that repeat, lie outside [0, n), were not offered or are none; weights of another shape or
-                not above 0; rows to rescore that are trained.
+            TypeError: What must be a numpy array or a number is none.
+            ValueError: Rows that repeat, lie outside [0, n), were not offered or are none; weights of another shape, or
+                not above 0 and finite in float32; rows to rescore that are trained; a factor that is not above 0.
         """
         for name in ("rows", "weights", "rescore"):
-            value = getattr(self, name)
-            if not (isinstance(value, np.ndarray) or (value is None and name != "rows")):
-                raise TypeError(f"Selection({name}=...) must be a numpy array, got a {type(value).__name__}.")
-        rows = self.rows
-        if rows.dtype != np.int64 or rows.ndim != 1:
-            raise ValueError(f"Selection(rows=...) must be a (K,) int64 array, got {rows.dtype} {rows.shape}.")
+            if name == "rows" or getattr(self, name) is not None:
+                _check_array(name, getattr(self, name))
+        rows, more = self.rows, self.rescore
         if len(rows) == 0:
             raise ValueError("Selection(rows=...) keeps 0 rows; keep at least one.")
         if rows.min() < 0 or rows.max() >= n:
             raise ValueError(f"Selection(rows=...) must lie in [0, {n}), got {rows.min()} to {rows.max()}.")
+        rows = rows.astype(np.int64, copy=False)
         marks = marked(rows, n)
         if np.count_nonzero(marks) < len(rows):
             raise ValueError("Selection(rows=...) must be distinct, but some rows repeat.")
@@ -300,22 +319,45 @@ class Selection:
                 "Selection(rows=...) must be among history.offered, which in a policy with several rounds an epoch is "
                 "the part of the data set that the round trains."
             )
-        if self.rescore is not None:
-            more = self.rescore
-            fits = more.dtype == np.int64 and more.min(initial=0) >= 0 and more.max(initial=0) < n
+        if more is not None:
+            fits = more.min(initial=0) >= 0 and more.max(initial=0) < n
+            more = more.astype(np.int64, copy=False)
             if fits:
                 marks[more] = True
             if not fits or np.count_nonzero(marks) < len(rows) + len(more):
                 raise ValueError(
                     f"Selection(rescore=...) must be distinct int64 rows in [0, {n}), none of them among `rows`."
                 )
-        if self.weights is not None and (
-            self.weights.shape != rows.shape or not (np.isfinite(self.weights) & (self.weights > 0)).all()
-        ):
-            raise ValueError("Selection(weights=...) must be a (K,) array of finite numbers above 0.")
-        if not (math.isfinite(self.lr_scale) and self.lr_scale > 0):
-            raise ValueError(f"Selection(lr_scale=...) must be finite and above 0, got {self.lr_scale}.")
-        return self
+        weights = self.weights
+        if weights is not None:
+            with np.errstate(over="ignore"):  # it is told below
+                weights = weights.astype(np.float32, copy=False)
+            if weights.shape != rows.shape or not (np.isfinite(weights) & (weights > 0)).all():
+                raise ValueError(
+                    f"Selection(weights=...) must be a ({len(rows)},) array of numbers above 0 and finite in float32, "
+                    f"got {len(weights)} of them, {weights.min(initial=np.inf)} to {weights.max(initial=-np.inf)}."
+                )
+        scale = _plain(self.lr_scale)
+        if isinstance(scale, bool) or not isinstance(scale, int | float):
+            raise TypeError(f"Selection(lr_scale=...) must be a number, got a {type(scale).__name__}.")
+        if not 0 < scale <= sys.float_info.max:
+            raise ValueError(f"Selection(lr_scale=...) must be finite and above 0, got {scale}.")
+        return replace(self, rows=rows, weights=weights, lr_scale=float(scale), rescore=more)
+
+
+def _check_array(name: str, value: Any) -> None:
+    kind, kinds = ("float32", "iuf") if name == "weights" else ("int64", "iu")
+    if not issubclass(type(value), np.ndarray):
+        raise TypeError(f"Selection({name}=...) must be a numpy array, got a {type(value).__name__}.")
+    if value.dtype.kind not in kinds or value.ndim != 1:
+        cure = " Of a mask, give np.flatnonzero(mask)." if value.dtype.kind == "b" else ""
+        raise ValueError(f"Selection({name}=...) must be a (K,) {kind} array, got {value.dtype} {value.shape}.{cure}")
+
+
+def _plain(value: Any) -> Any:
+    """The plain number, text or switch that one of numpy's is; anything else as it is."""
+    is_numpy = issubclass(type(value), np.generic | np.ndarray)
+    return value.item() if is_numpy and value.ndim == 0 else value
 
 
 @dataclass(frozen=True)
@@ -378,13 +420,11 @@ class Policy(abc.ABC):
         Raises:
             ValueError: Names the field, the interval and the value.
         """
-        value = getattr(self, field)
-        if isinstance(value, np.number):  # a plain one reads the same in files and messages
-            object.__setattr__(self, field, value.item())
-            return self.check_range(field, interval)
+        value = self._plain_field(field)
         low, high = (float(end) for end in interval[1:-1].split(","))
         if (
-            isinstance(value, bool | str | None)
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
             or not (low <= value if interval[0] == "[" else low < value)
             or not (value <= high if interval[-1] == "]" else value < high)
         ):
@@ -398,9 +438,14 @@ class Policy(abc.ABC):
         Raises:
             ValueError: Names the field and the value.
         """
-        value = getattr(self, field)
+        value = self._plain_field(field)
         if not isinstance(value, bool):
             raise ValueError(f"{type(self).__name__}({field}=...) must be True or False, got {value!r}.")
+
+    def _plain_field(self, field: str) -> Any:
+        """The value of a field, which is made a plain one: that reads the same in files and messages."""
+        object.__setattr__(self, field, _plain(getattr(self, field)))
+        return getattr(self, field)
 
 
 @dataclass(frozen=True)
@@ -464,6 +509,19 @@ class BudgetPolicy(Policy):
 
     def _rows_in_budget(self, n: int) -> int:
         return math.ceil(self.keep * n - 1e-9)
+
+
+def rounds_of(policy: Policy) -> int:
+    """Rounds that the policy cuts an epoch into, as a plain number.
+
+    Raises:
+        ValueError: It is no whole number of at least 1.
+    """
+    rounds = _plain(policy.rounds_per_epoch)
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        name = type(policy).__name__
+        raise ValueError(f"{name}.rounds_per_epoch must be a whole number of at least 1, got {rounds!r}.")
+    return rounds
 
 
 def whole_steps(rows: int, step_rows: int) -> int:
