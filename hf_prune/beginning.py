@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import storage
-from .core import FACTS, History, Policy
+from .core import FACTS, History, Policy, rounds_of
 from .data import fingerprint, read_features, row_tokens
 from .features import Features
 from .keys import match, row_keys
@@ -121,7 +121,7 @@ def _check_rows(earlier: History, name: str, dataset: Any) -> None:
 
 def warn_if_idle(policy: Policy, full: FullRun, has_history: bool, warn: Callable[[str], None]) -> None:
     """Warn of a run that is too short, or whose epochs are, for the policy to leave anything out."""
-    rounds = policy.rounds_per_epoch
+    rounds = rounds_of(policy)
     learns = (policy.needs - FACTS) and getattr(policy, "keep", None) != 1
     late = full.epochs <= 1 or full.epochs * getattr(policy, "anneal", math.inf) < 2
     if learns and late and not has_history and rounds == 1:

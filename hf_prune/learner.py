@@ -31,11 +31,15 @@ class Learner:
             return
         if self._policy.in_background:
             thread = ThreadPoolExecutor(1, "hf_prune")
-            self._running = thread.submit(self._policy.update, *self._waiting)
+            self._running = thread.submit(self._learn, *self._waiting)
             thread.shutdown(wait=False)  # ends with what it was given
         else:
-            self._policy.update(*self._waiting)
+            self._learn(*self._waiting)
         self._waiting = None
+
+    def _learn(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
+        self._policy.update(history, clock, rng)
+        history.check_notes(self._policy)
 
     def finish(self) -> None:
         """Return when all that was taught is learnt; an error in `update` is raised here."""

@@ -209,7 +209,8 @@ class Meter:
         if prediction is not None:
             values = self._values(prediction, seen)
         elif self.by_batch:
-            values = [self._batch_mean(loss.detach().mean(), seen.inputs, items, devices).expand(rows.shape)]
+            mean = self._batch_mean(loss.detach().mean(), seen.inputs, items, devices).expand(rows.shape)
+            values = [_as_recorded(mean, _has_target(rows, seen).to(mean.device))]
         else:
             values = [torch.full(rows.shape, torch.nan, device=rows.device)] * len(self.signals)
         if recorder is not None:
@@ -293,8 +294,8 @@ class Meter:
                 signals = prediction.signals(self.signals)
             else:
                 signals = prediction.signals(self.signals, seen.head_inputs[0], self._head.bias is not None)
-        loss = signals["loss"]
-        signals["loss"] = torch.where(loss.isnan(), torch.inf, loss)  # NaN is what could not be read at all
+        has_target = prediction.is_target.any(1)
+        signals["loss"] = _as_recorded(signals["loss"], has_target)
         return [signals[name] for name in self.signals]
 
     def _batch_mean(self, loss: Tensor, inputs: dict[str, Any], items: Tensor | int | None, devices: int) -> Tensor:
@@ -315,6 +316,23 @@ class Meter:
             f"policy={self._policy!r} weights rows, but the loss of {self._name} {reason}. {cure or 'Choose'} a policy "
             "without weights, such as 'uniform'."
         )
+
+
+def _has_target(rows: Tensor, seen: Seen) -> Tensor:
+    """(B,) bool, as far as the labels tell without a recipe."""
+    labels = seen.inputs.get("labels")
+    if isinstance(labels, Tensor) and labels.dim() > 0 and not labels.is_floating_point():
+        is_target = labels.ne(IGNORED)
+        if seen.parts is not None and is_target.shape == (1, seen.parts.shape[1]):
+            is_target = is_target & seen.parts
+        if len(is_target) == len(rows):
+            return is_target.reshape(len(rows), -1).any(1)
+    return torch.ones_like(rows, dtype=torch.bool)
+
+
+def _as_recorded(loss: Tensor, has_target: Tensor) -> Tensor:
+    """(B,) losses as `Measurements` has them: infinite for a fault, minus infinite where a row had no target."""
+    return torch.where(loss.isfinite(), loss, torch.where(has_target, torch.inf, -torch.inf))
 
 
 def blend(score: np.ndarray, batch_loss: np.ndarray) -> np.ndarray:

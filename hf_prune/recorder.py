@@ -22,7 +22,8 @@ class Measurements:
         rows: (V,) int64.
         tokens: (V,) int64, real tokens of the row.
         values: (S, V) float32, one line a signal, the loss first; S = 0 where nothing is measured. A loss is NaN where
-            the batch could not be read, infinite where it is no number (no target, overflow).
+            the batch could not be read, infinite where it is no finite number, minus infinite where the row had no
+            target.
         padded_tokens: Tokens that went through the model, padding included.
     """
 
@@ -40,7 +41,7 @@ class Measurements:
         return replace(self, values=values)
 
     def by_row(self, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each row once, with the mean of its visits (a batch filled up by accelerate repeats rows).
+        """Each row once, with the mean of its visits that told something (accelerate fills up batches with repeats).
 
         Args:
             marks: (N,) bool, the rows that were visited.
@@ -58,8 +59,11 @@ class Measurements:
         few = np.flatnonzero(marked(rows[~is_last], n)[rows])  # those of rows that repeat: no sort of all
         few = few[np.argsort(rows[few], kind="stable")]
         first = np.flatnonzero(np.diff(rows[few], prepend=-1))
-        sums = np.add.reduceat(self.values[:, few].astype(np.float64), first, axis=1)
-        means[:, last[rows[few[first]]]] = sums / np.diff(first, append=len(few))
+        values = self.values[:, few].astype(np.float64)
+        told = values[:1] > -np.inf  # NaN compares false
+        counts = np.add.reduceat(told, first, axis=1, dtype=np.int64)
+        sums = np.add.reduceat(np.where(told, values, 0), first, axis=1)
+        means[:, last[rows[few[first]]]] = np.where(counts, sums / np.maximum(counts, 1), values[:, first])
         return rows[is_last], self.tokens[is_last], means[:, is_last]
 
 

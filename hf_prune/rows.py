@@ -71,4 +71,5 @@ class RowsMixin:
         history = History.empty(len(data), meter.signals)
         self._facts.fill(history)
         self.policy.begin(history, earlier)
+        history.check_notes(self.policy)
         return history

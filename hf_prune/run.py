@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 
 from .checkpoint import PruningState, Round
-from .core import Clock, History, Policy, Selection
+from .core import Clock, History, Policy, Selection, rounds_of
 from .learner import Learner
 from .meter import Meter, blend
 from .ranking import marked
@@ -63,7 +64,7 @@ class PruningRun:
         self.policy = policy
         self.full = full
         self.meter = meter
-        self._parts = max(1, min(policy.rounds_per_epoch, full.updates))
+        self._parts = max(1, min(rounds_of(policy), full.updates))
         self.state = PruningState(history, sampler.seed, facts)
         self.recorder = Recorder(len(meter.signals))
         self._sampler = sampler
@@ -102,8 +103,13 @@ class PruningRun:
         return Clock(at.round, at.epoch, self.full.epochs, self.full.share(at, step), self._step_rows, at.parts)
 
     def _forecast_updates(self, at: Place, step: int) -> int:
-        kept = self.policy.forecast(self.state.history, self._clock(at, step))
-        return self._steps_over(math.ceil(kept / at.parts))
+        kept, n = self.policy.forecast(self.state.history, self._clock(at, step)), len(self.state.history)
+        if isinstance(kept, bool) or not isinstance(kept, Real) or not kept > 0:
+            raise ValueError(
+                f"{type(self.policy).__name__}.forecast must return a number of rows above 0, with more than {n} for "
+                f"all, got {kept!r}."
+            )
+        return self._steps_over(math.ceil(math.ceil(min(kept, n)) / at.parts))
 
     def _steps_over(self, rows: int) -> int:
         if (updates := self._updates(rows)) == 0:
@@ -133,7 +139,13 @@ class PruningRun:
         if history.offered is not None and at.parts != self._parts:
             selection = Selection(history.offered)  # another policy began the epoch; this one may know no parts
         else:
-            selection = self.policy.select(history, clock, self._rng(at.round)).check(len(history), history.offered)
+            selection = self.policy.select(history, clock, self._rng(at.round))
+        if not isinstance(selection, Selection):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"{type(self.policy).__name__}.select must return a Selection, got a {type(selection).__name__}: "
+                "give Selection(rows), with the numbers of the rows to train."
+            )
+        selection = selection.check(len(history), history.offered)
         if selection.weights is not None and not self.policy.weighs:
             raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
         plan = self.full.plan(at, step - skipped, self._steps_over(len(selection.rows)))
@@ -263,14 +275,15 @@ class PruningRun:
         self.state.round = None
 
     def _record(self, measured: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Tell the History; the rows (K,) int64 and their losses (K,) float32, NaN where the batch did not tell."""
+        """Tell the History; the rows (K,) int64 and their losses (K,) float32, NaN where the visit did not tell."""
         history, (rows, tokens, values) = self.state.history, measured
         every, losses = rows, np.full(len(rows), np.nan, np.float32)
         told = tokens > 0
         everywhere = told.all()  # else some batch did not tell
         history.tokens[rows if everywhere else rows[told]] = tokens if everywhere else tokens[told]
         if len(values):
-            read = ~np.isnan(values[0])
+            history.record_blanks(rows[np.isneginf(values[0])])
+            read = values[0] > -np.inf  # NaN compares false
             if not read.all():
                 rows, values = rows[read], values[:, read]
             loss, *signals = values

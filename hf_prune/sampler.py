@@ -127,13 +127,11 @@ def _check_order(examples: list, batch: MutableMapping) -> None:
         return
     moved = None
     for name, values in batch.items():
-        if not isinstance(values, torch.Tensor) or values.dim() < 2 or not 1 < len(values) == len(examples):
+        is_plain = isinstance(values, torch.Tensor) and values.layout is torch.strided and not values.is_nested
+        if not is_plain or values.dim() < 2 or not 1 < len(values) == len(examples):
             continue
-        try:
-            sources = [_as_tensor(example[name]).to(values) for example in examples]
-        except (KeyError, TypeError, ValueError, RuntimeError):  # not in the examples, or not as numbers
-            continue
-        if not _differ(sources):
+        sources = _as_tensors(examples, name, values)
+        if sources is None or not _differ(sources):
             continue
         if all(map(_fits, values, sources)):
             return
@@ -147,12 +145,20 @@ def _check_order(examples: list, batch: MutableMapping) -> None:
         )
 
 
-def _as_tensor(value: Any) -> torch.Tensor:
-    return value if isinstance(value, torch.Tensor) else torch.tensor(np.asarray(value))
+def _as_tensors(examples: list, name: str, like: torch.Tensor) -> list[torch.Tensor] | None:
+    """What the examples have under a name, in the type of `like`; None where some have nothing, or no numbers."""
+    try:
+        values = [example[name] for example in examples]
+        tensors = [value if isinstance(value, torch.Tensor) else torch.tensor(np.asarray(value)) for value in values]
+        return [tensor.detach().to_dense().resolve_conj().to(like) for tensor in tensors]
+    except (LookupError, TypeError, ValueError, RuntimeError):
+        return None
 
 
 def _differ(tensors: list[torch.Tensor]) -> bool:
-    """Whether none of the tensors begins or ends with all of another."""
+    """Whether none of the tensors begins or ends with all of another, as an empty one does of every other."""
+    if not all(tensor.numel() for tensor in tensors):
+        return False
     contents = [tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes() for tensor in tensors]
     for some in (sorted(contents), sorted(content[::-1] for content in contents)):
         if any(after.startswith(before) for before, after in itertools.pairwise(some)):  # all with one beginning adjoin
@@ -174,9 +180,11 @@ def _fits(value: torch.Tensor, source: torch.Tensor) -> bool:
 def _parts(ids: Any, examples: list) -> torch.Tensor | None:
     """(B, T) bool: which of the T tokens are whose, where `ids` are all B examples one after another; else None."""
     is_one = isinstance(ids, torch.Tensor) and ids.dim() == 2 and len(ids) == 1 < len(examples)
-    if not is_one or not all(isinstance(example, Mapping) and "input_ids" in example for example in examples):
+    if not is_one or not all(isinstance(example, Mapping) for example in examples):
         return None
-    texts = [torch.as_tensor(example["input_ids"]) for example in examples]
+    texts = _as_tensors(examples, "input_ids", ids)
+    if texts is None or any(text.dim() != 1 for text in texts):
+        return None
     ends = np.cumsum([len(text) for text in texts]).tolist()
     if not torch.equal(torch.cat(texts), ids[0, : ends[-1]]):
         return None

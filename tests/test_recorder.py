@@ -57,6 +57,26 @@ def test_the_mean_of_two_visits_does_not_depend_on_their_order():
     assert first[2][0][first[0] == 4] == second[2][0][second[0] == 4]
 
 
+def test_only_visits_that_told_something_make_a_rows_mean():
+    nan, blank, fault = np.nan, -np.inf, np.inf
+    visits = {
+        0: ([0.1, blank], 0.1),
+        1: ([blank, 0.5, 0.7], 0.6),
+        2: ([nan, 0.5], 0.5),
+        3: ([fault, 0.5], fault),
+        4: ([fault, blank], fault),
+        5: ([blank, blank], blank),
+        6: ([nan, nan], nan),
+        7: ([0.25], 0.25),
+        8: ([blank], blank),
+    }
+    rows = np.concatenate([np.full(len(losses), row) for row, (losses, _) in visits.items()])
+    values = np.concatenate([losses for losses, _ in visits.values()]).astype(np.float32)[None]
+    found, _, means = Measurements(rows, rows, values, 0).by_row(marked(rows, 9))
+    expected = np.array([visits[row][1] for row in found.tolist()], np.float32)
+    np.testing.assert_allclose(means[0], expected, rtol=1e-6)
+
+
 def test_the_measurements_of_all_processes_are_joined():
     other = Recorder(1)
     add(other, [9], [0.9], padded=20)
