@@ -58,10 +58,10 @@ class Recipe(ABC):
             ValueError: If the batch holds no targets, or the two do not fit.
         """
 
-    def _logits(self, outputs: Any, *names: str) -> list[Tensor]:
+    def _logits(self, outputs: Any, *names: str, dims: int = 2) -> list[Tensor]:
         values = [outputs.get(name) for name in names] if isinstance(outputs, Mapping) else outputs
-        # In a tuple the loss, if there is one, comes first, and has fewer than two dimensions.
-        found = [value for value in values if isinstance(value, Tensor) and value.dim() >= 2][: len(names)]
+        # In a tuple the loss, if there is one, comes first, and has fewer dimensions.
+        found = [value for value in values if isinstance(value, Tensor) and value.dim() >= dims][: len(names)]
         if len(found) < len(names):
             raise NoLogits(
                 f"The {self.task} model returned no {' and '.join(names)}, which the rows' losses are read from. "
@@ -116,8 +116,9 @@ class _ChoiceRecipe(Recipe):
     def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
         (logits,) = self._logits(outputs, "logits")
         labels = self._target(targets, "labels", logits)
-        self._check(logits.dim() == 2 and labels.numel() == len(logits), logits, labels)
-        return Prediction(logits.unsqueeze(1), self._classes(labels.reshape(-1, 1), logits), self.task, self.gives)
+        classes = logits.squeeze(1) if logits.dim() == 3 else logits  # VideoPrism: (B, 1, C)
+        self._check(classes.dim() == 2 and labels.numel() == len(logits), logits, labels)
+        return Prediction(classes.unsqueeze(1), self._classes(labels.reshape(-1, 1), logits), self.task, self.gives)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ class _LabelRecipe(_ChoiceRecipe):
         problem = _problem_type(self.config, labels.dtype)
         if problem == "single_label_classification":
             return super().read(outputs, targets)
-        self._check(len(labels) == len(logits) and labels.numel() == logits.numel(), logits, labels)
+        fits = labels.numel() == len(logits) if logits.shape[1:].numel() == 1 else labels.shape == logits.shape
+        self._check(fits, logits, labels)
         form = Numbers if problem == "regression" else Switches
         shape = (len(logits), 1, -1)
         return form(logits.reshape(shape), labels.reshape(shape).float(), self.task, self.gives & _PROBLEMS[problem])
@@ -142,10 +144,13 @@ class _DebertaRecipe(_LabelRecipe):
     """As for others where config.problem_type is given; else one class a row, none where it is negative, or shares."""
 
     def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
+        if self.config.problem_type is not None:
+            return super().read(outputs, targets)
+        if self.config.num_labels == 1:
+            (logits,) = self._logits(outputs, "logits", dims=1)  # (B,) where the loss was made
+            return super().read({"logits": logits.reshape(-1, 1)}, targets)
         (logits,) = self._logits(outputs, "logits")
         labels = self._target(targets, "labels", logits)
-        if self.config.problem_type is not None or self.config.num_labels == 1:
-            return super().read(outputs, targets)
         if labels.dim() == 1 or labels.shape[-1] == 1:
             return _ChoiceRecipe.read(self, outputs, targets)
         self._check(labels.shape == logits.shape, logits, labels)
