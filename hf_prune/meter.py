@@ -14,7 +14,7 @@ from .agreement import Agreement, second_terms
 from .core import FACTS, IGNORED, Policy
 from .recorder import Recorder
 from .signals import Prediction, count_tokens
-from .tasks import TARGETS, NoLogits, Recipe, head_of, recipe_for
+from .tasks import READ, TARGETS, NoLogits, Recipe, head_of, recipe_for, why_unread
 from .weighting import Weigher
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class Meter:
             loss is one of its own, whatever the model.
         multiples: By which the trainer may multiply the mean of a batch's losses; none where it trains on others, such
             as smoothed ones, than are recorded.
+        peft: The active PeftConfig, None without.
 
     Attributes:
         signals: Names of what is measured, the loss first; empty where the loss is not known and not needed.
@@ -90,12 +91,14 @@ class Meter:
         example_loss_func: Callable | None,
         columns: Collection[str] = TARGETS,
         multiples: Collection[float] = (1.0,),
+        peft: Any = None,
     ):
         self._policy = policy
         self._name = type(model).__name__
         self._example_loss_func = example_loss_func
         has_targets = not {"label", "label_ids", *TARGETS}.isdisjoint(columns)
-        self._recipe: Recipe | None = recipe_for(model) if has_targets and not example_loss_func else None
+        self._recipe: Recipe | None = recipe_for(model, peft) if has_targets and not example_loss_func else None
+        self._why_unread = why_unread(model, peft)
         self.is_encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
         gives = frozenset({"loss"}) if example_loss_func else self._recipe.gives if self._recipe else frozenset()
         needs = policy.needs - FACTS
@@ -107,9 +110,10 @@ class Meter:
             )
         self.by_batch = not gives and needs == {"loss"}
         if (missing := sorted(needs - gives)) and not self.by_batch:
-            task = f"{self._name} ({self._recipe.task})" if self._recipe else self._name
+            known = self._recipe is not None
+            task = f"{self._name} ({self._recipe.task})." if known else f"{self._name}. {self._why_unread}"
             raise ValueError(
-                f"policy={policy!r} needs {', '.join(missing)}, which hf_prune can't read from a {task}. Choose one "
+                f"policy={policy!r} needs {', '.join(missing)}, which hf_prune can't read from a {task} Choose one "
                 "that needs less, such as 'uniform', or one of the loss alone with example_loss_func=(outputs, inputs) "
                 "-> (B,) losses."
             )
@@ -242,9 +246,9 @@ class Meter:
     def warn_if_blind(self) -> None:
         """Say that no loss will be recorded, or that of batches alone, where the model has no recipe."""
         if self.by_batch:
-            self._warn_of_batches("There is no recipe for them.")
+            self._warn_of_batches(self._why_unread)
         elif not self.signals:
-            logger.warning(f"hf_prune records no losses of {self._name}: there is no recipe for them. {_CURE}")
+            logger.warning(f"hf_prune records no losses of {self._name}. {self._why_unread} {_CURE}")
 
     def _try_to_read(self, rows: Tensor, seen: Seen) -> Prediction | None:
         if self.by_batch:
@@ -276,7 +280,7 @@ class Meter:
         if self._example_loss_func is not None:
             prediction = UserLosses(self._example_loss_func(seen.outputs[0], seen.inputs))
         else:
-            targets = {name: seen.inputs[name] for name in TARGETS if name in seen.inputs}
+            targets = {name: seen.inputs[name] for name in READ if name in seen.inputs}
             prediction = self._recipe.read(seen.outputs[0], targets)
             if seen.parts is not None and len(prediction.labels) == 1:
                 prediction.parts = seen.parts

@@ -178,13 +178,16 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
                 f"policy={self.policy!r} reads what goes into the model's head, which torch_compile=True and "
                 "nn.DataParallel hide. Train without torch_compile, with a process for each GPU (accelerate launch)."
             )
-        model = unwrap_peft_model(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        peft = getattr(model, "active_peft_config", None)
         self._set_signature_columns_if_needed()
         shares = {1.0, 1 / self.args.gradient_accumulation_steps}
         multiples = {factor * share for factor in (1, self._loss_factor) for share in shares}
         if self.label_smoother is not None and self.compute_loss_func is None:
             multiples = set()
-        return Meter(model, self.policy, self.example_loss_func, self._signature_columns, multiples)
+        return Meter(
+            unwrap_peft_model(model), self.policy, self.example_loss_func, self._signature_columns, multiples, peft
+        )
 
     def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
         self._check_sampler()

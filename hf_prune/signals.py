@@ -165,6 +165,34 @@ class Answer(Prediction):
         return token_losses.sum(1) / (2 * self.is_target.any(1))
 
 
+@dataclass(eq=False, kw_only=True)
+class Picked(Prediction):
+    """Some positions alone, which a model has picked out of all rows: logits (1, n, C) and labels (1, n).
+
+    Args:
+        logits: As in `Prediction`.
+        labels: As in `Prediction`.
+        task: As in `Prediction`.
+        gives: As in `Prediction`.
+        parts: As in `Prediction`.
+        at: (n,) int64, where among the B * T positions each stands.
+        shape: (B, T).
+    """
+
+    at: Tensor
+    shape: torch.Size
+
+    def _by_row(self, values: Tensor) -> Tensor:
+        """(1, n, ...) -> (B, T, ...), zero elsewhere."""
+        everywhere = values.new_zeros(self.shape.numel(), *values.shape[2:]).index_copy(0, self.at, values[0])
+        return super()._by_row(everywhere.unflatten(0, self.shape))
+
+    def _head_norms(self, head_input: Tensor | None, head_bias: bool) -> Tensor:
+        if head_input is not None:
+            head_input = head_input[None]
+        return self._by_row(super()._head_norms(head_input, head_bias))
+
+
 class Scored(Prediction):
     """Targets whose log-probabilities are all that a fused loss gives: they stand for the logits, (B, T, 1)."""
 
@@ -183,6 +211,13 @@ class Numbers(Prediction):
 
     def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
         return self.measure(self.logits.float(), self.labels, reduction="none").mean(-1)
+
+
+class Shares(Numbers):
+    """One class a row, of which the labels say how likely each of the C is: (B, 1, C) float32."""
+
+    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
+        return -(F.log_softmax(self.logits.float(), dim=-1) * self.labels).sum(-1)
 
 
 class Switches(Numbers):
