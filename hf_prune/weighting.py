@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .agreement import second_terms
-from .signals import Prediction
+from .signals import Picked, Prediction
 
 Edge = tuple[Any, int]  # a node of autograd's graph, and which of its outputs
 _TOLERANCE = 1e-2  # relative, beside the rounding of the loss's own type
@@ -63,17 +63,19 @@ def reached(start: Edge, wanted: Collection[Edge]) -> tuple[set[Edge], bool]:
     return found, is_past
 
 
-def row_outputs(outputs: Any, rows: int, parts: Tensor | None) -> dict[str | int, Tensor]:
+def row_outputs(outputs: Any, rows: int, parts: Tensor | None, picked: Tensor | None = None) -> dict[str | int, Tensor]:
     """What a model puts out for each row, as far as its shape and its name say: tensors that carry a gradient.
 
     Args:
         outputs: Of its forward: a mapping, of which all logits and log-probabilities are taken; a tuple; a tensor.
         rows: B, of the batch.
         parts: (B, T) bool where the rows were joined into one sequence.
+        picked: (n,) int64 where the outputs are of some positions alone, see `signals.Picked`.
 
     Returns:
-        Key or place -> (B, ...), or (1, T, ...) of joined rows.
+        Key or place -> (B, ...), (1, T, ...) of joined rows, or (n, ...) of positions.
     """
+    first = (rows if picked is None else len(picked),) if parts is None or picked is not None else (rows, 1)
     if isinstance(outputs, Mapping):
         named = {name: value for name, value in outputs.items() if name.endswith(("logits", "log_probs"))}
     else:
@@ -81,10 +83,7 @@ def row_outputs(outputs: Any, rows: int, parts: Tensor | None) -> dict[str | int
     return {
         name: value
         for name, value in named.items()
-        if isinstance(value, Tensor)
-        and value.grad_fn is not None
-        and value.dim() > 0
-        and (len(value) == rows or (parts is not None and len(value) == 1 and value.dim() > 1))
+        if isinstance(value, Tensor) and value.grad_fn is not None and value.dim() > 0 and len(value) in first
     }
 
 
@@ -140,21 +139,26 @@ def weigh(output: Tensor, factors: Tensor | None, told: Callable[[], bool]) -> N
     node.register_prehook(multiply)
 
 
-def factors_of(weights: Tensor, output: Tensor, parts: Tensor | None) -> Tensor:
+def factors_of(weights: Tensor, output: Tensor, parts: Tensor | None, picked: Picked | None = None) -> Tensor:
     """The rows' weights where an output has the rows.
 
     Args:
         weights: (B,) float32.
-        output: (B, ...), or (1, T, ...) of joined rows.
+        output: (B, ...), (1, T, ...) of joined rows, or (n, ...) of positions.
         parts: (B, T) bool of joined rows.
+        picked: Says which positions.
 
     Returns:
-        (B,), or (1, T) with 1 where no row is.
+        (B,), (1, T) with 1 where no row is, or (n,).
     """
-    if parts is None or len(output) == len(weights):
+    if picked is None and (parts is None or len(output) == len(weights)):
         return weights
-    parts = parts.to(weights.device)[:, : output.shape[1]]
-    return torch.where(parts, weights[:, None], 0.0).sum(0, keepdim=True) + ~parts.any(0, keepdim=True)
+    if parts is None:
+        everywhere = weights[:, None].expand(picked.shape)
+    else:
+        parts = parts.to(weights.device)[:, : output.shape[1] if picked is None else None]
+        everywhere = torch.where(parts, weights[:, None], 0.0).sum(0, keepdim=True) + ~parts.any(0, keepdim=True)
+    return everywhere if picked is None else everywhere.flatten()[picked.at]
 
 
 def reweigh(loss: Tensor, terms: Tensor, weights: Tensor, scale: Tensor | None = None) -> Tensor:
@@ -232,7 +236,8 @@ class Weigher:
         Raises:
             ValueError: At the first batch: there is no way.
         """
-        found = [row_outputs(output, rows, parts) for output in outputs]
+        picked = prediction if isinstance(prediction, Picked) else None
+        found = [row_outputs(output, rows, parts, None if picked is None else picked.at) for output in outputs]
         if self.way is None:
             carrying = [carriers(loss, named) for named in found]
             self._names = {name for names in carrying for name in names}
@@ -256,7 +261,7 @@ class Weigher:
         if self.way == "outputs":
             for named in found:
                 for name in self._names & set(named):
-                    weigh(named[name], factors_of(weights, named[name], parts), lambda: True)
+                    weigh(named[name], factors_of(weights, named[name], parts, picked), lambda: True)
             return loss
         if self.way == "batch":
             extra = (weights.mean() - 1).to(loss) * loss

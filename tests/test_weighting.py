@@ -348,6 +348,26 @@ def test_twice_the_weight_is_twice_the_gradient_in_half_precision(tmp_path, name
         assert torch.equal(2 * value, twice[part]), part
 
 
+def sparse(is_sparse: bool):
+    torch.manual_seed(0)
+    ids = dict(pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2)
+    sizes = dict(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
+    return tf.ModernBertForMaskedLM(
+        tf.ModernBertConfig(**ids, **sizes, max_position_embeddings=32, global_attn_every_n_layers=1,
+                            attn_implementation="eager", sparse_prediction=is_sparse)
+    )  # fmt: skip
+
+
+def test_logits_of_some_positions_alone_are_weighted_by_their_rows(tmp_path):
+    rows = TASKS["masked"].rows(N)
+    dense, picked = (
+        first_step(PruningTrainer, tmp_path, sparse(is_sparse), rows, Weighted()) for is_sparse in (False, True)
+    )
+    assert_equal(picked, dense)
+    other = first_step(PruningTrainer, tmp_path, sparse(True), rows, Weighted((1.0,) * N))
+    assert max((other[name] - dense[name]).abs().max() for name in dense) > 1e-3
+
+
 def test_a_batch_without_targets_trains_on(tmp_path):
     rows = [row | {"labels": [-100] * len(row["input_ids"])} for row in TASKS["llama"].rows(N)]
     got = first_step(PruningTrainer, tmp_path, TASKS["llama"].model(dropout=0.0), rows, Weighted())
