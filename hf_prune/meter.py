@@ -71,6 +71,8 @@ class Meter:
         example_loss_func: The user's (outputs, inputs) -> (B,) losses, which then replace the library's recipes.
         columns: Names of the data set's columns that the trainer makes batches of; where no target is among them, its
             loss is one of its own, whatever the model.
+        reads_all: Whether `example_loss_func` is given the outputs of all forward passes of a batch, in a list, and not
+            those of the first alone.
 
     Attributes:
         signals: Names of what is measured, the loss first; empty where the loss is not known and not needed.
@@ -82,11 +84,17 @@ class Meter:
     """
 
     def __init__(
-        self, model: nn.Module, policy: Policy, example_loss_func: Callable | None, columns: Collection[str] = TARGETS
+        self,
+        model: nn.Module,
+        policy: Policy,
+        example_loss_func: Callable | None,
+        columns: Collection[str] = TARGETS,
+        reads_all: bool = False,
     ):
         self._policy = policy
         self._name = type(model).__name__
         self._example_loss_func = example_loss_func
+        self._reads_all = reads_all
         has_targets = not {"label", "label_ids", *TARGETS}.isdisjoint(columns)
         self._recipe: Recipe | None = recipe_for(model) if has_targets and not example_loss_func else None
         self.is_encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
@@ -243,7 +251,8 @@ class Meter:
         if not seen.outputs:
             raise ValueError("The loss was computed without calling the model that the trainer was given.")
         if self._example_loss_func is not None:
-            prediction = UserLosses(self._example_loss_func(seen.outputs[0], seen.inputs))
+            outputs = seen.outputs if self._reads_all else seen.outputs[0]
+            prediction = UserLosses(self._example_loss_func(outputs, seen.inputs))
         else:
             targets = {name: seen.inputs[name] for name in TARGETS if name in seen.inputs}
             prediction = self._recipe.read(seen.outputs[0], targets)

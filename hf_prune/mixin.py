@@ -34,6 +34,7 @@ from .run import PruningRun
 from .sampler import Batch, PruningSampler, check_equal_batches
 from .schedule import FullRun, Place, follow_clock, set_rate
 from .seams import check_seams
+from .sentences import SentencesMixin, cuts_batches
 from .sharing import Secret, SharingMixin
 from .steps import StepsMixin
 from .trace import Trace
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 check_seams(Trainer)
 
 
-class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin):
+class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixin, LoadingMixin):
     """Puts a pruning policy into any trainer that descends from `Trainer`; it must come before that class.
 
     Args:
@@ -87,6 +88,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         self._earlier = history
         self._key = history_key
         self._is_evaluating = False
+        self._makes_loader = False
         self._batch: Batch | None = None
         self._sampler: PruningSampler | None = None
         super().__init__(*args, **kwargs)
@@ -158,9 +160,14 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
 
     # ---- The run ----
 
+    def _inner_training_loop(self, *args, **kwargs):
+        self._makes_loader = True  # until `set_initial_training_values`; who asks for one later gets the stock one
+        return super()._inner_training_loop(*args, **kwargs)
+
     def set_initial_training_values(self, args, dataloader):
         """The stock numbers make the full run, which the clock follows; the steps of the pruned run are forecast."""
         values = super().set_initial_training_values(args, dataloader)
+        self._makes_loader = False
         if self.policy is None:
             return values
         epochs, updates, *others, steps = values
@@ -180,7 +187,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
             )
         model = unwrap_peft_model(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         self._set_signature_columns_if_needed()
-        return Meter(model, self.policy, self.example_loss_func, self._signature_columns)
+        losses = self._row_losses() if cuts_batches(self) else self.example_loss_func
+        return Meter(model, self.policy, losses, self._signature_columns, reads_all=cuts_batches(self))
 
     def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
         self._check_sampler()
@@ -210,12 +218,10 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         if not isinstance(self.policy, BudgetPolicy):  # that one keeps whole optimizer steps
             check_equal_batches(loader)
 
-        def updates(rows: int) -> int:
-            check_equal_batches(loader, rows)
-            planned, sampler.length = sampler.length, rows  # the loader knows every way to cut batches: ask it
-            batches = len(loader)
-            sampler.length = planned
-            return math.ceil(batches / self.args.gradient_accumulation_steps)
+        def updates(rows: np.ndarray | int) -> int:
+            check_equal_batches(loader, rows if isinstance(rows, int) else len(rows))
+            with sampler.considering(rows):  # the loader knows every way to cut batches: ask it
+                return math.ceil(len(loader) / self.args.gradient_accumulation_steps)
 
         step_rows = facts["batch"] * facts["accumulation"]
         gather = partial(gather_columns, self.accelerator)
