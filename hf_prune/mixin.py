@@ -22,7 +22,7 @@ from .beginning import Facts, warn_if_idle
 from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
 from .core import BudgetPolicy, History, Policy, Selection
 from .data import fingerprint
-from .events import RoundEvents, show_total
+from .events import PlainLoader, RoundEvents, show_total
 from .loading import LoadingMixin
 from .logs import LogsMixin
 from .meter import Meter
@@ -288,6 +288,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         full = self._run.full
         answer = super()._prepare_for_training(full.steps, train_dataloader, resume_from_checkpoint)
+        self.callback_handler.train_dataloader = PlainLoader(self.callback_handler.train_dataloader)
         scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # DeepSpeed's stands in a wrapper
         if isinstance(scheduler, LambdaLR):
             # above 0 for the user's own, which comes again at the next train() and counts on
@@ -328,6 +329,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         if not self._goes_on:
             # one that was saved at its end, before it was closed
             run.close_round(self.state.global_step, self._rescore)
+            self._warn_of_update("Mend it and go on from the last checkpoint: train(resume_from_checkpoint=True).")
             run.open_round(at, self.state.global_step, skipped)
         self._goes_on = False
         run.plan()
@@ -362,6 +364,12 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
     def _rescore(self, rows: np.ndarray, recorder: Recorder):
         rescore(self, self._rows, self._numbering, rows, self._run.meter, recorder)
 
+    def _warn_of_update(self, hint: str):
+        if self._run.learner.failure is not None:
+            error, clock = self._run.learner.failure
+            reason = f"{type(error).__name__}: {error}"
+            self._warn(f"policy={self._run.policy!r} failed in its update after round {clock.round} ({reason}). {hint}")
+
     def _show_total(self, steps: int, epochs: int):
         self.state.max_steps = steps
         if self._run.full.by_steps:
@@ -386,7 +394,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
     def _finalize_training(self, trial, num_train_samples, start_time):
         if self.policy is not None:
             self._run.close_round(self.state.global_step)  # resumed from the end of the last epoch
-            self._run.learner.finish()
+            self._run.learner.wait()
+            self._warn_of_update("No round was left to select: training is whole, but the History lacks its notes.")
             num_train_samples = sum(epoch["rows"] for epoch in self._run.state.epochs)
             if hasattr(self, "_initial_global_step"):  # then stock takes them for those of max_steps
                 num_train_samples *= self.state.max_steps / max(1, self.state.global_step)

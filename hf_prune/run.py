@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,11 @@ class PruningRun:
             at: Which.
             step: Optimizer steps done.
             skipped: Those of them that belong to this round: a run without a policy goes on with one.
+
+        Raises:
+            Exception: What `policy.update` failed with; checkpoints say so, and the run that is resumed learns again.
         """
+        self.learner.check()
         start = time.perf_counter()
         history, clock = self.state.history, self._clock(at, step - skipped)
         span = self._span_of(at)
@@ -215,7 +220,7 @@ class PruningRun:
         current, history = self.state.round, self.state.history
         if current is None:
             return
-        self.learner.finish()
+        self.learner.wait()
         start = time.perf_counter()
         measured = self.recorder.collect(self._gather)
         n = len(history)
@@ -336,7 +341,7 @@ class PruningRun:
 
     def save_history(self, path: str | os.PathLike[str]) -> None:
         """Write the History for other runs, with what it was made with and what it cost."""
-        self.learner.finish()
+        self.learner.wait()
         self.state.history.save(path)
 
     def _describe_history(self) -> None:
@@ -364,10 +369,12 @@ class PruningRun:
         """
         if self.state.round is not None:
             self.state.round.stopped = stopped
-        self.learner.finish()
+        self.learner.wait()
         measured = self.recorder.collect(self._gather, in_step=step == self._step)  # as a signal may have it
         if is_writer:
             self.state.facts["by_batch"] = self.meter.by_batch
+            if self.learner.failure is not None:
+                self.state.facts["untaught"] = asdict(self.learner.failure[1])
             if self.trace is not None:
                 self.state.facts["run"] = self.trace.name
             self.state.save(folder, measured)
@@ -395,7 +402,9 @@ class PruningRun:
             measured = measured.of_signals(("loss", *sorted(state.history.signals)), self.meter.signals)
         if state.facts["policy"] == facts["policy"]:
             self.meter.by_batch |= state.facts.get("by_batch", False)
+            untaught = state.facts.get("untaught")
         else:
+            untaught = None
             warn(
                 f"{folder} was saved under {state.facts['policy']}; from the next epoch on, {facts['policy']} chooses, "
                 "by the losses of then and with no other memory of its own."
@@ -413,6 +422,9 @@ class PruningRun:
         state.facts = facts
         state.history.features, state.history.keys = self.state.history.features, self.state.history.keys
         self.state, self._sampler.seed = state, state.seed
+        if untaught is not None:
+            clock = Clock(**untaught)
+            self.learner.teach(state.history, clock, self._rng(clock.round, 1))
         self._describe_history()
         if self.trace is not None:
             self.trace.begin(state.round.clock.round if state.round else len(state.epochs) * self._parts)

@@ -200,16 +200,17 @@ def _unreduced(loss: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda logits, labels: loss(logits, labels).reshape(len(logits), -1).mean(1)
 
 
-def _scored(name: str) -> _RowLosses:
-    """For a loss module that gives all scores to its module `name`."""
+def _chosen(loss: Any, outputs: list[Tensor], labels: Tensor) -> Tensor:
+    (scores,) = outputs
+    return _unreduced(loss.ce_loss)(
+        loss.activation_fn(scores), labels if labels.is_floating_point() else labels.view(-1)
+    )
 
-    def losses(loss: Any, outputs: list[Tensor], labels: Tensor) -> Tensor:
-        (scores,) = outputs
-        if name == "ce_loss":
-            return _unreduced(loss.ce_loss)(loss.activation_fn(scores), labels if labels.is_floating_point() else labels.view(-1))
-        return _unreduced(getattr(loss, name))(loss.activation_fn(scores.view(-1)), labels.view(-1).float())
 
-    return losses
+def _judged(loss: Any, outputs: list[Tensor], labels: Tensor) -> Tensor:
+    (scores,) = outputs
+    of_score = getattr(loss, "bce_with_logits_loss", None) or loss.loss_fct
+    return _unreduced(of_score)(loss.activation_fn(scores.view(-1)), labels.view(-1).float())
 
 
 def _margins(loss: Any, outputs: list[Tensor], labels: Tensor | list[Tensor]) -> Tensor:
@@ -228,8 +229,7 @@ _OF_EMBEDDINGS: dict[str, _RowLosses] = {
     "SoftmaxLoss": _classified,
 }
 _OF_SCORES: dict[str, _RowLosses] = {
-    "BinaryCrossEntropyLoss": _scored("bce_with_logits_loss"),
-    "CrossEntropyLoss": _scored("ce_loss"),
-    "MSELoss": _scored("loss_fct"),
+    **dict.fromkeys(("BinaryCrossEntropyLoss", "MSELoss"), _judged),
+    "CrossEntropyLoss": _chosen,
     "MarginMSELoss": _margins,
 }

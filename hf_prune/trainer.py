@@ -68,4 +68,3 @@ def pruned(cls: type[Trainer]) -> type[PruningTrainer]:
 def _reduce(cls: type) -> str | tuple:
     base = cls.__bases__[-1]
     return (pruned, (base,)) if _PRUNED.get(base) is cls else cls.__qualname__  # a user's subclass has a name
-
