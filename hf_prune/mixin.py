@@ -21,14 +21,14 @@ from . import policies
 from .beginning import Facts, warn_if_idle
 from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
 from .core import BudgetPolicy, History, Policy, Selection
-from .data import fingerprint
+from .data import fingerprint, has_own_loss, is_arrow
 from .events import PlainLoader, RoundEvents, show_total
 from .loading import LoadingMixin
 from .logs import LogsMixin
 from .meter import Meter
 from .page import RunReport
 from .recorder import Recorder, gather_columns
-from .rescore import rescore
+from .rescore import rescore, unchanged_generators
 from .rows import RowsMixin
 from .run import PruningRun
 from .sampler import Batch, PruningSampler, check_equal_batches
@@ -89,6 +89,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         self._key = history_key
         self._is_evaluating = False
         self._makes_loader = False
+        self._has_begun: bool | None = None  # whether the `train` in progress has come to Trainer's loop
         self._batch: Batch | None = None
         self._sampler: PruningSampler | None = None
         super().__init__(*args, **kwargs)
@@ -96,6 +97,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             self.args.hub_token = Secret(self.args.hub_token)
         if self.policy is not None:
             self._check_dataset()
+            self._check_own_sampler()
             meter = self._make_meter()
             if self.train_dataset is not None:
                 self._begin_history(self.train_dataset, meter)
@@ -152,7 +154,11 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
                     f"resume_from_checkpoint=True: output_dir={self.args.output_dir!r} holds no whole checkpoint. "
                     "Train without it, from the start."
                 )
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        self._has_begun = None if self.policy is None else False
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self._has_begun = None
 
     def _warn(self, message: str):
         if self.is_world_process_zero():
@@ -161,6 +167,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
     # ---- The run ----
 
     def _inner_training_loop(self, *args, **kwargs):
+        self._has_begun = True
         self._makes_loader = True  # until `set_initial_training_values`; who asks for one later gets the stock one
         return super()._inner_training_loop(*args, **kwargs)
 
@@ -187,8 +194,21 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             )
         model = unwrap_peft_model(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         self._set_signature_columns_if_needed()
+        columns = set(self._signature_columns)
+        if is_arrow(self.train_dataset) and has_own_loss(self.train_dataset.column_names):
+            columns = set(self.train_dataset.column_names) - {"label"}
         losses = self._row_losses() if cuts_batches(self) else self.example_loss_func
-        return Meter(model, self.policy, losses, self._signature_columns, reads_all=cuts_batches(self))
+        return Meter(model, self.policy, losses, columns, reads_all=cuts_batches(self))
+
+    def _check_own_sampler(self):
+        own = super(RowsMixin, self)._get_train_sampler  # of a class that the mixin stands before
+        if self.train_dataset is None or own.__func__ is Trainer._get_train_sampler:
+            return
+        try:
+            with unchanged_generators():
+                PruningSampler(own(self.train_dataset), len(self.train_dataset), 0)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__} has a training sampler of its own. {error}") from error
 
     def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
         self._check_sampler()

@@ -29,6 +29,13 @@ class RowsMixin:
                 f"policy={self.policy!r} chooses rows by number, but the rows of train_dataset, a "
                 f"{type(data).__name__}, have none. Give a data set with a length, or train without a policy."
             )
+        pairs = [name for name in data.column_names if name.startswith("KL_")] if is_arrow(data) else []
+        if pairs:
+            raise ValueError(
+                f"policy={self.policy!r} leaves rows out, but {type(self).__name__} estimates its KL term from rows "
+                f"that stand beside each other in train_dataset (column {pairs[0]!r}). Take a loss_type without it "
+                "(KTO: 'apo_zero_unpaired'), or train without a policy."
+            )
         if data is not None and len(data) == 0:
             raise ValueError(
                 f"policy={self.policy!r} has no row to choose: train_dataset is empty, or {type(self).__name__} left "

@@ -14,8 +14,13 @@ class StepsMixin:
         """The stock step. A subclass's own `compute_loss` need not call this class's, and may pass all on to the model.
 
         Raises:
-            ValueError: It does not call it, and the policy weights rows.
+            ValueError: It does not call it, and the policy weights rows; or a `train` of its own takes steps.
         """
+        if self._has_begun is False:
+            raise ValueError(
+                f"policy={self.policy!r} chooses the rows of Trainer's own loop, but {type(self).__name__}.train has "
+                "one of its own. Train without a policy."
+            )
         if self.policy is None or ROW not in inputs or type(self).compute_loss is StepsMixin.compute_loss:
             return super().training_step(model, inputs, *args, **kwargs)
         inputs = self._prepare_inputs(inputs)
