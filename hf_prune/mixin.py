@@ -156,7 +156,13 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
                 )
         self._has_begun = None if self.policy is None else False
         try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
+            if self._has_begun is False:
+                self._warn(
+                    f"policy={self.policy!r} has chosen nothing: {type(self).__name__}.train trains without Trainer's "
+                    "own loop."
+                )
+            return output
         finally:
             self._has_begun = None
 

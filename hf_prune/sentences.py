@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 
 from .sampler import PruningSampler
@@ -150,12 +151,12 @@ def _recipe_for(loss: Any, weighs: bool) -> _RowLosses | None:
 
     Args:
         loss: The trainer's loss module, or several.
-        weighs: Whether they will be weighted: then the loss must have no other terms.
+        weighs: Whether they will be weighted: then the loss must be their mean, without other terms.
     """
     cls = type(loss)
     package, *modules = cls.__module__.split(".")
-    if package != "sentence_transformers":  # a subclass may do anything
-        return None
+    if package != "sentence_transformers" or (weighs and not getattr(loss, "size_average", True)):
+        return None  # a subclass may do anything
     if cls.__name__ == "SpladeLoss":  # its regularizers are of the batch, and no row's
         own = None if weighs else _recipe_for(loss.loss, weighs)
         return own and (lambda loss, outputs, labels: own(loss.loss, outputs, labels))
@@ -164,24 +165,47 @@ def _recipe_for(loss: Any, weighs: bool) -> _RowLosses | None:
     return recipe if all(hasattr(one, "reduction") for one in inner) else None  # the user's own may do anything, too
 
 
-def _alone(loss: Any, embeddings: list[Tensor], labels: Tensor | None) -> Tensor:
-    """Each row's, as that of a batch of this row."""
-    labels = torch.zeros(len(embeddings[0]), device=embeddings[0].device) if labels is None else labels
+def _similar(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
+    scores = loss.cos_score_transformation(torch.cosine_similarity(*embeddings[:2]))
+    return _unreduced(loss.loss_fct)(scores, labels.float().view(-1))
 
-    def of_one(label: Tensor, *row: Tensor) -> Tensor:
-        return loss.compute_loss_from_embeddings([part.unsqueeze(0) for part in row], label.unsqueeze(0))
 
-    return torch.vmap(of_one)(labels, *embeddings)
+def _apart(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
+    labels, distances = labels.float().view(-1), loss.distance_metric(*embeddings)
+    return 0.5 * (labels * distances.square() + (1 - labels) * F.relu(loss.margin - distances).square())
+
+
+def _nearer(loss: Any, embeddings: list[Tensor], labels: Any) -> Tensor:
+    anchor, positive, negative = embeddings
+    return F.relu(loss.distance_metric(anchor, positive) - loss.distance_metric(anchor, negative) + loss.triplet_margin)
 
 
 def _distilled(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
-    def of_one(teachers: list[Tensor], row: list[Tensor]) -> Tensor:
-        return loss.compute_loss_from_embeddings(
-            [part.unsqueeze(0) for part in row], [teacher.unsqueeze(0) for teacher in teachers]
-        )
+    teachers = [labels] * len(embeddings) if labels.dim() == 2 else labels.unbind(1)
+    found = []
+    for student, teacher in zip(embeddings, teachers, strict=True):
+        student = student if loss.projection is None else loss.projection(student)
+        teacher = teacher.to(student)
+        if loss.distance_metric == "cosine":
+            found.append(1 - torch.cosine_similarity(student, teacher, dim=-1))
+        elif loss.distance_metric == "l2":
+            found.append((student - teacher).norm(dim=-1))
+        else:
+            found.append((student - teacher).square().mean(-1))
+    return torch.stack(found).mean(0)
 
-    teachers = [labels] * len(embeddings) if labels.dim() == 2 else list(labels.unbind(1))
-    return torch.vmap(of_one)(teachers, embeddings)
+
+def _compared(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
+    query, *texts = embeddings
+    return _margins(loss, [loss.similarity_fct(query, text) for text in texts], labels)
+
+
+def _diverging(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
+    query, *texts = embeddings
+    scores = torch.stack([loss.similarity_fct(query, text) for text in texts], 1)
+    student, teacher = (getattr(loss, f"{name}_temperature", loss.temperature) for name in ("student", "teacher"))
+    expected = torch.softmax(labels / teacher, 1)
+    return F.kl_div(torch.log_softmax(scores / student, 1), expected, reduction="none").sum(1) * student**2
 
 
 def _classified(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
@@ -213,23 +237,30 @@ def _judged(loss: Any, outputs: list[Tensor], labels: Tensor) -> Tensor:
     return _unreduced(of_score)(loss.activation_fn(scores.view(-1)), labels.view(-1).float())
 
 
-def _margins(loss: Any, outputs: list[Tensor], labels: Tensor | list[Tensor]) -> Tensor:
-    positive, *negatives = [loss.activation_fn(scores.view(-1)) for scores in outputs]
+def _margins_of_pairs(loss: Any, outputs: list[Tensor], labels: Tensor | list[Tensor]) -> Tensor:
     labels = torch.stack(labels) if isinstance(labels, list) else labels
+    return _margins(loss, [loss.activation_fn(scores.view(-1)) for scores in outputs], labels)
+
+
+def _margins(loss: Any, scores: list[Tensor], labels: Tensor) -> Tensor:
+    positive, *negatives = scores
     labels = labels.view(len(positive), -1)
-    if labels.shape[1] > len(negatives):  # the teacher's scores, not their differences
+    if labels.shape[1] > len(negatives):  # the teacher's scores, and not their differences
         labels = labels[:, :1] - labels[:, 1:]
-    return _unreduced(loss.loss_fct)(positive.unsqueeze(1) - torch.stack(negatives, 1), labels.float())
+    return _unreduced(loss.loss_fct)(positive.unsqueeze(1) - torch.stack(negatives, 1), labels.to(positive.dtype))
 
 
 _OF_EMBEDDINGS: dict[str, _RowLosses] = {
-    **dict.fromkeys(("CosineSimilarityLoss", "ContrastiveLoss", "TripletLoss", "MarginMSELoss"), _alone),
+    "CosineSimilarityLoss": _similar,
+    "ContrastiveLoss": _apart,
+    "TripletLoss": _nearer,
     **dict.fromkeys(("EmbedDistillLoss", "MSELoss"), _distilled),
-    "DistillKLDivLoss": _alone,
+    "MarginMSELoss": _compared,
+    "DistillKLDivLoss": _diverging,
     "SoftmaxLoss": _classified,
 }
 _OF_SCORES: dict[str, _RowLosses] = {
     **dict.fromkeys(("BinaryCrossEntropyLoss", "MSELoss"), _judged),
     "CrossEntropyLoss": _chosen,
-    "MarginMSELoss": _margins,
+    "MarginMSELoss": _margins_of_pairs,
 }

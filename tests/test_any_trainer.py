@@ -608,6 +608,7 @@ class OwnLoop(tf.Trainer):
 
     def train(self, *args, **kwargs):
         self.create_optimizer_and_scheduler(10)
+        self.current_gradient_accumulation_steps = 1
         for batch in self.get_train_dataloader():
             self.training_step(self.model, batch)
             self.optimizer.step()
@@ -641,6 +642,15 @@ def test_what_does_not_go_by_trainers_sampler_is_refused_by_name(tmp_path, cls, 
     with pytest.raises(ValueError, match=message):
         train(tmp_path, pruned(cls), policy=KEEP)
     train(tmp_path, pruned(cls))  # without a policy
+
+
+def test_a_loop_that_takes_no_steps_of_trainers_is_told_of(tmp_path, caplog):
+    class OwnSteps(tf.Trainer):
+        def train(self):
+            self.model.train()
+
+    train(tmp_path, pruned(OwnSteps), policy=KEEP)
+    assert "has chosen nothing: PruningOwnSteps.train trains without Trainer's own loop" in caplog.text
 
 
 def test_several_data_sets_are_refused_at_once(tmp_path):
