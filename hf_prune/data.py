@@ -32,6 +32,14 @@ def is_arrow(dataset: Any) -> bool:
     return hasattr(dataset, "column_names") and hasattr(dataset, "with_format")
 
 
+def has_own_loss(columns: list[str]) -> bool:
+    """Whether rows with these columns are trained by a loss that compares texts (ORPO, KTO, ...), and no model's."""
+    if {"completion_ids", "label"} <= set(columns):
+        return True
+    has_pairs = all(any(name.startswith(kind) for name in columns) for kind in ("chosen", "rejected"))
+    return has_pairs and not {"label", "labels"} & set(columns)
+
+
 def row_tokens(dataset: Any, targets_too: bool) -> np.ndarray:
     """Real tokens of every row, counted before training.
 

@@ -16,9 +16,9 @@ class LoadingMixin:
     their weights, but Trainer looks for the model's own, and leaves the others as they are.
     """
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+    def _load_from_checkpoint(self, resume_from_checkpoint, *args, **kwargs):  # some trainers' takes no more
         if not self._load_renamed(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
 
     def _load_best_model(self):
         if not self._load_renamed(self.state.best_model_checkpoint):

@@ -73,6 +73,8 @@ class Meter:
         multiples: By which the trainer may multiply the mean of a batch's losses; none where it trains on others, such
             as smoothed ones, than are recorded.
         peft: The active PeftConfig, None without.
+        reads_all: Whether `example_loss_func` is given the outputs of all forward passes of a batch, in a list, and not
+            those of the first alone.
 
     Attributes:
         signals: Names of what is measured, the loss first; empty where the loss is not known and not needed.
@@ -92,10 +94,12 @@ class Meter:
         columns: Collection[str] = TARGETS,
         multiples: Collection[float] = (1.0,),
         peft: Any = None,
+        reads_all: bool = False,
     ):
         self._policy = policy
         self._name = type(model).__name__
         self._example_loss_func = example_loss_func
+        self._reads_all = reads_all
         has_targets = not {"label", "label_ids", *TARGETS}.isdisjoint(columns)
         self._recipe: Recipe | None = recipe_for(model, peft) if has_targets and not example_loss_func else None
         self._why_unread = why_unread(model, peft)
@@ -278,7 +282,8 @@ class Meter:
         if not seen.outputs:
             raise ValueError("The loss was computed without calling the model that the trainer was given.")
         if self._example_loss_func is not None:
-            prediction = UserLosses(self._example_loss_func(seen.outputs[0], seen.inputs))
+            outputs = seen.outputs if self._reads_all else seen.outputs[0]
+            prediction = UserLosses(self._example_loss_func(outputs, seen.inputs))
         else:
             targets = {name: seen.inputs[name] for name in READ if name in seen.inputs}
             prediction = self._recipe.read(seen.outputs[0], targets)

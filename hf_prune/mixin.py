@@ -21,19 +21,20 @@ from . import policies
 from .beginning import Facts, warn_if_idle
 from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
 from .core import BudgetPolicy, History, Policy, Selection
-from .data import fingerprint
-from .events import RoundEvents, show_total
+from .data import fingerprint, has_own_loss, is_arrow
+from .events import PlainLoader, RoundEvents, show_total
 from .loading import LoadingMixin
 from .logs import LogsMixin
 from .meter import Meter
 from .page import RunReport
 from .recorder import Recorder, gather_columns
-from .rescore import rescore
+from .rescore import rescore, unchanged_generators
 from .rows import RowsMixin
 from .run import PruningRun
 from .sampler import Batch, PruningSampler, check_equal_batches
 from .schedule import FullRun, Place, follow_clock, set_rate
 from .seams import check_seams
+from .sentences import SentencesMixin, cuts_batches
 from .sharing import Secret, SharingMixin
 from .steps import StepsMixin
 from .trace import Trace
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 check_seams(Trainer)
 
 
-class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin):
+class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixin, LoadingMixin):
     """Puts a pruning policy into any trainer that descends from `Trainer`; it must come before that class.
 
     Args:
@@ -87,6 +88,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         self._earlier = history
         self._key = history_key
         self._is_evaluating = False
+        self._makes_loader = False
+        self._has_begun: bool | None = None  # whether the `train` in progress has come to Trainer's loop
         self._batch: Batch | None = None
         self._sampler: PruningSampler | None = None
         super().__init__(*args, **kwargs)
@@ -94,6 +97,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
             self.args.hub_token = Secret(self.args.hub_token)
         if self.policy is not None:
             self._check_dataset()
+            self._check_own_sampler()
             meter = self._make_meter()
             if self.train_dataset is not None:
                 self._begin_history(self.train_dataset, meter)
@@ -150,7 +154,17 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
                     f"resume_from_checkpoint=True: output_dir={self.args.output_dir!r} holds no whole checkpoint. "
                     "Train without it, from the start."
                 )
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        self._has_begun = None if self.policy is None else False
+        try:
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
+            if self._has_begun is False:
+                self._warn(
+                    f"policy={self.policy!r} has chosen nothing: {type(self).__name__}.train trains without Trainer's "
+                    "own loop."
+                )
+            return output
+        finally:
+            self._has_begun = None
 
     def _warn(self, message: str):
         if self.is_world_process_zero():
@@ -158,9 +172,15 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
 
     # ---- The run ----
 
+    def _inner_training_loop(self, *args, **kwargs):
+        self._has_begun = True
+        self._makes_loader = True  # until `set_initial_training_values`; who asks for one later gets the stock one
+        return super()._inner_training_loop(*args, **kwargs)
+
     def set_initial_training_values(self, args, dataloader):
         """The stock numbers make the full run, which the clock follows; the steps of the pruned run are forecast."""
         values = super().set_initial_training_values(args, dataloader)
+        self._makes_loader = False
         if self.policy is None:
             return values
         epochs, updates, *others, steps = values
@@ -181,13 +201,26 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         peft = getattr(model, "active_peft_config", None)
         self._set_signature_columns_if_needed()
+        columns = set(self._signature_columns)
+        if is_arrow(self.train_dataset) and has_own_loss(self.train_dataset.column_names):
+            columns = set(self.train_dataset.column_names) - {"label"}
         shares = {1.0, 1 / self.args.gradient_accumulation_steps}
         multiples = {factor * share for factor in (1, self._loss_factor) for share in shares}
         if self.label_smoother is not None and self.compute_loss_func is None:
             multiples = set()
-        return Meter(
-            unwrap_peft_model(model), self.policy, self.example_loss_func, self._signature_columns, multiples, peft
-        )
+        reads_all = cuts_batches(self)
+        losses = self._row_losses() if reads_all else self.example_loss_func
+        return Meter(unwrap_peft_model(model), self.policy, losses, columns, multiples, peft, reads_all)
+
+    def _check_own_sampler(self):
+        own = super(RowsMixin, self)._get_train_sampler  # of a class that the mixin stands before
+        if self.train_dataset is None or own.__func__ is Trainer._get_train_sampler:
+            return
+        try:
+            with unchanged_generators():
+                PruningSampler(own(self.train_dataset), len(self.train_dataset), 0)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__} has a training sampler of its own. {error}") from error
 
     def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
         self._check_sampler()
@@ -217,12 +250,10 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         if not isinstance(self.policy, BudgetPolicy):  # that one keeps whole optimizer steps
             check_equal_batches(loader)
 
-        def updates(rows: int) -> int:
-            check_equal_batches(loader, rows)
-            planned, sampler.length = sampler.length, rows  # the loader knows every way to cut batches: ask it
-            batches = len(loader)
-            sampler.length = planned
-            return math.ceil(batches / self.args.gradient_accumulation_steps)
+        def updates(rows: np.ndarray | int) -> int:
+            check_equal_batches(loader, rows if isinstance(rows, int) else len(rows))
+            with sampler.considering(rows):  # the loader knows every way to cut batches: ask it
+                return math.ceil(len(loader) / self.args.gradient_accumulation_steps)
 
         step_rows = facts["batch"] * facts["accumulation"]
         gather = partial(gather_columns, self.accelerator)
@@ -289,6 +320,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         full = self._run.full
         answer = super()._prepare_for_training(full.steps, train_dataloader, resume_from_checkpoint)
+        self.callback_handler.train_dataloader = PlainLoader(self.callback_handler.train_dataloader)
         scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # DeepSpeed's stands in a wrapper
         if isinstance(scheduler, LambdaLR):
             # above 0 for the user's own, which comes again at the next train() and counts on
@@ -329,6 +361,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         if not self._goes_on:
             # one that was saved at its end, before it was closed
             run.close_round(self.state.global_step, self._rescore)
+            self._warn_of_update("Mend it and go on from the last checkpoint: train(resume_from_checkpoint=True).")
             run.open_round(at, self.state.global_step, skipped)
         self._goes_on = False
         run.plan()
@@ -363,6 +396,12 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
     def _rescore(self, rows: np.ndarray, recorder: Recorder):
         rescore(self, self._rows, self._numbering, rows, self._run.meter, recorder)
 
+    def _warn_of_update(self, hint: str):
+        if self._run.learner.failure is not None:
+            error, clock = self._run.learner.failure
+            reason = f"{type(error).__name__}: {error}"
+            self._warn(f"policy={self._run.policy!r} failed in its update after round {clock.round} ({reason}). {hint}")
+
     def _show_total(self, steps: int, epochs: int):
         self.state.max_steps = steps
         if self._run.full.by_steps:
@@ -387,7 +426,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
     def _finalize_training(self, trial, num_train_samples, start_time):
         if self.policy is not None:
             self._run.close_round(self.state.global_step)  # resumed from the end of the last epoch
-            self._run.learner.finish()
+            self._run.learner.wait()
+            self._warn_of_update("No round was left to select: training is whole, but the History lacks its notes.")
             num_train_samples = sum(epoch["rows"] for epoch in self._run.state.epochs)
             if hasattr(self, "_initial_global_step"):  # then stock takes them for those of max_steps
                 num_train_samples *= self.state.max_steps / max(1, self.state.global_step)

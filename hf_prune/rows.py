@@ -1,5 +1,7 @@
 """Where a pruning trainer's batches come from: the stock loader over numbered rows, and what is known of these."""
 
+from collections.abc import Mapping
+
 import torch
 from torch.utils.data import IterableDataset
 
@@ -8,6 +10,7 @@ from .core import History
 from .data import is_arrow
 from .meter import Meter
 from .sampler import PruningSampler, RowCollator, RowDataset
+from .sentences import cuts_batches
 
 
 class RowsMixin:
@@ -15,10 +18,23 @@ class RowsMixin:
 
     def _check_dataset(self):
         data = self.train_dataset
+        if isinstance(data, Mapping):
+            raise ValueError(
+                f"policy={self.policy!r} chooses among the rows of one data set, but train_dataset is a "
+                f"{type(data).__name__} of {len(data)} ({', '.join(map(str, data))}). Join them (datasets."
+                "concatenate_datasets), or train without a policy."
+            )
         if data is not None and (isinstance(data, IterableDataset) or not hasattr(data, "__len__")):
             raise ValueError(
                 f"policy={self.policy!r} chooses rows by number, but the rows of train_dataset, a "
                 f"{type(data).__name__}, have none. Give a data set with a length, or train without a policy."
+            )
+        pairs = [name for name in data.column_names if name.startswith("KL_")] if is_arrow(data) else []
+        if pairs:
+            raise ValueError(
+                f"policy={self.policy!r} leaves rows out, but {type(self).__name__} estimates its KL term from rows "
+                f"that stand beside each other in train_dataset (column {pairs[0]!r}). Take a loss_type without it "
+                "(KTO: 'apo_zero_unpaired'), or train without a policy."
             )
         if data is not None and len(data) == 0:
             raise ValueError(
@@ -27,11 +43,15 @@ class RowsMixin:
             )
 
     def get_train_dataloader(self):
-        """The stock loader; in training, over numbered rows."""
-        if self.policy is None or self.train_dataset is None or not self.is_in_train:
+        """The stock loader; that which a run is about to train on, over numbered rows."""
+        if self.policy is None or self.train_dataset is None or not self._makes_loader:
             return super().get_train_dataloader()
         self._check_dataset()
         data, collator = self.train_dataset, self.data_collator
+        if cuts_batches(self):  # and would take no other data set; numbers them in `_build_dataloader`
+            self._rows, self._numbering, self._sampler = RowDataset(data), RowCollator(collator), None
+            self._raw_dataset = data
+            return super().get_train_dataloader()
         if is_arrow(data):
             rows, numbering = self._remove_unused_columns(data, description="Training"), RowCollator(collator)
         else:
@@ -49,9 +69,12 @@ class RowsMixin:
         if not isinstance(train_dataset, RowDataset):
             return super()._get_train_sampler(train_dataset)
         base = super()._get_train_sampler(self._raw_dataset)  # raw: the length column is still there
-        seed = torch.initial_seed() if self.args.data_seed is None else self.args.data_seed
-        self._sampler = PruningSampler(base, len(self._raw_dataset), seed)
+        self._sampler = PruningSampler(base, len(self._raw_dataset), self._order_seed)
         return self._sampler
+
+    @property
+    def _order_seed(self) -> int:
+        return torch.initial_seed() if self.args.data_seed is None else self.args.data_seed
 
     def _check_sampler(self):
         if self._sampler is None:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from numbers import Real
 from typing import Any
 
@@ -39,7 +40,7 @@ class PruningRun:
         meter: Measures the batches.
         facts: What the run is made with, see `PruningState`.
         step_rows: Rows in an optimizer step.
-        updates: Number of rows -> optimizer steps over them, 0 where they fill no batch.
+        updates: Rows, (K,) int64, or their number -> optimizer steps over them, 0 where they fill no batch.
         gather: Joins what the processes hold, see `recorder.gather_columns`.
 
     Attributes:
@@ -58,7 +59,7 @@ class PruningRun:
         meter: Meter,
         facts: dict[str, Any],
         step_rows: int,
-        updates: Callable[[int], int],
+        updates: Callable[[np.ndarray | int], int],
         gather: Gather,
     ):
         self.policy = policy
@@ -111,10 +112,11 @@ class PruningRun:
             )
         return self._steps_over(math.ceil(math.ceil(min(kept, n)) / at.parts))
 
-    def _steps_over(self, rows: int) -> int:
+    def _steps_over(self, rows: np.ndarray | int) -> int:
         if (updates := self._updates(rows)) == 0:
+            number = rows if isinstance(rows, int) else len(rows)
             raise ValueError(
-                f"policy={self.policy!r} keeps {rows} rows, which fill no batch of {self.state.facts['batch']}. "
+                f"policy={self.policy!r} keeps {number} rows, which fill no batch of {self.state.facts['batch']}. "
                 "Keep more, take smaller batches, or train without dataloader_drop_last."
             )
         return updates
@@ -131,7 +133,11 @@ class PruningRun:
             at: Which.
             step: Optimizer steps done.
             skipped: Those of them that belong to this round: a run without a policy goes on with one.
+
+        Raises:
+            Exception: What `policy.update` failed with; checkpoints say so, and the run that is resumed learns again.
         """
+        self.learner.check()
         start = time.perf_counter()
         history, clock = self.state.history, self._clock(at, step - skipped)
         span = self._span_of(at)
@@ -148,7 +154,7 @@ class PruningRun:
         selection = selection.check(len(history), history.offered)
         if selection.weights is not None and not self.policy.weighs:
             raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
-        plan = self.full.plan(at, step - skipped, self._steps_over(len(selection.rows)))
+        plan = self.full.plan(at, step - skipped, self._steps_over(selection.rows))
         seconds = time.perf_counter() - start
         self.state.round = Round(clock, plan, selection, span, skipped=skipped, seconds_selecting=seconds)
 
@@ -226,7 +232,7 @@ class PruningRun:
         current, history = self.state.round, self.state.history
         if current is None:
             return
-        self.learner.finish()
+        self.learner.wait()
         start = time.perf_counter()
         measured = self.recorder.collect(self._gather)
         n = len(history)
@@ -356,7 +362,7 @@ class PruningRun:
 
     def save_history(self, path: str | os.PathLike[str]) -> None:
         """Write the History for other runs, with what it was made with and what it cost."""
-        self.learner.finish()
+        self.learner.wait()
         self.state.history.save(path)
 
     def _describe_history(self) -> None:
@@ -384,10 +390,12 @@ class PruningRun:
         """
         if self.state.round is not None:
             self.state.round.stopped = stopped
-        self.learner.finish()
+        self.learner.wait()
         measured = self.recorder.collect(self._gather, in_step=step == self._step)  # as a signal may have it
         if is_writer:
             self.state.facts |= {"by_batch": self.meter.by_batch, "scale": self.meter.weigher.scale}
+            if self.learner.failure is not None:
+                self.state.facts["untaught"] = asdict(self.learner.failure[1])
             if self.trace is not None:
                 self.state.facts["run"] = self.trace.name
             self.state.save(folder, measured)
@@ -416,7 +424,9 @@ class PruningRun:
         if state.facts["policy"] == facts["policy"]:
             self.meter.by_batch |= state.facts.get("by_batch", False)
             self.meter.weigher.scale = state.facts.get("scale")
+            untaught = state.facts.get("untaught")
         else:
+            untaught = None
             warn(
                 f"{folder} was saved under {state.facts['policy']}; from the next epoch on, {facts['policy']} chooses, "
                 "by the losses of then and with no other memory of its own."
@@ -434,6 +444,9 @@ class PruningRun:
         state.facts = facts
         state.history.features, state.history.keys = self.state.history.features, self.state.history.keys
         self.state, self._sampler.seed = state, state.seed
+        if untaught is not None:
+            clock = Clock(**untaught)
+            self.learner.teach(state.history, clock, self._rng(clock.round, 1))
         self._describe_history()
         if self.trace is not None:
             self.trace.begin(state.round.clock.round if state.round else len(state.epochs) * self._parts)
@@ -451,7 +464,7 @@ class PruningRun:
         if changed and not current.is_over(step):
             current.steps_before = current.steps(step)
             current.rest = np.setdiff1d(current.selection.rows, measured.rows)
-            current.plan = self.full.plan(at, step, self._updates(len(current.rest)), current.share_before)
+            current.plan = self.full.plan(at, step, self._updates(current.rest), current.share_before)
             warn(f"{reason}; the {len(current.rest):,} rows left of its epoch are trained once, in batches of these.")
         else:  # the run may have become longer or shorter since
             plan = current.plan

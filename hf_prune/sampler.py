@@ -3,6 +3,7 @@
 import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -230,6 +231,19 @@ class PruningSampler(Sampler[int]):
         self.epoch = epoch
         self.rows = rows
         self.length = len(rows)
+
+    @contextmanager
+    def considering(self, rows: np.ndarray | int) -> Iterator[None]:
+        """Within the block, lengths are those of `rows`, (K,) int64, or of so many rows whichever they be."""
+        planned = self.rows, self.length
+        if isinstance(rows, int):
+            self.length = rows
+        else:
+            self.rows, self.length = rows, len(rows)
+        try:
+            yield
+        finally:
+            self.rows, self.length = planned
 
     def __len__(self):
         return self.length

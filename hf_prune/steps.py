@@ -15,8 +15,13 @@ class StepsMixin:
 
         Raises:
             ValueError: Of the first batch: it does not call it, and makes the loss of other things than the logits, so
-                that the rows can't be weighted.
+                that the rows can't be weighted. Of any: a `train` of its own takes steps.
         """
+        if self._has_begun is False:
+            raise ValueError(
+                f"policy={self.policy!r} chooses the rows of Trainer's own loop, but {type(self).__name__}.train has "
+                "one of its own. Train without a policy."
+            )
         if self.policy is None or ROW not in inputs or type(self).compute_loss is StepsMixin.compute_loss:
             return super().training_step(model, inputs, *args, **kwargs)
         inputs = self._prepare_inputs(inputs)
