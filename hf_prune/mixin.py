@@ -17,13 +17,14 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import unwrap_peft_model
 
-from . import policies
+from . import policies, seal
 from .beginning import Facts, warn_if_idle
-from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
+from .checkpoint import STATE, TRAINER_STATE, choose, without_state
 from .core import BudgetPolicy, History, Policy, Selection
 from .data import fingerprint
 from .events import RoundEvents, show_total
 from .loading import LoadingMixin
+from .lock import RunLock
 from .logs import LogsMixin
 from .meter import Meter
 from .page import RunReport
@@ -36,7 +37,7 @@ from .schedule import FullRun, Place, follow_clock, set_rate
 from .seams import check_seams
 from .sharing import Secret, SharingMixin
 from .steps import StepsMixin
-from .trace import Trace
+from .trace import FOLDER, Trace
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         self._is_evaluating = False
         self._batch: Batch | None = None
         self._sampler: PruningSampler | None = None
+        self._lock = RunLock()
         super().__init__(*args, **kwargs)
         if self.args.hub_token is not None:
             self.args.hub_token = Secret(self.args.hub_token)
@@ -141,16 +143,26 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         )
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that was not saved whole."""
-        if self.policy is not None and resume_from_checkpoint is True:
+        """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that is not whole.
+
+        Raises:
+            ValueError: The checkpoint that was asked for is not whole, or there is none; or another run trains in
+                `output_dir` at this moment.
+        """
+        if self.policy is None:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        if resume_from_checkpoint not in (None, False):
             # all go on from the main process's, whatever each of them can read
-            (resume_from_checkpoint,) = broadcast_object_list([last_whole(self.args.output_dir, self._warn)])
-            if resume_from_checkpoint is None:
-                raise ValueError(
-                    f"resume_from_checkpoint=True: output_dir={self.args.output_dir!r} holds no whole checkpoint. "
-                    "Train without it, from the start."
-                )
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+            found = [None]
+            if self.is_world_process_zero():
+                found = [choose(resume_from_checkpoint, self.args.output_dir, self._warn)]
+            resume_from_checkpoint, refusal = broadcast_object_list(found)[0]
+            if refusal is not None:
+                raise ValueError(refusal)
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self._lock.release()
 
     def _warn(self, message: str):
         if self.is_world_process_zero():
@@ -230,6 +242,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         if self.policy is None:
             self._run = None
             return answer
+        self._hold(trial)
         self._run = self._next_run
         if self.args.should_save:
             self._run.trace = Trace(self._trace_folder(trial), self._rates, self._warn)
@@ -245,7 +258,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         full = self._run.full
         finished = full.by_steps and self.state.global_step >= full.steps
         if begins_anew:
-            self._warn(without_state(resume_from_checkpoint))
+            if self.is_world_process_zero():
+                self._warn(without_state(resume_from_checkpoint))
             return (num_train_epochs, 0) if finished else answer
         step = self.state.global_step
         self._run.restore(resume_from_checkpoint, self.is_world_process_zero(), step, self._warn)
@@ -263,6 +277,16 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         if done and self.args.ignore_data_skip:
             self._warn(f"ignore_data_skip=True: the rows of {done} steps of this epoch are trained twice.")
         return at.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
+
+    def _hold(self, trial):
+        """Keep other runs out of the folder, before anything in it is deleted."""
+        folder = self._trace_folder(trial)
+        (other,) = broadcast_object_list([self.is_world_process_zero() and self._lock.take(Path(folder, FOLDER))])
+        if other:
+            raise ValueError(
+                f"output_dir={self.args.output_dir!r} is in use: {other} trains there, and this run would delete what "
+                "that one has written. Give another output_dir, or end that run."
+            )
 
     def _trace_folder(self, trial) -> str:
         """The folder of the run, and for a trial of a search one that no upload takes: rows are shown in it."""
@@ -365,11 +389,24 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
     # ---- Ends ----
 
     def _save_checkpoint(self, model, trial):
-        if self.policy is not None and self.args.should_save:
-            # Written last, it says that a checkpoint is whole: one that is written again is not, until it is again.
-            folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
-            Path(folder, TRAINER_STATE).unlink(missing_ok=True)
-        super()._save_checkpoint(model, trial)
+        args = self.args
+        if self.policy is None or not args.should_save:
+            return super()._save_checkpoint(model, trial)
+        # Written last, it says that a checkpoint is whole: one that is written again is not, until it is again.
+        folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
+        last, write = os.path.join(folder, TRAINER_STATE), self.state.save_to_json
+        Path(last).unlink(missing_ok=True)
+
+        def save_to_json(path):
+            # without the states of the generators, nobody waits until all processes have written theirs
+            is_all = not args.save_only_model or args.world_size == 1
+            return seal.close(folder, TRAINER_STATE, write) if path == last and is_all else write(path)
+
+        self.state.save_to_json = save_to_json  # what follows, an upload or older checkpoints' end, finds it sealed
+        try:
+            return super()._save_checkpoint(model, trial)
+        finally:
+            del self.state.save_to_json
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)

@@ -225,7 +225,7 @@ def test_a_half_written_checkpoint_is_passed_over(stopped, caplog):
 def test_nothing_whole_to_resume_from_is_said(tmp_path):
     (tmp_path / "checkpoint-2").mkdir()
     trainer, _ = build(tmp_path)
-    with pytest.raises(ValueError, match="holds no whole checkpoint. Train without it"):
+    with pytest.raises(ValueError, match="No valid checkpoint found in output directory .*is whole. Train without"):
         trainer.train(resume_from_checkpoint=True)
 
 
