@@ -390,12 +390,16 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
 
     def _save_checkpoint(self, model, trial):
         args = self.args
-        if self.policy is None or not args.should_save:
+        if not args.should_save:
             return super()._save_checkpoint(model, trial)
-        # Written last, it says that a checkpoint is whole: one that is written again is not, until it is again.
         folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
         last, write = os.path.join(folder, TRAINER_STATE), self.state.save_to_json
-        Path(last).unlink(missing_ok=True)
+        # Written last, the first says that a checkpoint is whole: one that is written again is not, until it is again,
+        # and what is not written again is of another run.
+        for name in (TRAINER_STATE, STATE, seal.SEAL):
+            Path(folder, name).unlink(missing_ok=True)
+        if self.policy is None:
+            return super()._save_checkpoint(model, trial)
 
         def save_to_json(path):
             # without the states of the generators, nobody waits until all processes have written theirs
