@@ -31,6 +31,7 @@ class Hang(TrainerCallback):
 
 def train_and_hang(folder, **settings):
     torch.set_num_threads(1)
+    torch.multiprocessing.set_start_method("fork", force=True)  # the workers', as it is by default
     trainer = make(folder, **settings)
     trainer.add_callback(Hang(folder))
     trainer.train()
