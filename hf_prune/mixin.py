@@ -251,6 +251,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         begins_anew = resume_from_checkpoint is None
         if not begins_anew:
             (begins_anew,) = broadcast_object_list([not os.path.isfile(os.path.join(resume_from_checkpoint, STATE))])
+        self._find_begun_loaders(not begins_anew)
         if begins_anew and self._run.trace is not None:
             self._run.trace.begin(0)
         if resume_from_checkpoint is None:
@@ -306,6 +307,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         full = self._run.full
         answer = super()._prepare_for_training(full.steps, train_dataloader, resume_from_checkpoint)
+        if "train" in self._begun_loaders:
+            self._draw_apart(answer[1])
         scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # DeepSpeed's stands in a wrapper
         if isinstance(scheduler, LambdaLR):
             # above 0 for the user's own, which comes again at the next train() and counts on

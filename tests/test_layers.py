@@ -41,6 +41,7 @@ OUTSIDE = {
         "report",
         "rows",
         "steps",
+        "loading",
         "mixin",
     },
     "transformers": {"mixin", "sharing", "loading", "trainer", "flags", "recipe", "splits"},
