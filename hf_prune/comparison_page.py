@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from . import figures
 from .comparison import Comparison, rule_of
 from .report import markdown_table
-from .storage import write_text
+from .storage import write_bytes, write_text
 
 _COLORS = {"full": "#1a1a1a", "short": "#8c8c8c", "uniform": "#56a0d3"}
 _POLICY_COLORS = ("#d9762b", "#2f8f4e", "#8a4fbf", "#c23b4b", "#a8891b", "#1f8f8f", "#c04f9b", "#5b6bd6", "#7a5230")
@@ -130,7 +130,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         figures.shorten(panel)
         figures.finish(panel, figures.LIGHT)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    canvas.savefig(path)
+    write_bytes(path, figures.image(canvas))
 
 
 def _far(curves: Sequence[np.ndarray]) -> float | None:

@@ -17,13 +17,14 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import unwrap_peft_model
 
-from . import policies
+from . import policies, seal
 from .beginning import Facts, warn_if_idle
-from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
+from .checkpoint import STATE, TRAINER_STATE, choose, without_state
 from .core import BudgetPolicy, History, Policy, Selection
 from .data import fingerprint, has_own_loss, is_arrow
 from .events import PlainLoader, RoundEvents, show_total
 from .loading import LoadingMixin
+from .lock import RunLock
 from .logs import LogsMixin
 from .meter import Meter
 from .page import RunReport
@@ -37,7 +38,7 @@ from .seams import check_seams
 from .sentences import SentencesMixin, cuts_batches
 from .sharing import Secret, SharingMixin
 from .steps import StepsMixin
-from .trace import Trace
+from .trace import FOLDER, Trace
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         self._has_begun: bool | None = None  # whether the `train` in progress has come to Trainer's loop
         self._batch: Batch | None = None
         self._sampler: PruningSampler | None = None
+        self._lock = RunLock()
         super().__init__(*args, **kwargs)
         if self.args.hub_token is not None:
             self.args.hub_token = Secret(self.args.hub_token)
@@ -145,16 +147,23 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         )
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that was not saved whole."""
-        if self.policy is not None and resume_from_checkpoint is True:
+        """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that is not whole.
+
+        Raises:
+            ValueError: The checkpoint that was asked for is not whole, or there is none; or another run trains in
+                `output_dir` at this moment.
+        """
+        if self.policy is None:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        if resume_from_checkpoint not in (None, False):
             # all go on from the main process's, whatever each of them can read
-            (resume_from_checkpoint,) = broadcast_object_list([last_whole(self.args.output_dir, self._warn)])
-            if resume_from_checkpoint is None:
-                raise ValueError(
-                    f"resume_from_checkpoint=True: output_dir={self.args.output_dir!r} holds no whole checkpoint. "
-                    "Train without it, from the start."
-                )
-        self._has_begun = None if self.policy is None else False
+            found = [None]
+            if self.is_world_process_zero():
+                found = [choose(resume_from_checkpoint, self.args.output_dir, self._warn)]
+            resume_from_checkpoint, refusal = broadcast_object_list(found)[0]
+            if refusal is not None:
+                raise ValueError(refusal)
+        self._has_begun = False
         try:
             output = super().train(resume_from_checkpoint, *args, **kwargs)
             if self._has_begun is False:
@@ -165,6 +174,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             return output
         finally:
             self._has_begun = None
+            self._lock.release()
 
     def _warn(self, message: str):
         if self.is_world_process_zero():
@@ -268,6 +278,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         if self.policy is None:
             self._run = None
             return answer
+        self._hold(trial)
         self._run = self._next_run
         if self.args.should_save:
             self._run.trace = Trace(self._trace_folder(trial), self._rates, self._warn)
@@ -276,6 +287,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         begins_anew = resume_from_checkpoint is None
         if not begins_anew:
             (begins_anew,) = broadcast_object_list([not os.path.isfile(os.path.join(resume_from_checkpoint, STATE))])
+        self._find_begun_loaders(not begins_anew)
         if begins_anew and self._run.trace is not None:
             self._run.trace.begin(0)
         if resume_from_checkpoint is None:
@@ -283,7 +295,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         full = self._run.full
         finished = full.by_steps and self.state.global_step >= full.steps
         if begins_anew:
-            self._warn(without_state(resume_from_checkpoint))
+            if self.is_world_process_zero():
+                self._warn(without_state(resume_from_checkpoint))
             return (num_train_epochs, 0) if finished else answer
         step = self.state.global_step
         self._run.restore(resume_from_checkpoint, self.is_world_process_zero(), step, self._warn)
@@ -301,6 +314,16 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         if done and self.args.ignore_data_skip:
             self._warn(f"ignore_data_skip=True: the rows of {done} steps of this epoch are trained twice.")
         return at.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
+
+    def _hold(self, trial):
+        """Keep other runs out of the folder, before anything in it is deleted."""
+        folder = self._trace_folder(trial)
+        (other,) = broadcast_object_list([self.is_world_process_zero() and self._lock.take(Path(folder, FOLDER))])
+        if other:
+            raise ValueError(
+                f"output_dir={self.args.output_dir!r} is in use: {other} trains there, and this run would delete what "
+                "that one has written. Give another output_dir, or end that run."
+            )
 
     def _trace_folder(self, trial) -> str:
         """The folder of the run, and for a trial of a search one that no upload takes: rows are shown in it."""
@@ -320,6 +343,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         full = self._run.full
         answer = super()._prepare_for_training(full.steps, train_dataloader, resume_from_checkpoint)
+        if "train" in self._begun_loaders:
+            self._draw_apart(answer[1])
         self.callback_handler.train_dataloader = PlainLoader(self.callback_handler.train_dataloader)
         scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # DeepSpeed's stands in a wrapper
         if isinstance(scheduler, LambdaLR):
@@ -411,11 +436,28 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
     # ---- Ends ----
 
     def _save_checkpoint(self, model, trial):
-        if self.policy is not None and self.args.should_save:
-            # Written last, it says that a checkpoint is whole: one that is written again is not, until it is again.
-            folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
-            Path(folder, TRAINER_STATE).unlink(missing_ok=True)
-        super()._save_checkpoint(model, trial)
+        args = self.args
+        if not args.should_save:
+            return super()._save_checkpoint(model, trial)
+        folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
+        last, write = os.path.join(folder, TRAINER_STATE), self.state.save_to_json
+        # Written last, the first says that a checkpoint is whole: one that is written again is not, until it is again,
+        # and what is not written again is of another run.
+        for name in (TRAINER_STATE, STATE, seal.SEAL):
+            Path(folder, name).unlink(missing_ok=True)
+        if self.policy is None:
+            return super()._save_checkpoint(model, trial)
+
+        def save_to_json(path):
+            # without the states of the generators, nobody waits until all processes have written theirs
+            is_all = not args.save_only_model or args.world_size == 1
+            return seal.close(folder, TRAINER_STATE, write) if path == last and is_all else write(path)
+
+        self.state.save_to_json = save_to_json  # what follows, an upload or older checkpoints' end, finds it sealed
+        try:
+            return super()._save_checkpoint(model, trial)
+        finally:
+            del self.state.save_to_json
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)

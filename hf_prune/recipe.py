@@ -17,9 +17,11 @@ from .card import public, public_arguments
 from .checkpoint import last_whole
 from .comparison import PREDICTIONS, RESULTS
 from .core import Policy
+from .lock import holder
 from .page import REPORT
 from .report import plain, surroundings
 from .storage import write_text
+from .trace import FOLDER
 
 _BEGUN = "_begun.json"  # in output_dir: what a run that may be interrupted is of
 _FIXED = (  # training arguments that make another run
@@ -38,8 +40,8 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
         *made_with: Dataclasses of the flags that say which data and which model it is of.
 
     Raises:
-        ValueError: output_dir holds a finished run, or an unfinished one of other data, another model or policy,
-            another seed or another learning rate; or there is no such checkpoint.
+        ValueError: output_dir holds a finished run, one that trains at this moment, or an unfinished one of other data,
+            another model or policy, another seed or another learning rate; or there is no such checkpoint.
     """
     asked = args.resume_from_checkpoint
     if asked is not None and str(asked).lower() not in ("true", "false"):
@@ -49,6 +51,8 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
     folder = Path(str(args.output_dir))
     if (folder / RESULTS).exists():
         raise ValueError(f"output_dir={str(folder)!r} holds a finished run; give another, or remove it.")
+    if args.process_index == 0 and (other := holder(folder / FOLDER)):
+        raise ValueError(f"output_dir={str(folder)!r} is in use: {other} trains there; give another.")
     if str(asked).lower() == "false":
         return False
     checkpoint = last_whole(folder, warnings.warn)  # one that was being written when the run died is none

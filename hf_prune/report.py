@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from . import figures
-from .storage import write_text
+from .storage import write_bytes, write_text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -204,7 +204,7 @@ class PruningReport:
         """Write one image: the metrics against what was trained so far, and the share kept by epoch.
 
         Args:
-            path: The file; its suffix sets the format, such as `.png`.
+            path: The file; its suffix sets the format; `.png` where it has none.
             metrics: Names in the evaluations' logs, one panel each; a name that no evaluation logged is left out.
 
         Raises:
@@ -212,7 +212,9 @@ class PruningReport:
         """
         unit = self._unit()
         curves = {name: curve for name in metrics if len((curve := self._curve(name, unit))[0])}
-        figures.run_figure(self.policy, unit, curves, self.epochs).savefig(path)
+        figure = figures.run_figure(self.policy, unit, curves, self.epochs)
+        path = Path(path) if Path(path).suffix else Path(f"{path}.png")
+        write_bytes(path, figures.image(figure, path.suffix.removeprefix(".")))
 
     def _sum(self, name: str) -> Any:
         return sum(epoch[name] for epoch in self.epochs)

@@ -398,7 +398,7 @@ class PruningRun:
                 self.state.facts["untaught"] = asdict(self.learner.failure[1])
             if self.trace is not None:
                 self.state.facts["run"] = self.trace.name
-            self.state.save(folder, measured)
+            self.state.save(folder, measured, step)
 
     def restore(self, folder: str | os.PathLike, is_main: bool, step: int, warn: Callable[[str], None]) -> None:
         """Go on from a checkpoint.

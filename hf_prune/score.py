@@ -15,6 +15,7 @@ from .beginning import HISTORY
 from .core import History, Policy
 from .launch import LAUNCHERS, FailedRun, Run, check_script, run_all
 from .policies._static import StaticPolicy
+from .storage import write_text
 
 COMMAND = "command.json"  # in output_dir: whose runs these are
 _CURE = "train a PruningTrainer with the --policy and --output_dir given, and save its model"
@@ -93,8 +94,7 @@ def _claim(folder: Path, command: list[str]) -> None:
     """Say in the folder whose runs it has; runs of another command are not to be taken for these."""
     path = folder / COMMAND
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(command) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(command) + "\n")
         return
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -44,10 +45,15 @@ class Trace:
         self._has_warned = False
 
     def begin(self, round: int) -> None:
-        """Remove what lies there of `round` and later ones: they are of a run that was left, or of another one."""
+        """Remove what lies there of `round` and later ones, which are of a run that was left or of another one.
+
+        What kills have left unfinished in the run's folder goes with them.
+        """
         for path in Path(self.run, FOLDER).glob(_PATTERN):
             if _number(path) >= round:
                 self._try(path.unlink)
+        for folder in (self.run, self.run / FOLDER, *self.run.glob("checkpoint-*")):
+            self._try(partial(storage.sweep, folder))
 
     def write(
         self,

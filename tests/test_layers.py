@@ -14,8 +14,8 @@ PACKAGE = Path(hf_prune.__file__).parent
 RECIPES = PACKAGE.parent / "recipes"
 
 LAYERS = (
-    {"storage", "features", "ranking", "launch", "paired", "figures", "agreement"},
-    {"core"},
+    {"storage", "features", "ranking", "launch", "lock", "paired", "figures", "agreement"},
+    {"core", "seal"},
     {"policies", "learner", "trace", "data"},
     {"signals", "recorder", "schedule", "sampler", "report", "dynamics", "keys", "examples"},
     {"tasks", "checkpoint", "beginning", "events", "export", "comparison", "sentences"},
@@ -45,6 +45,7 @@ OUTSIDE = {
         "rows",
         "sentences",
         "steps",
+        "loading",
         "mixin",
     },
     "transformers": {"mixin", "sharing", "loading", "trainer", "flags", "recipe", "splits"},
