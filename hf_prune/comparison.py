@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from .foreign import file_name, label, number, of_kind, read_json
 from .paired import RowSums, interval, resample_rows, row_sums
+from .privacy import public_arguments
 from .storage import write_text
 
 RESULTS, PREDICTIONS = "results.json", "predictions.json"  # of a run; the first is written last
 COMMAND, ARMS = "command.json", "arms"
 KINDS = ("full", "short", "uniform", "policy")  # of arms; each is compared with those before it
 _NOTHING = 0.0005  # of what the full arm reads
+_MOST_RUNS = 100_000
 CLOSE = 0.1  # two arms read as much where what they read differs by no more than this share
 
 
@@ -101,7 +104,7 @@ class Plan:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Plan | None":
-        """That of a folder, None where there is none.
+        """That of a folder, None where there is none; as it may be shown, whoever wrote it.
 
         Raises:
             ValueError: The file holds something else.
@@ -110,9 +113,15 @@ class Plan:
         if not path.exists():
             return None
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            arms = {name: Arm(tuple(arm.pop("flags")), **arm) for name, arm in found.pop("arms").items()}
-            return cls(arguments=tuple(found.pop("arguments")), arms=arms, **found)
+            found = read_json(path)
+            arms = {file_name(name, "the arm"): _arm(arm) for name, arm in found.pop("arms").items()}
+            plan = cls(arguments=_flags(found.pop("arguments")), arms=arms, **found)
+            of_kind(plan.script, "script", str)
+            number(plan.seeds, "seeds", 1, _MOST_RUNS // max(len(arms), 1), whole=True)
+            number(plan.jobs, "jobs", 1, _MOST_RUNS, whole=True)
+            number(plan.margin or 0, "margin")
+            number(plan.paths or 0, "paths", whole=True)
+            return plan
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{path} is none of a comparison, or damaged ({error!r}). Name another folder, or remove that file."
@@ -121,6 +130,18 @@ class Plan:
     def runs(self) -> list[tuple[str, int]]:
         """(arm, seed) of every run, all arms of a seed before the next one."""
         return [(name, seed) for seed in range(1, self.seeds + 1) for name in self.arms]
+
+
+def _arm(found: dict[str, Any]) -> Arm:
+    arm = Arm(_flags(found.pop("flags")), **found)
+    if arm.kind not in KINDS:
+        raise ValueError(f"there is no kind {arm.kind!r:.60} of arms")
+    number(0 if arm.budget is None else arm.budget, "budget", 0, 1)
+    return arm
+
+
+def _flags(found: Any) -> tuple[str, ...]:
+    return tuple(public_arguments([of_kind(flag, "an argument", str) for flag in of_kind(found, "arguments", list)]))
 
 
 def rule_of(arm: str, budget: float | None) -> str:
@@ -154,11 +175,20 @@ class RunResult:
         """Read a run.
 
         Raises:
-            ValueError: It has no account of what was trained, or its predictions are not those of its quality.
+            ValueError: It has no account of what was trained, or its predictions are not those of its quality; or the
+                files hold something else.
         """
         results = _read(folder / RESULTS)
         if not results.get("pruning"):
             raise ValueError(f"{folder} has no account of what was trained: compare with --policy uniform:keep=1.")
+        try:
+            check_results(results)
+            return cls._of(folder, results)
+        except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+            raise ValueError(f"{folder / RESULTS} is none of a recipe ({error!r}); remove its folder.") from error
+
+    @classmethod
+    def _of(cls, folder: Path, results: dict[str, Any]) -> "RunResult":
         quality = results["quality"]
         if quality["value"] is None:
             return cls(results, None, None)
@@ -423,9 +453,42 @@ class Comparison:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return of_kind(read_json(path, largest=1 << 31), "it", dict)
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}). Remove its folder, and run it again.") from error
+
+
+def check_results(found: dict[str, Any]) -> None:
+    """Refuse a results.json whose numbers are none or out of bounds, or whose names are more than names.
+
+    Raises:
+        KeyError: Something is missing.
+        TypeError: Something is of another type.
+        ValueError: Something is of another kind, or out of bounds.
+    """
+    quality, pruning = found["quality"], found["pruning"]
+    for name in ("metric", "split"):
+        label(quality[name], name)
+    number(quality["rows"], "rows", 1, whole=True)
+    of_kind(quality["greater_is_better"], "greater_is_better", bool)
+    if quality["value"] is not None:
+        number(quality["value"], "the quality", -_LARGEST, _LARGEST)
+    for counts in (pruning["totals"], pruning["earlier_runs"] or {}):
+        for name, value in counts.items():
+            number(value, name)
+    for evaluation in of_kind(pruning["evaluations"], "evaluations", list):
+        for name in ("rows", "tokens", "seconds"):
+            number(evaluation[name], name)
+        if evaluation.get(f"eval_{quality['metric']}") is not None:
+            number(evaluation[f"eval_{quality['metric']}"], "an evaluation", -_LARGEST, _LARGEST)
+    number(found["parameters"], "parameters", whole=True)
+    for name in ("cpus", "threads"):
+        number(found["hardware"][name] or 0, name, whole=True)  # the system may not tell
+    for text in (*found["hardware"]["gpus"], *found["versions"], *found["versions"].values(), found["commit"] or ""):
+        label(text, "a name or version")
+
+
+_LARGEST = 1e30  # of a quality
 
 
 _SURROUNDINGS = ("parameters", "hardware", "versions", "commit")

@@ -21,7 +21,7 @@ from .examples import show
 from .export import ROWS, write_rows
 from .figures import DARK, LIGHT
 from .report import NUMBERS, PruningReport
-from .storage import DamagedFile, write_text
+from .storage import DamagedFile, write_bytes, write_text
 from .trace import FOLDER, read_trace
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class RunReport(PruningReport):
         folder.mkdir(parents=True, exist_ok=True)
         for name, (title, text, alt, draw) in self._figures().items():
             light, dark = (figures.png(draw(theme)) for theme in (LIGHT, DARK))
-            Path(folder, f"{name}.png").write_bytes(light)
+            write_bytes(folder / f"{name}.png", light)
             images = {"light": base64.b64encode(light).decode(), "dark": base64.b64encode(dark).decode()}
             sections.append({"title": title, "text": text, "alt": alt, "rows": [], **images})
         sections += self._lists()

@@ -1,9 +1,11 @@
 """The account of a pruned run: what was trained of what was offered, as numbers, Markdown and a figure."""
 
+import html
 import json
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -165,7 +167,7 @@ class PruningReport:
         lines = [
             "## Data pruning",
             "",
-            f"hf_prune chose what to train on in each epoch, out of {self.rows:,} rows, by `{self.policy}`.",
+            f"hf_prune chose what to train on in each epoch, out of {self.rows:,} rows, by {in_code(self.policy)}.",
             f"{unit.capitalize()} not trained: **{left_out:,}** of {totals[f'{unit}_offered']:,} "
             f"({figures.percent(left_out, totals[f'{unit}_offered'])}).",
             "",
@@ -276,7 +278,25 @@ def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table, its first column to the left and the others to the right."""
     rule = ["---"] + ["---:"] * (len(headings) - 1)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [headings, rule, *rows])
+    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in [headings, rule, *rows])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def in_words(text: str) -> str:
+    """A text of anybody as Markdown shows it as it is, on one line."""
+    text = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*\[\]|~$]|\b_|_\b|^#)", r"\\\1", text)
+
+
+def in_code(text: str) -> str:
+    """A text of anybody as code in Markdown, on one line."""
+    text = " ".join(text.split())
+    ticks = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    edge = " " if text.startswith("`") or text.endswith("`") or not text else ""
+    return f"{ticks}{edge}{text}{edge}{ticks}"
 
 
 def plain(value: Any) -> Any:
