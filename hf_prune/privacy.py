@@ -53,11 +53,8 @@ def secret_word(name: str, value: Any = "x") -> str | None:
     text = str(value).strip().strip("'\"")
     if text.lower() in _SWITCH:
         return None
-    if found["often"]:
-        *_, last = _SECRET.finditer(plain)
-        names_one = last.end() == len(plain)  # hub_token, and not max_new_tokens or key_size
-        if _HARMLESS.search(plain) or (_NUMBER.fullmatch(text) and not names_one):
-            return None
+    if found["often"] and (_HARMLESS.search(plain) or _NUMBER.fullmatch(text)):
+        return None
     return found[0].upper()
 
 

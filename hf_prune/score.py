@@ -16,7 +16,7 @@ from .core import History, Policy
 from .foreign import read_json
 from .launch import LAUNCHERS, FailedRun, Run, check_script, run_all
 from .policies._static import StaticPolicy
-from .privacy import hide_arguments
+from .privacy import hide_arguments, public
 from .storage import write_text
 
 COMMAND = "command.json"  # in output_dir: whose runs these are
@@ -151,7 +151,7 @@ def _mean_of(files: Sequence[Path], scoring: Policy) -> History:
         signals={name: _mean([history.signals[name] for history in histories]) for name in histories[0].signals},
         notes={"score": _mean([history.notes["score"] for history in histories])},
         keys=histories[0].keys,
-        facts={**histories[0].facts, "policy": repr(scoring), "cost": cost},
+        facts={**histories[0].facts, "policy": public(repr(scoring)), "cost": cost},
     )
 
 

@@ -14,8 +14,8 @@ PACKAGE = Path(hf_prune.__file__).parent
 RECIPES = PACKAGE.parent / "recipes"
 
 LAYERS = (
-    {"storage", "features", "ranking", "launch", "paired", "figures"},
-    {"core"},
+    {"storage", "features", "ranking", "paired", "figures", "privacy", "foreign"},
+    {"core", "launch"},
     {"policies", "learner", "trace", "data"},
     {"signals", "recorder", "schedule", "sampler", "report", "events", "dynamics", "keys", "examples"},
     {"tasks", "checkpoint", "beginning", "export", "comparison"},
