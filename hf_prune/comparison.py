@@ -22,6 +22,7 @@ RESULTS, PREDICTIONS = "results.json", "predictions.json"  # of a run; the first
 COMMAND, ARMS = "command.json", "arms"
 KINDS = ("full", "short", "uniform", "policy")  # of arms; each is compared with those before it
 _NOTHING = 0.0005  # of what the full arm reads
+LARGEST = 1e30  # quality
 _MOST_RUNS = 100_000
 CLOSE = 0.1  # two arms read as much where what they read differs by no more than this share
 
@@ -472,7 +473,7 @@ def check_results(found: dict[str, Any]) -> None:
     number(quality["rows"], "rows", 1, whole=True)
     of_kind(quality["greater_is_better"], "greater_is_better", bool)
     if quality["value"] is not None:
-        number(quality["value"], "the quality", -_LARGEST, _LARGEST)
+        number(quality["value"], "the quality", -LARGEST, LARGEST)
     for counts in (pruning["totals"], pruning["earlier_runs"] or {}):
         for name, value in counts.items():
             number(value, name)
@@ -480,15 +481,12 @@ def check_results(found: dict[str, Any]) -> None:
         for name in ("rows", "tokens", "seconds"):
             number(evaluation[name], name)
         if evaluation.get(f"eval_{quality['metric']}") is not None:
-            number(evaluation[f"eval_{quality['metric']}"], "an evaluation", -_LARGEST, _LARGEST)
+            number(evaluation[f"eval_{quality['metric']}"], "an evaluation", -LARGEST, LARGEST)
     number(found["parameters"], "parameters", whole=True)
     for name in ("cpus", "threads"):
         number(found["hardware"][name] or 0, name, whole=True)  # the system may not tell
     for text in (*found["hardware"]["gpus"], *found["versions"], *found["versions"].values(), found["commit"] or ""):
         label(text, "a name or version")
-
-
-_LARGEST = 1e30  # of a quality
 
 
 _SURROUNDINGS = ("parameters", "hardware", "versions", "commit")

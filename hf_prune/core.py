@@ -17,7 +17,11 @@ _TRIES = 3  # without a finite loss, after which a row is hopeless
 FACTS = frozenset({"tokens", "features", "classes"})  # what a policy may need beside signals: read before training
 IGNORED = -100  # the label of a position that is no target, as in transformers
 _OWN = ("loss", "seen", "tokens", "faults")  # arrays that every History has
-_KINDS: dict[str, Any] = {"seen": np.int32, "tokens": np.int32, "faults": np.uint8, "keys": np.uint64}  # else float32
+_KINDS: dict[str, Any] = {  # of arrays that are not float32
+    **dict.fromkeys(("seen", "tokens"), np.int32),
+    **dict.fromkeys(("faults", "blanks"), np.uint8),
+    "keys": np.uint64,
+}
 _COST = ("runs", "rows", "tokens", "seconds")
 _LONGEST = 10_000  # characters of a fact
 
@@ -151,9 +155,8 @@ class History:
             ValueError: An array of another length or type; a loss that is infinite, or missing where a row was seen; a
                 count below 0; a fact of another kind.
         """
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in _OWN}
-        arrays |= {f"signals/{name}": array for name, array in self.signals.items()}
-        arrays |= {} if self.keys is None else {"keys": self.keys}
+        arrays: dict[str, Any] = {} if self.keys is None else {"keys": self.keys}
+        arrays |= {name: array for name, array in self.arrays().items() if not name.startswith("notes/")}
         n: Any = np.asarray(self.loss).shape[:1]
         for name, array in arrays.items():
             kind, found = np.dtype(_KINDS.get(name, np.float32)), np.asarray(array)

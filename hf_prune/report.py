@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from . import figures
-from .foreign import number, of_kind, read_json
+from .foreign import MOST, number, of_kind, read_json
 from .storage import write_text
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")
+    return re.sub(r"(?<!\\)\|", r"\|", " ".join(text.split()))
 
 
 def in_words(text: str) -> str:
@@ -334,12 +334,14 @@ _PLACED = ("step", "epoch", "prune/rows", "prune/tokens", "prune/seconds", "prun
 
 def _account(epoch: dict[str, Any]) -> dict[str, Any]:
     """That of an epoch, where its numbers are all there."""
-    return {name: _counted(epoch[name], name, whole=name == "epoch") for name in dict.fromkeys((*_COUNTED, *epoch))}
+    number(epoch["epoch"], "epoch", whole=True)
+    counted = {name: _counted(epoch[name], name) for name in _COUNTED}
+    return {name: _counted(value, name, -MOST) for name, value in epoch.items()} | counted
 
 
-def _counted(value: Any, name: str, whole: bool = False) -> Any:
+def _counted(value: Any, name: str, low: float = 0) -> Any:
     """JSON has no NaN: it was written as None."""
-    return math.nan if value is None and not whole else number(value, name, whole=whole)
+    return math.nan if value is None else number(value, name, low)
 
 
 def _logged(entry: dict[str, Any]) -> dict[str, Any]:

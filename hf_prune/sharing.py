@@ -154,7 +154,6 @@ class SharingMixin:
         """Write what is for people, and for other runs; what can't be written is named, and costs this run nothing."""
         if self._run is None or not self.args.should_save:
             return
-        self._run.learner.finish()  # an error of the policy's is none of the account's
         self._missing = {}  # which the report tells from now on
         report, data, config = self.pruning_report(), self._raw_dataset, getattr(self.model, "config", None)
 
