@@ -138,7 +138,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
             seconds_evaluating=self._run.state.seconds_evaluating,
             steps_full=round(sum(epoch["steps_full"] for epoch in self._run.state.epochs)),
             earlier=self._earlier_cost,
-            missing=self._missing,
+            missing=dict(self._missing),
             run=Path(self.args.output_dir) if self._run.trace is None else self._run.trace.run,
             history=self.history,
         )

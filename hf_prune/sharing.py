@@ -155,6 +155,18 @@ class SharingMixin:
         if self._run is None or not self.args.should_save:
             return
         self._missing = {}  # which the report tells from now on
+        self._attempt(HISTORY, lambda: self._run.save_history(os.path.join(folder, HISTORY)))
+        self._attempt("the report", lambda: self._save_report(folder))
+        if HISTORY in self._missing:
+            self._warn_once(
+                f"{folder}: {HISTORY} COULD NOT BE WRITTEN ({self._missing[HISTORY]}). Without it no other run can "
+                "begin with what this one has learnt, and there is no report. This run goes on; mend the cause, and "
+                "call trainer.save_model() again."
+            )
+        if others := [f"{name} ({error})" for name, error in self._missing.items() if name != HISTORY]:
+            self._warn_once(f"{folder}: the account of this run lacks {'; '.join(others)}. The run itself goes on.")
+
+    def _save_report(self, folder: str):
         report, data, config = self.pruning_report(), self._raw_dataset, getattr(self.model, "config", None)
 
         def save_rows():
@@ -165,20 +177,11 @@ class SharingMixin:
             with unchanged_generators():  # training may go on, and reading a row may draw from them
                 report.save_examples(data, self.processing_class, getattr(config, "id2label", None))
 
-        self._attempt(HISTORY, lambda: self._run.save_history(os.path.join(folder, HISTORY)))
         self._attempt(ROWS, save_rows)
         self._attempt(EXAMPLES, save_examples)
         self._attempt(NUMBERS, lambda: replace(report, missing=self._missing).save(Path(folder, NUMBERS)))
-        if HISTORY in self._missing:
-            self._warn_once(
-                f"{folder}: {HISTORY} COULD NOT BE WRITTEN ({self._missing[HISTORY]}). Without it no other run can "
-                "begin with what this one has learnt, and there is no report. This run goes on; mend the cause, and "
-                "call trainer.save_model() again."
-            )
-        if others := [f"{name} ({error})" for name, error in self._missing.items() if name != HISTORY]:
-            self._warn_once(f"{folder}: the account of this run lacks {'; '.join(others)}. The run itself goes on.")
-        if self._run.state.epochs and (flaws := [flaw for flaw in report.flaws if flaw]):
-            self._warn_once(f"{folder}: {' '.join(flaws)}")
+        if self._run.state.epochs and report.flaws:
+            self._warn_once(f"{folder}: {' '.join(report.flaws)}")
 
     def _attempt(self, name: str, write: Callable[[], None]):
         if (error := _error_of(write)) is not None:
