@@ -6,7 +6,8 @@ A comparison is a folder: `command.json` says what was to be run, `arms/ARM/seed
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,28 +183,23 @@ class RunResult:
         results = _read(folder / RESULTS)
         if not results.get("pruning"):
             raise ValueError(f"{folder} has no account of what was trained: compare with --policy uniform:keep=1.")
-        try:
+        with _naming(folder / RESULTS):
             check_results(results)
-            return cls._of(folder, results)
-        except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-            raise ValueError(f"{folder / RESULTS} is none of a recipe ({error!r}); remove its folder.") from error
-
-    @classmethod
-    def _of(cls, folder: Path, results: dict[str, Any]) -> "RunResult":
         quality = results["quality"]
         if quality["value"] is None:
             return cls(results, None, None)
         found = _read(folder / PREDICTIONS)
-        rows = row_sums(quality["metric"], found, results["scores"])
+        with _naming(folder / PREDICTIONS):
+            rows = row_sums(quality["metric"], found, results["scores"])
+            answers = {str(answer) for answer in found.get("predictions", ())}
+            truths = {str(truth) for truth in found.get("references") or ()}
         if rows is not None and not np.isclose(rows.value, quality["value"], rtol=1e-4):
             raise ValueError(
                 f"{folder}: {PREDICTIONS} gives {quality['metric']} {rows.value:.6g}, but {RESULTS} says "
                 f"{quality['value']:.6g}. They are of different runs; remove the folder and run it again."
             )
-        references = found.get("references")
-        answers = {str(answer) for answer in found.get("predictions", ())}
-        is_constant = len(answers) == 1 and len(set(map(str, references or ()))) > 1
-        return cls(results, rows, references or found.get("tokens"), is_constant)
+        references = found.get("references") or found.get("tokens")
+        return cls(results, rows, references, is_constant=len(answers) == 1 and len(truths) > 1)
 
     @property
     def has_diverged(self) -> bool:
@@ -459,6 +455,19 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}). Remove its folder, and run it again.") from error
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which file holds what the block can't use."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(f"{path} is none of a recipe ({error!r}). Remove its folder, and run it again.") from error
+
+
+_COUNTED = ("rows", "padded_tokens", "rows_rescored", "padded_tokens_rescored", "optimizer_steps")
+_COUNTED += tuple(f"seconds_{part}" for part in ("training", "selecting", "rescoring"))
+
+
 def check_results(found: dict[str, Any]) -> None:
     """Refuse a results.json whose numbers are none or out of bounds, or whose names are more than names.
 
@@ -474,9 +483,10 @@ def check_results(found: dict[str, Any]) -> None:
     of_kind(quality["greater_is_better"], "greater_is_better", bool)
     if quality["value"] is not None:
         number(quality["value"], "the quality", -LARGEST, LARGEST)
-    for counts in (pruning["totals"], pruning["earlier_runs"] or {}):
-        for name, value in counts.items():
-            number(value, name)
+    earlier = pruning["earlier_runs"] or {}
+    for counts, needed in ((pruning["totals"], _COUNTED), (earlier, ())):
+        for name in dict.fromkeys((*needed, *counts)):
+            number(counts[name], name)
     for evaluation in of_kind(pruning["evaluations"], "evaluations", list):
         for name in ("rows", "tokens", "seconds"):
             number(evaluation[name], name)

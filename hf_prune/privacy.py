@@ -32,7 +32,7 @@ _SETTING = re.compile(  # name=value and "name": value, of command lines, reprs,
     r"(?P<value>'[^']*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&'\"(){}\[\]]+)"
 )
 _PLACE = re.compile(  # an address, or the start of a path of this machine
-    r"(?<![\w.~/\\-])(?P<start>[Ff]ile:/|[A-Za-z][\w+.-]+:///|[A-Za-z]:[\\/]|\\\\(?=\w)|~[\w.-]*[/\\]|\.\.?[/\\]|"
+    r"(?<![\w.~/\\<-])(?P<start>[Ff]ile:/|[A-Za-z][\w+.-]+:///|[A-Za-z]:[\\/]|\\{2,4}(?=\w)|~[\w.-]*[/\\]|\.\.?[/\\]|"
     r"/(?=[^\s/]))|[A-Za-z][\w+.-]+://[^\s'\"<>]*"
 )
 _VALUES = re.compile(r"[\s=,;&'\"(){}\[\]:@]+|//")  # what stands between them in an argument
@@ -64,16 +64,15 @@ def hide(text: str) -> str:
         hidden = _each("", found, hide)
         return text if hidden == found else json.dumps(hidden, ensure_ascii=False)
     text = _USER.sub("SECRET@", _BEARER.sub(r"\1 SECRET", _WELL_KNOWN.sub("TOKEN", text)))
-
-    def setting(found: re.Match[str]) -> str:
+    hidden, at, shown = [], 0, 0
+    while found := _SETTING.search(text, at):
         word = secret_word(found["name"], found["value"])
-        if word is None:
-            inner = found["value"]  # which may be a setting itself: model_args=token=...
-            return found["name"] + found["sign"] + (_SETTING.sub(setting, inner) if "=" in inner else inner)
-        quote = found["value"][0] if found["value"][0] in "'\"" else ""
-        return f"{found['name']}{found['sign']}{quote}{word}{quote}"
-
-    return _SETTING.sub(setting, text)
+        at = found.start("value")  # which may be a setting itself, as in model_args=token=...
+        if word is not None:
+            quote = found["value"][0] if found["value"][0] in "'\"" else ""
+            hidden += [text[shown:at], quote, word, quote]
+            at = shown = found.end()
+    return "".join([*hidden, text[shown:]])
 
 
 def public(text: str) -> str:

@@ -2,18 +2,16 @@
 
 import errno
 import json
-import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny
 import torch
 from disk import largest_file
 
-from hf_prune import History, PruningTrainer, page, storage
+from hf_prune import History, page
 from hf_prune.beginning import HISTORY
 from hf_prune.export import ROWS
 from hf_prune.report import NUMBERS
@@ -242,9 +240,9 @@ def test_a_checkpoint_that_is_pushed_holds_none(tmp_path, monkeypatch, policy):
 def test_a_policys_secrets_and_paths_are_in_nothing_that_others_get(tmp_path, monkeypatch):
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "mine.py").write_text(
-        "from dataclasses import dataclass\nfrom hf_prune.policies.uniform import Uniform\n\n\n@dataclass(frozen=True)\n"
-        "class Mine(Uniform):\n    '''Mine.\n\n    Args:\n        scores: A file.\n        api_key: A key.\n    '''\n\n"
-        "    scores: str = ''\n    api_key: str = ''\n"
+        "from dataclasses import dataclass\nfrom hf_prune.policies.uniform import Uniform\n\n\n"
+        "@dataclass(frozen=True)\nclass Mine(Uniform):\n    '''Mine.\n\n    Args:\n        scores: A file.\n"
+        "        api_key: A key.\n    '''\n\n    scores: str = ''\n    api_key: str = ''\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     policy = "ours.mine:keep=0.5,scores=/home/ann/private/scores.npy,api_key=sesame"
