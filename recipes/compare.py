@@ -42,7 +42,7 @@ from hf_prune.card import renew_baselines
 from hf_prune.comparison import ARMS, PREDICTIONS, RESULTS, Arm, Comparison, Plan, RunResult, run_folder
 from hf_prune.comparison_page import markdown, write
 from hf_prune.core import FACTS
-from hf_prune.foreign import file_name
+from hf_prune.foreign import file_name, number, of_kind
 from hf_prune.launch import LAUNCHERS, Run, check_script, run_all
 from hf_prune.privacy import hide_arguments, public_arguments
 
@@ -292,7 +292,8 @@ def run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan | 
         first = dataclasses.replace(plan, arms={"full": Arm(ALL, "full")}, seeds=1)
         if failed := run_plan(first, earlier, folder, options):
             return failed
-        epochs = RunResult.load(run_folder(folder, "full", 1)).results["arguments"]["num_train_epochs"]
+        said = RunResult.load(run_folder(folder, "full", 1)).results.get("arguments")
+        epochs = number(of_kind(said, "arguments", dict).get("num_train_epochs"), "num_train_epochs")
     plan = dataclasses.replace(plan, arms=plan_arms(options.arms, options.budgets, epochs))
     return run_plan(plan, Plan.load(folder), folder, options)
 
