@@ -80,11 +80,12 @@ def load_history(
         return None, None
     name = "a History" if isinstance(source, History) else repr(str(source))
     try:
-        earlier = source if isinstance(source, History) else History.from_pretrained(source)
+        earlier = source.check() if isinstance(source, History) else History.from_pretrained(source)
     except storage.DamagedFile as error:
         raise ValueError(f"history={name}: {error} Give another copy, or leave it out.") from error
-    except KeyError as error:
-        raise ValueError(f"history={name} lacks {error}: it is no History.") from error
+    except ValueError as error:
+        message = str(error) if str(error).startswith("history=") else f"history={name}: {error}"
+        raise ValueError(message) from error
     facts = earlier.facts
     if keys is not None and earlier.keys is not None:
         history, found = match(earlier, keys)

@@ -1,9 +1,9 @@
 """A model card: what a run leaves out, what stood beside it, how to do it again; its scores as the Hub reads them."""
 
-import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 from .comparison import ARMS
 from .comparison_page import table
 from .core import BudgetPolicy, Policy
-from .report import markdown_table, versions
+from .foreign import read_json
+from .privacy import public, public_arguments
+from .report import in_words, markdown_table, versions
 from .storage import write_text
 
 TAG = "hf_prune"
@@ -27,26 +29,6 @@ def tags_of(policy: Policy) -> list[str]:
     """Tags of a card: the library, and the policy's name."""
     name = type(policy).__module__.rpartition(".")[2]
     return [TAG, type(policy).__name__.lower() if name == "__main__" else name]
-
-
-def public(text: str) -> str:
-    """`text`, or the last part of it where it is a path that only this machine knows."""
-    is_private = os.path.isabs(text) or text.startswith(("~", "..", "./"))
-    return Path(text).name if is_private else text
-
-
-def public_arguments(argv: Sequence[str]) -> list[str]:
-    """Arguments that may be shown: paths of this machine shortened, tokens left out."""
-    shown, is_token = [], False
-    for part in argv:
-        flag, _, value = part.partition("=")
-        if is_token:
-            part = "TOKEN"
-        elif value and flag.startswith("--"):
-            part = f"{flag}={'TOKEN' if flag.endswith('token') else public(value)}"
-        is_token = part.startswith("--") and part.endswith("token")
-        shown.append(public(part))
-    return shown
 
 
 def write_card(
@@ -102,14 +84,19 @@ def budget(policy: Policy) -> str:
 
 def baselines(run: str | os.PathLike[str]) -> str:
     """The section on what the run was compared with: from the comparison that it is part of, if it is part of one."""
-    found = _comparison(Path(run).absolute())
-    if found is None:
-        return (
-            f"{_BASELINES}\n\nNone was run beside this: what the same model gains from all rows, from fewer epochs of "
-            "them or from random rows of the same budget is not known. `recipes/compare.py` of hf_prune measures it."
-        )
-    lines = [f"- {arm['conclusion']}" for arm in found["arms"]]
-    return "\n".join([_BASELINES, "", *lines, "", markdown_table(*table(found))])
+    try:
+        found = _comparison(Path(run).absolute())
+        if found is None:
+            return (
+                f"{_BASELINES}\n\nNone was run beside this: what the same model gains from all rows, from fewer epochs "
+                "of them or from random rows of the same budget is not known. `recipes/compare.py` of hf_prune "
+                "measures it."
+            )
+        lines = [f"- {in_words(arm['conclusion'])}" for arm in found["arms"]]
+        headings, *rows = ([*map(in_words, row)] for row in (table(found)[0], *table(found)[1]))
+        return "\n".join([_BASELINES, "", *lines, "", markdown_table(headings, rows)])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return f"{_BASELINES}\n\nThe comparison that this run is part of can't be read: its comparison.json is damaged."
 
 
 def renew_baselines(run: str | os.PathLike[str]) -> None:
@@ -125,7 +112,7 @@ def _comparison(run: Path) -> dict[str, Any] | None:
     for folder in (run, *run.parents[:_PARENTS]):
         path = folder / "comparison.json"
         if path.is_file() and (folder == run or run.relative_to(folder).parts[0] == ARMS):
-            return json.loads(path.read_text(encoding="utf-8"))
+            return read_json(path)
     return None
 
 
@@ -143,10 +130,10 @@ def reproduction(policy: Policy, command: str | None, facts: Mapping[str, Any]) 
         start = (
             "Train the same model on the same rows, with the hyperparameters above and\n\n"
             f"```python\nfrom hf_prune import PruningTrainer\n{imports}\n"
-            f"trainer = PruningTrainer(..., policy={policy!r})\n```"
+            f"trainer = PruningTrainer(..., policy={public(repr(policy))})\n```"
         )
     else:
-        start = f"```bash\n{command}\n```"
+        start = f"```bash\n{_public_command(command)}\n```"
     made_with = {"versions": ", ".join(f"{name} {found}" for name, found in versions().items()), **facts}
     known = [f"- {name}: {fact}" for name, fact in made_with.items() if fact is not None]
     files = (
@@ -155,3 +142,13 @@ def reproduction(policy: Policy, command: str | None, facts: Mapping[str, Any]) 
         "(`PruningTrainer(..., history=...)` takes this repository's name)."
     )
     return "\n".join(["### How to reproduce", "", start, "", *known, "", files])
+
+
+def _public_command(command: str) -> str:
+    """A command as it was typed, unless it holds what is not to be shown."""
+    try:
+        argv = shlex.split(command)
+    except ValueError:  # a quotation without an end
+        return public(command)
+    shown = public_arguments(argv)
+    return command if shown == argv else shlex.join(shown)

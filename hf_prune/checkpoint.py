@@ -13,10 +13,12 @@ import numpy as np
 
 from . import seal, storage
 from .core import Clock, History, Selection
+from .foreign import MOST, number, of_kind
 from .recorder import Measurements
 from .schedule import FullRun, Place, RoundPlan
 
 STATE = "pruning_state.safetensors"
+_ACCOUNT = ("rows", "steps", "padded_tokens", "seconds_selecting", "seconds_training", "seconds_rescoring")
 _PLAIN = ("span", "steps_before", "skipped", "seconds_selecting", "seconds_training", "stopped")  # fields of `Round`
 TRAINER_STATE = "trainer_state.json"  # Trainer writes it last: a checkpoint that has it has the rest
 
@@ -157,20 +159,49 @@ class PruningState:
             history = History.from_arrays(arrays, rows)
         except ValueError as error:
             raise ValueError(f"resume_from_checkpoint={str(folder)!r}: {error}") from error
-        state = cls(history, header["seed"], header["facts"], header["epochs"], header["seconds_evaluating"])
+        try:
+            return cls._of(history, arrays, header)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"resume_from_checkpoint={str(folder)!r}: its {STATE} is no pruning state ({error!r}). {_cure(folder)}"
+            ) from error
+
+    @classmethod
+    def _of(
+        cls, history: History, arrays: dict[str, np.ndarray], header: dict[str, Any]
+    ) -> tuple["PruningState", Measurements | None]:
+        """The state that these are of, where their numbers and lengths fit each other."""
+        number(header["seed"], "the seed", -(1 << 63), 1 << 64, whole=True)
+        number(header["seconds_evaluating"], "seconds_evaluating")
+        facts = of_kind(header["facts"], "facts", dict)
+        of_kind(facts["policy"], "the policy", str)
+        of_kind(facts["data"], "the fingerprint", int, type(None))
+        for name in ("batch", "accumulation"):
+            number(facts[name], name, 1, whole=True)
+        for epoch in of_kind(header["epochs"], "epochs", list):
+            for name in ("epoch", *_ACCOUNT):
+                number(epoch[name], name, -MOST, whole=name == "epoch")
+        state = cls(history, header["seed"], facts, header["epochs"], header["seconds_evaluating"])
         if (begun := header["round"]) is None:
             return state, None
-        selection = Selection(
-            arrays["selection/rows"],
-            arrays.get("selection/weights"),
-            begun["lr_scale"],
-            arrays.get("selection/rescore"),
-        )
+        clock, plan = begun["clock"], RoundPlan(Place(*begun["plan"].pop("at")), **begun["plan"])
+        for name, value in (*zip(Place._fields, plan.at, strict=True), ("round", clock["round"])):
+            number(value, name, name == "parts", whole=True)
+        for name in ("first_step", "updates", "steps", "end"):
+            number(getattr(plan, name), name, whole=True)
+        n, chosen = len(history), {name: arrays.get(f"selection/{name}") for name in ("weights", "rescore")}
+        selection = Selection(arrays["selection/rows"], lr_scale=begun["lr_scale"], **chosen).check(n)
+        rows, tokens, values = (arrays[f"measured/{name}"] for name in ("rows", "tokens", "values"))
+        if tokens.shape != rows.shape or (len(values) and values.shape[1:] != rows.shape):
+            raise ValueError(f"it has {tokens.shape} tokens and {values.shape} values of {rows.shape} visits")
+        rest = arrays.get("rest")
+        for some in (rows, rows if rest is None else rest):
+            if some.dtype != np.int64 or some.ndim != 1 or some.min(initial=0) < 0 or some.max(initial=0) >= n:
+                raise ValueError(f"it is of rows that lie outside [0, {n})")
+        measured = Measurements(rows, tokens, values, number(begun["padded_tokens"], "padded_tokens", whole=True))
         plain = {name: begun[name] for name in _PLAIN}
-        plan = RoundPlan(Place(*begun["plan"].pop("at")), **begun["plan"])
-        state.round = Round(Clock(**begun["clock"]), plan, selection, rest=arrays.get("rest"), **plain)
-        measured = (arrays[f"measured/{name}"] for name in ("rows", "tokens", "values"))
-        return state, Measurements(*measured, padded_tokens=begun["padded_tokens"])
+        state.round = Round(Clock(**clock), plan, selection, rest=rest, **plain)
+        return state, measured
 
 
 def choose(asked: Any, run: str | os.PathLike, warn: Callable[[str], None]) -> tuple[str | None, str | None]:

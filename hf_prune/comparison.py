@@ -6,20 +6,25 @@ A comparison is a folder: `command.json` says what was to be run, `arms/ARM/seed
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .foreign import file_name, label, number, of_kind, read_json
 from .paired import RowSums, interval, resample_rows, row_sums
+from .privacy import public_arguments
 from .storage import write_text
 
 RESULTS, PREDICTIONS = "results.json", "predictions.json"  # of a run; the first is written last
 COMMAND, ARMS = "command.json", "arms"
 KINDS = ("full", "short", "uniform", "policy")  # of arms; each is compared with those before it
 _NOTHING = 0.0005  # of what the full arm reads
+LARGEST = 1e30  # quality
+_MOST_RUNS = 100_000
 CLOSE = 0.1  # two arms read as much where what they read differs by no more than this share
 
 
@@ -101,7 +106,7 @@ class Plan:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Plan | None":
-        """That of a folder, None where there is none.
+        """That of a folder, None where there is none; as it may be shown, whoever wrote it.
 
         Raises:
             ValueError: The file holds something else.
@@ -110,9 +115,15 @@ class Plan:
         if not path.exists():
             return None
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            arms = {name: Arm(tuple(arm.pop("flags")), **arm) for name, arm in found.pop("arms").items()}
-            return cls(arguments=tuple(found.pop("arguments")), arms=arms, **found)
+            found = read_json(path)
+            arms = {file_name(name, "the arm"): _arm(arm) for name, arm in found.pop("arms").items()}
+            plan = cls(arguments=_flags(found.pop("arguments")), arms=arms, **found)
+            of_kind(plan.script, "script", str)
+            number(plan.seeds, "seeds", 1, _MOST_RUNS // max(len(arms), 1), whole=True)
+            number(plan.jobs, "jobs", 1, _MOST_RUNS, whole=True)
+            number(plan.margin or 0, "margin")
+            number(plan.paths or 0, "paths", whole=True)
+            return plan
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{path} is none of a comparison, or damaged ({error!r}). Name another folder, or remove that file."
@@ -121,6 +132,18 @@ class Plan:
     def runs(self) -> list[tuple[str, int]]:
         """(arm, seed) of every run, all arms of a seed before the next one."""
         return [(name, seed) for seed in range(1, self.seeds + 1) for name in self.arms]
+
+
+def _arm(found: dict[str, Any]) -> Arm:
+    arm = Arm(_flags(found.pop("flags")), **found)
+    if arm.kind not in KINDS:
+        raise ValueError(f"there is no kind {arm.kind!r:.60} of arms")
+    number(0 if arm.budget is None else arm.budget, "budget", 0, 1)
+    return arm
+
+
+def _flags(found: Any) -> tuple[str, ...]:
+    return tuple(public_arguments([of_kind(flag, "an argument", str) for flag in of_kind(found, "arguments", list)]))
 
 
 def rule_of(arm: str, budget: float | None) -> str:
@@ -154,25 +177,29 @@ class RunResult:
         """Read a run.
 
         Raises:
-            ValueError: It has no account of what was trained, or its predictions are not those of its quality.
+            ValueError: It has no account of what was trained, or its predictions are not those of its quality; or the
+                files hold something else.
         """
         results = _read(folder / RESULTS)
         if not results.get("pruning"):
             raise ValueError(f"{folder} has no account of what was trained: compare with --policy uniform:keep=1.")
+        with _naming(folder / RESULTS):
+            check_results(results)
         quality = results["quality"]
         if quality["value"] is None:
             return cls(results, None, None)
         found = _read(folder / PREDICTIONS)
-        rows = row_sums(quality["metric"], found, results["scores"])
+        with _naming(folder / PREDICTIONS):
+            rows = row_sums(quality["metric"], found, results["scores"])
+            answers = {str(answer) for answer in found.get("predictions", ())}
+            truths = {str(truth) for truth in found.get("references") or ()}
         if rows is not None and not np.isclose(rows.value, quality["value"], rtol=1e-4):
             raise ValueError(
                 f"{folder}: {PREDICTIONS} gives {quality['metric']} {rows.value:.6g}, but {RESULTS} says "
                 f"{quality['value']:.6g}. They are of different runs; remove the folder and run it again."
             )
-        references = found.get("references")
-        answers = {str(answer) for answer in found.get("predictions", ())}
-        is_constant = len(answers) == 1 and len(set(map(str, references or ()))) > 1
-        return cls(results, rows, references or found.get("tokens"), is_constant)
+        references = found.get("references") or found.get("tokens")
+        return cls(results, rows, references, is_constant=len(answers) == 1 and len(truths) > 1)
 
     @property
     def has_diverged(self) -> bool:
@@ -423,9 +450,53 @@ class Comparison:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return of_kind(read_json(path, largest=1 << 31), "it", dict)
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}). Remove its folder, and run it again.") from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which file holds what the block can't use."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(f"{path} is none of a recipe ({error!r}). Remove its folder, and run it again.") from error
+
+
+_COUNTED = ("rows", "padded_tokens", "rows_rescored", "padded_tokens_rescored", "optimizer_steps")
+_COUNTED += tuple(f"seconds_{part}" for part in ("training", "selecting", "rescoring"))
+
+
+def check_results(found: dict[str, Any]) -> None:
+    """Refuse a results.json whose numbers are none or out of bounds, or whose names are more than names.
+
+    Raises:
+        KeyError: Something is missing.
+        TypeError: Something is of another type.
+        ValueError: Something is of another kind, or out of bounds.
+    """
+    quality, pruning = found["quality"], found["pruning"]
+    for name in ("metric", "split"):
+        label(quality[name], name)
+    number(quality["rows"], "rows", 1, whole=True)
+    of_kind(quality["greater_is_better"], "greater_is_better", bool)
+    if quality["value"] is not None:
+        number(quality["value"], "the quality", -LARGEST, LARGEST)
+    earlier = pruning["earlier_runs"] or {}
+    for counts, needed in ((pruning["totals"], _COUNTED), (earlier, ())):
+        for name in dict.fromkeys((*needed, *counts)):
+            number(counts[name], name)
+    for evaluation in of_kind(pruning["evaluations"], "evaluations", list):
+        for name in ("rows", "tokens", "seconds"):
+            number(evaluation[name], name)
+        if evaluation.get(f"eval_{quality['metric']}") is not None:
+            number(evaluation[f"eval_{quality['metric']}"], "an evaluation", -LARGEST, LARGEST)
+    number(found["parameters"], "parameters", whole=True)
+    for name in ("cpus", "threads"):
+        number(found["hardware"][name] or 0, name, whole=True)  # the system may not tell
+    for text in (*found["hardware"]["gpus"], *found["versions"], *found["versions"].values(), found["commit"] or ""):
+        label(text, "a name or version")
 
 
 _SURROUNDINGS = ("parameters", "hardware", "versions", "commit")

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from . import figures
 from .comparison import Comparison, rule_of
-from .report import markdown_table
+from .report import in_words, markdown_table
 from .storage import write_bytes, write_text
 
 _COLORS = {"full": "#1a1a1a", "short": "#8c8c8c", "uniform": "#56a0d3"}
@@ -34,10 +35,12 @@ def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
 
 def markdown(found: dict[str, Any]) -> str:
     """Figure, conclusions, table and how they were made, from `Comparison.to_dict`."""
-    lines = [f"# {_title(found)}", "", f"![{_alt(found)}](comparison.png)", ""]
+    lines = [f"# {in_words(_title(found))}", "", f"![{_alt(found)}](comparison.png)", ""]
     lines += [f"- **{arm['arm']}**{arm['conclusion'].removeprefix(arm['arm'])}" for arm in found["arms"]]
     lines += ["", markdown_table(*table(found)), "", "## How this was made", ""]
-    return "\n".join([*lines, *(f"- {note}" for note in _notes(found)), "", "```bash", *_commands(found), "```", ""])
+    commands = _commands(found)
+    fence = "```" + "`" * max((len(ticks) for line in commands for ticks in re.findall("`+", line)), default=0)
+    return "\n".join([*lines, *(f"- {note}" for note in _notes(found)), "", f"{fence}bash", *commands, fence, ""])
 
 
 def page(found: dict[str, Any], figure: bytes) -> str:
@@ -211,5 +214,6 @@ def _commands(found: dict[str, Any]) -> list[str]:
     lines = [f"for seed in $(seq {seeds}); do"]
     for arm in found["arms"]:
         command = shlex.join(["python", *recipe, *arm["flags"]])
-        lines.append(f'    {command} --seed $seed --output_dir "out/{arm["arm"]}/seed-$seed"')
+        name = re.sub(r'([\\$`"])', r"\\\1", arm["arm"])
+        lines.append(f'    {command} --seed $seed --output_dir "out/{name}/seed-$seed"')
     return [*lines, "done"]

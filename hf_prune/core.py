@@ -17,6 +17,14 @@ NEVER = -1
 _TRIES = 3  # without a finite loss, after which a row is hopeless
 FACTS = frozenset({"tokens", "features", "classes"})  # what a policy may need beside signals: read before training
 IGNORED = -100  # the label of a position that is no target, as in transformers
+_OWN = ("loss", "seen", "tokens", "faults")  # arrays that every History has
+_KINDS: dict[str, Any] = {  # of arrays that are not float32
+    **dict.fromkeys(("seen", "tokens"), np.int32),
+    **dict.fromkeys(("faults", "blanks"), np.uint8),
+    "keys": np.uint64,
+}
+_COST = ("runs", "rows", "tokens", "seconds")
+_LONGEST = 10_000  # characters of a fact
 
 
 @dataclass
@@ -145,7 +153,7 @@ class History:
     def is_of(self, policy: "Policy") -> bool:
         """Whether it was made under a policy of this class, as far as is known."""
         name = f"{type(policy).__name__}("
-        return self.facts.get("policy", name).startswith(name)
+        return (self.facts.get("policy") or name).startswith(name)
 
     def inherit(self, earlier: "History") -> None:
         """Take in the losses and signals of an earlier run on the same rows, as if round 0 had measured them."""
@@ -167,7 +175,7 @@ class History:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array under the name that it has in a file."""
-        own = {name: getattr(self, name) for name in ("loss", "seen", "tokens", "faults")}
+        own = {name: getattr(self, name) for name in _OWN}
         if self.blanks is not None:
             own["blanks"] = self.blanks
         signals = {f"signals/{name}": array for name, array in self.signals.items()}
@@ -178,9 +186,11 @@ class History:
         """The history whose `arrays()` these are; other names are left alone.
 
         Raises:
-            ValueError: It is of another number of rows than `rows`.
+            ValueError: It is of another number of rows than `rows`, or an array is missing or none of a History.
         """
-        if rows is not None and len(arrays["loss"]) != rows:
+        if lost := [name for name in _OWN if name not in arrays]:
+            raise ValueError(f"This is no History: it lacks {', '.join(lost)}.")
+        if rows is not None and arrays["loss"].ndim == 1 and len(arrays["loss"]) != rows:
             raise ValueError(
                 f"This History is of {len(arrays['loss'])} rows, but the training set has {rows}. "
                 "A History belongs to one training set, in one order: give the one it was made with."
@@ -189,13 +199,45 @@ class History:
             group: {name.removeprefix(group): array for name, array in arrays.items() if name.startswith(group)}
             for group in ("signals/", "notes/")
         }
-        own = (arrays[name] for name in ("loss", "seen", "tokens", "faults"))
-        return cls(*own, signals=groups["signals/"], notes=groups["notes/"], blanks=arrays.get("blanks"))
+        own = (arrays[name] for name in _OWN)
+        return cls(*own, signals=groups["signals/"], notes=groups["notes/"], blanks=arrays.get("blanks")).check()
+
+    def check(self) -> "History":
+        """This one, if its arrays and facts are what they are said to be, whoever has made it.
+
+        Raises:
+            ValueError: An array of another length or type; a loss that is infinite, or missing where a row was seen; a
+                count below 0; a fact of another kind.
+        """
+        arrays: dict[str, Any] = {} if self.keys is None else {"keys": self.keys}
+        arrays |= {name: array for name, array in self.arrays().items() if not name.startswith("notes/")}
+        n: Any = np.asarray(self.loss).shape[:1]
+        for name, array in arrays.items():
+            kind, found = np.dtype(_KINDS.get(name, np.float32)), np.asarray(array)
+            if found is not array or found.dtype != kind or found.shape != n or n in ((), (0,)):
+                raise ValueError(f"This is no History: {name} must be (N,) {kind}, got {found.dtype} {found.shape}.")
+        if wrong := [name for name, note in self.notes.items() if np.asarray(note).dtype.kind not in "biuf"]:
+            raise ValueError(f"This is no History: notes/{wrong[0]} must be an array of numbers.")
+        if np.isinf(self.loss).any() or (np.isnan(self.loss) & (self.seen > NEVER)).any():
+            raise ValueError("This is no History: a row that was seen has no finite loss.")
+        for name, least in (("seen", NEVER), ("tokens", 0)):
+            if (getattr(self, name) < least).any():
+                raise ValueError(f"This is no History: {name} must be {least} or more.")
+        for name, kinds in {"policy": str, "key": str, "run": str, "data": int, "cost": dict}.items():
+            fact = self.facts.get(name)
+            if not isinstance(fact, (kinds, type(None))) or (isinstance(fact, str) and len(fact) > _LONGEST):
+                raise ValueError(f"This is no History: its {name} must be a {kinds.__name__}, got {fact!r:.60}.")
+        cost: dict[str, Any] = self.facts.get("cost") or dict.fromkeys(_COST, 0)
+        if not all(isinstance(cost.get(name), (int, float)) and 0 <= cost[name] < math.inf for name in _COST):
+            raise ValueError(f"This is no History: its cost must be {', '.join(_COST)}, 0 or more, got {cost!r:.60}.")
+        return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one checksummed safetensors file, aside first, so that no reader meets half a file."""
-        keys = {} if self.keys is None else {"keys": self.keys}
-        storage.save(path, self.arrays() | keys, {"kind": "history", **self.facts})
+        more = {} if self.keys is None else {"keys": self.keys}
+        for name, values in self.signals.items():
+            more[f"signals/{name}"] = np.where(np.isinf(values), np.float32(np.nan), values)  # as never measured
+        storage.save(path, self.arrays() | more, {"kind": "history", **self.facts})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], rows: int | None = None) -> "History":
@@ -206,13 +248,21 @@ class History:
             rows: Number of rows of the training set at hand; another number in the file is refused.
 
         Raises:
-            ValueError: Another number of rows, or a damaged file.
+            ValueError: Another number of rows, a damaged file, or one of something else.
         """
         arrays, facts = storage.load(path)
-        history = cls.from_arrays(arrays, rows)
-        history.keys = arrays.get("keys")
-        history.facts = {name: fact for name, fact in facts.items() if name != "kind"}
-        return history
+        if (kind := facts.pop("kind", None)) != "history":
+            raise storage.DamagedFile(f"{path} is no History but of the kind {kind!r:.60}.")
+        try:
+            history = cls.from_arrays(arrays, rows)
+            history.keys, history.facts = arrays.get("keys"), facts
+            if infinite := [name for name, values in history.signals.items() if np.isinf(values).any()]:
+                raise ValueError(
+                    f"This is no History: signals/{infinite[0]} is infinite; what was not measured is NaN."
+                )
+            return history.check()
+        except ValueError as error:
+            raise storage.DamagedFile(f"{path}: {error}") from error
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> "History":

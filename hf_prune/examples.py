@@ -2,18 +2,25 @@
 
 import base64
 import io
+import os
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .data import PICTURES, eight_bits, is_arrow
+from .foreign import brief, of_kind, read_json
 
 _LONGEST = 600  # characters of a text that are shown
 _SIDE = 96  # pixels: larger pictures are shrunk to this height and width
 _UNSEEN = ("Audio", "Video")  # kinds of columns
 _LABELS = ("label", "labels", "label_ids", "target")
 _NO_NAMES = (*_LABELS, "length")  # numbers that say nothing of which row it is
+_PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
+_LARGEST = 1 << 26  # bytes of a file of rows
+_MOST_TEXTS = 100  # of a row
 
 
 def show(
@@ -39,6 +46,40 @@ def show(
         dataset = dataset.remove_columns(heard).with_format(None)
     decode = processing_class.decode if hasattr(processing_class, "convert_ids_to_tokens") else None
     return [{"row": int(row), **_shown_or_not(dataset, int(row), decode, names)} for row in rows]
+
+
+def read_shown(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What `show` gave of rows, as a file of anybody has it.
+
+    Returns:
+        By the number of a row as a text, what `show` gives but `row`; and what is wrong with the others, a line each.
+    """
+    try:
+        found = of_kind(read_json(path, _LARGEST), "it", dict)
+    except FileNotFoundError:
+        return {}, []  # the model was not saved yet: the page shows numbers alone
+    except (OSError, ValueError) as error:
+        return {}, [f"{Path(path).name} is left out: {error}."]
+    shown, wrong = {}, []
+    for row, example in found.items():
+        try:
+            shown[row] = _plain(example)
+        except ValueError as error:
+            wrong.append(f"row {brief(row)}: {error}")
+    more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+    return shown, [f"{Path(path).name} has what can't be shown ({wrong[0]}{more})."] if wrong else []
+
+
+def _plain(example: Any) -> dict[str, Any]:
+    """One that shows nothing but texts and a picture of its own."""
+    of_kind(example, "it", dict)
+    texts, picture, label = of_kind(example.get("texts"), "texts", dict), example.get("picture"), example.get("label")
+    if len(texts) > _MOST_TEXTS:
+        raise ValueError(f"it has {len(texts):,} texts")
+    texts = {_short(name): _short(of_kind(text, f"the text {brief(name)}", str)) for name, text in texts.items()}
+    if picture is not None and not (isinstance(picture, str) and _PICTURE.fullmatch(picture)):
+        raise ValueError(f"its picture {brief(picture)} is none that lies in the file")
+    return {"texts": texts, "picture": picture, "label": label and _short(of_kind(label, "the label", str))}
 
 
 def _shown_or_not(dataset: Any, row: int, decode: Any, names: Mapping[int, str]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _columns(history: History, dynamics: Dynamics | None, file_rows: np.ndarray 
     columns |= {"loss": history.loss, "seen": history.seen}
     if history.tokens.any():
         columns["tokens"] = history.tokens
-    columns |= {"faults": history.faults} | history.signals
+    columns |= {"faults": history.faults} | {name: it for name, it in history.signals.items() if name not in COLUMNS}
     if dynamics is not None:
         columns |= {
             "times_trained": dynamics.times_trained,

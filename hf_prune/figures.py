@@ -59,7 +59,7 @@ def run_figure(
         figure.axes[0].set_title("Evaluation", loc="left", fontsize="medium", color=theme.ink)
     _draw_share(figure.add_subplot(grid[:, -1]), epochs, unit, theme)
     figure.align_ylabels()
-    figure.suptitle(textwrap.fill(title, 100), fontsize="medium", family="monospace")
+    figure.suptitle(textwrap.fill(title, 100), fontsize="medium", family="monospace", parse_math=False)
     return figure
 
 
@@ -263,7 +263,7 @@ def _draw_curves(
         marker = "o" if len(values) <= MANY else None
         panel.plot(trained / scale, values, color=theme.first, marker=marker, markersize=4)
         short = name.removeprefix("eval_")
-        panel.set_ylabel(NAMES.get(short, short.replace("_", " ")))
+        panel.set_ylabel(NAMES.get(short, short.replace("_", " ")), parse_math=False)
         panel.set_xlim(0, 1.05 * most / scale or 1)
         panel.tick_params(labelbottom=panel is panels[-1])
         if panel is panels[-1]:

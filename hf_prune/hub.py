@@ -10,6 +10,7 @@ from . import storage
 from .beginning import HISTORY
 from .core import History
 from .export import COLUMNS, ROWS, write_rows
+from .report import in_code, markdown_table
 
 CARD = "README.md"
 
@@ -132,14 +133,15 @@ def _card(repo_id: str, history: History, columns: list[str]) -> str:
     )
     policy, key, cost = facts.get("policy"), facts.get("key"), facts.get("cost")
     known = [
-        f"policy: `{policy}`" if policy else "policy: not known",
+        f"policy: {in_code(policy)}" if policy else "policy: not known",
         f"rows of the training set: {rows:,}",
         f"fingerprint of the training set: {facts.get('data') or 'none'}",
-        f"key column: `{key}`" if key else "key column: none",
+        f"key column: {in_code(key)}" if key else "key column: none",
         f"cost: {_cost(cost)}" if cost else "cost: not known",
     ]
-    by_key = f'; with `history_key="{key}"`, its rows are matched by that column, in any order' if key else ""
-    meaning = [f"| `{name}` | {COLUMNS.get(name, 'a further signal')} |" for name in columns]
+    given = in_code(f'history_key="{key}"')
+    by_key = f"; with {given}, its rows are matched by that column, in any order" if key else ""
+    meaning = [(in_code(name), COLUMNS.get(name, "a further signal")) for name in columns]
     lines = [
         f"# What training has revealed about {rows:,} rows",
         "",
@@ -159,9 +161,7 @@ def _card(repo_id: str, history: History, columns: list[str]) -> str:
         "",
         f"`{HISTORY}` is what a run reads; `{ROWS}` has a line for each row, with null for what was not measured:",
         "",
-        "| column | what it is |",
-        "| --- | --- |",
-        *meaning,
+        markdown_table(["column", "what it is"], meaning),
     ]
     return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n"))
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from .privacy import hide_arguments, hide_values
+
 try:
     import fcntl
 except ImportError:  # Windows locks no log
@@ -42,7 +44,7 @@ class Run:
     result: Path
 
     def failure(self, status: int, cure: str) -> str | None:
-        """Why a run that ended with `status` failed, after its last words; None if it did not.
+        """Why a run that ended with `status` failed, after its last words, without secrets; None if it did not.
 
         Args:
             status: What it ended with.
@@ -51,10 +53,10 @@ class Run:
         if status == 0 and self.result.exists():
             return None
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+        last, command = hide_values("\n".join(lines), self.command), shlex.join(hide_arguments(self.command))
         what = f"failed with status {status}: fix the script" if status else f"ended, but left no {self.result}: {cure}"
-        return "\n".join(
-            [*lines, f"`{shlex.join(self.command)}` {what}. Finished runs are kept; its whole output is in {self.log}."]
-        )
+        told = f"`{command}` {what}. Finished runs are kept; its whole output is in {self.log}."
+        return f"{last}\n{told}" if lines else told
 
 
 def check_script(script: Sequence[str]) -> None:

@@ -28,6 +28,7 @@ from .lock import RunLock
 from .logs import LogsMixin
 from .meter import Meter
 from .page import RunReport
+from .privacy import public
 from .recorder import Recorder, gather_columns
 from .rescore import rescore, unchanged_generators
 from .rows import RowsMixin
@@ -36,7 +37,7 @@ from .sampler import Batch, PruningSampler, check_equal_batches
 from .schedule import FullRun, Place, follow_clock, set_rate
 from .seams import check_seams
 from .sentences import SentencesMixin, cuts_batches
-from .sharing import Secret, SharingMixin
+from .sharing import SharingMixin
 from .steps import StepsMixin
 from .trace import FOLDER, Trace
 
@@ -94,9 +95,10 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         self._batch: Batch | None = None
         self._sampler: PruningSampler | None = None
         self._lock = RunLock()
+        self._missing: dict[str, str] = {}
+        self._told: set[str] = set()
         super().__init__(*args, **kwargs)
-        if self.args.hub_token is not None:
-            self.args.hub_token = Secret(self.args.hub_token)
+        self._keep_secrets()
         if self.policy is not None:
             self._check_dataset()
             self._check_own_sampler()
@@ -134,7 +136,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         if self._run is None:
             raise ValueError("pruning_report(): nothing to report; give the trainer a policy and call train() first.")
         return RunReport(
-            policy=repr(self._run.policy),
+            policy=public(repr(self._run.policy)),
             epochs=list(self._run.state.epochs),
             log_history=self.state.log_history,
             rows=len(self.history),
@@ -142,6 +144,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             seconds_evaluating=self._run.state.seconds_evaluating,
             steps_full=round(sum(epoch["steps_full"] for epoch in self._run.state.epochs)),
             earlier=self._earlier_cost,
+            missing=dict(self._missing),
             run=Path(self.args.output_dir) if self._run.trace is None else self._run.trace.run,
             history=self.history,
         )

@@ -17,10 +17,10 @@ from . import figures
 from .beginning import HISTORY
 from .core import History
 from .dynamics import Dynamics
-from .examples import show
+from .examples import read_shown, show
 from .export import ROWS, write_rows
 from .figures import DARK, LIGHT
-from .report import NUMBERS, PruningReport
+from .report import NUMBERS, PruningReport, is_number
 from .storage import DamagedFile, write_bytes, write_text
 from .trace import FOLDER, read_trace
 
@@ -60,7 +60,8 @@ class RunReport(PruningReport):
         try:
             places = (Path(run), Path(run).absolute().parent)
             rounds = next((place for place in places if (place / FOLDER).is_dir()), places[0])
-            return cls.load(Path(run, NUMBERS), run=rounds, history=History.load(Path(run, HISTORY)))
+            history = History.load(Path(run, HISTORY))
+            report = cls.load(Path(run, NUMBERS), run=rounds, history=history)
         except DamagedFile as error:
             raise ValueError(f"{run}: {error} Take another copy of the run.") from error
         except FileNotFoundError as error:
@@ -68,6 +69,11 @@ class RunReport(PruningReport):
                 f"{error.filename} is not there: give the folder of a run with a policy that has ended and saved its "
                 "model (trainer.save_model())."
             ) from error
+        if report.rows != len(history):
+            raise ValueError(
+                f"{run}: {NUMBERS} is of {report.rows:,} rows and {HISTORY} of {len(history):,}. They are of two runs."
+            )
+        return report
 
     @cached_property
     def dynamics(self) -> Dynamics | None:
@@ -82,17 +88,16 @@ class RunReport(PruningReport):
         _, flaws = read_trace(self.run, self.rows, self.history.facts.get("run"))
         return ["No round of this run can be read: what follows is less.", *flaws]
 
-    def save_account(self, folder: str | os.PathLike[str], file_rows: np.ndarray | None = None) -> None:
-        """Write `pruning.json` and `history.parquet`, the numbers of the run and of its rows.
+    def save_rows(self, folder: str | os.PathLike[str], file_rows: np.ndarray | None = None) -> None:
+        """Write `history.parquet`, the numbers of the rows.
 
         Args:
             folder: Where to.
             file_rows: (N,) int: which row of its file each is; None = not known.
 
         Raises:
-            ImportError: pyarrow is not installed, which the second one needs.
+            ImportError: pyarrow is not installed.
         """
-        self.save(Path(folder, NUMBERS))
         write_rows(Path(folder, ROWS), self.history, self.dynamics, file_rows)
 
     def save_examples(self, dataset: Any, processing_class: Any = None, names: Mapping[int, str] | None = None) -> None:
@@ -119,18 +124,24 @@ class RunReport(PruningReport):
         path, sections = Path(path), []
         folder = path.with_suffix("")
         folder.mkdir(parents=True, exist_ok=True)
+        examples, flaws = read_shown(Path(self.run, FOLDER, EXAMPLES))
+        flaws += [f"{name} could not be written beside the model ({why})." for name, why in self.missing.items()]
         for name, (title, text, alt, draw) in self._figures().items():
-            light, dark = (figures.image(draw(theme)) for theme in (LIGHT, DARK))
+            try:
+                light, dark = (figures.image(draw(theme)) for theme in (LIGHT, DARK))
+            except (ValueError, ArithmeticError, MemoryError) as error:  # numbers that no scale can hold
+                flaws.append(f"The figure {title!r} can't be drawn ({error}).")
+                continue
             write_bytes(folder / f"{name}.png", light)
             images = {"light": base64.b64encode(light).decode(), "dark": base64.b64encode(dark).decode()}
             sections.append({"title": title, "text": text, "alt": alt, "rows": [], **images})
-        sections += self._lists()
+        sections += self._lists(examples)
         environment = Environment(loader=PackageLoader("hf_prune"), autoescape=True, undefined=StrictUndefined)
         page = environment.get_template("report.html").render(
             policy=self.policy,
             lead=self._lead(),
             table=self.summary_cells(),
-            flaws=self.flaws,
+            flaws=[*self.flaws, *flaws],
             sections=sections,
             light=LIGHT,
             dark=DARK,
@@ -197,7 +208,8 @@ class RunReport(PruningReport):
 
     def _rates(self) -> tuple[np.ndarray, np.ndarray]:
         """Epochs (P,), fractional, and the learning rate (P,) then: as it was logged, and at the end of each round."""
-        known = {entry["epoch"]: entry["learning_rate"] for entry in self.log_history if "learning_rate" in entry}
+        logged = [entry for entry in self.log_history if is_number(entry.get("learning_rate")) and "epoch" in entry]
+        known = {entry["epoch"]: entry["learning_rate"] for entry in logged}
         rounds = self.dynamics.rounds if self.dynamics else []
         for round, later in itertools.pairwise(rounds):
             if round.learning_rates and later.epoch == round.epoch + 1:  # the last epoch may be a fraction of one
@@ -278,7 +290,7 @@ class RunReport(PruningReport):
             found |= {"hardest": self.dynamics.hardest(_SHOWN), "easiest": self.dynamics.easiest(_SHOWN)}
         return found | {"faults": np.flatnonzero(self.history.faults)[:_SHOWN]}
 
-    def _lists(self) -> list[dict[str, Any]]:
+    def _lists(self, examples: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         known, shown = self.dynamics, self._shown_rows()
         lists = []
         if known is not None:
@@ -303,25 +315,19 @@ class RunReport(PruningReport):
         if len(shown["faults"]):
             text = f"{self.faults:,} rows had a loss that was NaN or infinite; no choice went by it."
             lists.append(("Rows with faults", text, shown["faults"]))
-        examples = self._examples()
         return [
             {"title": title, "text": text, "alt": "", "rows": self._cards(rows, examples)}
             for title, text, rows in lists
         ]
 
-    def _examples(self) -> dict[str, Any]:
-        try:
-            return json.loads(Path(self.run, FOLDER, EXAMPLES).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}  # the model was not saved yet: the page shows numbers alone
-
-    def _cards(self, rows: np.ndarray, examples: dict[str, Any]) -> list[dict[str, Any]]:
+    def _cards(self, rows: np.ndarray, examples: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         known = self.dynamics
         losses = known.losses_of(rows) if known else np.empty((len(rows), 0))
         lowest, highest = float(np.nanmin(losses, initial=0)), float(np.nanmax(losses, initial=1e-9))
         cards = []
         for row, values in zip(rows.tolist(), losses, strict=True):
-            card = {"row": row, "texts": {}, "picture": None, "label": None} | examples.get(str(row), {})
+            card: dict[str, Any] = {"texts": {}, "picture": None, "label": None} | examples.get(str(row), {})
+            card["row"] = row
             epochs = np.flatnonzero(~np.isnan(values))
             x = 100 * epochs / max(len(values) - 1, 1)
             y = 30 - 30 * (values[epochs] - lowest) / (highest - lowest)

@@ -31,6 +31,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 RESAMPLES = 2000
+_MOST_MARKS = 1 << 27  # rows times labels that are in memory together
 _AT_ONCE = 100  # resamples whose row counts are in memory together
 
 
@@ -138,6 +139,8 @@ def _by_label(
 ) -> tuple[list[Any], np.ndarray]:
     """The L labels, and (R, 3 L): for each label whether the row is right, predicted to be it, and is it."""
     labels = sorted({*predictions, *references, *more})
+    if len(predictions) * len(labels) > _MOST_MARKS:
+        raise ValueError(f"{len(labels):,} labels of {len(predictions):,} rows are too many to be resampled.")
     predicted, true = (np.asarray(side)[:, None] == np.asarray(labels) for side in (predictions, references))
     return labels, np.concatenate([predicted & true, predicted, true], axis=1).astype(float)
 

@@ -1,27 +1,30 @@
 """How a recipe's run begins, where it goes on, and how it ends."""
 
 import json
+import logging
 import os
 import shlex
 import sys
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
 
-from .card import public, public_arguments
 from .checkpoint import last_whole
 from .comparison import PREDICTIONS, RESULTS
 from .core import Policy
 from .lock import holder
 from .page import REPORT
+from .privacy import hide, public, public_arguments, public_value
 from .report import plain, surroundings
 from .storage import write_text
 from .trace import FOLDER
+
+logger = logging.getLogger(__name__)
 
 _BEGUN = "_begun.json"  # in output_dir: what a run that may be interrupted is of
 _FIXED = (  # training arguments that make another run
@@ -57,7 +60,7 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
         return False
     checkpoint = last_whole(folder, warnings.warn)  # one that was being written when the run died is none
     now = {name: _told_apart(value) for given in made_with for name, value in asdict(given).items()}
-    now |= {name: getattr(args, name) for name in _FIXED} | {"policy": repr(policy)}
+    now |= {name: getattr(args, name) for name in _FIXED} | {"policy": hide(repr(policy))}
     now = json.loads(json.dumps(plain(now), default=str))
     if checkpoint and (folder / _BEGUN).exists():
         begun = json.loads((folder / _BEGUN).read_text(encoding="utf-8"))
@@ -75,7 +78,9 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
 
 def _told_apart(value: Any) -> Any:
     """As it may be shown, a path that is shortened with a number of its own: two files may have one name."""
-    shown = public(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    shown, value = public(value), hide(value)
     return shown if shown == value else f"{shown} ({zlib.crc32(value.encode()):08x})"
 
 
@@ -84,7 +89,7 @@ def arguments_of(*dataclasses: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for given in dataclasses:
         found |= given.to_dict() if isinstance(given, TrainingArguments) else asdict(given)
-    return {name: public(value) if isinstance(value, str) else value for name, value in found.items()}
+    return {name: public_value(name, value) for name, value in found.items()}
 
 
 @dataclass
@@ -145,17 +150,20 @@ def finish(
         if report is not None:
             parts = ("training", "selecting", "rescoring", "evaluating")
             seconds = seconds | {name: report.totals()[f"seconds_{name}"] for name in parts}
-            report.figure(folder / "run.png", list(dict.fromkeys(("eval_loss", f"eval_{outcome.metric}"))))
-            report.html(folder / REPORT)
-            lines += ["", report.summary(), "", f"the rows, round by round: {folder / REPORT}"]
+            curves = list(dict.fromkeys(("eval_loss", f"eval_{outcome.metric}")))
+            _try_to_write(folder / "run.png", lambda path: report.figure(path, curves))
+            lines += ["", report.summary()]
+            if _try_to_write(folder / REPORT, report.html):
+                lines += ["", f"the rows, round by round: {folder / REPORT}"]
         lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
         texts = (line for sample in outcome.samples for line in ["", *sample.splitlines()])
         shown = (line if len(line) <= _LINE else f"{line[:_LINE]} ..." for line in texts)
-        print("\n".join([*lines, *shown]))  # noqa: T201
-        trainer.create_model_card(**card)
+        said, encoding = "\n".join([*lines, *shown]), sys.stdout.encoding or "utf-8"
+        print(said.encode(encoding, "backslashreplace").decode(encoding))  # noqa: T201
+        _try_to_write(folder / "README.md", lambda _: trainer.create_model_card(**card))
         quality = {"metric": outcome.metric, "value": outcome.scores[outcome.metric]}
         quality |= {"greater_is_better": outcome.greater_is_better, "split": outcome.split, "rows": outcome.rows}
-        results = {"arguments": arguments, "policy": policy and repr(policy), "quality": quality}
+        results = {"arguments": arguments, "policy": policy and public(repr(policy)), "quality": quality}
         results |= {"parameters": trainer.accelerator.unwrap_model(trainer.model).num_parameters()}
         results["scores"] = {"split": outcome.split, "rows": outcome.rows} | outcome.scores
         results["pruning"] = report and report.to_dict()
@@ -165,6 +173,16 @@ def finish(
         write_text(folder / RESULTS, text + "\n")  # last: it marks a finished run
     if args.push_to_hub:
         trainer.push_to_hub(**card)
+
+
+def _try_to_write(path: Path, write: Callable[[Path], None]) -> bool:
+    """Write what is for people alone; where that fails, say so: the scores are still to come."""
+    try:
+        write(path)
+    except Exception as error:  # whatever it is: the run has ended well
+        logger.warning("%s could not be written (%s: %s).", path, type(error).__name__, error)
+        return False
+    return True
 
 
 def _command(script: str | os.PathLike[str]) -> str | None:

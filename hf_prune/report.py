@@ -1,12 +1,14 @@
 """The account of a pruned run: what was trained of what was offered, as numbers, Markdown and a figure."""
 
+import html
 import json
 import math
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 
 from . import figures
+from .foreign import MOST, number, of_kind, read_json
 from .storage import write_bytes, write_text
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class PruningReport:
         steps_full: Optimizer steps of the same run without pruning, as far as this one came.
         earlier: What the runs cost whose History this one began with: `runs`, `rows`, `tokens` (padding included),
             `seconds`; None where there were none, or it is not known.
+        missing: Why, for each part of the account that could not be written beside the model, by its file.
     """
 
     policy: str
@@ -54,6 +58,7 @@ class PruningReport:
     seconds_evaluating: float
     steps_full: int
     earlier: dict[str, float] | None = None
+    missing: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def totals(self) -> dict[str, int | float]:
         """Sums over the epochs, under the names they have there, and the counts of the run."""
@@ -79,6 +84,8 @@ class PruningReport:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the report and the log as JSON, for `load`."""
         found = self.to_dict() | {"log_history": plain(self.log_history)}
+        if self.missing:
+            found["missing"] = dict(self.missing)
         write_text(path, json.dumps(found, indent=2, default=str) + "\n")
 
     @classmethod
@@ -90,20 +97,22 @@ class PruningReport:
             ValueError: The file holds something else.
         """
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-            totals = found["totals"]
+            found = read_json(path)
+            totals, earlier = found["totals"], found["earlier_runs"]
+            missing = of_kind(found.get("missing", {}), "missing", dict)
             return cls(
-                policy=found["policy"],
-                epochs=[_numbers(epoch) for epoch in found["epochs"]],
-                log_history=[_numbers(entry) for entry in found["log_history"]],
-                rows=found["training_rows"],
-                faults=totals["faults"],
-                seconds_evaluating=_number(totals["seconds_evaluating"]),
-                steps_full=totals["optimizer_steps_full"],
-                earlier=found["earlier_runs"] and _numbers(found["earlier_runs"]),
+                policy=of_kind(found["policy"], "policy", str),
+                epochs=[_account(epoch) for epoch in of_kind(found["epochs"], "epochs", list)],
+                log_history=[_logged(entry) for entry in of_kind(found["log_history"], "log_history", list)],
+                rows=number(found["training_rows"], "training_rows", 1, whole=True),
+                faults=number(totals["faults"], "faults", whole=True),
+                seconds_evaluating=_counted(totals["seconds_evaluating"], "seconds_evaluating"),
+                steps_full=number(totals["optimizer_steps_full"], "optimizer_steps_full", whole=True),
+                earlier=earlier and {name: number(earlier[name], name) for name in _EARLIER},
+                missing={name: of_kind(why, "missing", str) for name, why in missing.items()},
                 **more,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} is no report of a pruned run ({error!r}).") from error
 
     def evaluations(self) -> list[dict[str, float]]:
@@ -165,7 +174,7 @@ class PruningReport:
         lines = [
             "## Data pruning",
             "",
-            f"hf_prune chose what to train on in each epoch, out of {self.rows:,} rows, by `{self.policy}`.",
+            f"hf_prune chose what to train on in each epoch, out of {self.rows:,} rows, by {in_code(self.policy)}.",
             f"{unit.capitalize()} not trained: **{left_out:,}** of {totals[f'{unit}_offered']:,} "
             f"({figures.percent(left_out, totals[f'{unit}_offered'])}).",
             "",
@@ -180,6 +189,8 @@ class PruningReport:
                 f"with padding, {totals['padded_tokens']:,} positions were trained."
             )
         lines.append("Seconds are of this run alone; no run without pruning was timed beside it.")
+        if self.missing:
+            lines.append(f"What could not be written beside the model: {', '.join(map(in_code, self.missing))}.")
         if self.faults:
             lines.append(
                 f"Rows whose loss was NaN or infinite at least once, which no choice went by: {self.faults:,}."
@@ -229,7 +240,7 @@ class PruningReport:
         """What was trained (E,) when each evaluation logged `metric`, and its values (E,)."""
         first: dict[int, float] = {}
         for entry in self.log_history:
-            if metric in entry:
+            if is_number(entry.get(metric)) and "step" in entry:
                 first.setdefault(entry["step"], entry[metric])  # a later one at this step is of the best model
         known = {0: 0.0}
         known |= {entry["step"]: entry[f"prune/{unit}"] for entry in self.log_history if f"prune/{unit}" in entry}
@@ -278,7 +289,25 @@ def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table, its first column to the left and the others to the right."""
     rule = ["---"] + ["---:"] * (len(headings) - 1)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [headings, rule, *rows])
+    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in [headings, rule, *rows])
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"(?<!\\)\|", r"\|", " ".join(text.split()))
+
+
+def in_words(text: str) -> str:
+    """A text of anybody as Markdown shows it as it is, on one line."""
+    text = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*\[\]|~$]|\b_|_\b|^#)", r"\\\1", text)
+
+
+def in_code(text: str) -> str:
+    """A text of anybody as code in Markdown, on one line."""
+    text = " ".join(text.split())
+    ticks = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    edge = " " if text.startswith("`") or text.endswith("`") or not text else ""
+    return f"{ticks}{edge}{text}{edge}{ticks}"
 
 
 def plain(value: Any) -> Any:
@@ -292,10 +321,38 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, Any]:
+def is_number(value: Any) -> bool:
+    """Whether a logged value can be drawn; some are lists, as the scores of classes."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_EARLIER = ("runs", "rows", "tokens", "seconds")
+_COUNTED = (
+    *("epoch", "rows", "rows_offered", "tokens", "tokens_offered", "padded_tokens", "rows_rescored"),
+    *("padded_tokens_rescored", "steps", "seconds_training", "seconds_selecting", "seconds_rescoring"),
+)
+_PLACED = ("step", "epoch", "prune/rows", "prune/tokens", "prune/seconds", "prune/seconds_training")
+
+
+def _account(epoch: dict[str, Any]) -> dict[str, Any]:
+    """That of an epoch, where its numbers are all there."""
+    number(epoch["epoch"], "epoch", whole=True)
+    counted = {name: _counted(epoch[name], name) for name in _COUNTED}
+    return {name: _counted(value, name, -MOST) for name, value in epoch.items()} | counted
+
+
+def _counted(value: Any, name: str, low: float = 0) -> Any:
     """JSON has no NaN: it was written as None."""
-    return {name: _number(value) for name, value in values.items()}
+    return math.nan if value is None else number(value, name, low)
 
 
-def _number(value: Any) -> Any:
-    return math.nan if value is None else value
+def _logged(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the log, where what others stand beside is there."""
+    if "prune/rows" in entry and any(name.startswith("eval_") for name in entry):
+        entry = {"prune/tokens": 0} | entry
+        needed = _PLACED
+    else:
+        needed = [name for name in _PLACED if name in entry]
+    for name in needed:
+        _counted(entry[name], name)
+    return {name: math.nan if value is None else value for name, value in entry.items()}

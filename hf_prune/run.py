@@ -17,6 +17,7 @@ from .checkpoint import PruningState, Round
 from .core import Clock, History, Policy, Selection, rounds_of
 from .learner import Learner
 from .meter import Meter, blend
+from .privacy import public
 from .ranking import marked
 from .recorder import Gather, Recorder
 from .sampler import PruningSampler
@@ -374,7 +375,8 @@ class PruningRun:
             "tokens": total["padded_tokens"] + total["padded_tokens_rescored"],
             "seconds": sum(total[name] for name in _COSTS if name.startswith("seconds")),
         }
-        facts = {name: self.state.facts.get(name) for name in ("policy", "data", "key")}
+        facts = {name: self.state.facts.get(name) for name in ("data", "key")}
+        facts["policy"] = public(self.state.facts["policy"])
         if self.trace is not None:
             facts["run"] = self.trace.name
         self.state.history.facts = {**facts, "cost": cost}

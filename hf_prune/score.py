@@ -13,8 +13,10 @@ from tqdm.auto import tqdm
 from . import policies
 from .beginning import HISTORY
 from .core import History, Policy
+from .foreign import read_json
 from .launch import LAUNCHERS, FailedRun, Run, check_script, run_all
 from .policies._static import StaticPolicy
+from .privacy import hide_arguments, public
 from .storage import write_text
 
 COMMAND = "command.json"  # in output_dir: whose runs these are
@@ -92,20 +94,23 @@ def _scoring(policy: str) -> tuple[Policy, str]:
 
 def _claim(folder: Path, command: list[str]) -> None:
     """Say in the folder whose runs it has; runs of another command are not to be taken for these."""
-    path = folder / COMMAND
-    if not path.exists():
-        write_text(path, json.dumps(command) + "\n")
-        return
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}). Give another --output_dir, or remove it.") from error
-    if earlier != command:
-        was = shlex.join(earlier) if isinstance(earlier, list) else "recipes/compare.py"  # its file has the same name
-        raise ValueError(
-            f"{folder} has runs of another command, `{was}`, and this is `{shlex.join(command)}`. Give another "
-            "--output_dir, or remove it."
-        )
+    path, command = folder / COMMAND, hide_arguments(command)  # a token may be another one by the next call
+    if path.exists():
+        try:
+            earlier = read_json(path)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}). Give another --output_dir, or remove it.") from error
+        is_ours = isinstance(earlier, list) and all(isinstance(part, str) for part in earlier)
+        hidden = hide_arguments(earlier) if is_ours else []
+        if hidden != command:
+            was = shlex.join(hidden) if is_ours else "recipes/compare.py"  # its file has the same name
+            raise ValueError(
+                f"{folder} has runs of another command, `{was}`, and this is `{shlex.join(command)}`. Give another "
+                "--output_dir, or remove it."
+            )
+        if earlier == command:
+            return
+    write_text(path, json.dumps(command) + "\n")
 
 
 def _run(run: Run) -> None:
@@ -146,7 +151,7 @@ def _mean_of(files: Sequence[Path], scoring: Policy) -> History:
         signals={name: _mean([history.signals[name] for history in histories]) for name in histories[0].signals},
         notes={"score": _mean([history.notes["score"] for history in histories])},
         keys=histories[0].keys,
-        facts={**histories[0].facts, "policy": repr(scoring), "cost": cost},
+        facts={**histories[0].facts, "policy": public(repr(scoring)), "cost": cost},
     )
 
 

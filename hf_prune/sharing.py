@@ -3,9 +3,10 @@
 import inspect
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from transformers.trainer_utils import unwrap_peft_model
 from . import card
 from .beginning import HISTORY
 from .data import is_arrow
-from .export import FILE_ROW
+from .export import FILE_ROW, ROWS
 from .hub import first_line
+from .page import EXAMPLES
+from .privacy import holds_secret, public
+from .report import NUMBERS
 from .rescore import unchanged_generators
 
 logger = logging.getLogger(__name__)
@@ -91,9 +95,18 @@ class SharingMixin:
 
     def save_model(self, output_dir=None, _internal_call=False):
         """As stock; with what was learnt of every row beside it, for other runs and for `hf-prune report`."""
+        self._keep_secrets()
         super().save_model(output_dir, _internal_call)  # the weights first: nothing that follows can cost them
         if not _internal_call:
             self._save_account(output_dir or self.args.output_dir)
+
+    def _save(self, *args, **kwargs):
+        self._keep_secrets()
+        super()._save(*args, **kwargs)
+
+    def _keep_secrets(self):
+        """Leave in the arguments no secret that a pickle of them would hold, whenever it was put there."""
+        _keep_in(self.args)
 
     def create_model_card(
         self,
@@ -116,9 +129,7 @@ class SharingMixin:
             return super().create_model_card(*args, **kwargs)
         for name in set(_PLACES) & set(kwargs):
             named = kwargs[name]
-            kwargs[name] = (
-                [*map(card.public, named)] if isinstance(named, (list, tuple)) else named and card.public(named)
-            )
+            kwargs[name] = [*map(public, named)] if isinstance(named, (list, tuple)) else named and public(named)
         takes = inspect.signature(super().create_model_card).parameters
         given = {**dict(zip(takes, args, strict=False)), **kwargs}
         stock = inspect.signature(Trainer.create_model_card).parameters
@@ -135,13 +146,19 @@ class SharingMixin:
         finally:
             self.state.log_history = log
         if self.is_world_process_zero():
-            sections = [] if self._run is None else self._card_sections(command)
-            scores, path = metrics or self._last_scores(), Path(self.args.output_dir, "README.md")
-            model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
-            base = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
-            is_local = Path(base).name and (Path(base).is_dir() or card.public(base) != base)
-            base = Path(base).absolute().name if is_local else None
-            card.write_card(path, sections, scores, base, dataset_split=split, **self._about_scores(given))
+            error = _error_of(lambda: self._write_card(metrics, split, command, given))
+            if error is not None:
+                self._warn_once(f"The model card lacks its section on data pruning, and the scores ({error}).")
+
+    def _write_card(self, metrics: dict[str, float] | None, split: str | None, command: str | None, given):
+        """Add to the card that stock has written."""
+        sections = [] if self._run is None else self._card_sections(command)
+        scores, path = metrics or self._last_scores(), Path(self.args.output_dir, "README.md")
+        model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
+        base = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
+        is_local = Path(base).name and (Path(base).is_dir() or public(base) != base)
+        base = Path(public(base)).absolute().name if is_local else None
+        card.write_card(path, sections, scores, base, dataset_split=split, **self._about_scores(given))
 
     def push_to_hub(self, *args, **kwargs):
         """As stock, with the account of the run beside the weights; arguments of `create_model_card` go on to it."""
@@ -161,7 +178,10 @@ class SharingMixin:
         waits = not args.hub_always_push and not all(job.done() for job in before)  # then stock leaves this push out
         if self._run is not None and self.is_world_process_zero() and args.hub_strategy != "end" and not waits:
             self._save_account(args.output_dir)
-            self.create_model_card(model_name=self.hub_model_id.split("/")[-1])
+            error = _error_of(lambda: self.create_model_card(model_name=self.hub_model_id.split("/")[-1]))
+            if error is not None:
+                self._warn_once(f"The model card could not be written ({error}); training goes on without it.")
+        self._keep_secrets()
         with _rows_kept():
             super()._push_from_checkpoint(checkpoint_folder)
         for job in self._uploads():
@@ -181,19 +201,46 @@ class SharingMixin:
             )
 
     def _save_account(self, folder):
+        """Write what is for people, and for other runs; what can't be written is named, and costs this run nothing."""
         if self._run is None or not self.args.should_save:
             return
-        self._run.save_history(os.path.join(folder, HISTORY))
+        self._missing = {}  # which the report tells from now on
+        self._attempt(HISTORY, lambda: self._run.save_history(os.path.join(folder, HISTORY)))
+        self._attempt("the report", lambda: self._save_report(folder))
+        if HISTORY in self._missing:
+            self._warn_once(
+                f"{folder}: {HISTORY} COULD NOT BE WRITTEN ({self._missing[HISTORY]}). Without it no other run can "
+                "begin with what this one has learnt, and there is no report. This run goes on; mend the cause, and "
+                "call trainer.save_model() again."
+            )
+        if others := [f"{name} ({error})" for name, error in self._missing.items() if name != HISTORY]:
+            self._warn_once(f"{folder}: the account of this run lacks {'; '.join(others)}. The run itself goes on.")
+
+    def _save_report(self, folder: str):
         report, data, config = self.pruning_report(), self._raw_dataset, getattr(self.model, "config", None)
-        is_numbered = is_arrow(data) and FILE_ROW in data.column_names
-        try:
-            report.save_account(folder, data.with_format("numpy")[FILE_ROW][:] if is_numbered else None)
-        except ImportError as error:
-            self._warn(str(error))
-        with unchanged_generators():  # training may go on, and reading a row may draw from them
-            report.save_examples(data, self.processing_class, getattr(config, "id2label", None))
+
+        def save_rows():
+            is_numbered = is_arrow(data) and FILE_ROW in data.column_names
+            report.save_rows(folder, data.with_format("numpy")[FILE_ROW][:] if is_numbered else None)
+
+        def save_examples():
+            with unchanged_generators():  # training may go on, and reading a row may draw from them
+                report.save_examples(data, self.processing_class, getattr(config, "id2label", None))
+
+        self._attempt(ROWS, save_rows)
+        self._attempt(EXAMPLES, save_examples)
+        self._attempt(NUMBERS, lambda: replace(report, missing=self._missing).save(Path(folder, NUMBERS)))
         if self._run.state.epochs and report.flaws:
-            self._warn(f"{folder}: {' '.join(report.flaws)}")
+            self._warn_once(f"{folder}: {' '.join(report.flaws)}")
+
+    def _attempt(self, name: str, write: Callable[[], None]):
+        if (error := _error_of(write)) is not None:
+            self._missing[name] = error
+
+    def _warn_once(self, message: str):
+        if message not in self._told:
+            self._told.add(message)
+            self._warn(message)
 
     def _card_sections(self, command: str | None) -> list[str]:
         facts, args = self._run.state.facts, self.args
@@ -237,3 +284,38 @@ class SharingMixin:
             if found:
                 return {name: value for name, value in found.items() if not name.endswith(_COSTS)}
         return {}
+
+
+def _error_of(write: Callable[[], None]) -> str | None:
+    """Write something for people; why that failed, in a line, None where it did not.
+
+    Whatever it is, it is no reason to lose a run: a full disk, a library that is missing, a text that can't be encoded.
+    """
+    try:
+        write()
+    except Exception as error:
+        return f"{type(error).__name__}: {first_line(error)}"
+    return None
+
+
+def _keep_in(owner: Any) -> None:
+    """Replace the secrets among an object's fields by texts that no pickle holds."""
+    for name, value in list(vars(owner).items()):
+        kept = _kept(name, value)
+        if kept is not value:
+            object.__setattr__(owner, name, kept)
+
+
+def _kept(name: str, value: Any) -> Any:
+    """The same value, or a copy in which secrets are kept from pickles."""
+    if isinstance(value, str):
+        return Secret(value) if not isinstance(value, Secret) and holds_secret(name, value) else value
+    if type(value) is dict:
+        copy = {key: _kept(str(key), entry) for key, entry in value.items()}
+        return copy if any(copy[key] is not value[key] for key in value) else value
+    if type(value) in (list, tuple):
+        copy = type(value)(_kept(name, entry) for entry in value)
+        return copy if any(a is not b for a, b in zip(copy, value, strict=True)) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        _keep_in(value)
+    return value

@@ -75,13 +75,13 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         metadata = json.loads(blob[_HEADER_SIZE : _HEADER_SIZE + size])["__metadata__"]
         arrays = parse(blob)
         expected, _, text = metadata["hf_prune"].partition(" ")
-        expected = int(expected)
-    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
+        expected, header = int(expected), json.loads(text)
+        found = header.pop("format")
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedFile(f"{path} is damaged or was not written by hf_prune ({error}).") from error
     if _checksum(arrays, text) != expected:
         raise DamagedFile(f"{path} is damaged: its checksum does not match its content.")
-    header = json.loads(text)
-    if (found := header.pop("format")) != FORMAT:
+    if found != FORMAT:
         raise OtherFormat(
             f"{path} has format {found}, and this version of hf_prune reads format {FORMAT}. Read it with the version "
             "that wrote it."
@@ -91,7 +91,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to `path` in UTF-8; a reader sees the old file or the new one, never a part."""
-    write_bytes(path, text.encode())
+    # half a surrogate pair as JSON and Python write it
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: str | os.PathLike[str], blob: bytes) -> None:

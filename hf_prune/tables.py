@@ -1,14 +1,16 @@
 """Tables for a README or a notebook: runs side by side, and comparisons side by side."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from .comparison import CLOSE, RESULTS, rule_of, scale_of
+from .comparison import CLOSE, LARGEST, RESULTS, rule_of, scale_of
 from .figures import percent
-from .report import markdown_table
+from .foreign import label, number, read_json
+from .privacy import public
+from .report import in_code, in_words, markdown_table
 
 COMPARISON = "comparison.json"
 
@@ -53,20 +55,22 @@ def runs_table(paths: Sequence[str | os.PathLike[str]]) -> str:
     lines = []
     for file in map(Path, paths):
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            line = {"run": file.parent.name if file.name == RESULTS else file.stem, "policy": "none"}
+            found = read_json(file)
+            line = {"run": in_words(file.parent.name if file.name == RESULTS else file.stem), "policy": "none"}
             if found["policy"] is not None:
-                line |= {"policy": f"`{found['policy']}`"} | _counts(found["pruning"])
-            line["seconds"] = f"{sum(found['seconds'].values()):,.0f}"
+                line |= {"policy": in_code(public(found["policy"]))} | _counts(found["pruning"])
+            seconds = [number(value, "seconds") for value in found["seconds"].values()]
+            line["seconds"] = f"{sum(seconds):,.0f}"
             line["quality"] = _quality(found["quality"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{file} is no results.json of a recipe ({error!r}).") from error
         lines.append([line.get(heading, "") for heading in headings])
     return markdown_table(headings, lines)
 
 
 def _counts(pruning: dict[str, Any]) -> dict[str, str]:
-    totals = pruning["totals"]
+    totals = {name: number(value, name) for name, value in pruning["totals"].items()}
+    number(pruning["training_rows"], "training_rows", 1, whole=True)
     unit = "tokens" if totals["tokens_offered"] else "rows"
     return {
         "epochs": f"{totals['rows_offered'] / pruning['training_rows']:.3g}",
@@ -78,8 +82,8 @@ def _counts(pruning: dict[str, Any]) -> dict[str, str]:
 
 
 def _quality(quality: dict[str, Any]) -> str:
-    scale = scale_of(quality["metric"])
-    value = quality["value"]
+    scale, value = scale_of(label(quality["metric"], "metric")), quality["value"]
+    number(value or 0, "the quality", -LARGEST, LARGEST)
     return f"{scale.title}: {'diverged' if value is None else f'{scale.factor * value:.{scale.digits}f}'}"
 
 
@@ -97,23 +101,25 @@ def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
     lines = []
     for path in map(Path, paths):
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
+            number(found["quality"]["digits"], "digits", 0, 10, whole=True)
+            number(found["plan"]["seeds"], "seeds", 1, whole=True)
             budgets = {arm["budget"] for arm in found["arms"]}
             half = min(budgets - {None}, key=lambda budget: abs(budget - 0.5), default=None)
-            line = [f"[{path.parent.name}]({path.with_suffix('.md').as_posix()})"]
-            line += [str(found["plan"]["seeds"]), found["quality"]["unit"]]
+            line = [f"[{in_words(path.parent.name)}]({quote(path.with_suffix('.md').as_posix())})"]
+            line += [str(found["plan"]["seeds"]), label(found["quality"]["unit"], "unit")]
             shown = [arm for arm in found["arms"] if arm["budget"] in (None, half)]
             for kind in ("full", "short", "uniform"):
                 line.append("<br>".join(_brief(arm, found) for arm in shown if arm["kind"] == kind))
             line.append("<br>".join(f"{_name(arm)}: {_brief(arm, found)}" for arm in shown if arm["kind"] == "policy"))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} is no comparison.json of recipes/compare.py ({error!r}).") from error
         lines.append(line)
     return markdown_table(headings, lines)
 
 
 def _name(arm: dict[str, Any]) -> str:
-    name = f"`{rule_of(arm['arm'], arm['budget'])}`"
+    name = in_code(rule_of(arm["arm"], arm["budget"]))
     return name if arm["budget"] is None else f"{name} at {100 * arm['budget']:g} %"
 
 

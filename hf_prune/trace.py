@@ -12,11 +12,13 @@ from safetensors import safe_open
 
 from . import storage
 from .core import Clock
+from .foreign import MOST, number, of_kind
 
 FOLDER = "_pruning"  # in a run's folder; `push_to_hub` leaves out what begins with "_"
 _PATTERN = "round-*.safetensors"
 _LARGEST = float(np.finfo(np.float16).max)
 _NOTHING = float(np.finfo(np.float16).smallest_subnormal) / 2  # and what is smaller is 0 in float16
+_MOST_ROUNDS = 1 << 31  # of a run
 _CHUNK = 1 << 16  # losses handled at a time, which stay in a processor's cache
 
 
@@ -171,10 +173,10 @@ def read_trace(run: str | os.PathLike[str], rows: int, name: str | None = None) 
     found, flaws, others = [], [], 0
     for path in sorted(Path(run, FOLDER).glob(_PATTERN), key=_number):
         try:
-            _, header = storage.load(path)
+            arrays, header = storage.load(path)
             if header.pop("kind") != "round" or header["rows"] != rows:
                 raise ValueError(f"it is not of a training set of {rows:,} rows")
-            traced = TracedRound(path, **header)
+            traced = _checked(TracedRound(path, **header), arrays)
             if name in (None, traced.run):
                 found.append(traced)
             else:
@@ -183,11 +185,37 @@ def read_trace(run: str | os.PathLike[str], rows: int, name: str | None = None) 
             flaws.append(f"{path.name} is left out: {str(error).replace(str(path), 'it')}")
     if others:
         flaws.append(f"Another run wrote {others} rounds into this folder, which are left out: give each run its own.")
-    known = {round.round for round in found}
-    missing = [number for number in range(max(known, default=0)) if number not in known]
+    known = sorted({round.round for round in found})
+    missing = known[-1] + 1 - len(known) if known else 0
     if missing:
-        flaws.append(f"Of the rounds before the last, {len(missing)} can't be read, the first of them {missing[0]}.")
+        first = next((place for place, number in enumerate(known) if place != number), len(known))
+        flaws.append(f"Of the rounds before the last, {missing:,} can't be read, the first of them {first}.")
     return found, flaws
+
+
+def _checked(round: TracedRound, arrays: dict[str, np.ndarray]) -> TracedRound:
+    """A round whose numbers can be counted with, and whose arrays are as long as its rows.
+
+    Raises:
+        ValueError: They are not.
+    """
+    number(round.round, "its round", 0, _MOST_ROUNDS, whole=True)
+    number(round.epoch, "its epoch", 0, round.round, whole=True)
+    number(round.seconds, "its seconds")
+    number(round.lr_scale, "lr_scale")
+    for rate in of_kind(round.learning_rates, "learning_rates", list):
+        number(rate, "a learning rate", -MOST)
+    of_kind(round.run, "its run", str)
+    if round.round != _number(round.path):
+        raise ValueError(f"it is of round {round.round:,}")
+    marks = [arrays[name] for name in ("trained", "rescored") if name in arrays]
+    if not marks or any(mark.dtype != np.uint8 or mark.shape != (-(-round.rows // 8),) for mark in marks):
+        raise ValueError("it does not say which rows it measured")
+    measured = np.unpackbits(np.bitwise_or.reduce(marks), count=round.rows).sum(dtype=np.int64)
+    losses = arrays["losses"]
+    if losses.shape != (measured,):
+        raise ValueError(f"it has {losses.shape} losses of {measured:,} rows")
+    return round
 
 
 def _number(path: Path) -> int:

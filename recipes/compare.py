@@ -38,11 +38,13 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from hf_prune import History, policies
-from hf_prune.card import public_arguments, renew_baselines
+from hf_prune.card import renew_baselines
 from hf_prune.comparison import ARMS, PREDICTIONS, RESULTS, Arm, Comparison, Plan, RunResult, run_folder
 from hf_prune.comparison_page import markdown, write
 from hf_prune.core import FACTS
+from hf_prune.foreign import file_name, number, of_kind
 from hf_prune.launch import LAUNCHERS, Run, check_script, run_all
+from hf_prune.privacy import hide_arguments, public_arguments
 
 OURS = ("policy", "seed", "output_dir", "push_to_hub", "hub_token")
 CURE = "a recipe ends with results.json in its --output_dir, as those of hf_prune do"
@@ -86,14 +88,15 @@ def read_arm(text: str) -> tuple[str, Arm, bool]:
         ValueError: No such policy, or settings that it refuses.
     """
     head, *flags = shlex.split(text) or [""]
+    shown = shlex.join(hide_arguments([head, *flags]))
     if wrong := [flag for flag in OURS if flag in flag_names(flags)]:
-        raise ValueError(f"--arms {text!r}: --{wrong[0]} is set for every run; leave it out.")
+        raise ValueError(f"--arms {shown!r}: --{wrong[0]} is set for every run; leave it out.")
     name, policy = re.fullmatch(r"(?:([\w.-]+)=)?(.*)", head).groups()
     cls = policies.find(policy.partition(":")[0])
     policies.make(policy)
     given = [setting.partition("=")[0].strip() for setting in policy.partition(":")[2].split(",")]
     takes = "keep" in {field.name for field in dataclasses.fields(cls)} and "keep" not in given + flag_names(flags)
-    name = name or policy.partition(":")[0].rpartition(".")[2]
+    name = file_name(name or policy.partition(":")[0].rpartition(".")[2], f"--arms {shown!r}: the name")
     return name, Arm(("--policy", policy, *flags), "policy"), takes
 
 
@@ -136,9 +139,8 @@ def plan_arms(texts: list[str], budgets: list[float], epochs: float) -> dict[str
 
     def add(name: str, arm: Arm) -> None:
         if name in arms:
-            raise ValueError(
-                f"Two arms are called {name}: name one of them, as in --arms 'NAME={shlex.join(arm.flags[1:])}'."
-            )
+            flags = shlex.join(hide_arguments(arm.flags[1:]))
+            raise ValueError(f"Two arms are called {name}: name one of them, as in --arms 'NAME={flags}'.")
         arms[name] = arm
 
     add("full", Arm(ALL, "full"))
@@ -170,16 +172,18 @@ def join(plan: Plan, earlier: Plan | None, folder: Path) -> Plan:
         ValueError: The earlier one is of another recipe or other arguments, or has another arm of the same name.
     """
     arms = {name: dataclasses.replace(arm, flags=tuple(public_arguments(arm.flags))) for name, arm in plan.arms.items()}
-    whole = [plan.script, *plan.arguments]
+    typed = [plan.script, *plan.arguments]
+    whole = hide_arguments(typed)  # a token may be another one by the next call
     script, *arguments = public_arguments(whole)
-    paths = None if [script, *arguments] == whole else zlib.crc32(shlex.join(whole).encode())
+    paths, older = (zlib.crc32(shlex.join(argv).encode()) for argv in (whole, typed))
+    paths = None if [script, *arguments] == whole else paths
     plan = dataclasses.replace(plan, script=script, arguments=tuple(arguments), arms=arms, paths=paths)
     if earlier is None:
         return plan
     if (earlier.script, earlier.arguments) != (plan.script, plan.arguments):
         was, now = (shlex.join([one.script, *one.arguments]) for one in (earlier, plan))
         raise ValueError(f"{folder} compares runs of `{was}`, and this is `{now}`. Give another --output_dir.")
-    if earlier.paths not in (None, plan.paths):
+    if earlier.paths not in (None, plan.paths, older):
         raise ValueError(
             f"{folder} compares runs with files of the same names in other folders. Give another --output_dir."
         )
@@ -265,8 +269,9 @@ def compare(options: argparse.Namespace, arguments: list[str]) -> int:
     if not failed or any(folder.glob(f"{ARMS}/*/*/{RESULTS}")):
         comparison = Comparison.load(folder)
         write(comparison, folder)
-        for key in comparison.runs:
-            renew_baselines(run_folder(folder, *key))
+        for run in (run_folder(folder, *key) for key in comparison.runs):
+            if run.resolve().is_relative_to(folder.resolve()):  # a link may lead to runs of others
+                renew_baselines(run)
         print(markdown(comparison.to_dict()))
     return 1 if failed else 0
 
@@ -287,7 +292,8 @@ def run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan | 
         first = dataclasses.replace(plan, arms={"full": Arm(ALL, "full")}, seeds=1)
         if failed := run_plan(first, earlier, folder, options):
             return failed
-        epochs = RunResult.load(run_folder(folder, "full", 1)).results["arguments"]["num_train_epochs"]
+        said = RunResult.load(run_folder(folder, "full", 1)).results.get("arguments")
+        epochs = number(of_kind(said, "arguments", dict).get("num_train_epochs"), "num_train_epochs")
     plan = dataclasses.replace(plan, arms=plan_arms(options.arms, options.budgets, epochs))
     return run_plan(plan, Plan.load(folder), folder, options)
 

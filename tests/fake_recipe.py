@@ -24,6 +24,8 @@ parser.add_argument("--worse", type=float, default=0)
 parser.add_argument("--chance", type=float, default=0, help="a blur of each arm's own")
 parser.add_argument("--rescored", type=int, default=0, help="forward-only tokens by epoch")
 parser.add_argument("--fail", type=int, help="a seed")
+parser.add_argument("--api_key", help="a secret, as is the password")
+parser.add_argument("--password")
 parser.add_argument(
     "--wait", type=Path, help="a checkpoint is saved, then nothing more is done until this file is there"
 )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -357,3 +358,70 @@ def test_arms_of_a_seed_begin_with_the_same_weights_and_rows():
     assert len({next(entry["loss"] for entry in log if "loss" in entry) for log in logs}) == 1
     assert len({entry["loss"] for entry in logs[0] if "loss" in entry}) > 1
     assert "same quality" in done.stdout or "no difference seen" in done.stdout or "than full" in done.stdout
+
+
+# ---- Folders of others, and what is not to be told ----
+
+
+def refused(capsys, *argv):
+    with pytest.raises(SystemExit) as ended:
+        COMPARE.main([*argv, "--output_dir", "out"])
+    assert ended.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_of_somebodys_leads_to_no_other(capsys):
+    compare("--seeds", "1")
+    victim = Path("victim", "seed-1")
+    shutil.copytree(Path("out", "arms", "full", "seed-1"), victim)
+    (victim / "README.md").write_text("### Baselines\n\nmine")
+    plan = json.loads(Path("out", "command.json").read_text())
+    plan["arms"]["../../victim"] = plan["arms"]["full"]
+    Path("out", "command.json").write_text(json.dumps(plan))
+    assert "'../../victim' is no name" in refused(capsys)
+    del plan["arms"]["../../victim"]
+    Path("out", "command.json").write_text(json.dumps(plan))
+    shutil.rmtree(Path("out", "arms", "full"))
+    Path("out", "arms", "full").symlink_to(Path("victim").absolute())
+    assert COMPARE.main(["--output_dir", "out"]) == 0
+    assert (victim / "README.md").read_text() == "### Baselines\n\nmine"
+
+
+def test_seeds_without_number_are_refused_at_once(capsys):
+    compare("--seeds", "1")
+    plan = json.loads(Path("out", "command.json").read_text())
+    Path("out", "command.json").write_text(json.dumps(plan | {"seeds": 1e9}))
+    assert "seeds must be a whole number from 1 to" in refused(capsys)
+    Path("out", "command.json").write_text(json.dumps(plan | {"seeds": 10**9}))
+    assert "seeds must be a whole number from 1 to" in refused(capsys)
+
+
+@pytest.mark.parametrize("name", ["..", ".x"])
+def test_an_arm_is_not_called_as_a_path_is(capsys, name):
+    assert "is no" in refused(capsys, FAKE, "--arms", f"{name}=infobatch")
+
+
+def test_a_secret_of_a_comparison_is_neither_kept_nor_told(capsys):
+    flags = ["--num_train_epochs", "4", "--metric", "accuracy", "--api_key", "sesame"]
+    arm = "infobatch --password sesame --fail 1"
+    compare("--seeds", "1", "--arms", arm, recipe=flags, status=1)
+    found = compare("--seeds", "1", "--arms", arm, recipe=[*flags[:-1], "poppy"], status=1)
+    assert "sesame" not in json.dumps(found) and "poppy" not in json.dumps(found)
+    compare("--seeds", "1", "--arms", "x=infobatch --password sesame", recipe=flags)
+    said = capsys.readouterr()
+    told = said.out + said.err + "".join(path.read_text() for path in Path("out").rglob("*.*") if path.is_file())
+    assert "sesame" not in told and "--api_key KEY" in told and "--password PASSWORD" in told
+    two = ["--arms", "infobatch --password sesame", "infobatch --password poppy"]
+    message = refused(capsys, FAKE, *two)
+    assert "Two arms are called infobatch" in message and "sesame" not in message and "poppy" not in message
+    assert "sesame" not in refused(capsys, FAKE, "--arms", "infobatch --hub_token sesame")
+
+
+def test_an_older_folder_with_a_secret_goes_on_and_forgets_it(capsys):
+    flags = ["--num_train_epochs", "4", "--metric", "accuracy", "--api_key", "sesame"]
+    compare("--seeds", "1", recipe=flags)
+    path = Path("out", "command.json")
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps(plan | {"arguments": flags, "paths": None}))
+    compare("--seeds", "1", recipe=flags)
+    assert "sesame" not in path.read_text()

@@ -474,3 +474,142 @@ def test_models_that_have_learnt_nothing_support_nothing(tmp_path):
     assert (
         text == "infobatch: nothing follows, for full gives every row one answer: it has not learnt to tell them apart."
     )
+
+
+# ---- Files of others ----
+
+
+def changed(path, change):
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../victim", "..", ".", ".hidden", "/etc", "a/b", "a\\b", "C:x", "a\nb", "", "\ud800"]
+)
+def test_the_name_of_an_arm_is_no_path(compare, tmp_path, name):
+    compare({"full": [0.8]})
+    changed(tmp_path / "command.json", lambda plan: plan["arms"].update({name: plan["arms"]["full"]}))
+    with pytest.raises(ValueError, match="command.json is none of a comparison, or damaged .*is no name"):
+        Comparison.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"seeds": 10**9}, {"seeds": 10**30}, {"seeds": 0}, {"seeds": 1.5}, {"seeds": "3"}, {"seeds": None}),
+        *({"seeds": True}, {"jobs": -1}, {"margin": "x"}, {"margin": float("nan")}, {"margin": -1}, {"paths": "x"}),
+        *({"script": None}, {"script": ["x"]}, {"arguments": "x"}, {"arguments": [3]}, {"arguments": None}),
+        *({"arms": []}, {"arms": {"full": None}}, {"arms": {"full": {}}}, {"more": 3}),
+        *({"arms": {"a": {"flags": [], "kind": kind}}} for kind in ("other", None, ["full"])),
+        *({"arms": {"a": {"flags": flags, "kind": "full"}}} for flags in ("x", [3], None, {})),
+        *({"arms": {"a": {"flags": [], "kind": "full", "budget": budget}}} for budget in (2, -1, "x", float("nan"))),
+    ],
+)
+def test_a_plan_out_of_bounds_is_refused(compare, tmp_path, change):
+    compare({"full": [0.8]})
+    changed(tmp_path / "command.json", lambda plan: plan.update(change))
+    with pytest.raises(ValueError, match="command.json is none of a comparison, or damaged"):
+        Comparison.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "3", "null", "{}", '{"arms": 3}', "\xff"])
+def test_a_plan_of_something_else_is_refused(compare, tmp_path, content):
+    compare({"full": [0.8]})
+    (tmp_path / "command.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match="command.json is none of a comparison, or damaged"):
+        Comparison.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(("quality", None), ("quality", []), ("quality.metric", ["accuracy"]), ("quality.metric", "<img src=x>")),
+        *(("quality.metric", "a|b"), ("quality.split", "a\nb"), ("quality.value", "0.8"), ("quality.value", 1e300)),
+        *(("quality.value", float("inf")), ("quality.rows", 0), ("quality.rows", 1e30), ("quality.rows", "9")),
+        *(("quality.greater_is_better", "yes"), ("pruning", [1]), ("pruning.totals", None), ("pruning.totals", {})),
+        *(("pruning.totals.padded_tokens", -1), ("pruning.totals.padded_tokens", float("nan"))),
+        *(
+            ("pruning.totals.optimizer_steps", "x"),
+            ("pruning.earlier_runs", [1]),
+            ("pruning.earlier_runs", {"rows": "x"}),
+        ),
+        *(("pruning.evaluations", {}), ("pruning.evaluations", [3]), ("pruning.evaluations", [{}])),
+        *(("hardware", None), ("hardware.gpus", 3), ("hardware.gpus", ["<b>"]), ("hardware.cpus", "x")),
+        *(("versions", []), ("versions.torch", "a\nb"), ("versions.torch", 2), ("commit", "[x](http://x)")),
+        *(("parameters", "7"), ("parameters", None), ("scores", 3)),
+    ],
+    ids=str,
+)
+def test_results_out_of_bounds_are_refused(compare, tmp_path, change):
+    compare({"full": [0.8], "infobatch": [0.7]})
+    place, value = change
+
+    def put(found):
+        *path, last = place.split(".")
+        for name in path:
+            found = found[name]
+        found[last] = value
+
+    changed(tmp_path / "arms" / "full" / "seed-1" / "results.json", put)
+    if change == ("scores", 3):  # which accuracy has no use for
+        changed(
+            tmp_path / "arms" / "full" / "seed-1" / "results.json", lambda found: found["quality"].update(metric="f1")
+        )
+    with pytest.raises(ValueError, match="seed-1"):
+        Comparison.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "predictions",
+    [{}, {"predictions": []}, {"predictions": 3, "references": 4}, {"predictions": [[]], "references": [{}]}],
+)
+def test_predictions_of_something_else_are_refused(compare, tmp_path, predictions):
+    compare({"full": [0.8], "infobatch": [0.7]})
+    (tmp_path / "arms" / "full" / "seed-1" / "predictions.json").write_text(json.dumps(predictions))
+    with pytest.raises(ValueError, match="seed-1/predictions.json is none of a recipe"):
+        Comparison.load(tmp_path)
+
+
+def test_more_labels_than_can_be_resampled_are_refused(compare, tmp_path):
+    compare({"full": [0.8]})
+    names = [f"label {number}" for number in range(30_000)]
+    predictions = {"predictions": names, "references": names}
+    path = tmp_path / "arms" / "full" / "seed-1"
+    (path / "predictions.json").write_text(json.dumps(predictions))
+    changed(path / "results.json", lambda found: found["quality"].update(metric="matthews", value=1.0))
+    with pytest.raises(ValueError, match="30,000 labels of 30,000 rows are too many"):
+        Comparison.load(tmp_path)
+
+
+def test_a_page_and_a_folder_of_others_reach_nothing_outside(compare, tmp_path):
+    arms = ARMS | {'<img src=x onerror=y>`$(reboot)`"': Arm(("--policy", "a`b```c", "--token", "sesame"), "policy")}
+    found = compare({"full": [0.8, 0.81], list(arms)[-1]: [0.75, 0.76]}, arms=arms)
+    target = tmp_path / "target"
+    target.write_text("mine")
+    (tmp_path / "comparison.png").symlink_to(target)
+    write(found, tmp_path)
+    assert target.read_text() == "mine" and not (tmp_path / "comparison.png").is_symlink()
+    text, shown = (tmp_path / "comparison.html").read_text(), Page((tmp_path / "comparison.html").read_text())
+    assert 'http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:;' in text
+    assert all(address.startswith("data:image/png;base64,") for address in shown.addresses)
+    assert "sesame" not in text + (tmp_path / "comparison.md").read_text() + (tmp_path / "comparison.json").read_text()
+    (line,) = [line for line in text.splitlines() if "reboot" in line and "output_dir" in line]
+    assert "\\$(reboot)\\`" in line
+    markdown_text = (tmp_path / "comparison.md").read_text()
+    assert markdown_text.rstrip().endswith("\n``````") and "``````bash" in markdown_text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"quality": None}, {"arms": 3}, {"arms": [3]}, {"arms": [{}]}, {"plan": {"seeds": "x"}}),
+        *({"quality": {"digits": 10**9, "unit": "x"}}, {"quality": {"digits": 2, "unit": "a\n<b>"}}),
+    ],
+)
+def test_a_table_of_something_else_is_refused(compare, tmp_path, change):
+    write(compare({"full": [0.8, 0.81], "infobatch": [0.75, 0.76]}), tmp_path)
+    changed(tmp_path / "comparison.json", lambda found: found.update(change))
+    with pytest.raises(ValueError, match="is no comparison.json of recipes/compare.py"):
+        comparisons_table([tmp_path / "comparison.json"])

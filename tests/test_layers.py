@@ -14,8 +14,8 @@ PACKAGE = Path(hf_prune.__file__).parent
 RECIPES = PACKAGE.parent / "recipes"
 
 LAYERS = (
-    {"storage", "features", "ranking", "launch", "lock", "paired", "figures", "agreement"},
-    {"core", "seal"},
+    {"storage", "features", "ranking", "lock", "paired", "figures", "agreement", "privacy", "foreign"},
+    {"core", "launch", "seal"},
     {"policies", "learner", "trace", "data"},
     {"signals", "recorder", "schedule", "sampler", "report", "dynamics", "keys", "examples"},
     {"tasks", "checkpoint", "beginning", "events", "export", "comparison", "sentences"},

@@ -240,3 +240,50 @@ def test_a_real_script(script):
     assert ((merged.notes["score"] > 0) & (merged.notes["score"] < 2**0.5)).all()
     cost = storage.load("scores/history.safetensors")[1]["cost"]
     assert (cost["runs"], cost["rows"]) == (2, 2 * 2 * 12)
+
+
+# ---- What is not to be told ----
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--name", "EL2N", "--hub_token", "sesame"],
+        ["--name", "EL2N", "--hub_token=sesame"],
+        ["--name", "EL2N", "--api_key", "sesame"],
+        ["--name", "EL2N", "--kw", '{"token": "sesame", "n": 3}'],
+        ["--name", "EL2N", "--db", "https://ann:sesame@host/x"],
+    ],
+)
+def test_a_secret_of_the_command_is_neither_kept_nor_told(script, given):
+    flags = ("--hub_token", "--api_key", "--kw", "--db")
+    text = SCRIPT.replace("args = parser", f"[parser.add_argument(flag) for flag in {flags}]\nargs = parser")
+    Path(script).write_text(text + "\nprint('I was given', sys.argv)\nsys.exit(3)\n")
+    with pytest.raises(FailedRun, match="status 3") as caught:
+        make_scores("el2n", [script, *given], "scores", 1)
+    assert "sesame" not in str(caught.value) and "I was given" in str(caught.value)
+    assert b"sesame" not in Path("scores", "command.json").read_bytes()
+    Path(script).write_text(text)
+    make_scores("el2n", [script, *given], "scores", 2)  # goes on, also with a token that was renewed since
+    make_scores("el2n", [script, *(part.replace("sesame", "poppy") for part in given)], "scores", 2)
+    assert [len(runs(seed)) for seed in range(2)] == [1, 1] and "sesame" in runs(1)[0]
+    with pytest.raises(ValueError, match="has runs of another command") as refused:
+        make_scores("el2n", [script, *given, "--data", "3"], "scores", 2)
+    assert "sesame" not in str(refused.value)
+
+
+def test_a_secret_in_an_older_folder_is_forgotten(script):
+    command = [script, "--name", "EL2N", "--hub_token", "sesame", "--policy", "el2n:keep=1"]
+    Path("scores").mkdir()
+    Path("scores", "command.json").write_text(json.dumps(command))
+    Path(script).write_text(SCRIPT.replace('"--name")', '"--name", "--hub_token")'))
+    make_scores("el2n", command[:-2], "scores", 1)
+    assert b"sesame" not in Path("scores", "command.json").read_bytes()
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{}", "3", "[3]", "null", '"x"'])
+def test_a_command_of_something_else_is_refused(script, content):
+    Path("scores").mkdir()
+    Path("scores", "command.json").write_text(content)
+    with pytest.raises(ValueError, match="command.json is damaged|has runs of another command"):
+        make_scores("el2n", [script], "scores", 1)

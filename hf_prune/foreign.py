@@ -1,0 +1,87 @@
+"""What stands in files of anybody: a name is no path, a number lies within bounds, a text is as long as it may be."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+MOST = 1 << 53  # up to which JSON's whole numbers are exact
+_SHOWN = 60  # characters of a value that a message names
+_NAME = re.compile(r"(?!\.)[^\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:]{1,100}")
+_LABEL = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff<>|`\[\]\\]{0,200}")
+
+
+def read_json(path: str | os.PathLike[str], largest: int = 1 << 28) -> Any:
+    """What a JSON file says.
+
+    Args:
+        path: The file.
+        largest: Bytes that it may have.
+
+    Raises:
+        FileNotFoundError: There is none.
+        OSError: It can't be read.
+        ValueError: It is no file, larger, nested too deeply, or no JSON.
+    """
+    if (size := os.stat(path).st_size) > largest:
+        raise ValueError(f"its {size:,} bytes are more than {largest:,}")
+    if not Path(path).is_file():
+        raise ValueError("it is no file")  # a pipe would never end
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def number(value: Any, what: str, low: float = 0, high: float = MOST, whole: bool = False) -> Any:
+    """`value`, where it is a number from `low` to `high`; NaN and infinity are none.
+
+    Raises:
+        ValueError: It is not; `what` names it.
+    """
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(f"{what} must be {kind} from {low:g} to {high:g}, got {brief(value)}")
+    return value
+
+
+def file_name(value: Any, what: str) -> str:
+    """`value`, where it is a name that a folder can have, and no path out of where it is to lie.
+
+    Raises:
+        ValueError: It is not; `what` names it.
+    """
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError(f"{what} {brief(value)} is no name, which has no '/', '\\\\' or ':' and begins with no '.'")
+    return value
+
+
+def label(value: Any, what: str) -> str:
+    """`value`, where it is a text of one line without what Markdown and HTML take for more than text.
+
+    Raises:
+        ValueError: It is not; `what` names it.
+    """
+    if not isinstance(value, str) or not _LABEL.fullmatch(value):
+        raise ValueError(f"{what} must be a line of plain text, got {brief(value)}")
+    return value
+
+
+def of_kind(value: Any, what: str, *kinds: type) -> Any:
+    """`value`, where it is of one of these types.
+
+    Raises:
+        ValueError: It is not; `what` names it.
+    """
+    if not isinstance(value, kinds):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{what} must be a {names}, got {brief(value)}")
+    return value
+
+
+def brief(value: Any) -> str:
+    """A value as a message names it."""
+    text = ascii(value) if isinstance(value, (str, int, float, type(None))) else f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
