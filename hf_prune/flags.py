@@ -12,12 +12,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
 
 from . import policies
+from .command import MISTAKES, as_typed, end, stage
 from .core import Policy
 
 NO_POLICY = "none"
@@ -25,6 +26,21 @@ _POLICY_HELP = (
     "What chooses the rows of each round: a name below, NAME:FIELD=VALUE,..., the dotted path of a module of yours, "
     f"or {NO_POLICY}."
 )
+
+
+class _OneSpeaks(argparse.ArgumentParser):
+    """Complains in words of flags, and of several processes in one."""
+
+    def error(self, message: str) -> NoReturn:
+        end(2, f"{self.format_usage()}{self.prog}: error: {as_typed(message)}")
+
+
+class _FirstLook(_OneSpeaks):
+    """Reads what decides of which flags there are."""
+
+
+class _Parser(_OneSpeaks, HfArgumentParser):
+    """Reads dataclasses."""
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -56,8 +72,9 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
     argv = list(sys.argv[1:] if argv is None else argv)
     _check_defaults(defaults, dataclass_types)
     usage = "%(prog)s [FILE] [--policy NAME] [--FLAG VALUE ...]"
-    first = argparse.ArgumentParser(usage=usage, add_help=False, allow_abbrev=False)
+    first = _FirstLook(usage=usage, add_help=False, allow_abbrev=False)
     first.add_argument("--policy")
+    stage.flags, stage.fields = ["policy"], []
     try:
         file = _read_settings(argv.pop(0)) if argv and argv[0].endswith((".json", ".yaml", ".yml")) else {}
         defaults |= file
@@ -69,16 +86,17 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
     _check_clashes([*dataclass_types, cls])
     flags: list[Any] = [_flags(type_, type_.__name__, defaults) for type_ in dataclass_types]
     flags.append(_flags(cls, "data pruning", defaults | settings, policy=spec))
-    parser = HfArgumentParser(flags, usage=usage, formatter_class=_Formatter, epilog=_overview(), allow_abbrev=False)
+    parser = _Parser(flags, usage=usage, formatter_class=_Formatter, epilog=_overview(), allow_abbrev=False)
     namespace, unknown = parser.parse_known_args(argv)
     known = [name for group in flags for name in _names(group)]
+    stage.flags, stage.fields = known, _names(cls)
     unknown += [f"--{name}" for name in file if name not in known]
     if unknown:
         parser.error(_complaint(unknown, known, spec.partition(":")[0]))
     types = (*dataclass_types, cls)
     try:
         built = [type_(**{name: getattr(namespace, name) for name in _names(type_)}) for type_ in types]
-    except ValueError as error:
+    except (*MISTAKES, TypeError) as error:  # some of transformers' settings are read as JSON, or from files
         parser.error(str(error))
     if getattr(namespace, "do_predict", False) and not namespace.do_train:
         parser.error("--do_predict without --do_train: a run trains, validates and tests; leave these flags out.")
@@ -98,7 +116,14 @@ def _read_policy(spec: str) -> tuple[type, dict[str, Any]]:
     cls = find_policy(name)
     if not settings:
         return cls, {}
-    policy = policies.make(spec)
+    try:
+        policy = policies.make(spec)
+    except TypeError as error:  # one of the user's own that wants more
+        raise ValueError(f"policy={spec!r}: {error}") from error
+    except ValueError as error:
+        if spec in str(error):
+            raise
+        raise ValueError(f"policy={spec!r}: {error}") from error
     keys = [setting.partition("=")[0].strip() for setting in settings.split(",") if setting]
     return cls, {key: getattr(policy, key) for key in keys}
 
@@ -108,7 +133,10 @@ def find_policy(name: str) -> type[Policy]:
     folder = os.getcwd()
     if "." in name and folder not in sys.path:
         sys.path.append(folder)
-    return policies.find(name)
+    try:
+        return policies.find(name)
+    except ImportError as error:  # what a module of the user's own imports
+        raise ValueError(f"policy={name!r} can't be imported: {error}") from error
 
 
 def _read_settings(path: str) -> dict[str, Any]:

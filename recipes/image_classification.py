@@ -69,7 +69,7 @@ from hf_prune import PruningTrainer
 from hf_prune.data import eight_bits
 from hf_prune.export import FILE_ROW
 from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish
+from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish, loading, run, train
 from hf_prune.splits import (
     CommonArguments,
     class_names,
@@ -456,10 +456,11 @@ def main(argv: list[str] | None = None) -> None:
     # Model
     names = {"id2label": dict(enumerate(classes)), "label2id": {name: label for label, name in enumerate(classes)}}
     if common.model_name_or_path:
-        processor = AutoImageProcessor.from_pretrained(common.model_name_or_path)
-        model = AutoModelForImageClassification.from_pretrained(
-            common.model_name_or_path, **names, ignore_mismatched_sizes=True
-        )
+        with loading(common.model_name_or_path):
+            processor = AutoImageProcessor.from_pretrained(common.model_name_or_path)
+            model = AutoModelForImageClassification.from_pretrained(
+                common.model_name_or_path, **names, ignore_mismatched_sizes=True
+            )
     else:
         processor = ViTImageProcessorPil(size={"height": recipe.image_size, "width": recipe.image_size})
         model = new_model(recipe, names)
@@ -491,9 +492,7 @@ def main(argv: list[str] | None = None) -> None:
         compute_metrics=compute_metrics,
         callbacks=common.callbacks(),
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
+    train(trainer, checkpoint)
     trained = time.perf_counter()
 
     # Test
@@ -533,4 +532,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

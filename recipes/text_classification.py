@@ -54,7 +54,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningTrainer
 from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish
+from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish, loading, run, train
 from hf_prune.splits import (
     CommonArguments,
     class_names,
@@ -404,10 +404,11 @@ def main(argv: list[str] | None = None) -> None:
         labels = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
         labels |= {"problem_type": "single_label_classification"}
     if common.model_name_or_path:
-        tokenizer = AutoTokenizer.from_pretrained(common.model_name_or_path)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            common.model_name_or_path, ignore_mismatched_sizes=True, **labels
-        )
+        with loading(common.model_name_or_path):
+            tokenizer = AutoTokenizer.from_pretrained(common.model_name_or_path)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                common.model_name_or_path, ignore_mismatched_sizes=True, **labels
+            )
     else:
         every = (text for name in texts for text in corpus["train"][name])
         tokenizer = new_tokenizer(every, recipe.vocab_size, recipe.max_length)
@@ -451,9 +452,7 @@ def main(argv: list[str] | None = None) -> None:
         compute_metrics=compute_metrics,
         callbacks=common.callbacks(),
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
+    train(trainer, checkpoint)
     trained = time.perf_counter()
 
     # Test
@@ -503,4 +502,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
