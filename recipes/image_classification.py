@@ -187,7 +187,11 @@ def join_labels(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
     Raises:
         ValueError: It lacks the column, has not as many rows, or another value in a column that both have.
     """
-    file, labels = f"label_file={recipe.label_file!r}", read_file(str(recipe.label_file))
+    file = f"label_file={recipe.label_file!r}"
+    try:
+        labels = read_file(str(recipe.label_file))
+    except ValueError as error:
+        raise ValueError(f"label_file: {error}") from error
     column = find_column(labels, "label_column", recipe.label_column, str(recipe.label_file))
     if len(labels) != len(rows):
         raise ValueError(f"{file} has {len(labels)} rows, and {name} has {len(rows)}; give one for each, in its order.")
@@ -212,6 +216,8 @@ def read_folder(folder: str) -> dict[str, Dataset]:
         ValueError: There is no such folder, or no split train; or no folder of pictures in a split, or pictures that
             lie elsewhere.
     """
+    if Path(folder).is_file():
+        raise ValueError(f"train_dir={folder!r} is a file: give it by --train_file.")
     if not Path(folder).is_dir():
         raise ValueError(f"train_dir={folder!r} is no folder; name one that has a folder for each class.")
     inside = sorted(path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -253,6 +259,12 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
     """
     if recipe.image_column == recipe.label_column:
         raise ValueError(f"image_column and label_column are both {recipe.image_column!r}; name two columns.")
+    for flag in ("train_file", "validation_file", "test_file"):
+        if (path := getattr(common, flag)) and Path(path).is_dir():
+            raise ValueError(
+                f"{flag}={path!r} is a folder: give folders of pictures by --train_dir, those of all splits in one "
+                "that has folders train, validation and test."
+            )
     if recipe.train_dir:
         if common.source:
             raise ValueError(

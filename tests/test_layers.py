@@ -14,7 +14,7 @@ PACKAGE = Path(hf_prune.__file__).parent
 RECIPES = PACKAGE.parent / "recipes"
 
 LAYERS = (
-    {"storage", "features", "ranking", "launch", "paired", "figures"},
+    {"storage", "features", "ranking", "launch", "paired", "figures", "command", "files"},
     {"core"},
     {"policies", "learner", "trace", "data"},
     {"signals", "recorder", "schedule", "sampler", "report", "events", "dynamics", "keys", "examples"},
@@ -48,7 +48,7 @@ OUTSIDE = {
     "datasets": {"splits"},
     "matplotlib": {"figures"},
     "scipy": {"features", "policies", "paired"},
-    "pyarrow": {"export", "hub"},
+    "pyarrow": {"export", "hub", "files"},
     "huggingface_hub": {"hub", "card"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
