@@ -24,12 +24,14 @@ class Stage:
     Args:
         flags: Names of its flags.
         fields: Those of them that are the policy's.
+        policy: How Python shows the policy, and how the command names it.
         output_dir: Where the run is kept; None = not known yet.
         has_begun: Whether an optimizer step has been taken.
     """
 
     flags: Collection[str] = ()
     fields: Collection[str] = ()
+    policy: tuple[str, str] | None = None
     output_dir: Path | None = None
     has_begun: bool = False
 
@@ -46,6 +48,9 @@ def as_typed(message: str) -> str:
     message = " ".join(message.split())
     if (found := re.match(r"\w+\((\w+)=\.\.\.\)", message)) and found[1] in stage.fields:
         return f"--{found[1]}: {message}"
+    if stage.policy is not None:
+        shown, typed = stage.policy
+        message = re.sub(rf"(policy=)?{re.escape(shown)}", lambda _: f"--policy {typed}", message)
     for name in sorted(set(stage.flags) - set(stage.fields)):
         quoted = r"(?<![\w.\-/'\"(])"  # a column, a file or a field of that name is no flag
         message = re.sub(rf"{quoted}{name}=(\.\.\.)?(?=([^\s,.:;)])?)", _flag(name), message)

@@ -7,13 +7,13 @@ import shlex
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from .card import public, public_arguments
 from .checkpoint import TRAINER_STATE, last_whole
@@ -45,6 +45,10 @@ def run(main: Callable[[], None]) -> None:
             if stage.has_begun:
                 raise
             refuse(error)
+        except RuntimeError as error:
+            if stage.has_begun or "to be installed" not in str(error):  # so does transformers say what report_to needs
+                raise
+            refuse(f"report_to: {error}")
 
 
 def _how_to_go_on() -> str:
@@ -68,12 +72,45 @@ class _Begins(TrainerCallback):
 
 
 def train(trainer: Any, checkpoint: str | bool) -> None:
-    """Train, from a checkpoint where there is one, and save the model and the state."""
+    """Train, from a checkpoint where there is one, and save the model and the state.
+
+    Raises:
+        ValueError: Arguments that would end the run after a while, or train nothing.
+    """
+    args = trainer.args
+    if args.eval_strategy == "no" and any(
+        isinstance(one, EarlyStoppingCallback) for one in trainer.callback_handler.callbacks
+    ):
+        raise ValueError("early_stopping_patience: there are no validations to stop by; leave out eval_strategy='no'.")
+    if args.dataloader_drop_last:
+        sizes = {"train": args.train_batch_size, "eval": args.eval_batch_size}
+        for split, rows in (("train", trainer.train_dataset), ("eval", trainer.eval_dataset)):
+            if len(rows) < (size := sizes[split] * args.world_size):
+                raise ValueError(
+                    f"dataloader_drop_last=True leaves nothing of {len(rows)} rows in batches of {size}: take a "
+                    f"smaller per_device_{split}_batch_size, or leave it out."
+                )
     trainer.add_callback(_Begins())
     trainer.train(resume_from_checkpoint=checkpoint)
     stage.has_begun = True  # also where no step was left
+    args.dataloader_drop_last = False  # for the scores, which are of all rows
     trainer.save_model()
     trainer.save_state()
+
+
+def check_metric(args: TrainingArguments, names: Iterable[str]) -> None:
+    """Refuse to choose the best model by what is not measured, before hours are spent.
+
+    Args:
+        args: Of the run.
+        names: What validations measure, beside the loss.
+
+    Raises:
+        ValueError: `metric_for_best_model` is none of them.
+    """
+    known = [*names, "loss"]
+    if (metric := args.metric_for_best_model) is not None and metric.removeprefix("eval_") not in known:
+        raise ValueError(f"metric_for_best_model={metric!r} is not measured; give one of {', '.join(known)}.")
 
 
 @contextlib.contextmanager

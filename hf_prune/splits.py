@@ -128,6 +128,8 @@ def read_file(path: str) -> Dataset:
         cause = " ".join(str(error.__cause__ or error).split()).rstrip(".")
         if "as a scalar of type" in cause:
             cause += ". A column has numbers first, and text below: store it as text, in Parquet or JSON lines"
+        elif "inside string" in cause:
+            cause += ". A quote is opened there and never closed: double a quote that is text"
         elif options:
             cause += f". {cure}"
         raise unread(path, READERS[suffix], cause.rstrip(".")) from error
@@ -340,8 +342,7 @@ def label_texts(rows: Dataset, column: str, name: str) -> list[str]:
     """
     feature, labels, flag = rows.features[column], rows[column][:], f"label_column={column}"
     if not isinstance(feature, (ClassLabel, Value)):
-        kinds = sorted({type(label).__name__ for label in labels})
-        found = str(feature) if len(kinds) < 2 else f"of several types ({', '.join(kinds)})"
+        found = "of several types" if type(feature).__name__ == "Json" else feature  # how numbers beside texts are read
         raise ValueError(f"{flag}: labels of {name} are {found}; give one class for each row, all of one type.")
     names = feature.names if isinstance(feature, ClassLabel) else None
     for row, label in enumerate(labels):

@@ -69,7 +69,7 @@ from hf_prune import PruningTrainer
 from hf_prune.data import eight_bits
 from hf_prune.export import FILE_ROW
 from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish, loading, run, train
+from hf_prune.recipe import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
 from hf_prune.splits import (
     CommonArguments,
     class_names,
@@ -464,6 +464,7 @@ def main(argv: list[str] | None = None) -> None:
             for split, rows in pictures.items():
                 check_pictures(rows, split)
     final = "test" if "test" in pictures else "validation"
+    check_metric(args, ("accuracy", "accuracy_top5") if len(classes) > 5 else ("accuracy",))
 
     # Model
     names = {"id2label": dict(enumerate(classes)), "label2id": {name: label for label, name in enumerate(classes)}}

@@ -44,7 +44,7 @@ from trl.models import unwrap_model_for_generation
 
 from hf_prune import pruned
 from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish, loading, run, train
+from hf_prune.recipe import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
 from hf_prune.splits import CommonArguments, find_text, keep_rows, load_splits
 
 
@@ -398,6 +398,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in {"completion_only_loss": True, "eval_packing": False, "shuffle_dataset": False}.items():
         if getattr(args, name) is not value:
             raise ValueError(f"{name}: held-out rows are scored in their order by their responses; leave it {value}.")
+    check_metric(args, ("perplexity", "exact_match"))
     arguments = arguments_of(common, recipe, args)
     checkpoint = find_checkpoint(args, policy, common, recipe)
     say = print if args.process_index == 0 else lambda *texts: None

@@ -54,7 +54,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningTrainer
 from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish, loading, run, train
+from hf_prune.recipe import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
 from hf_prune.splits import (
     CommonArguments,
     class_names,
@@ -396,6 +396,7 @@ def main(argv: list[str] | None = None) -> None:
         kind = "numbers" if classes is None else "classes"
         raise ValueError(f"metric={metric!r} is not known for {kind}; give one of {', '.join(metrics)}.")
     args = parse(*types, argv=argv, **FROM_SCRATCH | special | {"metric_for_best_model": metric})[2]
+    check_metric(args, metrics)
     arguments = arguments_of(common, recipe, args)
     set_seed(args.seed)
     texts = [name for name in TEXTS if name in corpus["train"].column_names]

@@ -53,7 +53,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningSeq2SeqTrainer
 from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish, loading, run, train
+from hf_prune.recipe import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
 from hf_prune.splits import CommonArguments, columns_of, find_text, keep_rows, load_splits, tell_cuts
 
 
@@ -459,6 +459,7 @@ def main(argv: list[str] | None = None) -> None:
             f"predict_with_generate=False: validations then have no {args.metric_for_best_model} to choose a model by. "
             "Leave it True, or give --metric_for_best_model loss."
         )
+    check_metric(args, ("bleu", "chrf"))
     new_bleu(recipe.target_lang)  # what it lacks is told before hours are spent
     checkpoint = find_checkpoint(args, policy, common, recipe)
     say = print if args.process_index == 0 else lambda *texts: None
