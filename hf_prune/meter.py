@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -101,8 +101,12 @@ class Meter:
         self.by_batch = not gives and needs == {"loss"}
         if (missing := sorted(needs - gives)) and not self.by_batch:
             task = f"{self._name} ({self._recipe.task})" if self._recipe else self._name
+            cure = "Choose"
+            if policy.instead and replace(policy, **policy.instead).needs - FACTS <= gives:
+                fields = ", ".join(f"{name}={value!r}" for name, value in policy.instead.items())
+                cure = f"Give {fields}, with which it does without, or choose"
             raise ValueError(
-                f"policy={policy!r} needs {', '.join(missing)}, which hf_prune can't read from a {task}. Choose one "
+                f"policy={policy!r} needs {', '.join(missing)}, which hf_prune can't read from a {task}. {cure} one "
                 "that needs less, such as 'uniform', or one of the loss alone with example_loss_func=(outputs, inputs) "
                 "-> (B,) losses."
             )

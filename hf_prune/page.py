@@ -130,7 +130,7 @@ class RunReport(PruningReport):
             policy=self.policy,
             lead=self._lead(),
             table=self.summary_cells(),
-            flaws=self.flaws,
+            flaws=[*filter(None, [self.idle()]), *self.flaws],
             sections=sections,
             light=LIGHT,
             dark=DARK,

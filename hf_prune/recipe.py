@@ -278,7 +278,10 @@ def finish(
             seconds = seconds | {name: report.totals()[f"seconds_{name}"] for name in parts}
             report.figure(folder / "run.png", list(dict.fromkeys(("eval_loss", f"eval_{outcome.metric}"))))
             report.html(folder / REPORT)
-            lines += ["", report.summary(), "", f"the rows, round by round: {folder / REPORT}"]
+            lines += ["", report.summary(), ""]
+            if idle := report.idle():
+                lines += [idle, ""]
+            lines += [f"the rows, round by round: {folder / REPORT}"]
         lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
         texts = (line for sample in outcome.samples for line in ["", *sample.splitlines()])
         shown = (line if len(line) <= _LINE else f"{line[:_LINE]} ..." for line in texts)

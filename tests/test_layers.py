@@ -42,6 +42,7 @@ OUTSIDE = {
         "rows",
         "steps",
         "mixin",
+        "cli",
     },
     "transformers": {"mixin", "sharing", "loading", "trainer", "flags", "recipe", "splits"},
     "accelerate": {"mixin"},
