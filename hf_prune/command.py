@@ -50,7 +50,7 @@ def as_typed(message: str) -> str:
         return f"--{found[1]}: {message}"
     if stage.policy is not None:
         shown, typed = stage.policy
-        message = re.sub(rf"(policy=)?{re.escape(shown)}", lambda _: f"--policy {typed}", message)
+        message = re.sub(rf"(policy=|(?<!['\"])){re.escape(shown)}", lambda _: f"--policy {typed}", message)
     for name in sorted(set(stage.flags) - set(stage.fields)):
         quoted = r"(?<![\w.\-/'\"(])"  # a column, a file or a field of that name is no flag
         message = re.sub(rf"{quoted}{name}=(\.\.\.)?(?=([^\s,.:;)])?)", _flag(name), message)
@@ -73,10 +73,12 @@ def refuse(error: BaseException | str) -> NoReturn:
 def end(status: int, line: str) -> NoReturn:
     """End this process with a line on stderr; of several that a launcher has started, the main one alone writes it.
 
-    Another one, whose trouble may be its own, speaks where the launcher has not ended it after the main one.
+    Another one, whose mistake may be its own, speaks where the launcher has not ended it after the main one.
     """
     rank = os.environ.get("RANK", "0")
     if rank != "0":
+        if status == INTERRUPTED:  # as all are
+            sys.exit(status)
         time.sleep(_PATIENCE)
         line = f"process {rank}: {line}"
     sys.stderr.write(f"{line}\n")
@@ -90,17 +92,16 @@ def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        end(INTERRUPTED, f"{Path(sys.argv[0]).name}: interrupted. {how_to_go_on()}")
+        end(INTERRUPTED, f"\n{Path(sys.argv[0]).name}: interrupted. {how_to_go_on()}")  # below a progress bar
 
 
 def again(*left_out: str) -> str:
     """The command of this process, to be typed again, without the flags `left_out` and without tokens."""
     program, *arguments = sys.argv
-    start = [program]
-    if program.endswith(".py"):
-        is_launched = any(name.startswith("ACCELERATE_") for name in os.environ)
-        start = ["accelerate", "launch", program] if is_launched else ["python", program]
-    elif Path(program).is_absolute():  # as a script of an installed package has it
+    start = ["python", *sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]]  # with -m, where that stood
+    if any(name.startswith("ACCELERATE_") for name in os.environ):
+        start = ["accelerate", "launch", program]
+    elif not program.endswith(".py"):  # the script of an installed package
         start = [Path(program).name]
     shown, name = [], ""
     for argument in arguments:

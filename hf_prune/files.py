@@ -69,6 +69,7 @@ def check_file(path: Path) -> None:
 
 def unread(path: str | Path, kind: str, reason: str) -> ValueError:
     """What to say of a file that gives no rows."""
+    reason = " ".join(reason.split()).rstrip(".")
     return ValueError(f"{path} is empty, or can't be read as {kind}: {reason}.")
 
 
@@ -150,7 +151,8 @@ def check_json(path: Path) -> None:
         more = "" if len(inside) == 1 else ", each in a file of its own"
         raise ValueError(f"{path} is one object that has its records under {keys}: store these alone{more}; {wanted}.")
     values = list(found.values())
-    if all(isinstance(value, list) for value in values) and len(set(map(len, values))) == 1 and len(values[0]) > 1:
+    plain = all(isinstance(value, list) and not any(isinstance(one, dict) for one in value) for value in values)
+    if plain and len(set(map(len, values))) == 1 and len(values[0]) > 1:
         raise ValueError(f"{path} is one object with a list for each column ({', '.join(found)}); {wanted}.")
     if len(values) > 1 and all(isinstance(value, dict) for value in values):
         raise ValueError(f"{path} is one object of objects (under {', '.join(list(found)[:3])} ...); {wanted}.")

@@ -125,14 +125,14 @@ def read_file(path: str) -> Dataset:
     try:
         rows = load_dataset(READERS[suffix], data_files=path, split="train", **options)
     except (DatasetGenerationError, ValueError, OSError, StopIteration) as error:
-        cause = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        cause = str(error.__cause__ or error).rstrip().rstrip(".")
         if "as a scalar of type" in cause:
             cause += ". A column has numbers first, and text below: store it as text, in Parquet or JSON lines"
         elif "inside string" in cause:
             cause += ". A quote is opened there and never closed: double a quote that is text"
         elif options:
             cause += f". {cure}"
-        raise unread(path, READERS[suffix], cause.rstrip(".")) from error
+        raise unread(path, READERS[suffix], cause) from error
     if options and len(rows.column_names) == 1 and set(rows.column_names[0]) & set(",;\t|"):
         raise ValueError(f"{path} has one column, called {rows.column_names[0]!r}. {cure}")
     return rows
