@@ -4,6 +4,7 @@ import abc
 import math
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -422,11 +423,13 @@ class Policy(abc.ABC):
         weighs: Whether its selections carry weights. A loss that can't be weighted row by row is refused.
         in_background: Whether `update` runs beside the next round, in a thread; then `select` sees what it wrote one
             round later.
+        instead: Fields with which the rule needs another signal than without, for tasks that lack that one.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"loss"})
     weighs: ClassVar[bool] = False
     in_background: ClassVar[bool] = False
+    instead: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def rounds_per_epoch(self) -> int:

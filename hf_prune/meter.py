@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -116,8 +116,12 @@ class Meter:
         if (missing := sorted(needs - gives)) and not self.by_batch:
             known = self._recipe is not None
             task = f"{self._name} ({self._recipe.task})." if known else f"{self._name}. {self._why_unread}"
+            cure = "Choose"
+            if policy.instead and replace(policy, **policy.instead).needs - FACTS <= gives:
+                fields = ", ".join(f"{name}={value!r}" for name, value in policy.instead.items())
+                cure = f"Give {fields}, with which it does without, or choose"
             raise ValueError(
-                f"policy={policy!r} needs {', '.join(missing)}, which hf_prune can't read from a {task} Choose one "
+                f"policy={policy!r} needs {', '.join(missing)}, which hf_prune can't read from a {task} {cure} one "
                 "that needs less, such as 'uniform', or one of the loss alone with example_loss_func=(outputs, inputs) "
                 "-> (B,) losses."
             )

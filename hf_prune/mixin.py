@@ -18,7 +18,7 @@ from transformers import Trainer
 from transformers.trainer_utils import unwrap_peft_model
 
 from . import policies, seal
-from .beginning import Facts, warn_if_idle
+from .beginning import Facts, why_idle
 from .checkpoint import STATE, TRAINER_STATE, choose, without_state
 from .core import BudgetPolicy, History, Policy, Selection
 from .data import fingerprint, has_own_loss, is_arrow
@@ -248,7 +248,6 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         if self.is_world_process_zero():
             meter.warn_if_blind()
         history = self._begin_history(data, meter)
-        warn_if_idle(self.policy, full, self._earlier is not None, self._warn)
         batch = self.get_total_train_batch_size(self.args) // self.args.gradient_accumulation_steps
         if self.accelerator.split_batches:  # the loader's batch is that of all processes
             batch = self._train_batch_size
@@ -270,7 +269,11 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
 
         step_rows = facts["batch"] * facts["accumulation"]
         gather = partial(gather_columns, self.accelerator)
-        return PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, gather)
+        run = PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, gather)
+        if reason := why_idle(self.policy, full, len(history), step_rows, self._earlier is not None):
+            run.may_be_idle = False  # once is enough
+            self._warn(reason)
+        return run
 
     def _init_training_state(
         self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
@@ -420,6 +423,11 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         run.close_round(self.state.global_step, None if ends else self._rescore)
         if finding := run.meter.finding():
             self._warn(finding)
+        if rounds := run.idle_rounds(at.round, ends):
+            self._warn(
+                f"policy={self.policy!r} has left no row out in {rounds} rounds: so far, as many are trained as "
+                "without a policy. Other settings, more epochs or another rule may be needed to save something."
+            )
 
     def _rescore(self, rows: np.ndarray, recorder: Recorder):
         rescore(self, self._rows, self._numbering, rows, self._run.meter, recorder)

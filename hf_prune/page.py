@@ -141,7 +141,7 @@ class RunReport(PruningReport):
             policy=self.policy,
             lead=self._lead(),
             table=self.summary_cells(),
-            flaws=[*self.flaws, *flaws],
+            flaws=[*filter(None, [self.idle()]), *self.flaws, *flaws],
             sections=sections,
             light=LIGHT,
             dark=DARK,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .beginning import rounds_to_act
 from .checkpoint import PruningState, Round
 from .core import Clock, History, Policy, Selection, rounds_of
 from .learner import Learner
@@ -20,6 +21,7 @@ from .meter import Meter, blend
 from .privacy import public
 from .ranking import marked
 from .recorder import Gather, Recorder
+from .report import NOTHING, keeps_all
 from .sampler import PruningSampler
 from .schedule import FullRun, Place
 from .trace import Trace
@@ -49,6 +51,7 @@ class PruningRun:
         recorder: The measurements of the round in progress.
         learner: Lets the policy learn from the round before.
         trace: Writes what each round measured; None on a process that writes no files.
+        may_be_idle: Whether the policy has done nothing yet, and that was not told and is not what it is set to.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class PruningRun:
         self._counted = 0, 0
         self.learner = Learner(policy)
         self.trace: Trace | None = None
+        self.may_be_idle = not keeps_all(repr(policy))
 
     # ---- The clock ----
 
@@ -156,6 +160,10 @@ class PruningRun:
         if selection.weights is not None and not self.policy.weighs:
             raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
         plan = self.full.plan(at, step - skipped, self._steps_over(selection.rows))
+        offered = len(history if history.offered is None else history.offered)
+        weighs = selection.weights is not None and (selection.weights != 1).any()
+        if len(selection.rows) < (1 - NOTHING) * offered or weighs or selection.lr_scale != 1:
+            self.may_be_idle = False
         seconds = time.perf_counter() - start
         self.state.round = Round(clock, plan, selection, span, skipped=skipped, seconds_selecting=seconds)
 
@@ -280,6 +288,18 @@ class PruningRun:
         self.recorder = Recorder(len(self.meter.signals))
         self._counted = 0, 0
         self.state.round = None
+
+    def idle_rounds(self, round: int, ends: bool) -> int:
+        """How many rounds have ended in which the policy has done nothing; 0 where it has, or it is too early to tell.
+
+        Args:
+            round: Number of the one that has ended.
+            ends: Whether training ends with it.
+        """
+        if not self.may_be_idle or not (ends or round + 1 >= rounds_to_act(self.policy)):
+            return 0
+        self.may_be_idle = False
+        return round + 1
 
     def _record(self, measured: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Tell the History; the rows (K,) int64 and their losses (K,) float32, NaN where the visit did not tell."""
@@ -449,13 +469,16 @@ class PruningRun:
         if untaught is not None:
             clock = Clock(**untaught)
             self.learner.teach(state.history, clock, self._rng(clock.round, 1))
+        left_out = sum(epoch["rows_offered"] - epoch["rows"] for epoch in state.epochs)
+        self.may_be_idle &= left_out <= NOTHING * sum(epoch["rows_offered"] for epoch in state.epochs)
         self._describe_history()
         if self.trace is not None:
             self.trace.begin(state.round.clock.round if state.round else len(state.epochs) * self._parts)
         if measured is None:
             return
         current, reason = state.round, f"{folder} was saved with other sizes ({', '.join(changed)})"
-        at = current.plan.at
+        at, (begin, end) = current.plan.at, current.span
+        self.may_be_idle &= len(current.selection.rows) >= (1 - NOTHING) * (end - begin)
         fixed = current.skipped or at.parts > self.full.updates or (at.parts > 1 and self._sampler.is_grouped)
         if changed and fixed:
             raise ValueError(

@@ -14,7 +14,19 @@ PACKAGE = Path(hf_prune.__file__).parent
 RECIPES = PACKAGE.parent / "recipes"
 
 LAYERS = (
-    {"storage", "features", "ranking", "lock", "paired", "figures", "agreement", "privacy", "foreign"},
+    {
+        "storage",
+        "features",
+        "ranking",
+        "lock",
+        "paired",
+        "figures",
+        "agreement",
+        "privacy",
+        "foreign",
+        "command",
+        "files",
+    },
     {"core", "launch", "seal"},
     {"policies", "learner", "trace", "data"},
     {"signals", "recorder", "schedule", "sampler", "report", "dynamics", "keys", "examples"},
@@ -47,13 +59,14 @@ OUTSIDE = {
         "steps",
         "loading",
         "mixin",
+        "cli",
     },
     "transformers": {"mixin", "sharing", "loading", "trainer", "flags", "recipe", "splits"},
     "accelerate": {"mixin"},
     "datasets": {"splits"},
     "matplotlib": {"figures"},
     "scipy": {"features", "policies", "paired"},
-    "pyarrow": {"export", "hub"},
+    "pyarrow": {"export", "hub", "files"},
     "huggingface_hub": {"hub", "card"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
