@@ -155,7 +155,7 @@ def make(folder, policy, **settings):
 def content(run):
     """All that a trace holds but seconds."""
     found = {}
-    for path in sorted(Path(run, FOLDER).iterdir()):
+    for path in sorted(Path(run, FOLDER).glob("round-*")):
         arrays, header = storage.load(path)
         assert header.pop("seconds") > 0
         found[path.name] = header, {name: array.tobytes() for name, array in arrays.items()}
@@ -220,7 +220,7 @@ def test_rows_of_large_losses_are_ranked_as_the_history_ranks_them(tmp_path):
     np.testing.assert_array_equal(dynamics.losses_of(np.arange(20))[:, -1], trainer.history.loss)
     assert np.argsort(-dynamics.mean).tolist() == np.argsort(-dynamics.excess).tolist() == order.tolist()
     assert dynamics.hardest(9).tolist() == order[:9].tolist()
-    trainer.pruning_report().save_account(tmp_path / "account")
+    trainer.pruning_report().save_rows(tmp_path / "account")
     table = pyarrow.parquet.read_table(tmp_path / "account" / "history.parquet").to_pandas()
     np.testing.assert_array_equal(table["loss_epoch_3"], table["loss"])
 
