@@ -57,7 +57,8 @@ class RowsMixin:
         if self._sampler is None:
             raise ValueError(
                 f"{type(self).__name__} builds its training batches without Trainer's sampler, so a policy can't "
-                "choose their rows. Train without a policy."
+                "choose their rows. Where it has a _get_train_sampler of its own, derive it from Trainer and take "
+                "pruned() of it; else train without a policy."
             )
 
     def _begin_history(self, data, meter: Meter) -> History:

@@ -436,7 +436,8 @@ class PruningRun:
         if changed and fixed:
             raise ValueError(
                 f"resume_from_checkpoint: {reason}, and its round can't be cut into other batches (its rows were "
-                "grouped by length in several rounds, or too few, or begun without a policy). Resume with its sizes."
+                "in several rounds that the batch size or a sampler of your own shapes, or too few, or begun without a "
+                "policy). Resume with its sizes."
             )
         self._offer(at, current.span)
         if changed and not current.is_over(step):

@@ -14,8 +14,8 @@ from . import card
 from .beginning import HISTORY
 from .data import is_arrow
 from .export import FILE_ROW
+from .generators import unchanged_generators
 from .hub import first_line
-from .rescore import unchanged_generators
 
 logger = logging.getLogger(__name__)
 

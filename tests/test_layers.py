@@ -14,7 +14,7 @@ PACKAGE = Path(hf_prune.__file__).parent
 RECIPES = PACKAGE.parent / "recipes"
 
 LAYERS = (
-    {"storage", "features", "ranking", "launch", "paired", "figures"},
+    {"storage", "features", "ranking", "generators", "launch", "paired", "figures"},
     {"core"},
     {"policies", "learner", "trace", "data"},
     {"signals", "recorder", "schedule", "sampler", "report", "events", "dynamics", "keys", "examples"},
@@ -30,6 +30,7 @@ LATE = {"core": {"hub"}}  # imported inside a method, by those who ask for it
 # Who imports what stands outside; a library that is not named here is free.
 OUTSIDE = {
     "torch": {
+        "generators",
         "signals",
         "tasks",
         "recorder",
