@@ -27,7 +27,7 @@ from .loading import LoadingMixin
 from .logs import LogsMixin
 from .meter import Meter
 from .page import RunReport
-from .recorder import Recorder, gather_columns
+from .recorder import Recorder, gather_columns, gather_numbers
 from .rescore import rescore
 from .rows import RowsMixin
 from .run import PruningRun
@@ -192,6 +192,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
             )
         data, sampler, meter = self._raw_dataset, self._sampler, self._make_meter()
         (sampler.seed,) = broadcast_object_list([sampler.seed])  # a script may seed each process by itself
+        self._check_equal_rows(data)
         if self.is_world_process_zero():
             meter.warn_if_blind()
         history = self._begin_history(data, meter)
@@ -218,8 +219,10 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
             return math.ceil(batches / self.args.gradient_accumulation_steps)
 
         step_rows = facts["batch"] * facts["accumulation"]
-        gather = partial(gather_columns, self.accelerator)
-        return PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, gather)
+        gathers = [partial(gather_columns, self.accelerator)]
+        if self.accelerator.num_processes > 1:
+            gathers.append(partial(gather_numbers, self.accelerator))
+        return PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, *gathers)
 
     def _init_training_state(
         self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
