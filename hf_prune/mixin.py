@@ -23,14 +23,15 @@ from .checkpoint import STATE, TRAINER_STATE, choose, without_state
 from .core import BudgetPolicy, History, Policy, Selection
 from .data import fingerprint, has_own_loss, is_arrow
 from .events import PlainLoader, RoundEvents, show_total
+from .generators import unchanged_generators
 from .loading import LoadingMixin
 from .lock import RunLock
 from .logs import LogsMixin
 from .meter import Meter
 from .page import RunReport
 from .privacy import public
-from .recorder import Recorder, gather_columns
-from .rescore import rescore, unchanged_generators
+from .recorder import Recorder, gather_columns, gather_numbers
+from .rescore import rescore
 from .rows import RowsMixin
 from .run import PruningRun
 from .sampler import Batch, PruningSampler, check_equal_batches
@@ -245,6 +246,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             )
         data, sampler, meter = self._raw_dataset, self._sampler, self._make_meter()
         (sampler.seed,) = broadcast_object_list([sampler.seed])  # a script may seed each process by itself
+        self._check_equal_rows(data)
         if self.is_world_process_zero():
             meter.warn_if_blind()
         history = self._begin_history(data, meter)
@@ -268,8 +270,10 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
                 return math.ceil(len(loader) / self.args.gradient_accumulation_steps)
 
         step_rows = facts["batch"] * facts["accumulation"]
-        gather = partial(gather_columns, self.accelerator)
-        run = PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, gather)
+        gathers = [partial(gather_columns, self.accelerator)]
+        if self.accelerator.num_processes > 1:
+            gathers.append(partial(gather_numbers, self.accelerator))
+        run = PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, *gathers)
         if reason := why_idle(self.policy, full, len(history), step_rows, self._earlier is not None):
             run.may_be_idle = False  # once is enough
             self._warn(reason)

@@ -179,6 +179,21 @@ def gather_columns(accelerator: Any, arrays: list[torch.Tensor], count: int) -> 
     return [_join(accelerator, array, sizes) for array in arrays], sum(counts)
 
 
+def gather_numbers(accelerator: Any, numbers: Sequence[int]) -> list[list[int]]:
+    """The numbers, each in int64, that every process holds: one small collective.
+
+    Args:
+        accelerator: Runs the collective.
+        numbers: As many in every process.
+
+    Returns:
+        Those of each process, in the order of the processes.
+    """
+    if accelerator.num_processes == 1:
+        return [list(numbers)]
+    return accelerator.gather(torch.tensor([numbers], dtype=torch.int64, device=accelerator.device)).tolist()
+
+
 def _join(accelerator: Any, array: torch.Tensor, sizes: list[int]) -> torch.Tensor:
     joined = array.new_empty(len(array), sum(sizes))
     parts, longest = joined.split(sizes, dim=1), max(sizes)

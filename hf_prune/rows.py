@@ -7,8 +7,9 @@ from torch.utils.data import IterableDataset
 
 from .beginning import Facts, load_history
 from .core import History
-from .data import is_arrow
+from .data import is_arrow, row_checksums
 from .meter import Meter
+from .recorder import gather_numbers
 from .sampler import PruningSampler, RowCollator, RowDataset
 from .sentences import cuts_batches
 
@@ -80,7 +81,35 @@ class RowsMixin:
         if self._sampler is None:
             raise ValueError(
                 f"{type(self).__name__} builds its training batches without Trainer's sampler, so a policy can't "
-                "choose their rows. Train without a policy."
+                "choose their rows. Where it has a _get_train_sampler of its own, derive it from Trainer and take "
+                "pruned() of it; else train without a policy."
+            )
+
+    def _check_equal_rows(self, data):
+        """Make sure that all processes number the same rows in the same way.
+
+        Raises:
+            ValueError: In every process, the one that differs from the main process, and in what.
+        """
+        if self.accelerator.num_processes == 1:
+            return
+        reads_all = self.accelerator.dispatch_batches  # the main process, whose rows are the only ones
+        checksums = [] if reads_all else [-1 if one is None else one for one in row_checksums(data)]
+        table = gather_numbers(self.accelerator, [len(data), self._sampler.checksum(), *checksums])
+        for process, numbers in enumerate(table):
+            pairs = [pair for pair in zip(numbers[2:], table[0][2:], strict=True) if -1 not in pair]
+            if numbers[0] != table[0][0]:
+                found = f"it has {numbers[0]:,} rows there and {table[0][0]:,} here"
+            elif 4 * sum(theirs != ours for theirs, ours in pairs) > len(pairs):
+                found = "rows have other content there"
+            elif numbers[1] != table[0][1]:
+                found = "its sampler gives another order there"
+            else:
+                continue
+            raise ValueError(
+                f"train_dataset is not the same in process {process} as in the main one: {found}. Every process must "
+                "hold all rows in the same order, of which the trainer gives it its part: shuffle, split and filter "
+                "with one seed, and don't cut the data set up yourself."
             )
 
     def _begin_history(self, data, meter: Meter) -> History:

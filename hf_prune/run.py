@@ -4,7 +4,8 @@ import bisect
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from numbers import Real
@@ -45,6 +46,7 @@ class PruningRun:
         step_rows: Rows in an optimizer step.
         updates: Rows, (K,) int64, or their number -> optimizer steps over them, 0 where they fill no batch.
         gather: Joins what the processes hold, see `recorder.gather_columns`.
+        gather_numbers: Gives the numbers that each process holds, see there; None = there is one process.
 
     Attributes:
         state: All that a checkpoint must hold.
@@ -65,6 +67,7 @@ class PruningRun:
         step_rows: int,
         updates: Callable[[np.ndarray | int], int],
         gather: Gather,
+        gather_numbers: Callable[[Sequence[int]], list[list[int]]] | None = None,
     ):
         self.policy = policy
         self.full = full
@@ -76,6 +79,7 @@ class PruningRun:
         self._step_rows = step_rows
         self._updates = updates
         self._gather = gather
+        self._gather_numbers = gather_numbers
         self._span: tuple[int, int] | None = None  # places in the order of the epoch that the round was offered
         self._mark: float | None = None
         self._step: int | None = None
@@ -109,13 +113,16 @@ class PruningRun:
         return Clock(at.round, at.epoch, self.full.epochs, self.full.share(at, step), self._step_rows, at.parts)
 
     def _forecast_updates(self, at: Place, step: int) -> int:
+        return self._steps_over(math.ceil(self._forecast_rows(at, step) / at.parts))
+
+    def _forecast_rows(self, at: Place, step: int) -> int:
         kept, n = self.policy.forecast(self.state.history, self._clock(at, step)), len(self.state.history)
         if isinstance(kept, bool) or not isinstance(kept, Real) or not kept > 0:
             raise ValueError(
                 f"{type(self.policy).__name__}.forecast must return a number of rows above 0, with more than {n} for "
                 f"all, got {kept!r}."
             )
-        return self._steps_over(math.ceil(math.ceil(min(kept, n)) / at.parts))
+        return math.ceil(min(kept, n))
 
     def _steps_over(self, rows: np.ndarray | int) -> int:
         if (updates := self._updates(rows)) == 0:
@@ -157,6 +164,8 @@ class PruningRun:
                 "give Selection(rows), with the numbers of the rows to train."
             )
         selection = selection.check(len(history), history.offered)
+        if self._gather_numbers is not None:
+            self._check_equal(self._gather_numbers, selection, at, step)
         if selection.weights is not None and not self.policy.weighs:
             raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
         plan = self.full.plan(at, step - skipped, self._steps_over(selection.rows))
@@ -166,6 +175,32 @@ class PruningRun:
             self.may_be_idle = False
         seconds = time.perf_counter() - start
         self.state.round = Round(clock, plan, selection, span, skipped=skipped, seconds_selecting=seconds)
+
+    def _check_equal(
+        self, gather: Callable[[Sequence[int]], list[list[int]]], selection: Selection, at: Place, step: int
+    ) -> None:
+        """Make sure that the policy gives every process the same answer, before any of its rows is trained.
+
+        Raises:
+            ValueError: In every process, the one whose answer differs from that of the main process, and in what.
+        """
+        answer = {
+            "rows": _checksum(selection.rows),
+            "weights": _checksum(selection.weights),
+            "rescore": _checksum(selection.rescore),
+            "lr_scale": _checksum(np.array([selection.lr_scale])),
+            "forecast": self._forecast_rows(at, step),
+        }
+        main, *others = gather([*answer.values()])
+        for process, numbers in enumerate(others, 1):
+            if numbers != main:
+                differing = [name for name, one, other in zip(answer, numbers, main, strict=True) if one != other]
+                raise ValueError(
+                    f"The policy {type(self.policy).__name__} answers otherwise in process {process} than in the main "
+                    f"one, in {' and '.join(differing)} of round {at.round}, and their models would drift apart: every "
+                    "process must come to the same answer by history, clock and rng, without random generators of its "
+                    "own, the time, or what only one process knows."
+                )
 
     def first_place(self, epoch: int, step: int, skipped: int) -> tuple[Place, int]:
         """Where in an epoch training goes on.
@@ -483,7 +518,8 @@ class PruningRun:
         if changed and fixed:
             raise ValueError(
                 f"resume_from_checkpoint: {reason}, and its round can't be cut into other batches (its rows were "
-                "grouped by length in several rounds, or too few, or begun without a policy). Resume with its sizes."
+                "in several rounds that the batch size or a sampler of your own shapes, or too few, or begun without a "
+                "policy). Resume with its sizes."
             )
         self._offer(at, current.span)
         if changed and not current.is_over(step):
@@ -496,3 +532,7 @@ class PruningRun:
             current.plan = self.full.plan(at, plan.first_step, plan.updates, current.share_before)
         if is_main:
             self.recorder.restore(measured)
+
+
+def _checksum(array: np.ndarray | None) -> int:
+    return 0 if array is None else zlib.crc32(np.ascontiguousarray(array).data, len(array))

@@ -19,11 +19,11 @@ from . import card
 from .beginning import HISTORY
 from .data import is_arrow
 from .export import FILE_ROW, ROWS
+from .generators import unchanged_generators
 from .hub import first_line
 from .page import EXAMPLES
 from .privacy import holds_secret, public
 from .report import NUMBERS
-from .rescore import unchanged_generators
 
 logger = logging.getLogger(__name__)
 

@@ -15,17 +15,8 @@ RECIPES = PACKAGE.parent / "recipes"
 
 LAYERS = (
     {
-        "storage",
-        "features",
-        "ranking",
-        "lock",
-        "paired",
-        "figures",
-        "agreement",
-        "privacy",
-        "foreign",
-        "command",
-        "files",
+        *("storage", "features", "ranking", "generators", "lock", "paired", "figures", "agreement", "privacy"),
+        *("foreign", "command", "files"),
     },
     {"core", "launch", "seal"},
     {"policies", "learner", "trace", "data"},
@@ -44,6 +35,7 @@ LATE = {"core": {"hub"}}  # imported inside a method, by those who ask for it
 OUTSIDE = {
     "torch": {
         "agreement",
+        "generators",
         "signals",
         "tasks",
         "weighting",
