@@ -16,7 +16,13 @@ pytest.importorskip("trl", reason="TRL is not installed: pip install trl")
 peft = pytest.importorskip("peft", reason="PEFT is not installed: pip install peft")
 
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
-from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast  # noqa: E402
+from transformers import (  # noqa: E402
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 from trl import (  # noqa: E402
     DPOConfig,
     DPOTrainer,
@@ -228,6 +234,20 @@ def test_a_loss_that_weighs_tokens_is_weighted_by_row_and_said_to_be_another(tmp
         ours.train()
     assert min(epoch["rows"] for epoch in ours.pruning_report().epochs) < len(ours.train_dataset)
     assert "which the recorded losses leave out" in caplog.text
+
+
+@pytest.mark.parametrize(("experts", "chosen"), [(2, 1), (16, 8)])
+def test_a_mixture_whose_router_is_balanced_is_weighted_to_the_end(tmp_path, monkeypatch, experts, chosen):
+    """TRL turns that loss on by itself; it does not fall with the rows'."""
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=31, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
+    config = MixtralConfig(**sizes, num_key_value_heads=1, num_local_experts=experts, num_experts_per_tok=chosen)
+    mixture = MixtralForCausalLM(config)
+    monkeypatch.setitem(globals(), "model", lambda: mixture)
+    ours = sft(tmp_path, policy="infobatch:anneal=1.0", num_train_epochs=12)
+    ours.train()
+    assert ours.aux_loss_enabled and ours.state.epoch == 12
+    assert min(epoch["rows"] for epoch in ours.pruning_report().epochs) < len(ours.train_dataset)
 
 
 @dataclass(frozen=True)
