@@ -184,11 +184,12 @@ def _distilled(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
     teachers = [labels] * len(embeddings) if labels.dim() == 2 else labels.unbind(1)
     found = []
     for student, teacher in zip(embeddings, teachers, strict=True):
-        student = student if loss.projection is None else loss.projection(student)
+        projection, metric = getattr(loss, "projection", None), getattr(loss, "distance_metric", "mse")
+        student = student if projection is None else projection(student)
         teacher = teacher.to(student)
-        if loss.distance_metric == "cosine":
+        if metric == "cosine":
             found.append(1 - torch.cosine_similarity(student, teacher, dim=-1))
-        elif loss.distance_metric == "l2":
+        elif metric == "l2":
             found.append((student - teacher).norm(dim=-1))
         else:
             found.append((student - teacher).square().mean(-1))
