@@ -73,10 +73,12 @@ class SentencesMixin:
             losses_of = lambda outputs, inputs: own(self.loss, outputs, inputs.get("label"))  # noqa: E731
         return losses_of and (lambda passes, inputs: losses_of(self._outputs(passes, inputs), inputs))
 
-    def _outputs(self, passes: list[dict], inputs: MutableMapping) -> list[Tensor]:
-        """(B, H) embeddings of each text column, or (B, L) scores of each pair of texts."""
+    def _outputs(self, passes: list[dict], inputs: MutableMapping) -> list:
+        """(B, H) embeddings of each text column, or (B, L) scores of each pair of texts; else what the model gave."""
         if "scores" in passes[0]:
             return [outputs["scores"] for outputs in passes]
+        if "sentence_embedding" not in passes[0]:  # several vectors for each text
+            return passes
         columns, _ = self.collect_features(inputs)
         embeddings = torch.cat([outputs["sentence_embedding"] for outputs in passes])  # several columns share a pass
         return list(embeddings.chunk(len(columns)))
@@ -160,7 +162,8 @@ def _recipe_for(loss: Any, weighs: bool) -> _RowLosses | None:
     if cls.__name__ == "SpladeLoss":  # its regularizers are of the batch, and no row's
         own = None if weighs else _recipe_for(loss.loss, weighs)
         return own and (lambda loss, outputs, labels: own(loss.loss, outputs, labels))
-    recipe = (_OF_SCORES if "cross_encoder" in modules else _OF_EMBEDDINGS).get(cls.__name__.removeprefix("Sparse"))
+    recipes = _OF_SCORES if "cross_encoder" in modules else {} if "multi_vector_encoder" in modules else _OF_EMBEDDINGS
+    recipe = recipes.get(cls.__name__.removeprefix("Sparse"))
     inner = [getattr(loss, name) for name in ("loss_fct", "bce_with_logits_loss", "ce_loss") if hasattr(loss, name)]
     return recipe if all(hasattr(one, "reduction") for one in inner) else None  # the user's own may do anything, too
 
