@@ -200,11 +200,12 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             )
         model = unwrap_peft_model(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         self._set_signature_columns_if_needed()
+        if cuts_batches(self):
+            return Meter(model, self.policy, self._row_losses(), self._signature_columns, reads_all=True)
         columns = set(self._signature_columns)
         if is_arrow(self.train_dataset) and has_own_loss(self.train_dataset.column_names):
             columns = set(self.train_dataset.column_names) - {"label"}
-        losses = self._row_losses() if cuts_batches(self) else self.example_loss_func
-        return Meter(model, self.policy, losses, columns, reads_all=cuts_batches(self))
+        return Meter(model, self.policy, self.example_loss_func, columns)
 
     def _check_own_sampler(self):
         own = super(RowsMixin, self)._get_train_sampler  # of a class that the mixin stands before
@@ -244,10 +245,12 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         if not isinstance(self.policy, BudgetPolicy):  # that one keeps whole optimizer steps
             check_equal_batches(loader)
 
-        def updates(rows: np.ndarray | int) -> int:
-            check_equal_batches(loader, rows if isinstance(rows, int) else len(rows))
-            with sampler.considering(rows):  # the loader knows every way to cut batches: ask it
-                return math.ceil(len(loader) / self.args.gradient_accumulation_steps)
+        def updates(rows: int) -> int:
+            check_equal_batches(loader, rows)
+            planned, sampler.length = sampler.length, rows  # the loader knows every way to cut batches: ask it
+            batches = len(loader)
+            sampler.length = planned
+            return math.ceil(batches / self.args.gradient_accumulation_steps)
 
         step_rows = facts["batch"] * facts["accumulation"]
         gather = partial(gather_columns, self.accelerator)
