@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 import hf_prune
 from hf_prune import Policy, PruningMixin, PruningSeq2SeqTrainer, PruningTrainer, Selection, pruned
+from hf_prune.data import has_own_loss
 from hf_prune.sampler import ROW
 
 KEEP, INFOBATCH = "uniform:keep=1.0", "infobatch:ratio=0.5,anneal=1.0"
@@ -614,6 +615,55 @@ def test_a_callback_that_reads_batches_leaves_a_pruned_run_alone(tmp_path, polic
     np.testing.assert_array_equal(ours.history.loss, quiet.history.loss)
     if isinstance(policy, Shrinking):
         assert Reading.looks == [16] * 4 + [12] * 3 + [8] * 2
+
+
+class Wrapped:
+    """A loader that a user has put round the stock one."""
+
+    def __init__(self, loader):
+        self.loader, self.dataset = loader, "unknown"
+
+    def __iter__(self):
+        return iter(self.loader)
+
+    def __len__(self):
+        return len(self.loader)
+
+
+def test_a_loader_that_is_wrapped_is_read_as_it_is(tmp_path):
+    class Wrapping(tf.Trainer):
+        def get_train_dataloader(self):
+            return Wrapped(super().get_train_dataloader())
+
+    class Reading(tf.TrainerCallback):
+        def on_epoch_end(self, args, state, control, train_dataloader=None, **more):
+            assert train_dataloader.dataset == "unknown" and isinstance(train_dataloader, Wrapped)
+            assert sum(len(batch["labels"]) for batch in train_dataloader) == 22
+            assert not any(name.startswith("hf_prune") for batch in train_dataloader for name in batch)
+
+    ours = train(tmp_path, pruned(Wrapping), policy=KEEP, callbacks=[Reading()])
+    assert trained(ours) == [22, 22]
+
+
+def test_a_trainer_is_copied_with_what_callbacks_read(tmp_path):
+    ours = train(tmp_path, PruningTrainer, policy=Shrinking())
+    loader = copy.deepcopy(ours.callback_handler).train_dataloader
+    assert len(loader.dataset) == 22 and loader.dataset is not ours.train_dataset
+    assert [set(batch) for batch in loader] == [{"input_ids", "attention_mask", "labels"}] * 3
+
+
+@pytest.mark.parametrize(
+    "columns, is_own",
+    [
+        (["chosen_input_ids", "rejected_input_ids", "prompt"], True),
+        (["prompt_ids", "completion_ids", "label"], True),
+        (["input_ids", "labels", "chosen_by", "rejected_by"], False),
+        (["text", "label", "chosen_by"], False),
+        (["input_ids", "completion_mask"], False),
+    ],
+)
+def test_columns_tell_a_loss_that_compares_texts(columns, is_own):
+    assert has_own_loss(columns) is is_own
 
 
 # ---- Loops and loaders of their own ----
