@@ -59,7 +59,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             once for it. None = rows go by their place.
         example_loss_func: (outputs, inputs) -> (B,) losses of the batch's examples in nats, for a model whose loss the
             library has no recipe for. Called on every training batch; the gradient passes through where the policy
-            gives weights.
+            gives weights. Of sentence-transformers, `outputs` are the embeddings (B, H) of each text column, or a
+            cross-encoder's scores, in a list.
         **kwargs: The trainer's own.
 
     Raises:
