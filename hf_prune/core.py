@@ -460,7 +460,10 @@ class Policy(abc.ABC):
         """
 
     def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
-        """Learn from the round that has ended, whose clock this is, by writing to `history.notes`."""
+        """Learn from the round that has ended, whose clock this is, by writing to `history.notes`.
+
+        An error ends training where the next round would be selected; after the last round it becomes a warning.
+        """
 
     def forecast(self, history: History, clock: Clock) -> int:
         """Rows that `select` will keep of the whole data set, as far as can be said beforehand; all where it can't."""

@@ -72,6 +72,9 @@ class PlainLoader:
         """The user's collator."""
         return self._loader.collate_fn.collator
 
+    def __reduce__(self):
+        return type(self), (self._loader,)  # all else that is asked for is the loader's
+
     def __getattr__(self, name: str):
         return getattr(self._loader, name)
 

@@ -62,7 +62,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             once for it. None = rows go by their place.
         example_loss_func: (outputs, inputs) -> (B,) losses of the batch's examples in nats, for a model whose loss the
             library has no recipe for. Called on every training batch; the gradient passes through where the policy
-            gives weights.
+            gives weights. Of sentence-transformers, `outputs` are the embeddings (B, H) of each text column, or a
+            cross-encoder's scores, in a list.
         **kwargs: The trainer's own.
 
     Raises:
@@ -215,6 +216,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         peft = getattr(model, "active_peft_config", None)
         self._set_signature_columns_if_needed()
+        if cuts_batches(self):
+            return Meter(model, self.policy, self._row_losses(), self._signature_columns, reads_all=True)
         columns = set(self._signature_columns)
         if is_arrow(self.train_dataset) and has_own_loss(self.train_dataset.column_names):
             columns = set(self.train_dataset.column_names) - {"label"}
@@ -222,9 +225,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         multiples = {factor * share for factor in (1, self._loss_factor) for share in shares}
         if self.label_smoother is not None and self.compute_loss_func is None:
             multiples = set()
-        reads_all = cuts_batches(self)
-        losses = self._row_losses() if reads_all else self.example_loss_func
-        return Meter(unwrap_peft_model(model), self.policy, losses, columns, multiples, peft, reads_all)
+        return Meter(unwrap_peft_model(model), self.policy, self.example_loss_func, columns, multiples, peft)
 
     def _check_own_sampler(self):
         own = super(RowsMixin, self)._get_train_sampler  # of a class that the mixin stands before
@@ -264,10 +265,12 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         if not isinstance(self.policy, BudgetPolicy):  # that one keeps whole optimizer steps
             check_equal_batches(loader)
 
-        def updates(rows: np.ndarray | int) -> int:
-            check_equal_batches(loader, rows if isinstance(rows, int) else len(rows))
-            with sampler.considering(rows):  # the loader knows every way to cut batches: ask it
-                return math.ceil(len(loader) / self.args.gradient_accumulation_steps)
+        def updates(rows: int) -> int:
+            check_equal_batches(loader, rows)
+            planned, sampler.length = sampler.length, rows  # the loader knows every way to cut batches: ask it
+            batches = len(loader)
+            sampler.length = planned
+            return math.ceil(batches / self.args.gradient_accumulation_steps)
 
         step_rows = facts["batch"] * facts["accumulation"]
         gathers = [partial(gather_columns, self.accelerator)]

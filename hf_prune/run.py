@@ -44,7 +44,8 @@ class PruningRun:
         meter: Measures the batches.
         facts: What the run is made with, see `PruningState`.
         step_rows: Rows in an optimizer step.
-        updates: Rows, (K,) int64, or their number -> optimizer steps over them, 0 where they fill no batch.
+        updates: Number of rows -> optimizer steps over them, 0 where they fill no batch; of those that `sampler`
+            considers, if it does so many, the true number.
         gather: Joins what the processes hold, see `recorder.gather_columns`.
         gather_numbers: Gives the numbers that each process holds, see there; None = there is one process.
 
@@ -65,7 +66,7 @@ class PruningRun:
         meter: Meter,
         facts: dict[str, Any],
         step_rows: int,
-        updates: Callable[[np.ndarray | int], int],
+        updates: Callable[[int], int],
         gather: Gather,
         gather_numbers: Callable[[Sequence[int]], list[list[int]]] | None = None,
     ):
@@ -124,11 +125,10 @@ class PruningRun:
             )
         return math.ceil(min(kept, n))
 
-    def _steps_over(self, rows: np.ndarray | int) -> int:
+    def _steps_over(self, rows: int) -> int:
         if (updates := self._updates(rows)) == 0:
-            number = rows if isinstance(rows, int) else len(rows)
             raise ValueError(
-                f"policy={self.policy!r} keeps {number} rows, which fill no batch of {self.state.facts['batch']}. "
+                f"policy={self.policy!r} keeps {rows} rows, which fill no batch of {self.state.facts['batch']}. "
                 "Keep more, take smaller batches, or train without dataloader_drop_last."
             )
         return updates
@@ -168,7 +168,9 @@ class PruningRun:
             self._check_equal(self._gather_numbers, selection, at, step)
         if selection.weights is not None and not self.policy.weighs:
             raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
-        plan = self.full.plan(at, step - skipped, self._steps_over(selection.rows))
+        with self._sampler.considering(selection.rows):
+            updates = self._steps_over(len(selection.rows))
+        plan = self.full.plan(at, step - skipped, updates)
         offered = len(history if history.offered is None else history.offered)
         weighs = selection.weights is not None and (selection.weights != 1).any()
         if len(selection.rows) < (1 - NOTHING) * offered or weighs or selection.lr_scale != 1:
@@ -525,7 +527,9 @@ class PruningRun:
         if changed and not current.is_over(step):
             current.steps_before = current.steps(step)
             current.rest = np.setdiff1d(current.selection.rows, measured.rows)
-            current.plan = self.full.plan(at, step, self._updates(current.rest), current.share_before)
+            with self._sampler.considering(current.rest):
+                updates = self._updates(len(current.rest))
+            current.plan = self.full.plan(at, step, updates, current.share_before)
             warn(f"{reason}; the {len(current.rest):,} rows left of its epoch are trained once, in batches of these.")
         else:  # the run may have become longer or shorter since
             plan = current.plan

@@ -267,17 +267,13 @@ class PruningSampler(Sampler[int]):
         self.length = len(rows)
 
     @contextmanager
-    def considering(self, rows: np.ndarray | int) -> Iterator[None]:
-        """Within the block, lengths are those of `rows`, (K,) int64, or of so many rows whichever they be."""
-        planned = self.rows, self.length
-        if isinstance(rows, int):
-            self.length = rows
-        else:
-            self.rows, self.length = rows, len(rows)
+    def considering(self, rows: np.ndarray) -> Iterator[None]:
+        """Within the block, so many rows are taken for `rows`, (K,) int64, by whoever cuts batches of them."""
+        planned, self.rows = self.rows, rows
         try:
             yield
         finally:
-            self.rows, self.length = planned
+            self.rows = planned
 
     def __len__(self):
         return self.length

@@ -73,10 +73,12 @@ class SentencesMixin:
             losses_of = lambda outputs, inputs: own(self.loss, outputs, inputs.get("label"))  # noqa: E731
         return losses_of and (lambda passes, inputs: losses_of(self._outputs(passes, inputs), inputs))
 
-    def _outputs(self, passes: list[dict], inputs: MutableMapping) -> list[Tensor]:
-        """(B, H) embeddings of each text column, or (B, L) scores of each pair of texts."""
+    def _outputs(self, passes: list[dict], inputs: MutableMapping) -> list:
+        """(B, H) embeddings of each text column, or (B, L) scores of each pair of texts; else what the model gave."""
         if "scores" in passes[0]:
             return [outputs["scores"] for outputs in passes]
+        if "sentence_embedding" not in passes[0]:  # several vectors for each text
+            return passes
         columns, _ = self.collect_features(inputs)
         embeddings = torch.cat([outputs["sentence_embedding"] for outputs in passes])  # several columns share a pass
         return list(embeddings.chunk(len(columns)))
@@ -151,16 +153,17 @@ def _recipe_for(loss: Any, weighs: bool) -> _RowLosses | None:
 
     Args:
         loss: The trainer's loss module, or several.
-        weighs: Whether they will be weighted: then the loss must be their mean, without other terms.
+        weighs: Whether they will be weighted: then the loss must have no other terms.
     """
     cls = type(loss)
     package, *modules = cls.__module__.split(".")
-    if package != "sentence_transformers" or (weighs and not getattr(loss, "size_average", True)):
+    if package != "sentence_transformers":
         return None  # a subclass may do anything
     if cls.__name__ == "SpladeLoss":  # its regularizers are of the batch, and no row's
         own = None if weighs else _recipe_for(loss.loss, weighs)
         return own and (lambda loss, outputs, labels: own(loss.loss, outputs, labels))
-    recipe = (_OF_SCORES if "cross_encoder" in modules else _OF_EMBEDDINGS).get(cls.__name__.removeprefix("Sparse"))
+    recipes = _OF_SCORES if "cross_encoder" in modules else {} if "multi_vector_encoder" in modules else _OF_EMBEDDINGS
+    recipe = recipes.get(cls.__name__.removeprefix("Sparse"))
     inner = [getattr(loss, name) for name in ("loss_fct", "bce_with_logits_loss", "ce_loss") if hasattr(loss, name)]
     return recipe if all(hasattr(one, "reduction") for one in inner) else None  # the user's own may do anything, too
 
@@ -184,11 +187,12 @@ def _distilled(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
     teachers = [labels] * len(embeddings) if labels.dim() == 2 else labels.unbind(1)
     found = []
     for student, teacher in zip(embeddings, teachers, strict=True):
-        student = student if loss.projection is None else loss.projection(student)
+        projection, metric = getattr(loss, "projection", None), getattr(loss, "distance_metric", "mse")
+        student = student if projection is None else projection(student)
         teacher = teacher.to(student)
-        if loss.distance_metric == "cosine":
+        if metric == "cosine":
             found.append(1 - torch.cosine_similarity(student, teacher, dim=-1))
-        elif loss.distance_metric == "l2":
+        elif metric == "l2":
             found.append((student - teacher).norm(dim=-1))
         else:
             found.append((student - teacher).square().mean(-1))

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import ranks
 import torch
 import transformers as tf
 from fork_server import SERVER
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 import hf_prune
 from hf_prune import Policy, PruningMixin, PruningSeq2SeqTrainer, PruningTrainer, Selection, pruned
+from hf_prune.data import has_own_loss
 from hf_prune.sampler import ROW
 
 KEEP, INFOBATCH = "uniform:keep=1.0", "infobatch:ratio=0.5,anneal=1.0"
@@ -532,11 +534,14 @@ class Looking(tf.TrainerCallback):
         setattr(self, event, self.look)
         self.asks, self.trainer, self.looks = asks, None, []
 
+    def bind(self, trainer):
+        self.trainer = trainer
+
     def look(self, args, state, control, model=None, train_dataloader=None, **more):
         assert isinstance(train_dataloader, torch.utils.data.DataLoader)
         assert isinstance(train_dataloader.collate_fn, Collator | tf.trainer_utils.RemoveColumnsCollator)
         assert train_dataloader.dataset[0] == TASKS["one label"].rows()[0]
-        assert train_dataloader.batch_sampler.batch_size == 4 and train_dataloader.num_workers == 0
+        assert train_dataloader.batch_sampler.batch_size == 4
         loaders = [train_dataloader, *([self.trainer.get_train_dataloader()] if self.asks else [])]
         was_training = model.training
         model.eval()
@@ -550,19 +555,31 @@ class Looking(tf.TrainerCallback):
         self.looks.append([sum(batches) for batches in sizes])
 
 
+def stock_and_ours_looked_at(folder, event, asks=False, **settings):
+    ends = []
+    for cls, policy in ((tf.Trainer, None), (PruningTrainer, KEEP)):
+        looking = Looking(event, asks)
+        ends.append((train(folder, cls, policy=policy, callbacks=[looking], prepare=looking.bind, **settings), looking))
+    (stock, seen), (ours, found) = ends
+    same(ours, stock)
+    assert found.looks == seen.looks and len(seen.looks) > 0
+
+
 @pytest.mark.parametrize("asks", [False, True], ids=["reads", "asks for another"])
 @pytest.mark.parametrize("event", ["on_train_begin", "on_epoch_begin", "on_step_end", "on_epoch_end", "on_train_end"])
 def test_callbacks_read_the_users_own_batches(tmp_path, event, asks):
-    def run(cls, policy):
-        looking = Looking(event, asks)
-        ours = train(tmp_path, cls, policy=policy, callbacks=[looking], prepare=lambda made: looking.bind(made))
-        return ours, looking.looks
+    stock_and_ours_looked_at(tmp_path, event, asks)
 
-    Looking.bind = lambda self, made: setattr(self, "trainer", made)
-    stock, seen = run(tf.Trainer, None)
-    ours, found = run(PruningTrainer, KEEP)
-    same(ours, stock)
-    assert found == seen and len(seen) > 0
+
+def looked_at_in_two_processes(rank, folder):
+    for event in ("on_epoch_begin", "on_step_end"):
+        stock_and_ours_looked_at(folder / "runs", event, per_device_train_batch_size=4)
+        stock_and_ours_looked_at(folder / "runs", event, dataloader_num_workers=1, num_train_epochs=1)
+
+
+@pytest.mark.slow
+def test_callbacks_read_the_users_own_batches_in_two_processes(tmp_path):
+    assert ranks.run(looked_at_in_two_processes, tmp_path, processes=2, folder=tmp_path)
 
 
 @dataclass(frozen=True)
@@ -598,6 +615,55 @@ def test_a_callback_that_reads_batches_leaves_a_pruned_run_alone(tmp_path, polic
     np.testing.assert_array_equal(ours.history.loss, quiet.history.loss)
     if isinstance(policy, Shrinking):
         assert Reading.looks == [16] * 4 + [12] * 3 + [8] * 2
+
+
+class Wrapped:
+    """A loader that a user has put round the stock one."""
+
+    def __init__(self, loader):
+        self.loader, self.dataset = loader, "unknown"
+
+    def __iter__(self):
+        return iter(self.loader)
+
+    def __len__(self):
+        return len(self.loader)
+
+
+def test_a_loader_that_is_wrapped_is_read_as_it_is(tmp_path):
+    class Wrapping(tf.Trainer):
+        def get_train_dataloader(self):
+            return Wrapped(super().get_train_dataloader())
+
+    class Reading(tf.TrainerCallback):
+        def on_epoch_end(self, args, state, control, train_dataloader=None, **more):
+            assert train_dataloader.dataset == "unknown" and isinstance(train_dataloader, Wrapped)
+            assert sum(len(batch["labels"]) for batch in train_dataloader) == 22
+            assert not any(name.startswith("hf_prune") for batch in train_dataloader for name in batch)
+
+    ours = train(tmp_path, pruned(Wrapping), policy=KEEP, callbacks=[Reading()])
+    assert trained(ours) == [22, 22]
+
+
+def test_a_trainer_is_copied_with_what_callbacks_read(tmp_path):
+    ours = train(tmp_path, PruningTrainer, policy=Shrinking())
+    loader = copy.deepcopy(ours.callback_handler).train_dataloader
+    assert len(loader.dataset) == 22 and loader.dataset is not ours.train_dataset
+    assert [set(batch) for batch in loader] == [{"input_ids", "attention_mask", "labels"}] * 3
+
+
+@pytest.mark.parametrize(
+    "columns, is_own",
+    [
+        (["chosen_input_ids", "rejected_input_ids", "prompt"], True),
+        (["prompt_ids", "completion_ids", "label"], True),
+        (["input_ids", "labels", "chosen_by", "rejected_by"], False),
+        (["text", "label", "chosen_by"], False),
+        (["input_ids", "completion_mask"], False),
+    ],
+)
+def test_columns_tell_a_loss_that_compares_texts(columns, is_own):
+    assert has_own_loss(columns) is is_own
 
 
 # ---- Loops and loaders of their own ----
@@ -646,7 +712,7 @@ def test_what_does_not_go_by_trainers_sampler_is_refused_by_name(tmp_path, cls, 
 
 def test_a_loop_that_takes_no_steps_of_trainers_is_told_of(tmp_path, caplog):
     class OwnSteps(tf.Trainer):
-        def train(self):
+        def train(self, *args):
             self.model.train()
 
     train(tmp_path, pruned(OwnSteps), policy=KEEP)

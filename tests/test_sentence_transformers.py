@@ -1,5 +1,6 @@
 """The trainers of sentence-transformers: their own batches over the kept rows, and the losses that rows have alone."""
 
+import gc
 import logging
 import re
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ WIDTH, N = 16, 22
 KEEP, INFOBATCH = "uniform:keep=1.0", "infobatch:ratio=0.5,anneal=1.0"
 CLOCKS = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+gc.freeze()  # each train() collects garbage, most of a second with all that is imported by now
 
 
 # ---- Models and rows ----
@@ -182,6 +185,12 @@ def regularized(inner):
 ALONE = {
     "cosine": (SentenceTransformerTrainer, "scored", losses.CosineSimilarityLoss, {}),
     "contrastive": (SentenceTransformerTrainer, "binary", losses.ContrastiveLoss, {}),
+    "contrastive, summed": (
+        SentenceTransformerTrainer,
+        "binary",
+        lambda model: losses.ContrastiveLoss(model, size_average=False),
+        {},
+    ),
     "triplet": (SentenceTransformerTrainer, "triplets", losses.TripletLoss, {}),
     "MSE": (SentenceTransformerTrainer, "taught", losses.MSELoss, {}),
     "MSE, teachers apart": (SentenceTransformerTrainer, "taught apart", losses.MSELoss, {}),
@@ -220,12 +229,6 @@ TOGETHER = {
         losses.BatchAllTripletLoss,
         dict(batch_sampler="group_by_label"),
     ),
-    "contrastive, summed": (
-        SentenceTransformerTrainer,
-        "binary",
-        lambda model: losses.ContrastiveLoss(model, size_average=False),
-        {},
-    ),
     "Matryoshka": (
         SentenceTransformerTrainer,
         "scored",
@@ -260,16 +263,11 @@ def losses_alone(ours, data, loss) -> list[float]:
 
 
 @pytest.mark.parametrize("name", ALONE | REGULARIZED)
-@pytest.mark.parametrize("policy", [INFOBATCH, "self_paced"])
-def test_each_row_has_its_own_loss(folders, tmp_path, name, policy):
-    if name in REGULARIZED and policy == INFOBATCH:
-        pytest.skip("a loss with regularizers can't be weighted row by row")
+def test_each_row_has_its_own_loss(folders, tmp_path, name):
+    policy = "self_paced" if name in REGULARIZED else INFOBATCH  # which needs a loss that it can weight
     cls, kind, loss, settings = CASES[name]
     ours = train(folders, tmp_path, kind, loss, policy, cls=cls, learning_rate=0.0, **settings)
-    if name in REGULARIZED:
-        own = losses.TripletLoss(ours.model)
-    else:
-        own = ours.loss
+    own = losses.TripletLoss(ours.model) if name in REGULARIZED else ours.loss
     expected = np.array(losses_alone(ours, rows(kind), own))
     assert np.diff(np.sort(expected)).min() >= 0 and len(np.unique(expected)) > N / 2
     np.testing.assert_allclose(ours.history.loss, expected, rtol=1e-4, atol=1e-5)
@@ -288,7 +286,7 @@ class Weighted(Policy):
         return Selection(np.arange(len(history)), np.array(self.weights, np.float32))
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("name", ["cosine", "triplet", "MSE", "margins MSE", "softmax", "cross-entropy"])
 def test_weights_scale_the_loss_row_by_row(folders, tmp_path, name):
     """Rows that weigh nothing but for one: the gradient is that row's share of the stock one."""
     cls, kind, loss, more = CASES[name]
@@ -306,12 +304,12 @@ def test_weights_scale_the_loss_row_by_row(folders, tmp_path, name):
         ours = train(folders, tmp_path, kind, loss, Weighted(weights), cls, lambda _: Noted, **settings)
         return ours.seen[0], found[0]
 
-    (batch, _) = gradients((1.0,) * N)
-    (_, one), (_, others), (_, whole) = (
-        gradients(tuple(high if row == batch[1] else low for row in range(N)))
-        for high, low in ((1.0, 1e-9), (1e-9, 1.0), (1.0, 1.0))
+    batch, whole = gradients((1.0,) * N)
+    one, others = (
+        gradients(tuple(high if row == batch[1] else low for row in range(N)))[1]
+        for high, low in ((1.0, 1e-9), (1e-9, 1.0))
     )
-    assert (one + others - whole).norm() < 1e-4 * whole.norm()
+    assert (one + others - whole).norm() < 1e-4 * whole.norm() and one.norm() > 1e-3 * whole.norm()
 
 
 @pytest.mark.parametrize("name", TOGETHER)
