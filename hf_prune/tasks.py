@@ -268,7 +268,7 @@ def _refusal(names: list[str], model: Any, peft: Any) -> str | None:
         if any(re.search(pattern, name) for name in names):
             return reason
     if any(name.startswith("Blip") for name in names) and getattr(_text(model.config), "label_smoothing", 0):
-        return "The model smooths labels by itself. Set config.text_config.label_smoothing = 0."
+        return "The model smooths its labels by itself. Set label_smoothing = 0 in the config of its text model."
     if "GitForCausalLM" in names and not _shifts_itself(model):
         return "This version of transformers shifts its labels twice, from row to row. Install a newer one."
     if any(name.endswith("ForMaskedLM") for name in names) and _takes_shifted_loss(model):
@@ -337,9 +337,11 @@ def _recognise(name: str, model: Any) -> Recipe | None:
         is_sparse = getattr(config, "sparse_prediction", False)  # ModernBERT
         unpicked = config.sparse_pred_ignore_index if is_sparse else None
         return _TokenRecipe("masked language modelling", _CLASSES, unpicked=unpicked)
-    if config.is_encoder_decoder or not getattr(config, "use_decoder_only_language_model", True):
+    is_decoder = getattr(config, "use_decoder_only_language_model", None)  # BLIP-2's language model is of either kind
+    if config.is_encoder_decoder or is_decoder is False:
         is_known = name.endswith(("ForConditionalGeneration", "MarianMTModel", "EncoderDecoderModel"))
-        is_shifted = _takes_shifted_loss(model) and not _shifts_itself(model)  # a fault of older transformers
+        # A fault of older transformers, not of BLIP-2, which shifts for the other kind.
+        is_shifted = is_decoder is None and _takes_shifted_loss(model) and not _shifts_itself(model)
         return _TokenRecipe("encoder-decoder", generation, is_shifted) if is_known else None
     # XLNet, XLM and Flaubert (WithLMHeadModel) predict permuted or masked tokens.
     is_causal = re.search(r"ForCausalLM$|(?<!XLNet)(?<!With)LMHeadModel$|ModelWithLMHead$", name)
