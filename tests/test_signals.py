@@ -577,6 +577,7 @@ def test_the_problem_type_is_settled_as_transformers_settles_it():
         lambda: nn.Linear(2, 2),
         lambda: tf.BertModel(bert()()),
         lambda: tf.BertForNextSentencePrediction(bert()()),
+        lambda: tf.FSMTModel(tf.FSMTConfig(langs=["en", "de"], src_vocab_size=VOCAB, tgt_vocab_size=VOCAB, **BART)),
         lambda: tf.BertForPreTraining(bert()()),
         lambda: tf.XLMWithLMHeadModel(tf.XLMConfig(vocab_size=VOCAB, emb_dim=WIDTH, n_layers=1, n_heads=2)),
         lambda: tf.XLNetForQuestionAnswering(tf.XLNetConfig(vocab_size=VOCAB, d_model=WIDTH, n_layer=1, n_head=2)),
@@ -659,6 +660,30 @@ def test_an_image_before_the_text_is_read_by_the_language_model(name, language):
     assert (
         prediction.is_target.sum() == (batch["labels"][:, 1:] if language is OPT else batch["labels"]).ne(IGNORED).sum()
     )
+
+
+def test_the_logits_of_an_image_before_the_text_are_left_aside():
+    vision = dict(hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=8)
+    torch.manual_seed(0)
+    config = tf.GitConfig(**BERT, vision_config=vision | {"patch_size": 4}, pad_token_id=0)
+    model, rng = tf.GitForCausalLM(config).eval(), torch.Generator().manual_seed(1)
+    batch = causal_batch(rng) | {"pixel_values": torch.randn(ROWS, 3, 8, 8, generator=rng)}
+    with torch.no_grad():
+        outputs = model(**batch)
+        prediction = read(model, batch, outputs)
+    assert outputs.logits.shape[1] > LENGTH
+    torch.testing.assert_close(prediction.terms().sum() / prediction.is_target.sum(), outputs.loss)
+
+
+def test_classes_may_come_at_one_position_but_numbers_must_fit():
+    """transformers subtracts (B, C) from (B, 1, C) as it can: each row's number from every other's."""
+    recipe = recipe_for(build("one label")[0])
+    logits = torch.randn(ROWS, 1, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 2, 1, 1])
+    found = recipe.read({"logits": logits}, {"labels": labels})
+    torch.testing.assert_close(found.terms()[:, 0], F.cross_entropy(logits[:, 0], labels, reduction="none"))
+    with pytest.raises(ValueError, match="do not fit labels"):
+        recipe_for(build("numbers")[0]).read({"logits": logits}, {"labels": torch.zeros(ROWS, 3)})
 
 
 def test_a_vision_language_model_is_a_causal_one():
