@@ -268,7 +268,9 @@ def _refusal(names: list[str], model: Any, peft: Any) -> str | None:
         if any(re.search(pattern, name) for name in names):
             return reason
     if any(name.startswith("Blip") for name in names) and getattr(_text(model.config), "label_smoothing", 0):
-        return "The model smooths labels by itself. Set config.text_config.label_smoothing = 0."
+        return "The model smooths its labels by itself. Set label_smoothing = 0 in the config of its text model."
+    if "GitForCausalLM" in names and not _shifts_itself(model):
+        return "This version of transformers shifts its labels twice, from row to row. Install a newer one."
     if any(name.endswith("ForMaskedLM") for name in names) and _takes_shifted_loss(model):
         return (
             f"transformers finds no 'ForMaskedLM' in the name {names[0]}, and trains it on the next token. Rename the "
@@ -288,11 +290,25 @@ _REFUSED = {
 }
 
 
+def _words(model: Any) -> set[Any]:
+    """The names and constants in the code of the forward passes that a model's class inherits.
+
+    A class's loss changes from version to version of transformers, and its name does not tell.
+    """
+    forwards = [inspect.unwrap(vars(cls)["forward"]) for cls in type(model).__mro__ if "forward" in vars(cls)]
+    codes = [forward.__code__ for forward in forwards if inspect.isfunction(forward)]
+    groups = [word if isinstance(word, tuple) else (word,) for code in codes for word in code.co_consts]
+    return {word for code in codes for word in code.co_names + code.co_varnames}.union(*groups)
+
+
 def _takes_shifted_loss(model: Any) -> bool:
     """Whether the forward calls transformers' loss function for causal language models."""
-    forwards = [inspect.unwrap(vars(cls)["forward"]) for cls in type(model).__mro__ if "forward" in vars(cls)]
-    calls = any("loss_function" in forward.__code__.co_names for forward in forwards if inspect.isfunction(forward))
-    return calls and getattr(model.loss_function, "__name__", None) == "ForCausalLMLoss"
+    return "loss_function" in _words(model) and getattr(model.loss_function, "__name__", "") == "ForCausalLMLoss"
+
+
+def _shifts_itself(model: Any) -> bool:
+    """Whether the forward tells that function which label belongs to which logits."""
+    return "shift_labels" in _words(model)
 
 
 def _text(config: Any) -> Any:
@@ -316,14 +332,17 @@ def _recognise(name: str, model: Any) -> Recipe | None:
     if name.endswith("ForMultipleChoice"):
         return _ChoiceRecipe("multiple choice", ranking)
     if name.endswith("ForTokenClassification"):
-        return _TokenRecipe("token classification", _CLASSES, mask=_mask(name))
+        return _TokenRecipe("token classification", _CLASSES, mask=_mask(model))
     if name.endswith("ForMaskedLM"):
         is_sparse = getattr(config, "sparse_prediction", False)  # ModernBERT
         unpicked = config.sparse_pred_ignore_index if is_sparse else None
         return _TokenRecipe("masked language modelling", _CLASSES, unpicked=unpicked)
-    if config.is_encoder_decoder or not getattr(config, "use_decoder_only_language_model", True):
+    is_decoder = getattr(config, "use_decoder_only_language_model", None)  # BLIP-2's language model is of either kind
+    if config.is_encoder_decoder or is_decoder is False:
         is_known = name.endswith(("ForConditionalGeneration", "MarianMTModel", "EncoderDecoderModel"))
-        return _TokenRecipe("encoder-decoder", generation) if is_known else None
+        # A fault of older transformers, not of BLIP-2, which shifts for the other kind.
+        is_shifted = is_decoder is None and _takes_shifted_loss(model) and not _shifts_itself(model)
+        return _TokenRecipe("encoder-decoder", generation, is_shifted) if is_known else None
     # XLNet, XLM and Flaubert (WithLMHeadModel) predict permuted or masked tokens.
     is_causal = re.search(r"ForCausalLM$|(?<!XLNet)(?<!With)LMHeadModel$|ModelWithLMHead$", name)
     if name.endswith("ForConditionalGeneration"):  # vision-language models, but for those with a loss of their own
@@ -333,7 +352,7 @@ def _recognise(name: str, model: Any) -> Recipe | None:
     # The decoders of BART and its relatives take labels that are shifted already, and so does CPM-Ant.
     is_shifted = not hasattr(config, "decoder_layers") and name != "CpmAntForCausalLM"
     is_behind = name in ("GitForCausalLM", "Blip2ForConditionalGeneration")
-    return _TokenRecipe("causal language modelling", generation, is_shifted, is_behind=is_behind, mask=_mask(name))
+    return _TokenRecipe("causal language modelling", generation, is_shifted, is_behind=is_behind, mask=_mask(model))
 
 
 # Always classes, whatever config.problem_type says.
@@ -343,12 +362,12 @@ _ONE_CLASS = (
 )
 
 
-def _mask(name: str) -> str | None:
-    """What a class leaves labels out by, which others leave to the collator."""
-    if name == "BrosForTokenClassification":
-        return "bbox_first_token_mask"
-    by_attention = r"^(BioGpt|Mra|XLMRobertaXL|Yoso)ForTokenClassification$|^(Qwen2Audio|GraniteSpeech(Plus)?)For"
-    return "attention_mask" if re.search(by_attention, name) else None
+def _mask(model: Any) -> str | None:
+    """What the forward leaves labels out by, which others leave to the collator."""
+    words = _words(model)
+    if not words.isdisjoint({"active_loss", "shift_attention_mask"}):
+        return "attention_mask"
+    return "bbox_first_token_mask" if "bbox_first_token_mask" in words else None
 
 
 def head_of(model: Any) -> nn.Linear | None:

@@ -1,5 +1,6 @@
 """Signals against the models' own losses, autograd, and values worked by hand."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from hf_prune import signals
 from hf_prune.signals import Prediction, count_tokens
-from hf_prune.tasks import TARGETS, head_of, recipe_for
+from hf_prune.tasks import READ, head_of, recipe_for, why_unread
 
 # Of EncoderDecoderModel, whenever it computes a loss.
 pytestmark = pytest.mark.filterwarnings("ignore:Version v4.12.0 introduces a better way:FutureWarning")
@@ -80,6 +81,14 @@ def ending_batch(rng):  # each row ends with one end token
     return {"input_ids": ids, "labels": classes(rng)}
 
 
+def wave_batch(rng):
+    return {"input_values": torch.randn(ROWS, 400, generator=rng), "labels": classes(rng)}
+
+
+def deberta(**extra):
+    return lambda: tf.DebertaV2Config(**BERT, **extra)
+
+
 def span_batch(rng):  # the last row's answer lies outside of the text
     return text(rng, start_positions=torch.tensor([1, 0, 3, 99]), end_positions=torch.tensor([8, 2, 3, 99]))
 
@@ -114,6 +123,29 @@ TASKS = {
         lambda r: text(r, labels=torch.randn(ROWS, 3, generator=r)),
         frozenset({"loss"}),
     ),
+    "many labels, as shares": Task(
+        "DebertaV2ForSequenceClassification",
+        deberta(num_labels=3),
+        lambda r: text(r, labels=torch.rand(ROWS, 3, generator=r).softmax(-1)),
+    ),
+    "number of deberta": Task(  # its logits lose a dimension with the loss
+        "DebertaV2ForSequenceClassification",
+        deberta(num_labels=1),
+        lambda r: text(r, labels=torch.randn(ROWS, 1, generator=r)),
+        frozenset({"loss"}),
+    ),
+    "one label of deberta": Task(
+        "DebertaV2ForSequenceClassification",
+        deberta(num_labels=3),
+        lambda r: text(r, labels=classes(r).float()),
+    ),
+    "sound": Task(  # classes, whatever problem_type says
+        "HubertForSequenceClassification",
+        lambda: tf.HubertConfig(**BERT, num_labels=3, problem_type="regression", conv_dim=[8], conv_stride=[40],
+                                conv_kernel=[40], num_feat_extract_layers=1, num_conv_pos_embeddings=4,
+                                num_conv_pos_embedding_groups=2, classifier_proj_size=8),  # fmt: skip
+        wave_batch,
+    ),
     "gpt2 one label": Task(
         "GPT2ForSequenceClassification",
         lambda: tf.GPT2Config(**GPT2, num_labels=3, pad_token_id=0),
@@ -134,6 +166,24 @@ TASKS = {
     "choice": Task("BertForMultipleChoice", bert(), choice_batch, ALL - {"grad_norm"}),
     "tokens": Task("BertForTokenClassification", bert(num_labels=5), lambda r: text(r, labels=token_labels(r, 5))),
     "masked": Task("BertForMaskedLM", bert(), lambda r: text(r, labels=token_labels(r, VOCAB, every=2))),
+    "masked tokens": Task(  # labels behind the end of the text, which the model leaves out
+        "BioGptForTokenClassification",
+        lambda: tf.BioGptConfig(**BERT, num_labels=5, bos_token_id=1, pad_token_id=0, eos_token_id=2),
+        lambda r: text(r, labels=torch.randint(0, 5, (ROWS, LENGTH), generator=r)),
+    ),
+    "sparse": Task(
+        "ModernBertForMaskedLM",
+        lambda: tf.ModernBertConfig(**BERT, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1,
+                                    sep_token_id=2, global_attn_every_n_layers=1, sparse_prediction=True),
+        lambda r: text(r, labels=token_labels(r, VOCAB, every=2)),
+    ),
+    "cpm-ant": Task(  # its labels are shifted already
+        "CpmAntForCausalLM",
+        lambda: tf.CpmAntConfig(vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2,
+                                dim_head=8, dim_ff=24),
+        lambda r: {name: value for name, value in causal_batch(r).items() if name != "attention_mask"},
+        ALL - {"correct"},
+    ),
     "llama": Task(
         "LlamaForCausalLM",
         lambda: tf.LlamaConfig(**BERT, num_key_value_heads=1),
@@ -169,7 +219,8 @@ TASKS = {
     "answer": Task("BertForQuestionAnswering", bert(), span_batch, ALL - {"grad_norm"}),
 }  # fmt: skip
 WITH_LABELS = [name for name, task in TASKS.items() if name != "answer" and "loss" in task.gives]
-SMOOTHED = [name for name in WITH_LABELS if not name.startswith(("many", "number"))]
+OTHERWISE = ("many", "number", "sparse", "masked tokens", "cpm-ant", "one label of deberta")  # than the smoother reads
+SMOOTHED = [name for name in WITH_LABELS if not name.startswith(OTHERWISE)]
 WITH_GRAD_NORM = [name for name, task in TASKS.items() if "grad_norm" in task.gives and not name.startswith("many")]
 
 
@@ -184,7 +235,7 @@ def build(name):
 
 
 def read(model, batch, outputs=None):
-    targets = {name: batch[name] for name in TARGETS if name in batch}
+    targets = {name: batch[name] for name in READ if name in batch}
     return recipe_for(model).read(model(**batch) if outputs is None else outputs, targets)
 
 
@@ -358,7 +409,7 @@ def test_smoothed_losses_are_those_of_the_trainer(name):
     assert (prediction.token_losses() != smoothed)[prediction.is_target].all()
 
 
-@pytest.mark.parametrize("name", ["many labels", "number", "answer"])
+@pytest.mark.parametrize("name", ["many labels", "many labels, as shares", "number", "answer"])
 def test_what_the_trainer_does_not_smooth_stays(name):
     prediction = read(*build(name))
     assert torch.equal(prediction.token_losses(0.1), prediction.token_losses())
@@ -386,7 +437,7 @@ def test_a_batch_without_targets_tells_nothing():
 
 @pytest.mark.parametrize("is_on_cpu", [True, False])
 @pytest.mark.parametrize("chunk", [1, 70, 2**24])
-@pytest.mark.parametrize("name", ["masked", "llama", "t5", "answer", "one label", "tokens"])
+@pytest.mark.parametrize("name", ["masked", "sparse", "llama", "t5", "answer", "one label", "tokens"])
 def test_neither_chunks_nor_the_device_change_the_values(monkeypatch, name, chunk, is_on_cpu):
     model, batch = build(name)
     outputs = model(**batch)
@@ -467,6 +518,7 @@ def test_the_problem_type_is_settled_as_transformers_settles_it():
         lambda: nn.Linear(2, 2),
         lambda: tf.BertModel(bert()()),
         lambda: tf.BertForNextSentencePrediction(bert()()),
+        lambda: tf.FSMTModel(tf.FSMTConfig(langs=["en", "de"], src_vocab_size=VOCAB, tgt_vocab_size=VOCAB, **BART)),
         lambda: tf.BertForPreTraining(bert()()),
         lambda: tf.XLMWithLMHeadModel(tf.XLMConfig(vocab_size=VOCAB, emb_dim=WIDTH, n_layers=1, n_heads=2)),
         lambda: tf.XLNetForQuestionAnswering(tf.XLNetConfig(vocab_size=VOCAB, d_model=WIDTH, n_layer=1, n_head=2)),
@@ -474,6 +526,105 @@ def test_the_problem_type_is_settled_as_transformers_settles_it():
 )
 def test_what_is_unknown_has_no_recipe(model):
     assert recipe_for(model()) is None
+
+
+class NoTaskInItsName(tf.ModernBertForMaskedLM):
+    """transformers chooses its loss by this name, and finds that of causal language models."""
+
+
+class ByItself(tf.ModernBertForMaskedLM):
+    """As `NoTaskInItsName`, and says which loss it takes."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.loss_type = "ForMaskedLM"
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: NoTaskInItsName(TASKS["sparse"].config()), "no 'ForMaskedLM' in the name NoTaskInItsName.*loss_type"),
+        (lambda: tf.BlipTextLMHeadModel(tf.BlipTextConfig(**BERT, label_smoothing=0.1)), "label_smoothing = 0"),
+        (
+            lambda: tf.ProphetNetForCausalLM(
+                tf.ProphetNetConfig(vocab_size=VOCAB, hidden_size=WIDTH, num_decoder_layers=1, decoder_ffn_dim=24,
+                                    num_decoder_attention_heads=2)),
+            "n-grams",
+        ),
+    ],
+)  # fmt: skip
+def test_what_has_another_loss_is_not_read_and_says_so(make, reason):
+    model = make()
+    assert recipe_for(model) is None
+    assert re.search(reason, why_unread(model))
+
+
+def test_what_takes_the_loss_of_its_task_is_read():
+    assert recipe_for(ByItself(TASKS["sparse"].config())).task == "masked language modelling"
+    assert recipe_for(tf.BlipTextLMHeadModel(tf.BlipTextConfig(**BERT))).is_shifted
+    assert why_unread(nn.Linear(2, 2)) == "There is no recipe for them."
+
+
+def blip(model, config, text_config):
+    vision = dict(hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=8)
+    parts = dict(vision_config=vision | {"patch_size": 4}, qformer_config=BERT | {"encoder_hidden_size": WIDTH})
+    config = config(**parts, text_config=text_config, num_query_tokens=2, image_token_index=VOCAB - 1)
+    torch.manual_seed(0)
+    return model(config).eval()
+
+
+OPT = dict(model_type="opt", vocab_size=VOCAB, hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2,
+           ffn_dim=24, word_embed_proj_dim=WIDTH, max_position_embeddings=32, pad_token_id=0)  # fmt: skip
+T5 = dict(model_type="t5", vocab_size=VOCAB, d_model=WIDTH, d_kv=8, d_ff=24, num_layers=1, num_heads=2,
+          decoder_start_token_id=0, pad_token_id=0)  # fmt: skip
+
+
+@pytest.mark.parametrize("language", [OPT, T5], ids=["opt", "t5"])
+@pytest.mark.parametrize("name", ["Blip2", "InstructBlip"])
+def test_an_image_before_the_text_is_read_by_the_language_model(name, language):
+    model = blip(getattr(tf, f"{name}ForConditionalGeneration"), getattr(tf, f"{name}Config"), language)
+    rng = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, VOCAB - 1, (ROWS, LENGTH), generator=rng)
+    ids[:, :2] = VOCAB - 1  # the image's
+    batch = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": torch.randn(ROWS, 3, 8, 8, generator=rng),
+        "labels": token_labels(rng, VOCAB),
+    }
+    if name == "InstructBlip":
+        batch["qformer_input_ids"] = ids
+    with torch.no_grad():
+        outputs = model(**batch)
+        prediction = read(model, batch, outputs)
+    torch.testing.assert_close(prediction.terms().sum() / prediction.is_target.sum(), outputs.loss)
+    assert (
+        prediction.is_target.sum() == (batch["labels"][:, 1:] if language is OPT else batch["labels"]).ne(IGNORED).sum()
+    )
+
+
+def test_the_logits_of_an_image_before_the_text_are_left_aside():
+    vision = dict(hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=8)
+    torch.manual_seed(0)
+    config = tf.GitConfig(**BERT, vision_config=vision | {"patch_size": 4}, pad_token_id=0)
+    model, rng = tf.GitForCausalLM(config).eval(), torch.Generator().manual_seed(1)
+    batch = causal_batch(rng) | {"pixel_values": torch.randn(ROWS, 3, 8, 8, generator=rng)}
+    with torch.no_grad():
+        outputs = model(**batch)
+        prediction = read(model, batch, outputs)
+    assert outputs.logits.shape[1] > LENGTH
+    torch.testing.assert_close(prediction.terms().sum() / prediction.is_target.sum(), outputs.loss)
+
+
+def test_classes_may_come_at_one_position_but_numbers_must_fit():
+    """transformers subtracts (B, C) from (B, 1, C) as it can: each row's number from every other's."""
+    recipe = recipe_for(build("one label")[0])
+    logits = torch.randn(ROWS, 1, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 2, 1, 1])
+    found = recipe.read({"logits": logits}, {"labels": labels})
+    torch.testing.assert_close(found.terms()[:, 0], F.cross_entropy(logits[:, 0], labels, reduction="none"))
+    with pytest.raises(ValueError, match="do not fit labels"):
+        recipe_for(build("numbers")[0]).read({"logits": logits}, {"labels": torch.zeros(ROWS, 3)})
 
 
 def test_a_vision_language_model_is_a_causal_one():
