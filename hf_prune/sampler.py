@@ -245,9 +245,10 @@ class PruningSampler(Sampler[int]):
                 "it descends from RandomSampler, in whose place accelerate puts a random order; derive it from "
                 "torch.utils.data.Sampler, and the order of its own is kept where it is the same every time"
             )
-        if self._kind is None and not all(
-            torch.equal(self._draw_own(0), self._draw_own(0, draws_before=draws)) for draws in (1, 2, 3)
-        ):
+        if self._kind is not None:
+            return
+        first = self._draw_own(0)
+        if not all(torch.equal(first, self._draw_own(0, draws_before=draws)) for draws in (1, 2, 3)):
             self._refuse("it gives another order each time that it is asked, and a resumed run could not go on with it")
 
     def _refuse(self, reason: str) -> None:

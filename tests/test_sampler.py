@@ -228,6 +228,26 @@ def test_an_order_of_its_own_is_trained_as_the_stock_trainer_does(tmp_path, name
     assert all(torch.equal(value, stock[1][name]) for name, value in ours[1].items())
 
 
+def test_a_run_in_an_order_of_its_own_is_resumed_within_an_epoch(tmp_path):
+    class Own(tf.Trainer):
+        def _get_train_sampler(self, train_dataset=None):
+            return Plain(by_epoch, epochs=True)
+
+    def made(folder):
+        settings = dict(use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="steps", save_steps=9)
+        args = tf.TrainingArguments(str(folder), num_train_epochs=2, per_device_train_batch_size=4, **settings)
+        rows, model = TASKS["image"].rows(40), TASKS["image"].model()
+        return pruned(Own)(model=model, args=args, train_dataset=rows, policy="ucb:keep=0.7,period=1")
+
+    whole, again = made(tmp_path / "whole"), made(tmp_path / "again")
+    whole.train()
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-9"))
+    assert whole.state.global_step == again.state.global_step == 14
+    np.testing.assert_array_equal(again.history.loss, whole.history.loss)
+    for mine, theirs in zip(again.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 class Squares:
     unit = "cm2"
 
