@@ -120,7 +120,7 @@ class RunReport(PruningReport):
         folder = path.with_suffix("")
         folder.mkdir(parents=True, exist_ok=True)
         for name, (title, text, alt, draw) in self._figures().items():
-            light, dark = (figures.image(draw(theme)) for theme in (LIGHT, DARK))
+            light, dark = (figures.png(draw(theme)) for theme in (LIGHT, DARK))
             write_bytes(folder / f"{name}.png", light)
             images = {"light": base64.b64encode(light).decode(), "dark": base64.b64encode(dark).decode()}
             sections.append({"title": title, "text": text, "alt": alt, "rows": [], **images})

@@ -115,6 +115,7 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _lack(folder: Path) -> str | None:
-    """Trainer's words where no weights are there, neither files nor a folder of shards."""
-    has_weights = any(folder.glob("*model*")) or any(path.is_dir() for path in folder.iterdir())
-    return None if has_weights else f"Can't find a valid checkpoint at {folder}"
+    """Trainer's words where no weights are there, a file or a folder of shards, though what it writes next is."""
+    if not (folder / "training_args.bin").exists() or any(folder.glob("*model*")):
+        return None
+    return None if any(path.is_dir() for path in folder.iterdir()) else f"Can't find a valid checkpoint at {folder}"
