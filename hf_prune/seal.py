@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from safetensors import SafetensorError, safe_open
 
@@ -28,12 +29,13 @@ def close(folder: str | os.PathLike[str], last: str, write: Callable[[str], None
         last: Name of the file whose presence says that all is there.
         write: Writes it to the path that it is given.
     """
-    aside = Path(folder, f"_{last}")
-    write(str(aside))
+    with TemporaryDirectory() as made:
+        write(os.path.join(made, last))
+        blob = Path(made, last).read_bytes()
     files = {name: [path.stat().st_size, _checksum(path)] for name, path in _files(folder)}
-    files[last] = [aside.stat().st_size, _checksum(aside)]
+    files[last] = [len(blob), zlib.crc32(blob)]
     storage.write_text(Path(folder, SEAL), json.dumps({_KEY: files}, indent=2) + "\n")
-    os.replace(aside, Path(folder, last))
+    storage.write_bytes(Path(folder, last), blob)
 
 
 def flaw(folder: str | os.PathLike[str], spared: Collection[str] = ()) -> str | None:
