@@ -267,10 +267,10 @@ def _flaw(folder: Path, spared: Collection[str] = ()) -> str | None:
         spared: Names of files that need not be there.
     """
     try:
-        step = int(json.loads(Path(folder, TRAINER_STATE).read_text(encoding="utf-8"))["global_step"])
+        step = json.loads(Path(folder, TRAINER_STATE).read_text(encoding="utf-8")).get("global_step", 0)
     except FileNotFoundError:
         return f"{TRAINER_STATE} is missing: the run may have been killed while saving"
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         return f"{TRAINER_STATE}: {error}"
     path = Path(folder, STATE)
     try:
@@ -279,7 +279,7 @@ def _flaw(folder: Path, spared: Collection[str] = ()) -> str | None:
             return f"{path} is of another step than {TRAINER_STATE}, which is of step {step}"
     except storage.OtherFormat:
         return None  # whole; loading it says who can read it
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return str(error)
     return seal.flaw(folder, spared)
 

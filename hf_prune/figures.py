@@ -247,10 +247,10 @@ def new_figure(width: float, height: float, theme: Theme) -> "Figure":
     return figure
 
 
-def image(figure: "Figure", format: str = "png") -> bytes:
-    """The figure as the content of an image file."""
+def png(figure: "Figure") -> bytes:
+    """The figure as the content of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=format)
+    figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -45,8 +46,9 @@ class RunLock:
         return other
 
     def release(self) -> None:
-        """Let go of the folder; the file stays, for one that waits would lock what is no longer there."""
+        """Let go of the folder."""
         if self._file is not None:
+            Path(self._key[1]).unlink(missing_ok=True)
             self._file.close()
             self._file = None
             _held.discard(self._key)
@@ -68,10 +70,11 @@ def _locked(folder: str | os.PathLike[str], shared: bool = False) -> tuple[IO[by
     """The locked file, or who has locked it; neither where it can't be locked."""
     if fcntl is None:
         return None, None
+    path = Path(folder, LOCK)
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # what a link points to is not to be written
-        file = os.fdopen(os.open(Path(folder, LOCK), flags, 0o666), "r+b", buffering=0)
+        file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
     except OSError:
         return None, None  # where nothing can be written, nothing can be deleted either
     try:
@@ -80,4 +83,8 @@ def _locked(folder: str | os.PathLike[str], shared: bool = False) -> tuple[IO[by
         by = file.read().decode(errors="replace")
         file.close()
         return None, (by or "another process") if error.errno in (errno.EACCES, errno.EAGAIN) else None
-    return file, None
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            return file, None
+    file.close()  # it was released meanwhile, and is gone
+    return _locked(folder, shared)

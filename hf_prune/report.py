@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -234,7 +235,7 @@ class PruningReport:
         """Write one image: the metrics against what was trained so far, and the share kept by epoch.
 
         Args:
-            path: The file; its suffix sets the format; `.png` where it has none.
+            path: The file; its suffix sets the format, such as `.png`.
             metrics: Names in the evaluations' logs, one panel each; a name that no evaluation logged is left out.
 
         Raises:
@@ -242,9 +243,10 @@ class PruningReport:
         """
         unit = self._unit()
         curves = {name: curve for name in metrics if len((curve := self._curve(name, unit))[0])}
-        figure = figures.run_figure(self.policy, unit, curves, self.epochs)
-        path = Path(path) if Path(path).suffix else Path(f"{path}.png")
-        write_bytes(path, figures.image(figure, path.suffix.removeprefix(".")))
+        with TemporaryDirectory() as made:
+            figures.run_figure(self.policy, unit, curves, self.epochs).savefig(Path(made, Path(path).name))
+            (file,) = Path(made).iterdir()
+            write_bytes(Path(path).with_name(file.name), file.read_bytes())
 
     def _sum(self, name: str) -> Any:
         return sum(epoch[name] for epoch in self.epochs)

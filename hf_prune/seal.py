@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from safetensors import SafetensorError, safe_open
 
@@ -28,12 +29,13 @@ def close(folder: str | os.PathLike[str], last: str, write: Callable[[str], None
         last: Name of the file whose presence says that all is there.
         write: Writes it to the path that it is given.
     """
-    aside = Path(folder, f"_{last}")
-    write(str(aside))
+    with TemporaryDirectory() as made:
+        write(os.path.join(made, last))
+        blob = Path(made, last).read_bytes()
     files = {name: [path.stat().st_size, _checksum(path)] for name, path in _files(folder)}
-    files[last] = [aside.stat().st_size, _checksum(aside)]
+    files[last] = [len(blob), zlib.crc32(blob)]
     storage.write_text(Path(folder, SEAL), json.dumps({_KEY: files}, indent=2) + "\n")
-    os.replace(aside, Path(folder, last))
+    storage.write_bytes(Path(folder, last), blob)
 
 
 def flaw(folder: str | os.PathLike[str], spared: Collection[str] = ()) -> str | None:
@@ -115,6 +117,7 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _lack(folder: Path) -> str | None:
-    """Trainer's words where no weights are there, neither files nor a folder of shards."""
-    has_weights = any(folder.glob("*model*")) or any(path.is_dir() for path in folder.iterdir())
-    return None if has_weights else f"Can't find a valid checkpoint at {folder}"
+    """Trainer's words where no weights are there, a file or a folder of shards, though what it writes next is."""
+    if not (folder / "training_args.bin").exists() or any(folder.glob("*model*")):
+        return None
+    return None if any(path.is_dir() for path in folder.iterdir()) else f"Can't find a valid checkpoint at {folder}"

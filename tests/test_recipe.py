@@ -9,6 +9,7 @@ from tiny import TASKS, trainer
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from hf_prune.flags import parse
+from hf_prune.lock import RunLock
 from hf_prune.policies import make
 from hf_prune.recipe import find_checkpoint
 from hf_prune.splits import (
@@ -42,6 +43,17 @@ def test_the_same_settings_go_on(begun, capsys):
     more = CommonArguments(max_train_samples=2)
     assert find_checkpoint(args(begun, num_train_epochs=9), make("uniform"), more) == str(begun / "checkpoint-4")
     assert capsys.readouterr().out == f"Going on from {begun / 'checkpoint-4'}\n"
+
+
+def test_a_folder_in_which_a_run_trains_is_left_as_it_is(begun):
+    lock = RunLock()
+    assert lock.take(begun / "_pruning") is None
+    before = (begun / "_begun.json").read_bytes()
+    with pytest.raises(ValueError, match=f"output_dir='{begun}' is in use: another trainer of this process trains"):
+        find_checkpoint(args(begun), make("uniform"), CommonArguments(max_train_samples=3))
+    assert (begun / "_begun.json").read_bytes() == before
+    lock.release()
+    assert find_checkpoint(args(begun), make("uniform"), CommonArguments(max_train_samples=2))
 
 
 @pytest.mark.parametrize(
