@@ -186,6 +186,7 @@ class PruningState:
         clock, plan = begun["clock"], RoundPlan(Place(*begun["plan"].pop("at")), **begun["plan"])
         for name, value in (*zip(Place._fields, plan.at, strict=True), ("round", clock["round"])):
             number(value, name, name == "parts", whole=True)
+        number(plan.at.part, "the part", 0, plan.at.parts - 1, whole=True)
         for name in ("first_step", "updates", "steps", "end"):
             number(getattr(plan, name), name, whole=True)
         n, chosen = len(history), {name: arrays.get(f"selection/{name}") for name in ("weights", "rescore")}
