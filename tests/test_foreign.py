@@ -467,6 +467,11 @@ def test_pictures_are_not_written_through_links(run, tmp_path):
     (folder / "_report").mkdir()
     (folder / "_report" / "share.png").symlink_to(target)
     shown(folder)
+    shutil.rmtree(folder / "_report")
+    (tmp_path / "theirs").mkdir()
+    (folder / "_report").symlink_to(tmp_path / "theirs")
+    shown(folder)
+    assert not any((tmp_path / "theirs").iterdir())
     assert target.read_text() == "mine" and (folder / "_report" / "share.png").read_bytes().startswith(b"\x89PNG")
 
 
