@@ -13,6 +13,7 @@ import numpy as np
 from . import storage
 from .core import Clock, History, Selection
 from .foreign import MOST, number, of_kind
+from .privacy import hide
 from .recorder import Measurements
 from .schedule import FullRun, Place, RoundPlan
 
@@ -173,7 +174,7 @@ class PruningState:
         number(header["seed"], "the seed", -(1 << 63), 1 << 64, whole=True)
         number(header["seconds_evaluating"], "seconds_evaluating")
         facts = of_kind(header["facts"], "facts", dict)
-        of_kind(facts["policy"], "the policy", str)
+        facts["policy"] = hide(of_kind(facts["policy"], "the policy", str))
         of_kind(facts["data"], "the fingerprint", int, type(None))
         for name in ("batch", "accumulation"):
             number(facts[name], name, 1, whole=True)

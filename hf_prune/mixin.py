@@ -27,7 +27,7 @@ from .loading import LoadingMixin
 from .logs import LogsMixin
 from .meter import Meter
 from .page import RunReport
-from .privacy import public
+from .privacy import hide, public
 from .recorder import Recorder, gather_columns
 from .rescore import rescore
 from .rows import RowsMixin
@@ -203,7 +203,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         if self.accelerator.split_batches:  # the loader's batch is that of all processes
             batch = self._train_batch_size
         facts = {
-            "policy": repr(self.policy),
+            "policy": hide(repr(self.policy)),  # a checkpoint may be pushed
             "data": fingerprint(data),
             "key": self._key,
             "batch": batch,
