@@ -72,7 +72,7 @@ def write_card(
         data.base_model = None
         data.tags = [tag for tag in data.tags or [] if not tag.startswith("base_model:")]
     card.text = "\n\n".join([text.rstrip(), *(section.strip() for section in sections)]) + "\n"
-    card.save(path)
+    write_text(path, str(card))
 
 
 def budget(policy: Policy) -> str:

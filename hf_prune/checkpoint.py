@@ -1,16 +1,17 @@
 """The pruning state inside a Trainer checkpoint, and which checkpoint of a folder is whole."""
 
 import json
+import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import storage
+from . import seal, storage
 from .core import Clock, History, Selection
 from .foreign import MOST, number, of_kind
 from .privacy import hide
@@ -109,11 +110,11 @@ class PruningState:
         for name, value in account.items():
             self.epochs[-1][name] += value
 
-    def save(self, folder: str | os.PathLike, measured: Measurements) -> None:
-        """Write the state and what the round in progress has measured into a checkpoint folder."""
+    def save(self, folder: str | os.PathLike, measured: Measurements, step: int) -> None:
+        """Write the state after `step` steps, and what the round in progress has measured, into a checkpoint folder."""
         arrays = self.history.arrays()
         header = {name: getattr(self, name) for name in ("seed", "facts", "epochs", "seconds_evaluating")}
-        header["round"] = None
+        header |= {"step": step, "round": None}
         if self.round is not None:
             selection = self.round.selection
             arrays |= {f"measured/{name}": getattr(measured, name) for name in ("rows", "tokens", "values")}
@@ -205,6 +206,29 @@ class PruningState:
         return state, measured
 
 
+def choose(asked: Any, run: str | os.PathLike, warn: Callable[[str], None]) -> tuple[str | None, str | None]:
+    """What to resume from.
+
+    Args:
+        asked: The folder of a checkpoint, or True: the newest whole one of the run.
+        run: The `output_dir` of the run.
+        warn: As of `last_whole`.
+
+    Returns:
+        The folder, or why there is none: begun with Trainer's own words, where these say as much.
+    """
+    if asked is not True:
+        # one without a state begins the policy anew, and says so
+        why = _flaw(Path(asked), spared=(STATE,)) if os.path.isdir(asked) else None
+        if why is None:
+            return str(asked), None
+        return None, f"resume_from_checkpoint={str(asked)!r}: {why.rstrip('.')}. {_cure(asked)}{_way_out(asked)}"
+    if (found := last_whole(run, warn)) is not None:
+        return found, None
+    none, cure = f"No valid checkpoint found in output directory ({run})", "Train without it, from the start."
+    return None, f"{none}: none of those there is whole. {cure}" if _newest_first(run) else none
+
+
 def last_whole(run: str | os.PathLike, warn: Callable[[str], None]) -> str | None:
     """The newest checkpoint in the folder of a run that is whole, None where there is none.
 
@@ -237,22 +261,38 @@ def without_state(folder: str | os.PathLike) -> str:
     return f"{message} {other} beside it holds one: resume from there to keep what was learnt." if other else message
 
 
-def _flaw(folder: Path) -> str | None:
-    """Why a checkpoint can't be resumed from; None where Trainer's own state and ours, if it is there, can be read."""
+def _flaw(folder: Path, spared: Collection[str] = ()) -> str | None:
+    """Why a checkpoint can't be resumed from; None where it is whole, as far as can be seen.
+
+    Args:
+        folder: The checkpoint.
+        spared: Names of files that need not be there.
+    """
     try:
-        json.loads(Path(folder, TRAINER_STATE).read_text(encoding="utf-8"))
+        step = int(json.loads(Path(folder, TRAINER_STATE).read_text(encoding="utf-8"))["global_step"])
     except FileNotFoundError:
         return f"{TRAINER_STATE} is missing: the run may have been killed while saving"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         return f"{TRAINER_STATE}: {error}"
+    path = Path(folder, STATE)
     try:
-        if Path(folder, STATE).exists():
-            storage.load(Path(folder, STATE))
+        first, last = _steps(storage.load(path)[1]) if path.exists() else (step, step)
+        if not first <= step <= last:
+            return f"{path} is of another step than {TRAINER_STATE}, which is of step {step}"
     except storage.OtherFormat:
         return None  # whole; loading it says who can read it
     except (OSError, ValueError) as error:
         return str(error)
-    return None
+    return seal.flaw(folder, spared)
+
+
+def _steps(header: dict[str, Any]) -> tuple[float, float]:
+    """The first and the last optimizer step that a state can be of."""
+    if "step" in header:
+        return header["step"], header["step"]
+    if plan := (header.get("round") or {}).get("plan"):  # an earlier hf_prune wrote it
+        return plan["first_step"], plan["first_step"] + plan["steps"]
+    return 0, math.inf
 
 
 def _newest_first(run: str | os.PathLike) -> list[Path]:
@@ -270,3 +310,9 @@ def _nearest(folder: str | os.PathLike) -> list[Path]:
 def _cure(folder: str | os.PathLike) -> str:
     whole = next((path for path in _nearest(folder) if _flaw(path) is None), None)
     return f"Resume from {whole} instead." if whole else "There is no other whole checkpoint beside it: start again."
+
+
+def _way_out(folder: str | os.PathLike) -> str:
+    """For those who have changed a checkpoint themselves."""
+    sealed = Path(folder, seal.SEAL)
+    return f" (Was it changed on purpose? Remove {sealed}.)" if sealed.exists() else ""

@@ -1,13 +1,19 @@
-"""The `hf-prune` command: policies and their cards, scores, tables and reports."""
+"""The `hf-prune` command: policies and their cards, scores, tables and reports, and what it runs on."""
 
 import argparse
 import dataclasses
+import os
+import platform
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import policies
+from .command import again, interruptible
 from .core import FACTS, History, Policy
 from .flags import card_of, field_texts, find_policy
 from .page import REPORT, RunReport
@@ -23,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv, script = argv[:cut], argv[cut + 1 :]
     description = "Look up policies, score rows for those that choose once, report on runs and put them side by side."
     parser = argparse.ArgumentParser(prog="hf-prune", description=description)
+    parser.add_argument("--version", action="version", version=f"hf_prune {_installed('hf_prune')}")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("policies", help="list the policies, or print the card of one")
     listing.add_argument("name", nargs="?", help="a policy's name, or the dotted path of a module of yours")
@@ -31,12 +38,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables.add_argument("results", nargs="+", help="folders of runs or of comparisons, or their JSON files")
     report = commands.add_parser("report", help="write the report of a run that has ended, as a page and PNG files")
     report.add_argument("run", help="folder of the run; _report.html and the folder _report are written into it")
+    commands.add_parser("env", help="print versions, machine and devices, for the report of an issue")
     chosen = parser.parse_args(argv)
+    with interruptible(_how_to_go_on):
+        return _run(chosen, script, parser)
+
+
+def _how_to_go_on() -> str:
+    return f"What has ended is kept; this goes on: {again()}"
+
+
+def _run(chosen: argparse.Namespace, script: Sequence[str], parser: argparse.ArgumentParser) -> int:
     try:
         if chosen.command == "table":
             text = table(chosen.results)
         elif chosen.command == "report":
             text = _write_report(chosen.run)
+        elif chosen.command == "env":
+            text = _environment()
         elif chosen.command == "score":
             find_policy(chosen.policy.partition(":")[0].strip())
             settings = (chosen.output_dir, chosen.seeds, chosen.num_train_epochs, chosen.launcher)
@@ -75,6 +94,24 @@ def _write_report(run: str) -> str:
     path = Path(run, REPORT)
     RunReport.of_folder(run).html(path)
     return f"{path}, and its figures in {path.with_suffix('')}"
+
+
+def _environment() -> str:
+    """What this library runs on; nothing that is the user's own."""
+    packages = "hf_prune transformers torch accelerate datasets trl peft numpy safetensors tokenizers huggingface_hub"
+    found = {package: _installed(package) for package in [*packages.split(), "sentence-transformers", "deepspeed"]}
+    found |= {"python": platform.python_version(), "platform": platform.platform(), "cpus": str(os.cpu_count())}
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    devices = gpus or [str(torch.accelerator.current_accelerator())] * torch.accelerator.is_available()
+    found |= {"CUDA of torch": torch.version.cuda or "none", "devices": ", ".join(devices) or "none but the CPU"}
+    return "\n".join(f"- {name}: {what}" for name, what in found.items())
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _list_policies() -> str:

@@ -17,12 +17,12 @@ import numpy as np
 from .foreign import file_name, label, number, of_kind, read_json
 from .paired import RowSums, interval, resample_rows, row_sums
 from .privacy import public_arguments
+from .report import NOTHING, keeps_all
 from .storage import write_text
 
 RESULTS, PREDICTIONS = "results.json", "predictions.json"  # of a run; the first is written last
 COMMAND, ARMS = "command.json", "arms"
 KINDS = ("full", "short", "uniform", "policy")  # of arms; each is compared with those before it
-_NOTHING = 0.0005  # of what the full arm reads
 LARGEST = 1e30  # quality
 _MOST_RUNS = 100_000
 CLOSE = 0.1  # two arms read as much where what they read differs by no more than this share
@@ -240,6 +240,12 @@ class RunResult:
         ).reshape(-1, 3)
 
 
+def leaves_nothing_out(run: RunResult, full: RunResult) -> bool:
+    """Whether a run has trained as much as one on all rows did, and was not set to."""
+    trained, everything = (one.cost()["trained"] for one in (run, full))
+    return not keeps_all(str(run.results.get("policy"))) and abs(trained - everything) < NOTHING * everything
+
+
 class Comparison:
     """The runs of a folder, compared.
 
@@ -363,7 +369,7 @@ class Comparison:
             return ["nothing follows, for full gives every row one answer: it has not learnt to tell them apart"]
         verdicts = [self._verdict(difference) for difference in differences.values() if difference]
         full = differences["full"]
-        if self.plan.arms[arm].kind == "policy" and full and abs(full["saved"]) < _NOTHING:
+        if self.plan.arms[arm].kind == "policy" and full and abs(full["saved"]) < NOTHING:
             verdicts.append("it left nothing out")
         alone = self.plan.arms[arm].kind == "policy" and not (differences["short"] or differences["uniform"])
         if alone and full and full["saved"] > CLOSE:

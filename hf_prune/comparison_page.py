@@ -133,7 +133,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         figures.shorten(panel)
         figures.finish(panel, figures.LIGHT)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    write_bytes(path, figures.png(canvas))
+    write_bytes(path, figures.image(canvas))
 
 
 def _far(curves: Sequence[np.ndarray]) -> float | None:

@@ -3,7 +3,9 @@
 import abc
 import math
 import os
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -35,9 +37,11 @@ class History:
             NaN = never seen.
         seen: (N,) int32, the round in which `loss` was measured; -1 = never.
         tokens: (N,) int32, real tokens of the row (input, plus targets of an encoder-decoder); 0 = not known.
-        faults: (N,) uint8, times the measured loss was NaN or infinite (no target, overflow); saturates at 255.
+        faults: (N,) uint8, times the measured loss was NaN or infinite, as by overflow; saturates at 255.
         signals: Further measurements by name, each (N,) float32, NaN = never seen.
         notes: A policy's own memory by name, arrays of numbers; written by `Policy.begin` and `Policy.update` alone.
+        blanks: (N,) uint8, visits that told nothing, for the row had no target then (a random mask fell on no token,
+            all its labels are ignored); saturates at 255. None = there was no such visit.
         features: What the data set tells of its rows, where the policy asks for it; not saved.
         offered: (M,) int64 rows that the round may choose among; None = all. Not saved.
         keys: (N,) uint64, a hash of what names each row whatever its place, see `keys.row_keys`; None = rows go by
@@ -53,6 +57,7 @@ class History:
     faults: np.ndarray
     signals: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     notes: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    blanks: np.ndarray | None = None
     features: Features = Features()
     offered: np.ndarray | None = None
     keys: np.ndarray | None = None
@@ -94,10 +99,57 @@ class History:
         for name, values in signals.items():
             self.signals[name][rows] = values
 
+    def record_blanks(self, rows: np.ndarray) -> None:
+        """Take in visits of `rows`, (K,) int64, distinct, that told nothing for want of a target."""
+        if len(rows):
+            self.blanks = np.zeros(len(self), np.uint8) if self.blanks is None else self.blanks
+            self.blanks[rows] += self.blanks[rows] < 255
+
+    def check_notes(self, policy: "Policy") -> None:
+        """Refuse notes that no checkpoint could hold, as soon as `policy` has written them.
+
+        Raises:
+            TypeError: A note is no array of numbers or switches, or what it goes by is no text.
+        """
+        for name, note in self.notes.items():
+            try:
+                dtype = np.asarray(note).dtype
+            except (TypeError, ValueError, RuntimeError):  # lists of unequal lengths, tensors with a gradient
+                dtype = np.dtype(object)
+            is_held = dtype.kind in "biuf" and dtype.itemsize <= 8 and dtype.isnative
+            if not is_held or not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(
+                    f"{type(policy).__name__} keeps history.notes[{name!r}], a {type(note).__name__} of {dtype}, which "
+                    "no checkpoint can hold: notes are arrays of numbers or switches by name. Keep texts as numbers."
+                )
+
     @property
     def hopeless(self) -> np.ndarray:
-        """(N,) bool, rows that were measured three times and never had a finite loss, as those without a target."""
+        """(N,) bool, rows that were measured three times and never had a finite loss."""
         return (self.faults >= _TRIES) & np.isnan(self.loss)
+
+    @property
+    def hope(self) -> np.ndarray:
+        """(N,) float32, the chance that a row never measured is to get: halved by each visit without a target.
+
+        So one whose target is drawn at random is tried until it has one, and one that never has any costs little. It is
+        0 for the hopeless, and 1 for all others.
+        """
+        hope = np.where(self.hopeless, np.float32(0), np.float32(1))
+        if self.blanks is not None:
+            rows = np.flatnonzero(np.isnan(self.loss) & (self.blanks > 0))
+            hope[rows] *= np.exp2(-self.blanks[rows].astype(np.float32))
+        return hope
+
+    def set_aside(self, rng: np.random.Generator) -> np.ndarray:
+        """(N,) bool, drawn by their `hope`: rows never measured that a budget takes after all others, not first."""
+        if self.blanks is None and not self.faults.any():
+            return np.zeros(len(self), bool)
+        hope = self.hope
+        aside = hope == 0
+        unsure = np.flatnonzero(~aside & (hope < 1))
+        aside[unsure] = rng.random(len(unsure)) >= hope[unsure]
+        return aside
 
     def is_of(self, policy: "Policy") -> bool:
         """Whether it was made under a policy of this class, as far as is known."""
@@ -116,7 +168,8 @@ class History:
         """This one, of a policy that begins, with the losses and signals of the run of another that it goes on with."""
         known = earlier.seen > NEVER
         self.loss[known], self.seen[known] = earlier.loss[known], earlier.seen[known]
-        self.tokens, self.faults = np.where(earlier.tokens > 0, earlier.tokens, self.tokens), earlier.faults
+        self.tokens = np.where(earlier.tokens > 0, earlier.tokens, self.tokens)
+        self.faults, self.blanks = earlier.faults, earlier.blanks
         for name in self.signals.keys() & earlier.signals.keys():
             self.signals[name][known] = earlier.signals[name][known]
         return self
@@ -124,6 +177,8 @@ class History:
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array under the name that it has in a file."""
         own = {name: getattr(self, name) for name in _OWN}
+        if self.blanks is not None:
+            own["blanks"] = self.blanks
         signals = {f"signals/{name}": array for name, array in self.signals.items()}
         return own | signals | {f"notes/{name}": array for name, array in self.notes.items()}
 
@@ -146,7 +201,7 @@ class History:
             for group in ("signals/", "notes/")
         }
         own = (arrays[name] for name in _OWN)
-        return cls(*own, signals=groups["signals/"], notes=groups["notes/"]).check()
+        return cls(*own, signals=groups["signals/"], notes=groups["notes/"], blanks=arrays.get("blanks")).check()
 
     def check(self) -> "History":
         """This one, if its arrays and facts are what they are said to be, whoever has made it.
@@ -285,28 +340,28 @@ class Selection:
     rescore: np.ndarray | None = None
 
     def check(self, n: int, offered: np.ndarray | None = None) -> "Selection":
-        """This selection, if it is a valid one of `n` rows.
+        """This selection in the types above, if it is a valid one of `n` rows.
+
+        Row numbers of other integer types, weights of other number types and a factor of numpy's type are taken, too.
 
         Args:
             n: Rows of the training set.
             offered: (M,) int64, those that the round may choose among; None = all.
 
         Raises:
-            TypeError: What must be a numpy array is none.
-            ValueError: Rows that repeat, lie outside [0, n), were not offered or are none; weights of another shape or
-                not above 0; rows to rescore that are trained.
+            TypeError: What must be a numpy array or a number is none.
+            ValueError: Rows that repeat, lie outside [0, n), were not offered or are none; weights of another shape, or
+                not above 0 and finite in float32; rows to rescore that are trained; a factor that is not above 0.
         """
         for name in ("rows", "weights", "rescore"):
-            value = getattr(self, name)
-            if not (isinstance(value, np.ndarray) or (value is None and name != "rows")):
-                raise TypeError(f"Selection({name}=...) must be a numpy array, got a {type(value).__name__}.")
-        rows = self.rows
-        if rows.dtype != np.int64 or rows.ndim != 1:
-            raise ValueError(f"Selection(rows=...) must be a (K,) int64 array, got {rows.dtype} {rows.shape}.")
+            if name == "rows" or getattr(self, name) is not None:
+                _check_array(name, getattr(self, name))
+        rows, more = self.rows, self.rescore
         if len(rows) == 0:
             raise ValueError("Selection(rows=...) keeps 0 rows; keep at least one.")
         if rows.min() < 0 or rows.max() >= n:
             raise ValueError(f"Selection(rows=...) must lie in [0, {n}), got {rows.min()} to {rows.max()}.")
+        rows = rows.astype(np.int64, copy=False)
         marks = marked(rows, n)
         if np.count_nonzero(marks) < len(rows):
             raise ValueError("Selection(rows=...) must be distinct, but some rows repeat.")
@@ -315,22 +370,45 @@ class Selection:
                 "Selection(rows=...) must be among history.offered, which in a policy with several rounds an epoch is "
                 "the part of the data set that the round trains."
             )
-        if self.rescore is not None:
-            more = self.rescore
-            fits = more.dtype == np.int64 and more.min(initial=0) >= 0 and more.max(initial=0) < n
+        if more is not None:
+            fits = more.min(initial=0) >= 0 and more.max(initial=0) < n
+            more = more.astype(np.int64, copy=False)
             if fits:
                 marks[more] = True
             if not fits or np.count_nonzero(marks) < len(rows) + len(more):
                 raise ValueError(
                     f"Selection(rescore=...) must be distinct int64 rows in [0, {n}), none of them among `rows`."
                 )
-        if self.weights is not None and (
-            self.weights.shape != rows.shape or not (np.isfinite(self.weights) & (self.weights > 0)).all()
-        ):
-            raise ValueError("Selection(weights=...) must be a (K,) array of finite numbers above 0.")
-        if not (math.isfinite(self.lr_scale) and self.lr_scale > 0):
-            raise ValueError(f"Selection(lr_scale=...) must be finite and above 0, got {self.lr_scale}.")
-        return self
+        weights = self.weights
+        if weights is not None:
+            with np.errstate(over="ignore"):  # it is told below
+                weights = weights.astype(np.float32, copy=False)
+            if weights.shape != rows.shape or not (np.isfinite(weights) & (weights > 0)).all():
+                raise ValueError(
+                    f"Selection(weights=...) must be a ({len(rows)},) array of numbers above 0 and finite in float32, "
+                    f"got {len(weights)} of them, {weights.min(initial=np.inf)} to {weights.max(initial=-np.inf)}."
+                )
+        scale = _plain(self.lr_scale)
+        if isinstance(scale, bool) or not isinstance(scale, int | float):
+            raise TypeError(f"Selection(lr_scale=...) must be a number, got a {type(scale).__name__}.")
+        if not 0 < scale <= sys.float_info.max:
+            raise ValueError(f"Selection(lr_scale=...) must be finite and above 0, got {scale}.")
+        return replace(self, rows=rows, weights=weights, lr_scale=float(scale), rescore=more)
+
+
+def _check_array(name: str, value: Any) -> None:
+    kind, kinds = ("float32", "iuf") if name == "weights" else ("int64", "iu")
+    if not issubclass(type(value), np.ndarray):
+        raise TypeError(f"Selection({name}=...) must be a numpy array, got a {type(value).__name__}.")
+    if value.dtype.kind not in kinds or value.ndim != 1:
+        cure = " Of a mask, give np.flatnonzero(mask)." if value.dtype.kind == "b" else ""
+        raise ValueError(f"Selection({name}=...) must be a (K,) {kind} array, got {value.dtype} {value.shape}.{cure}")
+
+
+def _plain(value: Any) -> Any:
+    """The plain number, text or switch that one of numpy's is; anything else as it is."""
+    is_numpy = issubclass(type(value), np.generic | np.ndarray)
+    return value.item() if is_numpy and value.ndim == 0 else value
 
 
 @dataclass(frozen=True)
@@ -345,11 +423,13 @@ class Policy(abc.ABC):
         weighs: Whether its selections carry weights. A loss that can't be weighted row by row is refused.
         in_background: Whether `update` runs beside the next round, in a thread; then `select` sees what it wrote one
             round later.
+        instead: Fields with which the rule needs another signal than without, for tasks that lack that one.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"loss"})
     weighs: ClassVar[bool] = False
     in_background: ClassVar[bool] = False
+    instead: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def rounds_per_epoch(self) -> int:
@@ -393,13 +473,11 @@ class Policy(abc.ABC):
         Raises:
             ValueError: Names the field, the interval and the value.
         """
-        value = getattr(self, field)
-        if isinstance(value, np.number):  # a plain one reads the same in files and messages
-            object.__setattr__(self, field, value.item())
-            return self.check_range(field, interval)
+        value = self._plain_field(field)
         low, high = (float(end) for end in interval[1:-1].split(","))
         if (
-            isinstance(value, bool | str | None)
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
             or not (low <= value if interval[0] == "[" else low < value)
             or not (value <= high if interval[-1] == "]" else value < high)
         ):
@@ -413,9 +491,14 @@ class Policy(abc.ABC):
         Raises:
             ValueError: Names the field and the value.
         """
-        value = getattr(self, field)
+        value = self._plain_field(field)
         if not isinstance(value, bool):
             raise ValueError(f"{type(self).__name__}({field}=...) must be True or False, got {value!r}.")
+
+    def _plain_field(self, field: str) -> Any:
+        """The value of a field, which is made a plain one: that reads the same in files and messages."""
+        object.__setattr__(self, field, _plain(getattr(self, field)))
+        return getattr(self, field)
 
 
 @dataclass(frozen=True)
@@ -456,19 +539,20 @@ class BudgetPolicy(Policy):
         return order[: whole_steps(k, clock.step_rows)]
 
     def best(self, score: np.ndarray, history: History, clock: Clock, rng: np.random.Generator) -> np.ndarray:
-        """The rows of highest score within the budget: never seen (NaN) first, hopeless last, equal scores at random.
+        """The rows of highest score within the budget: never seen (NaN) first, set aside last, equal scores at random.
 
         Args:
             score: (N,) float.
             history: Gives the token counts.
             clock: Gives the rows in an optimizer step.
-            rng: Splits equal scores.
+            rng: Splits equal scores, and draws what is set aside.
 
         Returns:
             (K,) int64, sorted.
         """
-        if history.faults.any():
-            score = np.where(history.hopeless, -np.inf, score)
+        aside = history.set_aside(rng)
+        if aside.any():
+            score = np.where(aside, -np.inf, score)
         if self.unit == "tokens":
             return np.sort(self.within_budget(ranked(score, rng), history, clock))
         return top(score, whole_steps(self._rows_in_budget(len(history)), clock.step_rows), rng)
@@ -478,6 +562,19 @@ class BudgetPolicy(Policy):
 
     def _rows_in_budget(self, n: int) -> int:
         return math.ceil(self.keep * n - 1e-9)
+
+
+def rounds_of(policy: Policy) -> int:
+    """Rounds that the policy cuts an epoch into, as a plain number.
+
+    Raises:
+        ValueError: It is no whole number of at least 1.
+    """
+    rounds = _plain(policy.rounds_per_epoch)
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        name = type(policy).__name__
+        raise ValueError(f"{name}.rounds_per_epoch must be a whole number of at least 1, got {rounds!r}.")
+    return rounds
 
 
 def whole_steps(rows: int, step_rows: int) -> int:

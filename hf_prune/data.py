@@ -1,5 +1,6 @@
 """What is read of a training set without training: tokens, words, pictures, classes, and a fingerprint of its rows."""
 
+import copy
 import hashlib
 import io
 import logging
@@ -7,6 +8,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from tqdm.auto import tqdm
 from . import storage
 from .core import IGNORED
 from .features import Features, count_matrix, stacked
+from .generators import seeded_generators
 
 _ROWS_AT_A_TIME = 100_000
 _PICTURES_AT_A_TIME = 256
 _SAMPLES = 64  # rows whose content makes the fingerprint, and whose pixels set the scale
+_COMPARED = 16  # rows that processes compare with each other, where a data set has no fingerprint
 _SIDE = 32  # pixels: pictures are shrunk to at most this height and width
 PICTURES = ("pixel_values", "image", "img")
 _CLASSES = ("label", "labels")
@@ -30,6 +34,14 @@ logger = logging.getLogger(__name__)
 def is_arrow(dataset: Any) -> bool:
     """Whether this is a `datasets.Dataset`, told by what it does so that the library need not be installed."""
     return hasattr(dataset, "column_names") and hasattr(dataset, "with_format")
+
+
+def has_own_loss(columns: list[str]) -> bool:
+    """Whether rows with these columns are trained by a loss that compares texts (ORPO, KTO, ...), and no model's."""
+    if {"completion_ids", "label"} <= set(columns):
+        return True
+    has_pairs = all(any(name.startswith(kind) for name in columns) for kind in ("chosen", "rejected"))
+    return has_pairs and not {"label", "labels"} & set(columns)
 
 
 def row_tokens(dataset: Any, targets_too: bool) -> np.ndarray:
@@ -63,6 +75,58 @@ def fingerprint(dataset: Any) -> int | None:
     columns = dataset.with_format("arrow")[_spread(len(dataset))].to_pydict()
     content = {name: [_without_path(value) for value in values] for name, values in columns.items()}
     return zlib.crc32(repr(content).encode(), len(dataset))
+
+
+def row_checksums(dataset: Any) -> list[int | None]:
+    """Checksums that tell whether processes hold the same rows, of any data set, in the same order.
+
+    A `datasets.Dataset` has one, its fingerprint. Of any other, some rows are read, twice each with generators that are
+    seeded alike everywhere: what draws from them is equal, and what was different the second time says nothing.
+
+    Args:
+        dataset: The training set. A shallow copy is read: what it opens late, loader workers open for themselves.
+
+    Returns:
+        As many for every data set; None = says nothing.
+    """
+    if is_arrow(dataset):
+        return [fingerprint(dataset)] + [None] * (_COMPARED - 1)
+    rows = np.unique(np.linspace(0, len(dataset) - 1, _COMPARED).astype(np.int64)).tolist()
+    try:
+        dataset = dataset if isinstance(dataset, np.ndarray | list | tuple) else copy.copy(dataset)
+        found = [_row_checksum(dataset, row) for row in rows]
+    except Exception:  # what can't be read here, outside of a loader, says nothing
+        found = []
+    return found + [None] * (_COMPARED - len(found))
+
+
+def _row_checksum(dataset: Any, row: int) -> int | None:
+    found = set()
+    for _ in range(2):
+        with seeded_generators():
+            found.add(zlib.crc32(_content(dataset[row]).encode("utf-8", "surrogatepass")))
+    return found.pop() if len(found) == 1 else None
+
+
+def _content(value: Any) -> str:
+    """What is the same wherever a value is made: whole numbers and texts, and of other numbers the size."""
+    if isinstance(value, Mapping):
+        return repr([(str(name), _content(value[name])) for name in value])
+    if isinstance(value, str):
+        return repr(os.path.basename(value))  # of a file, wherever it lies
+    if isinstance(value, bytes | bool | int | None):
+        return repr(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return _content(vars(value))
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):  # of unequal lengths, or of numbers that numpy does not know
+        array = np.array(None)
+    if array.dtype.kind in "iub" and array.dtype != np.uint8:
+        return f"{array.shape} {zlib.crc32(np.ascontiguousarray(array, np.int64).data)}"
+    if array.dtype.kind in "uf":  # pictures and the like, which another machine may round otherwise
+        return f"{array.shape} {np.abs(array).mean(dtype=np.float64) if array.size else 0:.3g}"
+    return repr(list(map(_content, value))) if isinstance(value, list | tuple) else type(value).__name__
 
 
 def _without_path(value: Any) -> Any:
@@ -118,7 +182,8 @@ def _spread(n: int) -> list[int]:
 
 
 def _arrow_tokens(dataset: Any, targets_too: bool) -> Iterator[int]:
-    _require("input_ids", dataset.column_names)
+    if "input_ids" not in dataset.column_names:
+        _refuse_tokens(", ".join(dataset.column_names))
     names = [name for name in ("input_ids", "attention_mask", "labels") if name in dataset.column_names]
     table = dataset.select_columns(names).with_format("arrow")
     for batch in table.iter(_ROWS_AT_A_TIME):
@@ -139,21 +204,31 @@ def _count(column: Any, left_out: int | None) -> np.ndarray:
 
 
 def _example_tokens(dataset: Any, targets_too: bool) -> Iterator[int]:
-    for example in tqdm((dataset[row] for row in range(len(dataset))), "Counting tokens", total=len(dataset)):
-        _require("input_ids", list(example))
+    for row in tqdm(range(len(dataset)), "Counting tokens"):
+        example = dataset[row]
+        if not isinstance(example, Mapping) or "input_ids" not in example:
+            _refuse_tokens(_names(example))
         mask = example.get("attention_mask")
-        count = len(_flat(example["input_ids"])) if mask is None else int(np.count_nonzero(_flat(mask)))
-        if targets_too and np.ndim(example.get("labels", 0)):
-            count += int(np.count_nonzero(np.asarray(example["labels"]) != IGNORED))
+        count = len(_numbers(example, "input_ids", row))
+        if mask is not None:
+            count = int(np.count_nonzero(_numbers(example, "attention_mask", row)))
+        if targets_too and _is_text(example.get("labels")):
+            count += int(np.count_nonzero(_numbers(example, "labels", row) != IGNORED))
         yield count
 
 
-def _require(name: str, seen: list[str]) -> None:
-    if name not in seen:
-        raise ValueError(
-            f"The policy counts tokens by {name!r}, but the rows have {', '.join(seen)}: tokenize them first, give "
-            "unit='rows' where unit='tokens' asked for it, or choose a rule that needs no tokens."
-        )
+def _refuse_tokens(names: str) -> None:
+    raise ValueError(
+        f"The policy counts tokens by 'input_ids', but the rows have {names}: tokenize them first, give unit='rows' "
+        "where unit='tokens' asked for it, or choose a rule that needs no tokens."
+    )
+
+
+def _names(example: Any) -> str:
+    """What a row calls its parts, in words."""
+    if isinstance(example, Mapping):
+        return ", ".join(map(str, example))
+    return f"no names (a row is a {type(example).__name__}, not a dict)"
 
 
 # ---- Features of a datasets.Dataset ----
@@ -191,6 +266,12 @@ def _arrow_texts(dataset: Any, is_encoder_decoder: bool) -> tuple[Any, ...]:
 def _lists(column: Any) -> tuple[np.ndarray, np.ndarray]:
     """All entries of an Arrow column of lists, or of lists of lists, one after another, and how many each row has."""
     column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
+    column = getattr(column, "storage", column)  # of arrays of a fixed shape
+    if not hasattr(column.type, "value_type"):
+        raise ValueError(
+            f"The policy reads lists of tokens, and rows have a {column.type} there: tokenize them first, or choose a "
+            "rule that needs no tokens."
+        )
     fixed = getattr(column.type, "list_size", None)
     lengths = np.full(len(column), fixed) if fixed else np.asarray(column.value_lengths().fill_null(0))
     entries = column.flatten()
@@ -271,11 +352,11 @@ def _batches(column: Any) -> int:
 def _example_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[str]) -> tuple[Features, str]:
     first = dataset[0]
     if not isinstance(first, Mapping):
-        return Features(), f"no names (a row is a {type(first).__name__}, not a dict)"
+        return Features(), _names(first)
     texts, picture, shrink = [], None, None
     if "features" in wanted:
         if "input_ids" in first:
-            has_target = is_encoder_decoder and np.ndim(first.get("labels", 0)) == 1
+            has_target = is_encoder_decoder and _is_text(first.get("labels"))
             texts = ["input_ids", "labels"] if has_target else ["input_ids"]
         else:
             picture = next((name for name in PICTURES if name in first), None)
@@ -283,15 +364,16 @@ def _example_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[
     if "classes" in wanted or picture is not None:
         label = next((name for name in _CLASSES if name in first and _is_class(first[name])), None)
     if picture is not None:
-        shrink = _Shrink([_raw(dataset[row][picture]) for row in _spread(len(dataset))])
-    if not texts and shrink is None and label is None:
-        return Features(), ", ".join(first)
+        shrink = _Shrink([_raw(_row(dataset, row, [picture])[picture]) for row in _spread(len(dataset))])
+    used = [*texts, *(name for name in (picture, label) if name is not None)]
+    if not used:
+        return Features(), _names(first)
     pixels = None if shrink is None else np.empty((len(dataset), shrink.width), np.uint8)
     parts, words, classes = [], [[] for _ in texts], []
     for row in tqdm(range(len(dataset)), "Reading features"):
-        example = dataset[row]
+        example = _row(dataset, row, used)
         for one, name in zip(words, texts, strict=True):
-            one.append(_real(example, name))
+            one.append(_real(example, name, row))
         if shrink is not None:
             pixels[row] = shrink(_raw(example[picture]))
         if label is not None:
@@ -300,7 +382,20 @@ def _example_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[
             parts.append([_count_words(np.concatenate(one), np.array([*map(len, one)]), None) for one in words])
             words = [[] for _ in texts]
     counts = tuple(stacked(part) for part in zip(*parts, strict=True))
-    return Features(counts, pixels, _as_classes(np.array(classes)) if classes else None), ", ".join(first)
+    return Features(counts, pixels, _as_classes(np.array(classes)) if classes else None), _names(first)
+
+
+def _row(dataset: Any, row: int, names: list[str]) -> Any:
+    """A row, which must have what row 0 has.
+
+    Raises:
+        ValueError: It lacks one of the names.
+    """
+    example = dataset[row]
+    missing = [name for name in names if not isinstance(example, Mapping) or name not in example]
+    if missing:
+        raise ValueError(f"Row 0 has {missing[0]!r}, but row {row} has {_names(example)}: give all rows the same.")
+    return example
 
 
 def _is_class(value: Any) -> bool:
@@ -308,19 +403,39 @@ def _is_class(value: Any) -> bool:
     return array.ndim == 0 and array.dtype.kind in "iu"
 
 
-def _real(example: Mapping[str, Any], name: str) -> np.ndarray:
+def _real(example: Mapping[str, Any], name: str, row: int) -> np.ndarray:
     """The tokens of a row's text that are neither padding nor ignored."""
-    ids = _flat(example[name])
+    ids = _numbers(example, name, row)
     if name == "labels":
         return ids[ids != IGNORED]
     mask = example.get("attention_mask")
-    return ids if mask is None else ids[_flat(mask) != 0]
+    return ids if mask is None else ids[_numbers(example, "attention_mask", row) != 0]
 
 
-def _flat(values: Any) -> np.ndarray:
-    """(T,) int64, of a list of numbers, or of one list for each of the texts to choose from."""
-    is_nested = len(values) > 0 and np.ndim(values[0]) > 0
-    return np.concatenate([np.asarray(one, np.int64) for one in values]) if is_nested else np.asarray(values, np.int64)
+def _numbers(example: Mapping[str, Any], name: str, row: int) -> np.ndarray:
+    """(T,) int64, what a row has under a name: numbers, or numbers for each of the texts to choose from.
+
+    Raises:
+        ValueError: It has something else there.
+    """
+    values = example[name]
+    try:
+        is_nested = len(values) > 0 and np.ndim(values[0]) > 0
+        if is_nested:
+            return np.concatenate([np.asarray(one, np.int64).reshape(-1) for one in values])
+        if not isinstance(values, str | bytes):
+            return np.asarray(values, np.int64)
+    except (TypeError, ValueError, LookupError):  # said below
+        pass
+    raise ValueError(
+        f"The policy reads the tokens of each row, but row {row} has {values!r:.60} as {name!r}: give a list of "
+        "numbers, [] where there are none, or choose a rule that needs no tokens."
+    )
+
+
+def _is_text(labels: Any) -> bool:
+    """Whether the labels of a row are several, which a decoder reads, and no class."""
+    return isinstance(labels, list | tuple) or np.ndim(labels) > 0
 
 
 # ---- Pictures ----

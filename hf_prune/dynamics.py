@@ -71,7 +71,7 @@ class Dynamics:
         if not rounds:
             return None
         times_trained, times = np.zeros(n, np.int32), np.zeros(n, np.int32)
-        mean, squares, excess, weights = (np.zeros(n, np.float32) for _ in range(4))
+        mean, variability, excess, weights = (np.zeros(n, np.float32) for _ in range(4))
         lowest, latest = np.full(n, np.inf, np.float32), np.full(n, np.nan, np.float32)
         easy = np.ones(n, bool)
         epochs, trained_quantiles, left_quantiles, rescored_counts = [], [], [], []
@@ -86,13 +86,17 @@ class Dynamics:
                 losses = losses[rows]
                 latest[rows] = losses
                 times[rows] += 1
-                change = losses - mean[rows]  # Welford's running mean and sum of squares
+                # Welford's running mean and sum of squares, which float32 could not hold of all that it can itself
+                change = np.subtract(losses, mean[rows], dtype=np.float64)
+                squares = (times[rows] - 1) * np.square(variability[rows], dtype=np.float64)
+                squares += change * (change - change / times[rows])
                 mean[rows] += change / times[rows]
-                squares[rows] += change * (losses - mean[rows])
+                variability[rows] = np.sqrt(squares / times[rows])
                 lowest[rows] = np.minimum(lowest[rows], losses)
                 if len(rows):
-                    excess[rows] += (part.round + 1) * (losses - np.nanmean(latest, dtype=np.float64))
                     weights[rows] += part.round + 1
+                    exceeds = losses - np.nanmean(latest, dtype=np.float64)
+                    excess[rows] += (exceeds - excess[rows]) * ((part.round + 1) / weights[rows])
                     easy[rows] &= (losses <= np.nanquantile(latest, 0.25)) | (times[rows] == 1)
             epochs.append(epoch)
             rescored_counts.append(again)
@@ -109,8 +113,8 @@ class Dynamics:
             times_trained=times_trained,
             times_measured=times,
             mean=mean + nothing,
-            variability=np.sqrt(squares / np.maximum(times, 1, dtype=np.float32)) + nothing,
-            excess=excess / (weights + rounds[-1].round + 1) + nothing,
+            variability=variability + nothing,
+            excess=excess * (weights / (weights + rounds[-1].round + 1)) + nothing,
             never_learnt=(times > 1) & (lowest >= level) & wrong,
             learnt_at_once=(times > 1) & easy,
             level=level,

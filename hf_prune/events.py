@@ -1,6 +1,9 @@
-"""What callbacks see of an epoch that is trained in several rounds: one epoch."""
+"""What callbacks see: one epoch, though it be trained in several rounds, and the user's own rows in its loader."""
 
+from collections.abc import Iterator
 from typing import Any
+
+from .sampler import PARTS, ROW
 
 
 class RoundEvents:
@@ -34,6 +37,46 @@ class RoundEvents:
         """As the handler's where the epoch ends, with its last round or before."""
         ends = self._end == self._steps or control.should_epoch_stop or control.should_training_stop
         return self._handler.on_epoch_end(args, state, control) if ends else control
+
+
+class PlainLoader:
+    """The training loader with the user's examples and batches, without row numbers; everything else is the loader's.
+
+    Args:
+        loader: Over a `RowDataset`.
+    """
+
+    def __init__(self, loader: Any):
+        self.__dict__["_loader"] = loader  # all that is set later is the loader's
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._loader:
+            batch.pop(ROW)
+            batch.pop(PARTS, None)
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    @property
+    def __class__(self) -> type:
+        return self._loader.__class__  # as accelerate's loaders say that they are PyTorch's
+
+    @property
+    def dataset(self) -> Any:
+        """The user's data set."""
+        return self._loader.dataset.dataset
+
+    @property
+    def collate_fn(self) -> Any:
+        """The user's collator."""
+        return self._loader.collate_fn.collator
+
+    def __getattr__(self, name: str):
+        return getattr(self._loader, name)
+
+    def __setattr__(self, name: str, value: Any):
+        setattr(self._loader, name, value)
 
 
 def show_total(handler: Any, steps: int) -> None:

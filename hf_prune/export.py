@@ -1,13 +1,14 @@
 """What is known of the rows as a table that anybody can read: `history.parquet`, a line a row."""
 
 import os
-from pathlib import Path
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .core import NEVER, History
 from .dynamics import Dynamics
+from .storage import replacing
 
 if TYPE_CHECKING:
     import pyarrow
@@ -60,25 +61,17 @@ def write_rows(
     except ImportError as error:
         raise ImportError("history.parquet needs pyarrow: pip install pyarrow, or install datasets.") from error
     columns = _columns(history, dynamics, file_rows)
-    aside = Path(path).with_name(f"_{Path(path).name}.tmp")  # an upload of the folder leaves out what begins with "_"
-    aside.parent.mkdir(parents=True, exist_ok=True)
     tables = dynamics.losses_by_epoch(_ROWS_AT_A_TIME) if dynamics else None
-    writer = None
-    try:
+    with replacing(path) as file, ExitStack() as stack:
+        writer = None
         for begin in range(0, len(history), _ROWS_AT_A_TIME):
             block = {name: values[begin : begin + _ROWS_AT_A_TIME] for name, values in columns.items()}
             if tables is not None:
                 losses = next(tables)
                 block |= {f"loss_epoch_{epoch + 1}": losses[:, i] for i, epoch in enumerate(dynamics.epochs)}
             table = pyarrow.table({name: _nullable(pyarrow, name, values) for name, values in block.items()})
-            writer = writer or ParquetWriter(aside, table.schema, compression="zstd")
+            writer = writer or stack.enter_context(ParquetWriter(file, table.schema, compression="zstd"))
             writer.write_table(table)
-        writer.close()
-        os.replace(aside, path)
-    finally:
-        if writer is not None and writer.is_open:
-            writer.close()
-        aside.unlink(missing_ok=True)
 
 
 def _columns(history: History, dynamics: Dynamics | None, file_rows: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -247,10 +247,10 @@ def new_figure(width: float, height: float, theme: Theme) -> "Figure":
     return figure
 
 
-def png(figure: "Figure") -> bytes:
-    """The figure as the content of a PNG file."""
+def image(figure: "Figure", format: str = "png") -> bytes:
+    """The figure as the content of an image file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format=format)
     return buffer.getvalue()
 
 

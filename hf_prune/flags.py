@@ -6,18 +6,20 @@ import difflib
 import importlib
 import inspect
 import json
+import math
 import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
 
 from . import policies
+from .command import MISTAKES, as_typed, end, stage
 from .core import Policy
 
 NO_POLICY = "none"
@@ -25,6 +27,31 @@ _POLICY_HELP = (
     "What chooses the rows of each round: a name below, NAME:FIELD=VALUE,..., the dotted path of a module of yours, "
     f"or {NO_POLICY}."
 )
+
+_RANGES = {  # of training arguments, ends included
+    **dict.fromkeys(
+        ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+        (1, math.inf, "[1, inf)"),
+    ),
+    **dict.fromkeys(("learning_rate", "dataloader_num_workers", "weight_decay"), (0, math.inf, "[0, inf)")),
+    "label_smoothing_factor": (0, 1, "[0, 1]"),
+    "early_stopping_patience": (1, math.inf, "[1, inf)"),
+}
+
+
+class _OneSpeaks(argparse.ArgumentParser):
+    """Complains in words of flags, and of several processes in one."""
+
+    def error(self, message: str) -> NoReturn:
+        end(2, f"{self.format_usage()}{self.prog}: error: {as_typed(message)}")
+
+
+class _FirstLook(_OneSpeaks):
+    """Reads what decides of which flags there are."""
+
+
+class _Parser(_OneSpeaks, HfArgumentParser):
+    """Reads dataclasses."""
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -56,8 +83,9 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
     argv = list(sys.argv[1:] if argv is None else argv)
     _check_defaults(defaults, dataclass_types)
     usage = "%(prog)s [FILE] [--policy NAME] [--FLAG VALUE ...]"
-    first = argparse.ArgumentParser(usage=usage, add_help=False, allow_abbrev=False)
+    first = _FirstLook(usage=usage, add_help=False, allow_abbrev=False)
     first.add_argument("--policy")
+    stage.flags, stage.fields, stage.policy = ["policy"], [], None
     try:
         file = _read_settings(argv.pop(0)) if argv and argv[0].endswith((".json", ".yaml", ".yml")) else {}
         defaults |= file
@@ -69,20 +97,52 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
     _check_clashes([*dataclass_types, cls])
     flags: list[Any] = [_flags(type_, type_.__name__, defaults) for type_ in dataclass_types]
     flags.append(_flags(cls, "data pruning", defaults | settings, policy=spec))
-    parser = HfArgumentParser(flags, usage=usage, formatter_class=_Formatter, epilog=_overview(), allow_abbrev=False)
+    parser = _Parser(flags, usage=usage, formatter_class=_Formatter, epilog=_overview(), allow_abbrev=False)
     namespace, unknown = parser.parse_known_args(argv)
     known = [name for group in flags for name in _names(group)]
+    stage.flags, stage.fields = known, _names(cls)
     unknown += [f"--{name}" for name in file if name not in known]
     if unknown:
         parser.error(_complaint(unknown, known, spec.partition(":")[0]))
+    if wrong := _out_of_range(vars(namespace)):
+        parser.error(wrong)
     types = (*dataclass_types, cls)
     try:
         built = [type_(**{name: getattr(namespace, name) for name in _names(type_)}) for type_ in types]
-    except ValueError as error:
-        parser.error(str(error))
+    except (*MISTAKES, TypeError) as error:  # some of transformers' settings are read as JSON, or from files
+        parser.error(_blame(vars(namespace), error))
     if getattr(namespace, "do_predict", False) and not namespace.do_train:
         parser.error("--do_predict without --do_train: a run trains, validates and tests; leave these flags out.")
-    return (*built[:-1], None if cls is _NoPolicy else built[-1])
+    policy = None if cls is _NoPolicy else built[-1]
+    stage.policy = policy and (repr(policy), spec)
+    return (*built[:-1], policy)
+
+
+def _blame(given: dict[str, Any], error: BaseException) -> str:
+    """What is wrong with arguments that can't be built, after the flag whose value it is about."""
+    text = str(error)
+    for name, value in given.items():
+        if not isinstance(value, str) or not value:
+            continue
+        if value.lstrip().startswith("{"):
+            try:
+                json.loads(value)
+            except ValueError as flaw:
+                return f"--{name} {value!r} is no JSON: {flaw}"
+        if isinstance(error, OSError) and error.filename == value:
+            return f"--{name} {value!r}: {error.strerror}"
+    return text
+
+
+def _out_of_range(given: dict[str, Any]) -> str | None:
+    """What is wrong with a number that transformers takes as it is, and fails on later or trains nothing with."""
+    for name, (least, most, interval) in _RANGES.items():
+        value = given.get(name)
+        if isinstance(value, int | float) and not least <= value <= most:
+            return f"--{name} {value:g} must be in {interval}."
+    if given.get("max_steps", 1) <= 0 and given.get("num_train_epochs", 1) <= 0:
+        return f"--num_train_epochs {given['num_train_epochs']:g} must be above 0, or --max_steps."
+    return None
 
 
 @dataclasses.dataclass
@@ -95,10 +155,14 @@ def _read_policy(spec: str) -> tuple[type, dict[str, Any]]:
     name, _, settings = (part.strip() for part in spec.partition(":"))
     if name == NO_POLICY:
         return _NoPolicy, {}
-    cls = find_policy(name)
-    if not settings:
-        return cls, {}
-    policy = policies.make(spec)
+    try:
+        cls = find_policy(name)
+        if not settings:
+            return cls, {}
+        policy = policies.make(spec)
+    except (ValueError, TypeError) as error:  # TypeError: one of the user's own that wants more
+        text = str(error)
+        raise ValueError(text if text.startswith("policy=") else f"policy={spec!r}: {text}") from error
     keys = [setting.partition("=")[0].strip() for setting in settings.split(",") if setting]
     return cls, {key: getattr(policy, key) for key in keys}
 
@@ -108,7 +172,10 @@ def find_policy(name: str) -> type[Policy]:
     folder = os.getcwd()
     if "." in name and folder not in sys.path:
         sys.path.append(folder)
-    return policies.find(name)
+    try:
+        return policies.find(name)
+    except ImportError as error:  # what a module of the user's own imports
+        raise ValueError(f"policy={name!r} can't be imported: {error}") from error
 
 
 def _read_settings(path: str) -> dict[str, Any]:

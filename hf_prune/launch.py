@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,9 @@ def check_script(script: Sequence[str]) -> None:
         raise ValueError(f"There is no script {script[0]!r}: give the path of a Python file.")
 
 
-def run_all(runs: Iterable[Run], jobs: int = 1) -> Iterator[tuple[Run, int | None]]:
+def run_all(
+    runs: Iterable[Run], jobs: int = 1, is_last: Callable[[Run], bool] = lambda run: False
+) -> Iterator[tuple[Run, int | None]]:
     """Run commands, `jobs` at once, and tell of each that ends; those that still run are ended with this generator.
 
     A run that goes on from an earlier, killed caller is waited for and not started a second time.
@@ -75,6 +77,7 @@ def run_all(runs: Iterable[Run], jobs: int = 1) -> Iterator[tuple[Run, int | Non
     Args:
         runs: What to run; those whose result exists when their turn comes are not started.
         jobs: Most runs at once.
+        is_last: Whether a run is started after all others; asked again whenever one has ended.
 
     Yields:
         A run and the status that it ended with, or None when it is found to go on elsewhere (once for each).
@@ -87,6 +90,7 @@ def run_all(runs: Iterable[Run], jobs: int = 1) -> Iterator[tuple[Run, int | Non
             news = [(run, process.wait()) for run, process in running.items() if process.poll() is not None]
             for run, _ in news:
                 del running[run]
+            waiting.sort(key=is_last)
             for run in waiting[: jobs - len(running)]:
                 log = _open_locked(run.log)
                 if log is None:

@@ -1,24 +1,46 @@
-"""Reading a checkpoint's weights back where its names differ from the model's."""
+"""Going on from a checkpoint: weights that it has under other names, and loaders whose workers stay."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 
 class LoadingMixin:
-    """The part of `PruningMixin` that reads weights.
+    """The part of `PruningMixin` that finds things as they were.
 
     `save_pretrained` writes some models (ViT and others, with transformers 5.23) under the names that the Hub has for
     their weights, but Trainer looks for the model's own, and leaves the others as they are.
+
+    A loader with `dataloader_persistent_workers` draws from the global generator when it first begins, and never again;
+    where that lies before the checkpoint, the resumed run's new loader draws from one of its own.
     """
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+    _begun_loaders: frozenset[str] = frozenset()  # those of "train" and "eval" that had begun before the checkpoint
+
+    def get_eval_dataloader(self, *args, **kwargs):
+        """The stock loader."""
+        loader = super().get_eval_dataloader(*args, **kwargs)
+        if "eval" in self._begun_loaders:
+            self._draw_apart(loader)
+        return loader
+
+    def _find_begun_loaders(self, is_resumed: bool):
+        evaluated = any(name.startswith("eval_") for entry in self.state.log_history for name in entry)
+        self._begun_loaders = frozenset(["train"] * is_resumed + ["eval"] * (is_resumed and evaluated))
+
+    def _draw_apart(self, loader: Any):
+        loader = getattr(loader, "base_dataloader", loader)
+        if getattr(loader, "persistent_workers", False) and loader.generator is None:
+            loader.generator = torch.Generator().manual_seed(torch.initial_seed())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, *args, **kwargs):  # some trainers' takes no more
         if not self._load_renamed(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
 
     def _load_best_model(self):
         if not self._load_renamed(self.state.best_model_checkpoint):

@@ -23,7 +23,7 @@ class LogsMixin:
             return
         self._count()
         if self.args.dataloader_num_workers:
-            self._run.learner.finish()  # its thread must not run where the loader forks
+            self._run.learner.wait()  # its thread must not run where the loader forks
         state, start = self._run.state, time.perf_counter()
         before, was = state.seconds_evaluating, self._is_evaluating
         self._is_evaluating = True

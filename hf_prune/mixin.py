@@ -17,34 +17,37 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import unwrap_peft_model
 
-from . import policies
-from .beginning import Facts, warn_if_idle
-from .checkpoint import STATE, TRAINER_STATE, last_whole, without_state
+from . import policies, seal
+from .beginning import Facts, why_idle
+from .checkpoint import STATE, TRAINER_STATE, choose, without_state
 from .core import BudgetPolicy, History, Policy, Selection
-from .data import fingerprint
-from .events import RoundEvents, show_total
+from .data import fingerprint, has_own_loss, is_arrow
+from .events import PlainLoader, RoundEvents, show_total
+from .generators import unchanged_generators
 from .loading import LoadingMixin
+from .lock import RunLock
 from .logs import LogsMixin
 from .meter import Meter
 from .page import RunReport
 from .privacy import hide, public
-from .recorder import Recorder, gather_columns
+from .recorder import Recorder, gather_columns, gather_numbers
 from .rescore import rescore
 from .rows import RowsMixin
 from .run import PruningRun
 from .sampler import Batch, PruningSampler, check_equal_batches
 from .schedule import FullRun, Place, follow_clock, set_rate
 from .seams import check_seams
+from .sentences import SentencesMixin, cuts_batches
 from .sharing import SharingMixin
 from .steps import StepsMixin
-from .trace import Trace
+from .trace import FOLDER, Trace
 
 logger = logging.getLogger(__name__)
 
 check_seams(Trainer)
 
 
-class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin):
+class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixin, LoadingMixin):
     """Puts a pruning policy into any trainer that descends from `Trainer`; it must come before that class.
 
     Args:
@@ -88,14 +91,18 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         self._earlier = history
         self._key = history_key
         self._is_evaluating = False
+        self._makes_loader = False
+        self._has_begun: bool | None = None  # whether the `train` in progress has come to Trainer's loop
         self._batch: Batch | None = None
         self._sampler: PruningSampler | None = None
+        self._lock = RunLock()
         self._missing: dict[str, str] = {}
         self._told: set[str] = set()
         super().__init__(*args, **kwargs)
         self._keep_secrets()
         if self.policy is not None:
             self._check_dataset()
+            self._check_own_sampler()
             meter = self._make_meter()
             if self.train_dataset is not None:
                 self._begin_history(self.train_dataset, meter)
@@ -144,16 +151,34 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         )
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that was not saved whole."""
-        if self.policy is not None and resume_from_checkpoint is True:
+        """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that is not whole.
+
+        Raises:
+            ValueError: The checkpoint that was asked for is not whole, or there is none; or another run trains in
+                `output_dir` at this moment.
+        """
+        if self.policy is None:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        if resume_from_checkpoint not in (None, False):
             # all go on from the main process's, whatever each of them can read
-            (resume_from_checkpoint,) = broadcast_object_list([last_whole(self.args.output_dir, self._warn)])
-            if resume_from_checkpoint is None:
-                raise ValueError(
-                    f"resume_from_checkpoint=True: output_dir={self.args.output_dir!r} holds no whole checkpoint. "
-                    "Train without it, from the start."
+            found = [None]
+            if self.is_world_process_zero():
+                found = [choose(resume_from_checkpoint, self.args.output_dir, self._warn)]
+            resume_from_checkpoint, refusal = broadcast_object_list(found)[0]
+            if refusal is not None:
+                raise ValueError(refusal)
+        self._has_begun = False
+        try:
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
+            if self._has_begun is False:
+                self._warn(
+                    f"policy={self.policy!r} has chosen nothing: {type(self).__name__}.train trains without Trainer's "
+                    "own loop."
                 )
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+            return output
+        finally:
+            self._has_begun = None
+            self._lock.release()
 
     def _warn(self, message: str):
         if self.is_world_process_zero():
@@ -161,9 +186,15 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
 
     # ---- The run ----
 
+    def _inner_training_loop(self, *args, **kwargs):
+        self._has_begun = True
+        self._makes_loader = True  # until `set_initial_training_values`; who asks for one later gets the stock one
+        return super()._inner_training_loop(*args, **kwargs)
+
     def set_initial_training_values(self, args, dataloader):
         """The stock numbers make the full run, which the clock follows; the steps of the pruned run are forecast."""
         values = super().set_initial_training_values(args, dataloader)
+        self._makes_loader = False
         if self.policy is None:
             return values
         epochs, updates, *others, steps = values
@@ -181,9 +212,29 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
                 f"policy={self.policy!r} reads what goes into the model's head, which torch_compile=True and "
                 "nn.DataParallel hide. Train without torch_compile, with a process for each GPU (accelerate launch)."
             )
-        model = unwrap_peft_model(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        peft = getattr(model, "active_peft_config", None)
         self._set_signature_columns_if_needed()
-        return Meter(model, self.policy, self.example_loss_func, self._signature_columns)
+        columns = set(self._signature_columns)
+        if is_arrow(self.train_dataset) and has_own_loss(self.train_dataset.column_names):
+            columns = set(self.train_dataset.column_names) - {"label"}
+        shares = {1.0, 1 / self.args.gradient_accumulation_steps}
+        multiples = {factor * share for factor in (1, self._loss_factor) for share in shares}
+        if self.label_smoother is not None and self.compute_loss_func is None:
+            multiples = set()
+        reads_all = cuts_batches(self)
+        losses = self._row_losses() if reads_all else self.example_loss_func
+        return Meter(unwrap_peft_model(model), self.policy, losses, columns, multiples, peft, reads_all)
+
+    def _check_own_sampler(self):
+        own = super(RowsMixin, self)._get_train_sampler  # of a class that the mixin stands before
+        if self.train_dataset is None or own.__func__ is Trainer._get_train_sampler:
+            return
+        try:
+            with unchanged_generators():
+                PruningSampler(own(self.train_dataset), len(self.train_dataset), 0)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__} has a training sampler of its own. {error}") from error
 
     def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
         self._check_sampler()
@@ -195,10 +246,10 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
             )
         data, sampler, meter = self._raw_dataset, self._sampler, self._make_meter()
         (sampler.seed,) = broadcast_object_list([sampler.seed])  # a script may seed each process by itself
+        self._check_equal_rows(data)
         if self.is_world_process_zero():
             meter.warn_if_blind()
         history = self._begin_history(data, meter)
-        warn_if_idle(self.policy, full, self._earlier is not None, self._warn)
         batch = self.get_total_train_batch_size(self.args) // self.args.gradient_accumulation_steps
         if self.accelerator.split_batches:  # the loader's batch is that of all processes
             batch = self._train_batch_size
@@ -213,16 +264,20 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         if not isinstance(self.policy, BudgetPolicy):  # that one keeps whole optimizer steps
             check_equal_batches(loader)
 
-        def updates(rows: int) -> int:
-            check_equal_batches(loader, rows)
-            planned, sampler.length = sampler.length, rows  # the loader knows every way to cut batches: ask it
-            batches = len(loader)
-            sampler.length = planned
-            return math.ceil(batches / self.args.gradient_accumulation_steps)
+        def updates(rows: np.ndarray | int) -> int:
+            check_equal_batches(loader, rows if isinstance(rows, int) else len(rows))
+            with sampler.considering(rows):  # the loader knows every way to cut batches: ask it
+                return math.ceil(len(loader) / self.args.gradient_accumulation_steps)
 
         step_rows = facts["batch"] * facts["accumulation"]
-        gather = partial(gather_columns, self.accelerator)
-        return PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, gather)
+        gathers = [partial(gather_columns, self.accelerator)]
+        if self.accelerator.num_processes > 1:
+            gathers.append(partial(gather_numbers, self.accelerator))
+        run = PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, *gathers)
+        if reason := why_idle(self.policy, full, len(history), step_rows, self._earlier is not None):
+            run.may_be_idle = False  # once is enough
+            self._warn(reason)
+        return run
 
     def _init_training_state(
         self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
@@ -233,6 +288,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         if self.policy is None:
             self._run = None
             return answer
+        self._hold(trial)
         self._run = self._next_run
         if self.args.should_save:
             self._run.trace = Trace(self._trace_folder(trial), self._rates, self._warn)
@@ -241,6 +297,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         begins_anew = resume_from_checkpoint is None
         if not begins_anew:
             (begins_anew,) = broadcast_object_list([not os.path.isfile(os.path.join(resume_from_checkpoint, STATE))])
+        self._find_begun_loaders(not begins_anew)
         if begins_anew and self._run.trace is not None:
             self._run.trace.begin(0)
         if resume_from_checkpoint is None:
@@ -248,7 +305,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         full = self._run.full
         finished = full.by_steps and self.state.global_step >= full.steps
         if begins_anew:
-            self._warn(without_state(resume_from_checkpoint))
+            if self.is_world_process_zero():
+                self._warn(without_state(resume_from_checkpoint))
             return (num_train_epochs, 0) if finished else answer
         step = self.state.global_step
         self._run.restore(resume_from_checkpoint, self.is_world_process_zero(), step, self._warn)
@@ -266,6 +324,16 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         if done and self.args.ignore_data_skip:
             self._warn(f"ignore_data_skip=True: the rows of {done} steps of this epoch are trained twice.")
         return at.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
+
+    def _hold(self, trial):
+        """Keep other runs out of the folder, before anything in it is deleted."""
+        folder = self._trace_folder(trial)
+        (other,) = broadcast_object_list([self.is_world_process_zero() and self._lock.take(Path(folder, FOLDER))])
+        if other:
+            raise ValueError(
+                f"output_dir={self.args.output_dir!r} is in use: {other} trains there, and this run would delete what "
+                "that one has written. Give another output_dir, or end that run."
+            )
 
     def _trace_folder(self, trial) -> str:
         """The folder of the run, and for a trial of a search one that no upload takes: rows are shown in it."""
@@ -285,6 +353,9 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         full = self._run.full
         answer = super()._prepare_for_training(full.steps, train_dataloader, resume_from_checkpoint)
+        if "train" in self._begun_loaders:
+            self._draw_apart(answer[1])
+        self.callback_handler.train_dataloader = PlainLoader(self.callback_handler.train_dataloader)
         scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # DeepSpeed's stands in a wrapper
         if isinstance(scheduler, LambdaLR):
             # above 0 for the user's own, which comes again at the next train() and counts on
@@ -325,13 +396,12 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         if not self._goes_on:
             # one that was saved at its end, before it was closed
             run.close_round(self.state.global_step, self._rescore)
+            self._warn_of_update("Mend it and go on from the last checkpoint: train(resume_from_checkpoint=True).")
             run.open_round(at, self.state.global_step, skipped)
         self._goes_on = False
         run.plan()
         self._rows.total_dataset_length = len(self._sampler)
         self._weights = run.weights(self.args.device)
-        if self._weights is not None:
-            run.meter.check_again()
         if self._clocked_scheduler is not None:
             set_rate(self._clocked_scheduler)
         elif (scale := run.lr_scale()) != 1:
@@ -355,9 +425,22 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
         run.stop_timing()
         ends = self.control.should_training_stop or run.full.is_last(plan)
         run.close_round(self.state.global_step, None if ends else self._rescore)
+        if finding := run.meter.finding():
+            self._warn(finding)
+        if rounds := run.idle_rounds(at.round, ends):
+            self._warn(
+                f"policy={self.policy!r} has left no row out in {rounds} rounds: so far, as many are trained as "
+                "without a policy. Other settings, more epochs or another rule may be needed to save something."
+            )
 
     def _rescore(self, rows: np.ndarray, recorder: Recorder):
         rescore(self, self._rows, self._numbering, rows, self._run.meter, recorder)
+
+    def _warn_of_update(self, hint: str):
+        if self._run.learner.failure is not None:
+            error, clock = self._run.learner.failure
+            reason = f"{type(error).__name__}: {error}"
+            self._warn(f"policy={self._run.policy!r} failed in its update after round {clock.round} ({reason}). {hint}")
 
     def _show_total(self, steps: int, epochs: int):
         self.state.max_steps = steps
@@ -368,11 +451,28 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
     # ---- Ends ----
 
     def _save_checkpoint(self, model, trial):
-        if self.policy is not None and self.args.should_save:
-            # Written last, it says that a checkpoint is whole: one that is written again is not, until it is again.
-            folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
-            Path(folder, TRAINER_STATE).unlink(missing_ok=True)
-        super()._save_checkpoint(model, trial)
+        args = self.args
+        if not args.should_save:
+            return super()._save_checkpoint(model, trial)
+        folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
+        last, write = os.path.join(folder, TRAINER_STATE), self.state.save_to_json
+        # Written last, the first says that a checkpoint is whole: one that is written again is not, until it is again,
+        # and what is not written again is of another run.
+        for name in (TRAINER_STATE, STATE, seal.SEAL):
+            Path(folder, name).unlink(missing_ok=True)
+        if self.policy is None:
+            return super()._save_checkpoint(model, trial)
+
+        def save_to_json(path):
+            # without the states of the generators, nobody waits until all processes have written theirs
+            is_all = not args.save_only_model or args.world_size == 1
+            return seal.close(folder, TRAINER_STATE, write) if path == last and is_all else write(path)
+
+        self.state.save_to_json = save_to_json  # what follows, an upload or older checkpoints' end, finds it sealed
+        try:
+            return super()._save_checkpoint(model, trial)
+        finally:
+            del self.state.save_to_json
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
@@ -383,7 +483,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SharingMixin, LoadingMixin)
     def _finalize_training(self, trial, num_train_samples, start_time):
         if self.policy is not None:
             self._run.close_round(self.state.global_step)  # resumed from the end of the last epoch
-            self._run.learner.finish()
+            self._run.learner.wait()
+            self._warn_of_update("No round was left to select: training is whole, but the History lacks its notes.")
             num_train_samples = sum(epoch["rows"] for epoch in self._run.state.epochs)
             if hasattr(self, "_initial_global_step"):  # then stock takes them for those of max_steps
                 num_train_samples *= self.state.max_steps / max(1, self.state.global_step)

@@ -130,7 +130,7 @@ class RunReport(PruningReport):
         flaws += [f"{name} could not be written beside the model ({why})." for name, why in self.missing.items()]
         for name, (title, text, alt, draw) in self._figures().items():
             try:
-                light, dark = (figures.png(draw(theme)) for theme in (LIGHT, DARK))
+                light, dark = (figures.image(draw(theme)) for theme in (LIGHT, DARK))
             except (ValueError, ArithmeticError, MemoryError) as error:  # numbers that no scale can hold
                 flaws.append(f"The figure {title!r} can't be drawn ({error}).")
                 continue
@@ -143,7 +143,7 @@ class RunReport(PruningReport):
             policy=self.policy,
             lead=self._lead(),
             table=self.summary_cells(),
-            flaws=[*self.flaws, *flaws],
+            flaws=[*filter(None, [self.idle()]), *self.flaws, *flaws],
             sections=sections,
             light=LIGHT,
             dark=DARK,

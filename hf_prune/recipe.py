@@ -1,5 +1,6 @@
-"""How a recipe's run begins, where it goes on, and how it ends."""
+"""How a recipe's run begins, where it goes on, and how it ends, well or not."""
 
+import contextlib
 import json
 import logging
 import os
@@ -7,20 +8,24 @@ import shlex
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
+from safetensors import SafetensorError
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
-from .checkpoint import last_whole
+from .checkpoint import TRAINER_STATE, last_whole
+from .command import MISTAKES, again, interruptible, refuse, stage
 from .comparison import PREDICTIONS, RESULTS
 from .core import Policy
+from .lock import holder
 from .page import REPORT
 from .privacy import hide, public, public_arguments, public_value
 from .report import plain, surroundings
 from .storage import write_text
+from .trace import FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +37,107 @@ _FIXED = (  # training arguments that make another run
 _LINE = 300  # characters of a sample's line that are printed
 
 
+def run(main: Callable[[], None]) -> None:
+    """Run a recipe as a command.
+
+    What its user got wrong, and Ctrl-C, end it in one line, with status 2 and 130; other errors, and all that come
+    after the first optimizer step, keep their traceback.
+    """
+    with interruptible(_how_to_go_on):
+        try:
+            main()
+        except MISTAKES as error:
+            if stage.has_begun:
+                raise
+            refuse(error)
+        except RuntimeError as error:
+            if stage.has_begun or "to be installed" not in str(error):  # so does transformers say what report_to needs
+                raise
+            refuse(f"report_to: {error}")
+
+
+def _how_to_go_on() -> str:
+    """What is left of a run that Ctrl-C has ended, and the command that goes on with it."""
+    folder, flag = stage.output_dir, "resume_from_checkpoint"
+    if folder is None:
+        return f"Nothing had begun; this begins: {again()}"
+    if (folder / RESULTS).exists():
+        return f"The run had ended: its results are in {folder}."
+    checkpoint = last_whole(folder, lambda reason: None)
+    if checkpoint is None:
+        return f"No checkpoint had been saved; this begins anew: {again(flag)}"
+    return f"This goes on from {checkpoint}: {again(flag)}"
+
+
+class _Begins(TrainerCallback):
+    """Notes that training has begun."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        stage.has_begun = True
+
+
+def train(trainer: Any, checkpoint: str | bool) -> None:
+    """Train, from a checkpoint where there is one, and save the model and the state.
+
+    Raises:
+        ValueError: Arguments that would end the run after a while, or train nothing.
+    """
+    args = trainer.args
+    if args.eval_strategy == "no" and any(
+        isinstance(one, EarlyStoppingCallback) for one in trainer.callback_handler.callbacks
+    ):
+        raise ValueError("early_stopping_patience: there are no validations to stop by; leave out eval_strategy='no'.")
+    if args.dataloader_drop_last:
+        sizes = {"train": args.train_batch_size, "eval": args.eval_batch_size}
+        for split, rows in (("train", trainer.train_dataset), ("eval", trainer.eval_dataset)):
+            if len(rows) < (size := sizes[split] * args.world_size):
+                raise ValueError(
+                    f"dataloader_drop_last=True leaves nothing of {len(rows)} rows in batches of {size}: take a "
+                    f"smaller per_device_{split}_batch_size, or leave it out."
+                )
+    trainer.add_callback(_Begins())
+    trainer.train(resume_from_checkpoint=checkpoint)
+    stage.has_begun = True  # also where no step was left
+    args.dataloader_drop_last = False  # for the scores, which are of all rows
+    trainer.save_model()
+    trainer.save_state()
+
+
+def check_metric(args: TrainingArguments, names: Iterable[str]) -> None:
+    """Refuse to choose the best model by what is not measured, before hours are spent.
+
+    Args:
+        args: Of the run.
+        names: What validations measure, beside the loss.
+
+    Raises:
+        ValueError: `metric_for_best_model` is none of them.
+    """
+    known = [*names, "loss"]
+    if (metric := args.metric_for_best_model) is not None and metric.removeprefix("eval_") not in known:
+        raise ValueError(f"metric_for_best_model={metric!r} is not measured; give one of {', '.join(known)}.")
+
+
+@contextlib.contextmanager
+def loading(model: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Say of errors of these kinds in the block, else of all that loading can bring about, which model it was.
+
+    Raises:
+        ValueError: It can't be loaded.
+    """
+    kinds = kinds or (*MISTAKES, KeyError, RuntimeError, SafetensorError)
+    try:
+        yield
+    except kinds as error:
+        what = "is no folder here, and no model of the Hub that this machine reaches"
+        if Path(model).exists():
+            reason = " ".join(str(error).split()).rstrip(".")[:_LINE]
+            what = f"can't be loaded ({type(error).__name__}: {reason})"
+        raise ValueError(
+            f"model_name_or_path={model!r} {what}. Give a folder that save_pretrained has written, or a name."
+        ) from error
+
+
 def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: Any) -> str | bool:
     """What to resume from: the checkpoint asked for, or the last whole one in output_dir, False where there is none.
 
@@ -41,17 +147,27 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
         *made_with: Dataclasses of the flags that say which data and which model it is of.
 
     Raises:
-        ValueError: output_dir holds a finished run, or an unfinished one of other data, another model or policy,
-            another seed or another learning rate; or there is no such checkpoint.
+        ValueError: output_dir can't be written to, holds a finished run, one that trains at this moment, or an
+            unfinished one of other data, another model or policy, another seed or another learning rate; or there is no
+            such checkpoint.
     """
     asked = args.resume_from_checkpoint
+    stage.output_dir, stage.has_begun = Path(str(args.output_dir)), False
+    if args.process_index == 0:
+        _make(stage.output_dir)
     if asked is not None and str(asked).lower() not in ("true", "false"):
         if not Path(asked).is_dir():
             raise ValueError(f"resume_from_checkpoint={asked!r}: there is no such folder.")
+        if not Path(asked, TRAINER_STATE).is_file():
+            inside = sorted(path.parent.name for path in Path(asked).glob(f"checkpoint-*/{TRAINER_STATE}"))
+            cure = f" It holds {', '.join(inside)}: name one of them." if inside else ""
+            raise ValueError(f"resume_from_checkpoint={asked!r}: Can't find a valid checkpoint at {asked}.{cure}")
         return asked
-    folder = Path(str(args.output_dir))
+    folder = stage.output_dir
     if (folder / RESULTS).exists():
         raise ValueError(f"output_dir={str(folder)!r} holds a finished run; give another, or remove it.")
+    if args.process_index == 0 and (other := holder(folder / FOLDER)):
+        raise ValueError(f"output_dir={str(folder)!r} is in use: {other} trains there; give another.")
     if str(asked).lower() == "false":
         return False
     checkpoint = last_whole(folder, warnings.warn)  # one that was being written when the run died is none
@@ -59,7 +175,7 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
     now |= {name: getattr(args, name) for name in _FIXED} | {"policy": hide(repr(policy))}
     now = json.loads(json.dumps(plain(now), default=str))
     if checkpoint and (folder / _BEGUN).exists():
-        begun = json.loads((folder / _BEGUN).read_text(encoding="utf-8"))
+        begun = _read_begun(folder / _BEGUN)
         if changed := [f"{name} {begun.get(name)!r} -> {now[name]!r}" for name in now if begun.get(name) != now[name]]:
             raise ValueError(
                 f"output_dir={str(folder)!r} holds an unfinished run of other settings ({', '.join(changed)}). Give "
@@ -70,6 +186,30 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
     if checkpoint and args.process_index == 0:
         sys.stdout.write(f"Going on from {checkpoint}\n")
     return checkpoint or False
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of a run, which may be there.
+
+    Raises:
+        ValueError: It can't be made, or not written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output_dir={str(folder)!r} can't be made: {error.strerror}. Give another.") from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"output_dir={str(folder)!r} can't be written to. Give another.")
+
+
+def _read_begun(path: Path) -> dict[str, Any]:
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Give another output_dir, or remove that one.") from error
+    if not isinstance(begun, dict):
+        raise ValueError(f"{path} is of no recipe. Give another output_dir, or remove that one.")
+    return begun
 
 
 def _told_apart(value: Any) -> Any:
@@ -149,6 +289,8 @@ def finish(
             curves = list(dict.fromkeys(("eval_loss", f"eval_{outcome.metric}")))
             _try_to_write(folder / "run.png", lambda path: report.figure(path, curves))
             lines += ["", report.summary()]
+            if idle := report.idle():
+                lines += ["", idle]
             if _try_to_write(folder / REPORT, report.html):
                 lines += ["", f"the rows, round by round: {folder / REPORT}"]
         lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))

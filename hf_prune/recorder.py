@@ -22,7 +22,8 @@ class Measurements:
         rows: (V,) int64.
         tokens: (V,) int64, real tokens of the row.
         values: (S, V) float32, one line a signal, the loss first; S = 0 where nothing is measured. A loss is NaN where
-            the batch could not be read, infinite where it is no number (no target, overflow).
+            the batch could not be read, infinite where it is no finite number, minus infinite where the row had no
+            target.
         padded_tokens: Tokens that went through the model, padding included.
     """
 
@@ -40,7 +41,7 @@ class Measurements:
         return replace(self, values=values)
 
     def by_row(self, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each row once, with the mean of its visits (a batch filled up by accelerate repeats rows).
+        """Each row once, with the mean of its visits that told something (accelerate fills up batches with repeats).
 
         Args:
             marks: (N,) bool, the rows that were visited.
@@ -58,8 +59,11 @@ class Measurements:
         few = np.flatnonzero(marked(rows[~is_last], n)[rows])  # those of rows that repeat: no sort of all
         few = few[np.argsort(rows[few], kind="stable")]
         first = np.flatnonzero(np.diff(rows[few], prepend=-1))
-        sums = np.add.reduceat(self.values[:, few].astype(np.float64), first, axis=1)
-        means[:, last[rows[few[first]]]] = sums / np.diff(first, append=len(few))
+        values = self.values[:, few].astype(np.float64)
+        told = values[:1] > -np.inf  # NaN compares false
+        counts = np.add.reduceat(told, first, axis=1, dtype=np.int64)
+        sums = np.add.reduceat(np.where(told, values, 0), first, axis=1)
+        means[:, last[rows[few[first]]]] = np.where(counts, sums / np.maximum(counts, 1), values[:, first])
         return rows[is_last], self.tokens[is_last], means[:, is_last]
 
 
@@ -73,6 +77,7 @@ class Recorder:
     def __init__(self, signals: int):
         self._signals = signals
         self._on_device: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._weights: list[torch.Tensor] = []  # of what lies on the device
         self._on_host: list[tuple[np.ndarray, np.ndarray]] = []
         self._visits = 0
         self._padded_tokens = 0
@@ -82,11 +87,28 @@ class Recorder:
         """An optimizer step begins: what is added from here on belongs to it."""
         self._before_step = self.counts()
 
-    def add(self, rows: torch.Tensor, tokens: torch.Tensor, values: list[torch.Tensor], padded_tokens: int) -> None:
-        """Take in a batch: rows and tokens (B,) int64, S values of (B,) float32, the batch's size in tokens."""
+    def add(
+        self,
+        rows: torch.Tensor,
+        tokens: torch.Tensor,
+        values: list[torch.Tensor],
+        padded_tokens: int,
+        weights: torch.Tensor | None = None,
+    ) -> None:
+        """Take in a batch.
+
+        Args:
+            rows: (B,) int64.
+            tokens: (B,) int64.
+            values: S of (B,) float32.
+            padded_tokens: The batch's size in tokens.
+            weights: (B,) float32, the rows' weights in the round; None = 1.
+        """
         ids = torch.stack([rows, tokens])
         floats = torch.stack(values) if values else torch.empty((0, len(rows)), device=rows.device)
         self._on_device.append((ids, floats))
+        if weights is not None:
+            self._weights.append(weights)
         if len(self._on_device) >= _HELD:
             self.drain()
         self._visits += len(rows)
@@ -98,19 +120,23 @@ class Recorder:
         self._visits += len(measured.rows)
         self._padded_tokens += measured.padded_tokens
 
-    def drain(self) -> np.ndarray:
+    def drain(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Bring what lies on the device to the host, in one transfer.
 
         Returns:
-            (B',) float32, the losses that were brought; empty where none is measured.
+            (B',) float32, the losses that were brought, empty where none is measured; and their rows' weights, None
+            where all are 1.
         """
         if not self._on_device:
-            return np.empty(0, np.float32)
+            return np.empty(0, np.float32), None
+        weights = torch.cat(self._weights).cpu().numpy() if self._weights else None
+        self._weights = []
         ids, floats = zip(*self._on_device, strict=True)
         self._on_device = []
         host = torch.cat(ids, dim=1).cpu().numpy(), torch.cat(floats, dim=1).cpu().numpy()
         self._on_host.append(host)
-        return host[1][0] if self._signals else np.empty(0, np.float32)
+        losses = host[1][0] if self._signals else np.empty(0, np.float32)
+        return losses, weights
 
     def counts(self) -> tuple[int, int]:
         """Visits and padded tokens of this process so far."""
@@ -151,6 +177,21 @@ def gather_columns(accelerator: Any, arrays: list[torch.Tensor], count: int) -> 
     mine = torch.tensor([[arrays[0].shape[1], count]], device=accelerator.device)
     sizes, counts = accelerator.gather(mine).T.tolist()
     return [_join(accelerator, array, sizes) for array in arrays], sum(counts)
+
+
+def gather_numbers(accelerator: Any, numbers: Sequence[int]) -> list[list[int]]:
+    """The numbers, each in int64, that every process holds: one small collective.
+
+    Args:
+        accelerator: Runs the collective.
+        numbers: As many in every process.
+
+    Returns:
+        Those of each process, in the order of the processes.
+    """
+    if accelerator.num_processes == 1:
+        return [list(numbers)]
+    return accelerator.gather(torch.tensor([numbers], dtype=torch.int64, device=accelerator.device)).tolist()
 
 
 def _join(accelerator: Any, array: torch.Tensor, sizes: list[int]) -> torch.Tensor:

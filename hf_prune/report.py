@@ -18,13 +18,20 @@ import torch
 
 from . import figures
 from .foreign import MOST, number, of_kind, read_json
-from .storage import write_text
+from .storage import write_bytes, write_text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 NUMBERS = "pruning.json"  # beside a saved model
+NOTHING = 0.0005  # of what is offered: less is as good as nothing
+_KEEPS_ALL = re.compile(r"[(:,]\s*(keep=1(\.0*)?|(ratio|hide|max_paused)=0(\.0*)?)\s*([,)]|$)")
+
+
+def keeps_all(policy: str) -> bool:
+    """Whether a policy, as it is shown or typed, is set to leave nothing out, as a baseline is."""
+    return _KEEPS_ALL.search(policy) is not None
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,16 @@ class PruningReport:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path} is no report of a pruned run ({error!r}).") from error
 
+    def idle(self) -> str | None:
+        """That the policy left nothing out, in words; None where it did, or was set to keep everything."""
+        offered, trained = self._sum("rows_offered"), self._sum("rows") - self.totals()["rows_repeated"]
+        if not offered or keeps_all(self.policy) or offered - trained > NOTHING * offered:
+            return None
+        return (
+            f"`{self.policy}` left no row out: as many rows were trained as a run without a policy trains. Other "
+            "settings, more epochs or another rule are needed to save something."
+        )
+
     def evaluations(self) -> list[dict[str, float]]:
         """The evaluations during training, in order, each with what had been trained by then.
 
@@ -191,6 +208,8 @@ class PruningReport:
         lines.append("Seconds are of this run alone; no run without pruning was timed beside it.")
         if self.missing:
             lines.append(f"What could not be written beside the model: {', '.join(map(in_code, self.missing))}.")
+        if idle := self.idle():
+            lines.append(idle)
         if self.faults:
             lines.append(
                 f"Rows whose loss was NaN or infinite at least once, which no choice went by: {self.faults:,}."
@@ -215,7 +234,7 @@ class PruningReport:
         """Write one image: the metrics against what was trained so far, and the share kept by epoch.
 
         Args:
-            path: The file; its suffix sets the format, such as `.png`.
+            path: The file; its suffix sets the format; `.png` where it has none.
             metrics: Names in the evaluations' logs, one panel each; a name that no evaluation logged is left out.
 
         Raises:
@@ -223,7 +242,9 @@ class PruningReport:
         """
         unit = self._unit()
         curves = {name: curve for name in metrics if len((curve := self._curve(name, unit))[0])}
-        figures.run_figure(self.policy, unit, curves, self.epochs).savefig(path)
+        figure = figures.run_figure(self.policy, unit, curves, self.epochs)
+        path = Path(path) if Path(path).suffix else Path(f"{path}.png")
+        write_bytes(path, figures.image(figure, path.suffix.removeprefix(".")))
 
     def _sum(self, name: str) -> Any:
         return sum(epoch[name] for epoch in self.epochs)

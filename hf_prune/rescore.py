@@ -1,8 +1,6 @@
 """A forward pass without gradients over some rows, to learn what the model makes of them now."""
 
 import copy
-import random
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -10,6 +8,7 @@ from torch.utils.data import Subset
 from tqdm.auto import tqdm
 
 from .core import whole_steps
+from .generators import unchanged_generators
 from .meter import Meter
 from .recorder import Recorder
 from .sampler import PARTS, ROW, RowDataset
@@ -50,20 +49,9 @@ def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter,
                 inputs = trainer._prepare_inputs(inputs)
                 with trainer.compute_loss_context_manager(), meter.watch(model, inputs, parts) as seen:
                     loss = trainer.compute_loss(model, inputs)
-                meter.record(ids, seen, loss, recorder, None, 1)
+                meter.record(ids, seen, loss, recorder, None, None, 1)
         finally:
             model.train(was_training)
             if noted is not None:
                 trainer._metrics = noted
             trainer.accelerator._dataloaders.remove(loader)
-
-
-@contextmanager
-def unchanged_generators():
-    """The random generators are afterwards as they were before."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - a collator may draw from it
-    own = [torch.cuda.current_device()] if torch.cuda.is_available() else None  # not those of other processes
-    with torch.random.fork_rng(own):
-        yield
-    random.setstate(states[0])
-    np.random.set_state(states[1])  # noqa: NPY002

@@ -1,13 +1,17 @@
 """Where a pruning trainer's batches come from: the stock loader over numbered rows, and what is known of these."""
 
+from collections.abc import Mapping
+
 import torch
 from torch.utils.data import IterableDataset
 
 from .beginning import Facts, load_history
 from .core import History
-from .data import is_arrow
+from .data import is_arrow, row_checksums
 from .meter import Meter
+from .recorder import gather_numbers
 from .sampler import PruningSampler, RowCollator, RowDataset
+from .sentences import cuts_batches
 
 
 class RowsMixin:
@@ -15,10 +19,23 @@ class RowsMixin:
 
     def _check_dataset(self):
         data = self.train_dataset
+        if isinstance(data, Mapping):
+            raise ValueError(
+                f"policy={self.policy!r} chooses among the rows of one data set, but train_dataset is a "
+                f"{type(data).__name__} of {len(data)} ({', '.join(map(str, data))}). Join them (datasets."
+                "concatenate_datasets), or train without a policy."
+            )
         if data is not None and (isinstance(data, IterableDataset) or not hasattr(data, "__len__")):
             raise ValueError(
                 f"policy={self.policy!r} chooses rows by number, but the rows of train_dataset, a "
                 f"{type(data).__name__}, have none. Give a data set with a length, or train without a policy."
+            )
+        pairs = [name for name in data.column_names if name.startswith("KL_")] if is_arrow(data) else []
+        if pairs:
+            raise ValueError(
+                f"policy={self.policy!r} leaves rows out, but {type(self).__name__} estimates its KL term from rows "
+                f"that stand beside each other in train_dataset (column {pairs[0]!r}). Take a loss_type without it "
+                "(KTO: 'apo_zero_unpaired'), or train without a policy."
             )
         if data is not None and len(data) == 0:
             raise ValueError(
@@ -27,11 +44,15 @@ class RowsMixin:
             )
 
     def get_train_dataloader(self):
-        """The stock loader; in training, over numbered rows."""
-        if self.policy is None or self.train_dataset is None or not self.is_in_train:
+        """The stock loader; that which a run is about to train on, over numbered rows."""
+        if self.policy is None or self.train_dataset is None or not self._makes_loader:
             return super().get_train_dataloader()
         self._check_dataset()
         data, collator = self.train_dataset, self.data_collator
+        if cuts_batches(self):  # and would take no other data set; numbers them in `_build_dataloader`
+            self._rows, self._numbering, self._sampler = RowDataset(data), RowCollator(collator), None
+            self._raw_dataset = data
+            return super().get_train_dataloader()
         if is_arrow(data):
             rows, numbering = self._remove_unused_columns(data, description="Training"), RowCollator(collator)
         else:
@@ -49,15 +70,46 @@ class RowsMixin:
         if not isinstance(train_dataset, RowDataset):
             return super()._get_train_sampler(train_dataset)
         base = super()._get_train_sampler(self._raw_dataset)  # raw: the length column is still there
-        seed = torch.initial_seed() if self.args.data_seed is None else self.args.data_seed
-        self._sampler = PruningSampler(base, len(self._raw_dataset), seed)
+        self._sampler = PruningSampler(base, len(self._raw_dataset), self._order_seed)
         return self._sampler
+
+    @property
+    def _order_seed(self) -> int:
+        return torch.initial_seed() if self.args.data_seed is None else self.args.data_seed
 
     def _check_sampler(self):
         if self._sampler is None:
             raise ValueError(
                 f"{type(self).__name__} builds its training batches without Trainer's sampler, so a policy can't "
-                "choose their rows. Train without a policy."
+                "choose their rows. Where it has a _get_train_sampler of its own, derive it from Trainer and take "
+                "pruned() of it; else train without a policy."
+            )
+
+    def _check_equal_rows(self, data):
+        """Make sure that all processes number the same rows in the same way.
+
+        Raises:
+            ValueError: In every process, the one that differs from the main process, and in what.
+        """
+        if self.accelerator.num_processes == 1:
+            return
+        reads_all = self.accelerator.dispatch_batches  # the main process, whose rows are the only ones
+        checksums = [] if reads_all else [-1 if one is None else one for one in row_checksums(data)]
+        table = gather_numbers(self.accelerator, [len(data), self._sampler.checksum(), *checksums])
+        for process, numbers in enumerate(table):
+            pairs = [pair for pair in zip(numbers[2:], table[0][2:], strict=True) if -1 not in pair]
+            if numbers[0] != table[0][0]:
+                found = f"it has {numbers[0]:,} rows there and {table[0][0]:,} here"
+            elif 4 * sum(theirs != ours for theirs, ours in pairs) > len(pairs):
+                found = "rows have other content there"
+            elif numbers[1] != table[0][1]:
+                found = "its sampler gives another order there"
+            else:
+                continue
+            raise ValueError(
+                f"train_dataset is not the same in process {process} as in the main one: {found}. Every process must "
+                "hold all rows in the same order, of which the trainer gives it its part: shuffle, split and filter "
+                "with one seed, and don't cut the data set up yourself."
             )
 
     def _begin_history(self, data, meter: Meter) -> History:
@@ -71,4 +123,5 @@ class RowsMixin:
         history = History.empty(len(data), meter.signals)
         self._facts.fill(history)
         self.policy.begin(history, earlier)
+        history.check_notes(self.policy)
         return history

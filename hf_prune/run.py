@@ -4,20 +4,25 @@ import bisect
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 
+from .beginning import rounds_to_act
 from .checkpoint import PruningState, Round
-from .core import Clock, History, Policy, Selection
+from .core import Clock, History, Policy, Selection, rounds_of
 from .learner import Learner
 from .meter import Meter, blend
 from .privacy import public
 from .ranking import marked
 from .recorder import Gather, Recorder
+from .report import NOTHING, keeps_all
 from .sampler import PruningSampler
 from .schedule import FullRun, Place
 from .trace import Trace
@@ -39,14 +44,16 @@ class PruningRun:
         meter: Measures the batches.
         facts: What the run is made with, see `PruningState`.
         step_rows: Rows in an optimizer step.
-        updates: Number of rows -> optimizer steps over them, 0 where they fill no batch.
+        updates: Rows, (K,) int64, or their number -> optimizer steps over them, 0 where they fill no batch.
         gather: Joins what the processes hold, see `recorder.gather_columns`.
+        gather_numbers: Gives the numbers that each process holds, see there; None = there is one process.
 
     Attributes:
         state: All that a checkpoint must hold.
         recorder: The measurements of the round in progress.
         learner: Lets the policy learn from the round before.
         trace: Writes what each round measured; None on a process that writes no files.
+        may_be_idle: Whether the policy has done nothing yet, and that was not told and is not what it is set to.
     """
 
     def __init__(
@@ -58,25 +65,28 @@ class PruningRun:
         meter: Meter,
         facts: dict[str, Any],
         step_rows: int,
-        updates: Callable[[int], int],
+        updates: Callable[[np.ndarray | int], int],
         gather: Gather,
+        gather_numbers: Callable[[Sequence[int]], list[list[int]]] | None = None,
     ):
         self.policy = policy
         self.full = full
         self.meter = meter
-        self._parts = max(1, min(policy.rounds_per_epoch, full.updates))
+        self._parts = max(1, min(rounds_of(policy), full.updates))
         self.state = PruningState(history, sampler.seed, facts)
         self.recorder = Recorder(len(meter.signals))
         self._sampler = sampler
         self._step_rows = step_rows
         self._updates = updates
         self._gather = gather
+        self._gather_numbers = gather_numbers
         self._span: tuple[int, int] | None = None  # places in the order of the epoch that the round was offered
         self._mark: float | None = None
         self._step: int | None = None
         self._counted = 0, 0
         self.learner = Learner(policy)
         self.trace: Trace | None = None
+        self.may_be_idle = not keeps_all(repr(policy))
 
     # ---- The clock ----
 
@@ -103,13 +113,22 @@ class PruningRun:
         return Clock(at.round, at.epoch, self.full.epochs, self.full.share(at, step), self._step_rows, at.parts)
 
     def _forecast_updates(self, at: Place, step: int) -> int:
-        kept = self.policy.forecast(self.state.history, self._clock(at, step))
-        return self._steps_over(math.ceil(kept / at.parts))
+        return self._steps_over(math.ceil(self._forecast_rows(at, step) / at.parts))
 
-    def _steps_over(self, rows: int) -> int:
-        if (updates := self._updates(rows)) == 0:
+    def _forecast_rows(self, at: Place, step: int) -> int:
+        kept, n = self.policy.forecast(self.state.history, self._clock(at, step)), len(self.state.history)
+        if isinstance(kept, bool) or not isinstance(kept, Real) or not kept > 0:
             raise ValueError(
-                f"policy={self.policy!r} keeps {rows} rows, which fill no batch of {self.state.facts['batch']}. "
+                f"{type(self.policy).__name__}.forecast must return a number of rows above 0, with more than {n} for "
+                f"all, got {kept!r}."
+            )
+        return math.ceil(min(kept, n))
+
+    def _steps_over(self, rows: np.ndarray | int) -> int:
+        if (updates := self._updates(rows)) == 0:
+            number = rows if isinstance(rows, int) else len(rows)
+            raise ValueError(
+                f"policy={self.policy!r} keeps {number} rows, which fill no batch of {self.state.facts['batch']}. "
                 "Keep more, take smaller batches, or train without dataloader_drop_last."
             )
         return updates
@@ -126,7 +145,11 @@ class PruningRun:
             at: Which.
             step: Optimizer steps done.
             skipped: Those of them that belong to this round: a run without a policy goes on with one.
+
+        Raises:
+            Exception: What `policy.update` failed with; checkpoints say so, and the run that is resumed learns again.
         """
+        self.learner.check()
         start = time.perf_counter()
         history, clock = self.state.history, self._clock(at, step - skipped)
         span = self._span_of(at)
@@ -134,12 +157,50 @@ class PruningRun:
         if history.offered is not None and at.parts != self._parts:
             selection = Selection(history.offered)  # another policy began the epoch; this one may know no parts
         else:
-            selection = self.policy.select(history, clock, self._rng(at.round)).check(len(history), history.offered)
+            selection = self.policy.select(history, clock, self._rng(at.round))
+        if not isinstance(selection, Selection):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"{type(self.policy).__name__}.select must return a Selection, got a {type(selection).__name__}: "
+                "give Selection(rows), with the numbers of the rows to train."
+            )
+        selection = selection.check(len(history), history.offered)
+        if self._gather_numbers is not None:
+            self._check_equal(self._gather_numbers, selection, at, step)
         if selection.weights is not None and not self.policy.weighs:
             raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
-        plan = self.full.plan(at, step - skipped, self._steps_over(len(selection.rows)))
+        plan = self.full.plan(at, step - skipped, self._steps_over(selection.rows))
+        offered = len(history if history.offered is None else history.offered)
+        weighs = selection.weights is not None and (selection.weights != 1).any()
+        if len(selection.rows) < (1 - NOTHING) * offered or weighs or selection.lr_scale != 1:
+            self.may_be_idle = False
         seconds = time.perf_counter() - start
         self.state.round = Round(clock, plan, selection, span, skipped=skipped, seconds_selecting=seconds)
+
+    def _check_equal(
+        self, gather: Callable[[Sequence[int]], list[list[int]]], selection: Selection, at: Place, step: int
+    ) -> None:
+        """Make sure that the policy gives every process the same answer, before any of its rows is trained.
+
+        Raises:
+            ValueError: In every process, the one whose answer differs from that of the main process, and in what.
+        """
+        answer = {
+            "rows": _checksum(selection.rows),
+            "weights": _checksum(selection.weights),
+            "rescore": _checksum(selection.rescore),
+            "lr_scale": _checksum(np.array([selection.lr_scale])),
+            "forecast": self._forecast_rows(at, step),
+        }
+        main, *others = gather([*answer.values()])
+        for process, numbers in enumerate(others, 1):
+            if numbers != main:
+                differing = [name for name, one, other in zip(answer, numbers, main, strict=True) if one != other]
+                raise ValueError(
+                    f"The policy {type(self.policy).__name__} answers otherwise in process {process} than in the main "
+                    f"one, in {' and '.join(differing)} of round {at.round}, and their models would drift apart: every "
+                    "process must come to the same answer by history, clock and rng, without random generators of its "
+                    "own, the time, or what only one process knows."
+                )
 
     def first_place(self, epoch: int, step: int, skipped: int) -> tuple[Place, int]:
         """Where in an epoch training goes on.
@@ -215,7 +276,7 @@ class PruningRun:
         current, history = self.state.round, self.state.history
         if current is None:
             return
-        self.learner.finish()
+        self.learner.wait()
         start = time.perf_counter()
         measured = self.recorder.collect(self._gather)
         n = len(history)
@@ -263,15 +324,28 @@ class PruningRun:
         self._counted = 0, 0
         self.state.round = None
 
+    def idle_rounds(self, round: int, ends: bool) -> int:
+        """How many rounds have ended in which the policy has done nothing; 0 where it has, or it is too early to tell.
+
+        Args:
+            round: Number of the one that has ended.
+            ends: Whether training ends with it.
+        """
+        if not self.may_be_idle or not (ends or round + 1 >= rounds_to_act(self.policy)):
+            return 0
+        self.may_be_idle = False
+        return round + 1
+
     def _record(self, measured: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Tell the History; the rows (K,) int64 and their losses (K,) float32, NaN where the batch did not tell."""
+        """Tell the History; the rows (K,) int64 and their losses (K,) float32, NaN where the visit did not tell."""
         history, (rows, tokens, values) = self.state.history, measured
         every, losses = rows, np.full(len(rows), np.nan, np.float32)
         told = tokens > 0
         everywhere = told.all()  # else some batch did not tell
         history.tokens[rows if everywhere else rows[told]] = tokens if everywhere else tokens[told]
         if len(values):
-            read = ~np.isnan(values[0])
+            history.record_blanks(rows[np.isneginf(values[0])])
+            read = values[0] > -np.inf  # NaN compares false
             if not read.all():
                 rows, values = rows[read], values[:, read]
             loss, *signals = values
@@ -321,12 +395,20 @@ class PruningRun:
         return logs | {"prune/seconds": selecting, "prune/seconds_training": training}
 
     def progress(self) -> dict[str, float]:
-        """What stands beside the loss in the logs: the share kept, and quantiles of the losses since the last."""
+        """What stands beside the loss in the logs: the share kept, and the rows' losses since the last, as quantiles.
+
+        Where the policy gives weights, their weighted mean is named as well: of a sum over rows that is the same for
+        all rows on average, whichever are kept.
+        """
         current, history = self.state.round, self.state.history
-        losses = self.recorder.drain()
-        losses = losses[np.isfinite(losses)]
+        losses, weights = self.recorder.drain()
+        is_finite = np.isfinite(losses)
+        losses = losses[is_finite]
         offered = len(history if history.offered is None else history.offered)
         logs = {"prune/kept": len(current.selection.rows) / offered}
+        if weights is not None and len(losses):
+            weights = weights[is_finite]
+            logs["prune/loss_weighted"] = float(np.average(losses, weights=weights))
         if len(losses):
             names = ("prune/loss_p10", "prune/loss_p50", "prune/loss_p90")
             logs |= dict(zip(names, np.quantile(losses, (0.1, 0.5, 0.9)).tolist(), strict=True))
@@ -336,7 +418,7 @@ class PruningRun:
 
     def save_history(self, path: str | os.PathLike[str]) -> None:
         """Write the History for other runs, with what it was made with and what it cost."""
-        self.learner.finish()
+        self.learner.wait()
         self.state.history.save(path)
 
     def _describe_history(self) -> None:
@@ -365,13 +447,15 @@ class PruningRun:
         """
         if self.state.round is not None:
             self.state.round.stopped = stopped
-        self.learner.finish()
+        self.learner.wait()
         measured = self.recorder.collect(self._gather, in_step=step == self._step)  # as a signal may have it
         if is_writer:
-            self.state.facts["by_batch"] = self.meter.by_batch
+            self.state.facts |= {"by_batch": self.meter.by_batch, "scale": self.meter.weigher.scale}
+            if self.learner.failure is not None:
+                self.state.facts["untaught"] = asdict(self.learner.failure[1])
             if self.trace is not None:
                 self.state.facts["run"] = self.trace.name
-            self.state.save(folder, measured)
+            self.state.save(folder, measured, step)
 
     def restore(self, folder: str | os.PathLike, is_main: bool, step: int, warn: Callable[[str], None]) -> None:
         """Go on from a checkpoint.
@@ -396,7 +480,10 @@ class PruningRun:
             measured = measured.of_signals(("loss", *sorted(state.history.signals)), self.meter.signals)
         if state.facts["policy"] == facts["policy"]:
             self.meter.by_batch |= state.facts.get("by_batch", False)
+            self.meter.weigher.scale = state.facts.get("scale")
+            untaught = state.facts.get("untaught")
         else:
+            untaught = None
             warn(
                 f"{folder} was saved under {state.facts['policy']}; from the next epoch on, {facts['policy']} chooses, "
                 "by the losses of then and with no other memory of its own."
@@ -414,27 +501,38 @@ class PruningRun:
         state.facts = facts
         state.history.features, state.history.keys = self.state.history.features, self.state.history.keys
         self.state, self._sampler.seed = state, state.seed
+        if untaught is not None:
+            clock = Clock(**untaught)
+            self.learner.teach(state.history, clock, self._rng(clock.round, 1))
+        left_out = sum(epoch["rows_offered"] - epoch["rows"] for epoch in state.epochs)
+        self.may_be_idle &= left_out <= NOTHING * sum(epoch["rows_offered"] for epoch in state.epochs)
         self._describe_history()
         if self.trace is not None:
             self.trace.begin(state.round.clock.round if state.round else len(state.epochs) * self._parts)
         if measured is None:
             return
         current, reason = state.round, f"{folder} was saved with other sizes ({', '.join(changed)})"
-        at = current.plan.at
+        at, (begin, end) = current.plan.at, current.span
+        self.may_be_idle &= len(current.selection.rows) >= (1 - NOTHING) * (end - begin)
         fixed = current.skipped or at.parts > self.full.updates or (at.parts > 1 and self._sampler.is_grouped)
         if changed and fixed:
             raise ValueError(
                 f"resume_from_checkpoint: {reason}, and its round can't be cut into other batches (its rows were "
-                "grouped by length in several rounds, or too few, or begun without a policy). Resume with its sizes."
+                "in several rounds that the batch size or a sampler of your own shapes, or too few, or begun without a "
+                "policy). Resume with its sizes."
             )
         self._offer(at, current.span)
         if changed and not current.is_over(step):
             current.steps_before = current.steps(step)
             current.rest = np.setdiff1d(current.selection.rows, measured.rows)
-            current.plan = self.full.plan(at, step, self._updates(len(current.rest)), current.share_before)
+            current.plan = self.full.plan(at, step, self._updates(current.rest), current.share_before)
             warn(f"{reason}; the {len(current.rest):,} rows left of its epoch are trained once, in batches of these.")
         else:  # the run may have become longer or shorter since
             plan = current.plan
             current.plan = self.full.plan(at, plan.first_step, plan.updates, current.share_before)
         if is_main:
             self.recorder.restore(measured)
+
+
+def _checksum(array: np.ndarray | None) -> int:
+    return 0 if array is None else zlib.crc32(np.ascontiguousarray(array).data, len(array))

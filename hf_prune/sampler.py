@@ -1,14 +1,18 @@
 """Row numbers that travel inside the batch, and a sampler that leaves rows out of the stock order."""
 
 import itertools
+import random
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
+from .generators import unchanged_generators
 from .ranking import marked
 
 ROW = "hf_prune_row"  # the batch's key for its (B,) int64 row numbers
@@ -127,13 +131,11 @@ def _check_order(examples: list, batch: MutableMapping) -> None:
         return
     moved = None
     for name, values in batch.items():
-        if not isinstance(values, torch.Tensor) or values.dim() < 2 or not 1 < len(values) == len(examples):
+        is_plain = isinstance(values, torch.Tensor) and values.layout is torch.strided and not values.is_nested
+        if not is_plain or values.dim() < 2 or not 1 < len(values) == len(examples):
             continue
-        try:
-            sources = [_as_tensor(example[name]).to(values) for example in examples]
-        except (KeyError, TypeError, ValueError, RuntimeError):  # not in the examples, or not as numbers
-            continue
-        if not _differ(sources):
+        sources = _as_tensors(examples, name, values)
+        if sources is None or not _differ(sources):
             continue
         if all(map(_fits, values, sources)):
             return
@@ -147,12 +149,20 @@ def _check_order(examples: list, batch: MutableMapping) -> None:
         )
 
 
-def _as_tensor(value: Any) -> torch.Tensor:
-    return value if isinstance(value, torch.Tensor) else torch.tensor(np.asarray(value))
+def _as_tensors(examples: list, name: str, like: torch.Tensor) -> list[torch.Tensor] | None:
+    """What the examples have under a name, in the type of `like`; None where some have nothing, or no numbers."""
+    try:
+        values = [example[name] for example in examples]
+        tensors = [value if isinstance(value, torch.Tensor) else torch.tensor(np.asarray(value)) for value in values]
+        return [tensor.detach().to_dense().resolve_conj().to(like) for tensor in tensors]
+    except (LookupError, TypeError, ValueError, RuntimeError):
+        return None
 
 
 def _differ(tensors: list[torch.Tensor]) -> bool:
-    """Whether none of the tensors begins or ends with all of another."""
+    """Whether none of the tensors begins or ends with all of another, as an empty one does of every other."""
+    if not all(tensor.numel() for tensor in tensors):
+        return False
     contents = [tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes() for tensor in tensors]
     for some in (sorted(contents), sorted(content[::-1] for content in contents)):
         if any(after.startswith(before) for before, after in itertools.pairwise(some)):  # all with one beginning adjoin
@@ -174,9 +184,11 @@ def _fits(value: torch.Tensor, source: torch.Tensor) -> bool:
 def _parts(ids: Any, examples: list) -> torch.Tensor | None:
     """(B, T) bool: which of the T tokens are whose, where `ids` are all B examples one after another; else None."""
     is_one = isinstance(ids, torch.Tensor) and ids.dim() == 2 and len(ids) == 1 < len(examples)
-    if not is_one or not all(isinstance(example, Mapping) and "input_ids" in example for example in examples):
+    if not is_one or not all(isinstance(example, Mapping) for example in examples):
         return None
-    texts = [torch.as_tensor(example["input_ids"]) for example in examples]
+    texts = _as_tensors(examples, "input_ids", ids)
+    if texts is None or any(text.dim() != 1 for text in texts):
+        return None
     ends = np.cumsum([len(text) for text in texts]).tolist()
     if not torch.equal(torch.cat(texts), ids[0, : ends[-1]]):
         return None
@@ -190,28 +202,59 @@ class PruningSampler(Sampler[int]):
     """Yields the planned rows in the order that the stock sampler gives to all rows.
 
     Args:
-        base: The stock sampler: random without replacement, sequential, or `LengthGroupedSampler`.
+        base: The stock sampler: random without replacement, sequential (as None is), or `LengthGroupedSampler`; or one
+            with an order of its own, which is kept if it gives each row once, and the same order however often it is
+            asked; with `set_epoch`, in the same epoch.
         n: Rows of the training set.
-        seed: Seed of the order; epoch e draws from a private generator seeded with seed + e.
+        seed: Seed of the order; epoch e draws from a private generator seeded with seed + e. An order of the sampler's
+            own does not follow it.
+
+    Attributes:
+        is_own: Whether the order is the sampler's own.
+        is_grouped: Whether the batch size may shape the order.
 
     Raises:
         ValueError: The order of `base` can't be filtered.
     """
 
-    def __init__(self, base: Sampler, n: int, seed: int):
-        self.is_grouped = type(base).__name__ == "LengthGroupedSampler"  # an order that the batch size shapes
-        whole = isinstance(base, RandomSampler) and not base.replacement and base.num_samples == n
-        if not (self.is_grouped or whole or isinstance(base, SequentialSampler)):
-            raise ValueError(
-                f"The training sampler is a {type(base).__name__}, whose order can't be filtered row by row. Use "
-                "train_sampling_strategy='random', 'sequential' or 'group_by_length', or train without a policy."
-            )
-        self.base = base
+    def __init__(self, base: Iterable[int] | None, n: int, seed: int):
+        self.base = SequentialSampler(range(n)) if base is None else base
         self.n = n
         self.seed = seed
+        self._kind = _stock_kind(self.base)
+        self.is_own = self._kind is None
+        self.is_grouped = self._kind not in (RandomSampler, SequentialSampler)
+        self._check_whole()
         self.length = n
-        self._latest: tuple[int, torch.Tensor] | None = None
+        self._latest: tuple[tuple[int, int], torch.Tensor] | None = None
         self.plan(0, np.arange(n))
+
+    def _check_whole(self) -> None:
+        """Make sure that the order is one of all rows, which can be had again.
+
+        Raises:
+            ValueError: It is not.
+        """
+        base: Any = self.base
+        if self._kind is RandomSampler and base.replacement:
+            self._refuse("it draws with replacement")
+        if self._kind is not None and len(base) != self.n:
+            self._refuse(f"it gives {len(base)} of the {self.n} rows")
+        if self._kind is None and isinstance(base, RandomSampler):
+            self._refuse(
+                "it descends from RandomSampler, in whose place accelerate puts a random order; derive it from "
+                "torch.utils.data.Sampler, and the order of its own is kept where it is the same every time"
+            )
+        if self._kind is None and not all(
+            torch.equal(self._draw_own(0), self._draw_own(0, draws_before=draws)) for draws in (1, 2, 3)
+        ):
+            self._refuse("it gives another order each time that it is asked, and a resumed run could not go on with it")
+
+    def _refuse(self, reason: str) -> None:
+        raise ValueError(
+            f"The training sampler is a {type(self.base).__name__}, whose order can't be filtered row by row: {reason}."
+            " Use train_sampling_strategy='random', 'sequential' or 'group_by_length', or train without a policy."
+        )
 
     def part(self, epoch: int, begin: int, end: int) -> np.ndarray:
         """(M,) int64, sorted: the rows from place `begin` to place `end` (not included) in the order of an epoch."""
@@ -222,6 +265,19 @@ class PruningSampler(Sampler[int]):
         self.epoch = epoch
         self.rows = rows
         self.length = len(rows)
+
+    @contextmanager
+    def considering(self, rows: np.ndarray | int) -> Iterator[None]:
+        """Within the block, lengths are those of `rows`, (K,) int64, or of so many rows whichever they be."""
+        planned = self.rows, self.length
+        if isinstance(rows, int):
+            self.length = rows
+        else:
+            self.rows, self.length = rows, len(rows)
+        try:
+            yield
+        finally:
+            self.rows, self.length = planned
 
     def __len__(self):
         return self.length
@@ -240,24 +296,54 @@ class PruningSampler(Sampler[int]):
 
     def _order_of(self, epoch: int) -> torch.Tensor:
         """(N,) int64, all rows in the order of an epoch; the latest is kept, for the parts of its epoch."""
-        key = self.seed + epoch
+        key = self.seed, epoch
         if self._latest is None or self._latest[0] != key:
-            self._latest = (key, self._draw(key))
+            self._latest = (key, self._draw_own(epoch) if self.is_own else self._draw(self.seed + epoch))
         return self._latest[1]
 
     def _draw(self, seed: int) -> torch.Tensor:
         # The same generator as accelerate's SeedableRandomSampler: a full selection is Trainer's own order.
         generator = torch.Generator().manual_seed(seed)
-        if isinstance(self.base, SequentialSampler):
+        if self._kind is SequentialSampler:
             return torch.arange(self.n)
-        if isinstance(self.base, RandomSampler):
+        if self._kind is RandomSampler:
             return torch.randperm(self.n, generator=generator)
         self.base.generator = generator  # pyright: ignore[reportAttributeAccessIssue]
         return torch.tensor(list(self.base), dtype=torch.int64)
 
+    def _draw_own(self, epoch: int, draws_before: int = 0) -> torch.Tensor:
+        """The sampler's own order in an epoch, if it is one of all rows; `draws_before` moves the global generators."""
+        with unchanged_generators():
+            for _ in range(draws_before):
+                _ = random.random(), np.random.random(), torch.rand(1)  # noqa: NPY002
+            if hasattr(self.base, "set_epoch"):  # as accelerate does
+                self.base.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
+            rows = itertools.islice(self.base, self.n + 1)
+            try:
+                order = np.fromiter(rows, np.int64)
+            except (TypeError, ValueError):
+                self._refuse("it gives something else than row numbers, as batches of them")
+        if not np.array_equal(np.sort(order), np.arange(self.n)):
+            self._refuse(f"it does not give each of the {self.n} rows once")
+        return torch.from_numpy(order)
+
+    def checksum(self) -> int:
+        """Of the order in the first epoch, where it is the sampler's own; 0 where it follows from the seed."""
+        return zlib.crc32(self._order_of(0).numpy().data) if self.is_own else 0
+
     def __iter__(self) -> Iterator[int]:
         for chunk in self.order().split(_CHUNK):
             yield from chunk.tolist()
+
+
+def _stock_kind(base: Any) -> type | None:
+    """The class whose order a sampler gives: of torch, transformers or accelerate; None where it is its own."""
+    where = getattr(getattr(type(base), "__iter__", None), "__module__", None) or ""
+    if where.partition(".")[0] not in ("torch", "transformers", "accelerate"):
+        return None
+    kinds = [cls for cls in type(base).__mro__ if cls in (RandomSampler, SequentialSampler)]
+    kinds += [cls for cls in type(base).__mro__ if cls.__name__ == "LengthGroupedSampler"]
+    return kinds[0] if kinds else None
 
 
 def check_equal_batches(loader: DataLoader, rows: int | None = None) -> None:

@@ -14,6 +14,7 @@ SEAMS = {
     "_set_signature_columns_if_needed": (),
     "_prepare_inputs": ("inputs", ...),
     "_wrap_model": ("model", "training", ...),
+    "_inner_training_loop": (...,),
     "set_initial_training_values": ("args", "dataloader"),
     "_init_training_state": (
         "max_steps",

@@ -3,12 +3,15 @@
 import inspect
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import Trainer
+from transformers import trainer as hf_trainer
 from transformers.modelcard import TASK_MAPPING
 from transformers.trainer_utils import unwrap_peft_model
 
@@ -16,17 +19,21 @@ from . import card
 from .beginning import HISTORY
 from .data import is_arrow
 from .export import FILE_ROW, ROWS
+from .generators import unchanged_generators
 from .hub import first_line
 from .page import EXAMPLES
 from .privacy import holds_secret, public
 from .report import NUMBERS
-from .rescore import unchanged_generators
 
 logger = logging.getLogger(__name__)
 
 _PLACES = ("dataset", "dataset_tags", "dataset_name", "finetuned_from")  # arguments that may name a path
 _FORMATS = ("csv", "json", "pandas", "parquet", "text", "generator", "imagefolder")  # builders, no data sets of the Hub
 _COSTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # no scores
+# What no upload takes, in whichever folder: Trainer's own pattern, "_*", looks at the beginning of a path alone. "__"
+# begins the names of a checkpoint's shards, and those of what earlier versions left unfinished.
+_PRIVATE = ["_[!_]*", "*/_[!_]*", "__*.tmp", "*/__*.tmp"]
+_keeps_rows: ContextVar[bool] = ContextVar("keeps_rows", default=False)
 
 
 class Secret(str):
@@ -40,6 +47,47 @@ class Secret(str):
 
     def __deepcopy__(self, memo):
         return self
+
+
+@contextmanager
+def _rows_kept() -> Iterator[None]:
+    """Within the block, Trainer's uploads leave out what shows rows, in the folders of runs inside a run's too."""
+    token = _keeps_rows.set(True)
+    try:
+        yield
+    finally:
+        _keeps_rows.reset(token)
+
+
+def _filtered(upload: Any) -> Any:
+    """`upload_folder`, which leaves out more within `_rows_kept`."""
+
+    def upload_folder(*args, **kwargs):
+        if _keeps_rows.get():
+            given = kwargs.get("ignore_patterns") or []
+            kwargs["ignore_patterns"] = [*([given] if isinstance(given, str) else given), *_PRIVATE]
+        return upload(*args, **kwargs)
+
+    return upload_folder
+
+
+class _Uploads:
+    """What Trainer uploads by, with the filter."""
+
+    def __init__(self, api: Any):
+        self._api = api
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._api, name)
+        return _filtered(value) if name == "upload_folder" else value
+
+
+_place: Any = hf_trainer
+if hasattr(_place, "hf_api"):
+    _api = _place.hf_api
+    _place.hf_api = lambda: _Uploads(_api())
+else:  # earlier versions of transformers call the function
+    _place.upload_folder = _filtered(_place.upload_folder)
 
 
 class SharingMixin:
@@ -116,7 +164,8 @@ class SharingMixin:
         """As stock, with the account of the run beside the weights; arguments of `create_model_card` go on to it."""
         self._save_account(self.args.output_dir)
         try:
-            return super().push_to_hub(*args, **kwargs)
+            with _rows_kept():
+                return super().push_to_hub(*args, **kwargs)
         except Exception:
             self._warn(
                 "The upload to the Hub failed, for the reason below; all of it lies in output_dir. Call "
@@ -133,7 +182,8 @@ class SharingMixin:
             if error is not None:
                 self._warn_once(f"The model card could not be written ({error}); training goes on without it.")
         self._keep_secrets()
-        super()._push_from_checkpoint(checkpoint_folder)
+        with _rows_kept():
+            super()._push_from_checkpoint(checkpoint_folder)
         for job in self._uploads():
             if job not in before:
                 job.add_done_callback(self._tell_failure)  # stock leaves its error where nobody looks

@@ -67,6 +67,11 @@ class Prediction:
         """(B, T) float32, what each position adds to the mean over targets that the model's own loss is, times them."""
         return self.token_losses(label_smoothing)
 
+    def mean_of(self, losses: Tensor) -> Tensor:
+        """() float32: the mean over the batch's targets, of the rows' losses, (B,)."""
+        count = self.is_target.sum(1)
+        return torch.where(count > 0, losses * count, 0.0).sum() / count.sum()
+
     @torch.no_grad()
     def signals(
         self, names: Collection[str], head_input: Tensor | None = None, head_bias: bool = True
@@ -150,9 +155,42 @@ class Answer(Prediction):
         count = self.is_target.sum(0)
         return self.token_losses() * (count.sum() / (2 * count))
 
+    @torch.no_grad()
+    def mean_of(self, losses: Tensor) -> Tensor:
+        """The rows' losses do not tell it where one of the two is ignored."""
+        return self.terms().sum() / self.is_target.sum()
+
     def _mean(self, token_losses: Tensor) -> Tensor:
         """The half of the sum: where one of the two is ignored, it counts as zero."""
         return token_losses.sum(1) / (2 * self.is_target.any(1))
+
+
+@dataclass(eq=False, kw_only=True)
+class Picked(Prediction):
+    """Some positions alone, which a model has picked out of all rows: logits (1, n, C) and labels (1, n).
+
+    Args:
+        logits: As in `Prediction`.
+        labels: As in `Prediction`.
+        task: As in `Prediction`.
+        gives: As in `Prediction`.
+        parts: As in `Prediction`.
+        at: (n,) int64, where among the B * T positions each stands.
+        shape: (B, T).
+    """
+
+    at: Tensor
+    shape: torch.Size
+
+    def _by_row(self, values: Tensor) -> Tensor:
+        """(1, n, ...) -> (B, T, ...), zero elsewhere."""
+        everywhere = values.new_zeros(self.shape.numel(), *values.shape[2:]).index_copy(0, self.at, values[0])
+        return super()._by_row(everywhere.unflatten(0, self.shape))
+
+    def _head_norms(self, head_input: Tensor | None, head_bias: bool) -> Tensor:
+        if head_input is not None:
+            head_input = head_input[None]
+        return self._by_row(super()._head_norms(head_input, head_bias))
 
 
 class Scored(Prediction):
@@ -173,6 +211,13 @@ class Numbers(Prediction):
 
     def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
         return self.measure(self.logits.float(), self.labels, reduction="none").mean(-1)
+
+
+class Shares(Numbers):
+    """One class a row, of which the labels say how likely each of the C is: (B, 1, C) float32."""
+
+    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
+        return -(F.log_softmax(self.logits.float(), dim=-1) * self.labels).sum(-1)
 
 
 class Switches(Numbers):
@@ -200,33 +245,6 @@ def _compare(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _is_on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
-
-
-def reweigh(loss: Tensor, terms: Tensor, weights: Tensor) -> Tensor:
-    """Weigh each row's part of a training loss, whatever scale the trainer gave it.
-
-    loss = c * sum(terms) for some c becomes c * sum(weights * terms).
-
-    Args:
-        loss: () of the batch, as it is about to be trained on.
-        terms: (B, T) float32 with the graph, see `Prediction.terms`; smoothed if the loss is.
-        weights: (B,) float32.
-
-    Returns:
-        () of the loss's type; the same bits if all weights are 1, or where there is no factor c to go by: a batch
-        without targets, or with a loss that is not finite.
-
-    Raises:
-        ValueError: If the terms carry no gradient though the loss does.
-    """
-    if loss.requires_grad and not terms.requires_grad:
-        raise ValueError("weights need terms that carry gradients: read them with gradients enabled.")
-    total = terms.sum()
-    scale = (loss.to(total.device) / total).detach()
-    scale = torch.where(scale.isfinite(), scale, 0.0)
-    extra = scale * ((weights.to(terms.device)[:, None] - 1) * terms).sum()
-    extra = torch.where(extra.isfinite(), extra, 0.0)  # 0 * inf; the gradient is 0 already
-    return loss + extra.to(loss.device, loss.dtype)
 
 
 def count_tokens(rows: Tensor, inputs: Mapping[str, Any], is_encoder_decoder: bool) -> tuple[Tensor, int]:

@@ -16,9 +16,11 @@ from datasets.exceptions import DatasetGenerationError
 from transformers import EarlyStoppingCallback
 
 from .export import FILE_ROW
+from .files import check_file, unread
 
 _NAMES = 20  # of many that a message lists
 SPLITS = ("train", "validation", "test")
+_ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")  # of `datasets`, not data
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
 
 
@@ -102,10 +104,12 @@ def read_file(path: str) -> Dataset:
     """All rows of a file; in CSV and TSV, an empty field is a missing value, and nothing else is.
 
     Raises:
-        ValueError: There is no such file, its suffix is unknown, no row can be read, or columns are separated by what
-            others take.
+        ValueError: There is no such file, its suffix is unknown, no row can be read, or what
+            `check_file` refuses.
     """
     _check_name(path)
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: give one file of it, or all of it by --dataset_name.")
     suffix = Path(path).suffix.lower()
     if suffix not in READERS:
         raise ValueError(f"{path}: suffix {suffix!r} is not known; give one of {', '.join(READERS)}.")
@@ -116,14 +120,21 @@ def read_file(path: str) -> Dataset:
         options = {"keep_default_na": False, "na_values": [""]}
     if suffix == ".tsv":
         options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
-    cure = " Separate columns by commas in .csv and by tabs in .tsv." if options else ""
+    cure = "Separate columns by commas in .csv and by tabs in .tsv."
+    check_file(Path(path))
     try:
         rows = load_dataset(READERS[suffix], data_files=path, split="train", **options)
-    except (DatasetGenerationError, ValueError, StopIteration) as error:
-        cause = str(error.__cause__ or error).rstrip()
-        raise ValueError(f"{path} is empty, or can't be read as {READERS[suffix]}: {cause}.{cure}") from error
+    except (DatasetGenerationError, ValueError, OSError, StopIteration) as error:
+        cause = str(error.__cause__ or error).rstrip().rstrip(".")
+        if "as a scalar of type" in cause:
+            cause += ". A column has numbers first, and text below: store it as text, in Parquet or JSON lines"
+        elif "inside string" in cause:
+            cause += ". A quote is opened there and never closed: double a quote that is text"
+        elif options:
+            cause += f". {cure}"
+        raise unread(path, READERS[suffix], cause) from error
     if options and len(rows.column_names) == 1 and set(rows.column_names[0]) & set(",;\t|"):
-        raise ValueError(f"{path} has one column, called {rows.column_names[0]!r}.{cure}")
+        raise ValueError(f"{path} has one column, called {rows.column_names[0]!r}. {cure}")
     return rows
 
 
@@ -146,20 +157,41 @@ def read_splits(
     if files and (common.dataset_name or "train" not in files):
         raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
     if common.dataset_name:
-        _check_name(common.dataset_name)
+        _check_folder(common.dataset_name)
         try:
             found: Any = load_dataset(common.dataset_name, common.dataset_config_name)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, DatasetGenerationError) as error:
+            cause = " ".join(str(error.__cause__ or error).split()).rstrip(".")
             raise ValueError(
-                f"{common.dataset_name!r} can't be read: {str(error).rstrip('.')}. Give a folder with data, a data set "
-                "of the Hub that this machine reaches, or --train_file."
+                f"dataset_name={common.dataset_name!r} can't be read: {cause}. Give a folder with data, a data set of "
+                "the Hub that this machine reaches, or --train_file."
             ) from error
         found = {name.removesuffix("_matched"): rows for name, rows in found.items()} | dict(found)
         if "train" not in found:
             raise ValueError(f"dataset_name={common.dataset_name!r} has no split train; it has {', '.join(found)}.")
     else:
-        found = {split: read_file(path) for split, path in files.items()} if files else embedded()
+        found = {split: _read_split(split, path) for split, path in files.items()} if files else embedded()
     return number_rows(found, common, files)
+
+
+def _read_split(split: str, path: str) -> Dataset:
+    try:
+        return read_file(path)
+    except ValueError as error:
+        raise ValueError(f"{split}_file: {error}") from error
+
+
+def _check_folder(name: str) -> None:
+    """Refuse what is no name of a data set, and files in its folder that would not be read as they are meant."""
+    _check_name(name)
+    if Path(name).is_file():
+        raise ValueError(f"dataset_name={name!r} is a file: give it by --train_file.")
+    for path in sorted(Path(name).rglob("*")):
+        if path.suffix.lower() in READERS and path.is_file() and path.name not in _ABOUT:
+            try:
+                check_file(path)
+            except ValueError as error:
+                raise ValueError(f"dataset_name={name!r}: {error}") from error
 
 
 def number_rows(
@@ -259,7 +291,10 @@ def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:
         ValueError: They don't; names `flag`, what the rows are called, and the columns they have.
     """
     if column not in rows.column_names:
-        raise ValueError(f"{flag}={column!r}: {name} has no such column; it has {columns_of(rows)}.")
+        plain = {other.strip().casefold(): other for other in rows.column_names}
+        near = plain.get(column.strip().casefold())
+        hint = f" Did you mean {near!r}?" if near else ""
+        raise ValueError(f"{flag}={column!r}: {name} has no such column; it has {columns_of(rows)}.{hint}")
     return column
 
 
@@ -305,16 +340,17 @@ def label_texts(rows: Dataset, column: str, name: str) -> list[str]:
         ValueError: Labels that are lists or the like; a row without a label, or with one that its ClassLabel does not
             know, by its number.
     """
-    feature, labels = rows.features[column], rows[column][:]
+    feature, labels, flag = rows.features[column], rows[column][:], f"label_column={column}"
     if not isinstance(feature, (ClassLabel, Value)):
-        raise ValueError(f"{column}: labels of {name} are {feature}; give one class for each row.")
+        found = "of several types" if type(feature).__name__ == "Json" else feature  # how numbers beside texts are read
+        raise ValueError(f"{flag}: labels of {name} are {found}; give one class for each row, all of one type.")
     names = feature.names if isinstance(feature, ClassLabel) else None
     for row, label in enumerate(labels):
         if label is None:
-            raise ValueError(f"{column}: row {row} of {name} has no label; remove such rows, or name another column.")
+            raise ValueError(f"{flag}: row {row} of {name} has no label; remove such rows, or name another column.")
         if names is not None and not 0 <= label < len(names):
             raise ValueError(
-                f"{column}: row {row} of {name} has the label {label}, but its classes are 0 ... {len(names) - 1} "
+                f"{flag}: row {row} of {name} has the label {label}, but its classes are 0 ... {len(names) - 1} "
                 f"({_listed(names)}); correct it, or remove such rows."
             )
     return [str(label) if names is None else names[label] for label in labels]
@@ -329,7 +365,16 @@ def class_names(rows: Dataset, column: str, name: str) -> list[str]:
     feature = rows.features[column]
     texts = label_texts(rows, column, name)
     if len(set(texts)) < 2:
-        raise ValueError(f"{column}: all {len(rows)} rows of {name} have the label {texts[0]!r}; two are needed.")
+        raise ValueError(
+            f"label_column={column}: all {len(rows)} rows of {name} have the label {texts[0]!r}; two are needed."
+        )
+    stripped = Counter(text.strip() for text in set(texts))
+    if alike := [text for text, count in stripped.items() if count > 1]:
+        warnings.warn(
+            f"label_column={column}: {name} has labels that differ by blanks alone, such as {alike[0]!r} with and "
+            "without: they are taken for two classes. Strip them where they are one.",
+            stacklevel=2,
+        )
     return list(feature.names) if isinstance(feature, ClassLabel) else list(map(str, sorted(set(rows[column][:]))))
 
 
@@ -344,8 +389,8 @@ def encode_labels(rows: Dataset, column: str, classes: Sequence[str], name: str)
     for row, text in enumerate(texts):
         if text not in number:
             raise ValueError(
-                f"{column}: row {row} of {name} has the label {text!r}, which no training row has; they have "
-                f"{_listed(classes)}. Correct it, remove such rows, or add some to the training rows."
+                f"label_column={column}: row {row} of {name} has the label {text!r}, which no training row has; they "
+                f"have {_listed(classes)}. Correct it, remove such rows, or add some to the training rows."
             )
     labels = [number[text] for text in texts]
     return rows.remove_columns(column).add_column("labels", labels, feature=ClassLabel(names=list(classes)))

@@ -14,22 +14,30 @@ class StepsMixin:
         """The stock step. A subclass's own `compute_loss` need not call this class's, and may pass all on to the model.
 
         Raises:
-            ValueError: It does not call it, and the policy weights rows.
+            ValueError: Of the first batch: it does not call it, and makes the loss of other things than the logits, so
+                that the rows can't be weighted. Of any: a `train` of its own takes steps.
         """
+        if self._has_begun is False:
+            raise ValueError(
+                f"policy={self.policy!r} chooses the rows of Trainer's own loop, but {type(self).__name__}.train has "
+                "one of its own. Train without a policy."
+            )
         if self.policy is None or ROW not in inputs or type(self).compute_loss is StepsMixin.compute_loss:
             return super().training_step(model, inputs, *args, **kwargs)
         inputs = self._prepare_inputs(inputs)
         batch = self._batch_of(inputs)  # without its numbers: `compute_loss` may give it to other models, too
         self._run.begin_batch(self.state.global_step)
-        with self._run.meter.watch(model, inputs, batch.parts) as seen:
+        meter, weights = self._run.meter, self._weights_of(batch)
+
+        def weigh(outputs):
+            meter.weigher.weigh_ahead(outputs, weights, len(batch.rows), batch.parts, lambda: not batch.is_recorded)
+
+        with meter.watch(model, inputs, batch.parts, weigh if self._run.policy.weighs else None) as seen:
             loss = super().training_step(model, inputs, *args, **kwargs)
         if not batch.is_recorded:  # by `compute_loss`
             if self._run.policy.weighs:
-                raise ValueError(
-                    f"policy={self.policy!r} weights rows, but {type(self).__name__}.compute_loss does not call "
-                    "super().compute_loss, which does so. Call it, or choose a policy without weights."
-                )
-            self._run.meter.record(batch.rows, seen, loss, self._run.recorder, None, self._loss_factor)
+                meter.weigher.check_ahead()
+            meter.record(batch.rows, seen, loss, self._run.recorder, weights, None, self._loss_factor)
         return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, *args, **kwargs):
@@ -40,16 +48,14 @@ class StepsMixin:
         self._numbering.is_checked = True  # by whoever made this batch: the workers of later epochs need not
         self._run.begin_batch(self.state.global_step)
         meter = self._run.meter
-        is_smoothed = self.label_smoother and self.compute_loss_func is None and "labels" in inputs
-        smoothing = self.args.label_smoothing_factor if is_smoothed else 0.0
         with meter.watch(model, inputs, batch.parts) as seen:
             result = super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
         loss, *rest = result if return_outputs else (result,)
-        weights = None if self._weights is None else self._weights[batch.rows]
         recorder = None if batch.is_recorded else self._run.recorder
         batch.is_recorded = True
         items = args[0] if args else kwargs.get("num_items_in_batch")
-        loss = meter.measure(batch.rows, seen, loss, recorder, weights, smoothing, items, self._loss_factor)
+        weights = self._weights_of(batch)
+        loss = meter.measure(batch.rows, seen, loss, recorder, weights, items, self._loss_factor)
         return (loss, *rest) if return_outputs else loss
 
     def _batch_of(self, inputs: MutableMapping) -> Batch | None:
@@ -69,6 +75,10 @@ class StepsMixin:
         if self._batch is None or self._batch.rows is not rows:
             self._batch = Batch(rows, parts, inputs)
         return self._batch
+
+    def _weights_of(self, batch: Batch) -> torch.Tensor | None:
+        """(B,) float32 factors on the losses of a batch's rows; None where all are 1."""
+        return None if self._weights is None else self._weights[batch.rows]
 
     @property
     def _loss_factor(self) -> int:

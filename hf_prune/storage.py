@@ -2,9 +2,14 @@
 
 import json
 import os
+import re
+import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from secrets import token_hex
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError
@@ -13,6 +18,8 @@ from safetensors.numpy import save as serialize
 
 FORMAT = 1
 _HEADER_SIZE = 8  # bytes of the little-endian length that opens a safetensors file
+_LEFT = re.compile(r"_.*\.[0-9a-f]{16}\.tmp")  # what is being written, or was left by a kill
+_OLD = 3600  # seconds: what is being written is younger
 
 
 class DamagedFile(ValueError):
@@ -45,7 +52,7 @@ def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: di
     # one entry: safetensors writes several in an order that is drawn anew each time
     blob = serialize(arrays, metadata={"hf_prune": f"{_checksum(arrays, text)} {text}"})
     try:
-        _replace(path, blob)
+        write_bytes(path, blob)
     except OSError as error:
         reason = f"{error.strerror or error}: can't write {len(blob)} bytes; what was there before is unchanged"
         raise OSError(error.errno, f"{reason}. Make room, or name a folder that can be written", str(path)) from error
@@ -84,25 +91,47 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to `path` in UTF-8; a reader sees the old file or the new one, never a part."""
-    _replace(Path(path), text.encode(errors="backslashreplace"))  # half a surrogate pair as JSON and Python write it
+    # half a surrogate pair as JSON and Python write it
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: str | os.PathLike[str], blob: bytes) -> None:
     """Write `blob` to `path`; a reader sees the old file or the new one, never a part."""
-    _replace(Path(path), blob)
+    with replacing(path) as file:
+        file.write(blob)
 
 
-def _replace(path: Path, blob: bytes) -> None:
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A new file, to be filled in the block, which takes the place of `path` when that has ended well.
+
+    Several writers of one path leave the file of one of them, whole. A link at `path` is replaced; what it points to
+    stays as it was.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"_{path.name}.tmp")  # an upload of the folder leaves out what begins with "_"
+    # An upload leaves out what begins with "_". Nobody can foresee the name, and "x" opens nothing that is there
+    # already, no link either.
+    aside = path.with_name(f"_{path.name.lstrip('_')}.{token_hex(8)}.tmp")
     try:
-        with open(aside, "wb") as file:
-            file.write(blob)
+        with open(aside, "xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed processes had not written to the end in a folder.
+
+    Raises:
+        OSError: The folder can't be written.
+    """
+    for path in Path(folder).glob("_*.tmp"):
+        if _LEFT.fullmatch(path.name) and time.time() - path.lstat().st_mtime > _OLD:
+            path.unlink(missing_ok=True)
 
 
 def _checksum(arrays: dict[str, np.ndarray], text: str) -> int:

@@ -1,6 +1,8 @@
 """The drop-in trainers, and the class of any other trainer with a `policy`."""
 
 import copyreg
+import types
+from functools import cache
 
 from transformers import Seq2SeqTrainer, Trainer
 
@@ -21,6 +23,14 @@ class PruningSeq2SeqTrainer(PruningMixin, Seq2SeqTrainer):
 
 class _Pruned(type):
     """The type of the classes that `pruned` makes; they are pickled as the call that makes them."""
+
+
+@cache
+def _type_for(metaclass: type) -> type:
+    """The type of the class that is made of one whose own is `metaclass`, such as `abc.ABCMeta`."""
+    made = _Pruned if metaclass is type else type(f"_Pruned{metaclass.__name__}", (_Pruned, metaclass), {})
+    copyreg.pickle(made, _reduce)  # pyright: ignore[reportArgumentType]
+    return made
 
 
 _PRUNED: dict[type, type] = {Trainer: PruningTrainer, Seq2SeqTrainer: PruningSeq2SeqTrainer}
@@ -48,14 +58,13 @@ def pruned(cls: type[Trainer]) -> type[PruningTrainer]:
         raise TypeError(f"pruned(cls={cls.__name__}): this class takes a policy already; use it as it is.")
     if cls not in _PRUNED:
         doc = f"`{cls.__module__}.{cls.__qualname__}` with a `policy`; everything else is as there."
+        keywords = {"metaclass": _type_for(type(cls))}
         names = {"__doc__": doc, "__module__": __name__}
-        _PRUNED[cls] = _Pruned(f"Pruning{cls.__name__}", (PruningTrainer, cls), names)
+        made = types.new_class(f"Pruning{cls.__name__}", (PruningTrainer, cls), keywords, lambda own: own.update(names))
+        _PRUNED[cls] = made
     return _PRUNED[cls]
 
 
 def _reduce(cls: type) -> str | tuple:
     base = cls.__bases__[-1]
     return (pruned, (base,)) if _PRUNED.get(base) is cls else cls.__qualname__  # a user's subclass has a name
-
-
-copyreg.pickle(_Pruned, _reduce)  # pyright: ignore[reportArgumentType]

@@ -29,6 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, Trainin
 from hf_prune import PruningTrainer
 from hf_prune.report import surroundings
 from hf_prune.sampler import ROW
+from hf_prune.storage import write_text
 
 
 class Times(TrainerCallback):
@@ -192,8 +193,7 @@ def main() -> None:
         "tokens": tokens(chosen.output, chosen.epochs, chosen.keep),
         "assistant": assistant(chosen.output, chosen.epochs),
     } | surroundings(__file__)
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    Path(chosen.output, "benchmark.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_text(Path(chosen.output, "benchmark.json"), json.dumps(results, indent=2) + "\n")
     cost, fall, beside = results["overhead"], results["tokens"], results["assistant"]
     print(
         "keep-everything step over stock step: {:.4f} (quartiles {:.4f} and {:.4f})".format(

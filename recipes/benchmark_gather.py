@@ -20,6 +20,7 @@ from accelerate import Accelerator
 
 from hf_prune.recorder import Measurements, Recorder, gather_columns
 from hf_prune.report import surroundings
+from hf_prune.storage import write_text
 
 
 def measure(accelerator: Accelerator, rows: int, repeats: int) -> dict:
@@ -64,8 +65,7 @@ def main() -> None:
     found = {rows: measure(accelerator, rows, chosen.repeats) for rows in chosen.rows}
     results = {"processes": accelerator.num_processes, "rounds": found} | surroundings(__file__)
     if accelerator.is_main_process:
-        chosen.output.mkdir(parents=True, exist_ok=True)
-        Path(chosen.output, "gather.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_text(Path(chosen.output, "gather.json"), json.dumps(results, indent=2) + "\n")
         print(table(results))
     accelerator.end_training()
 

@@ -40,6 +40,7 @@ from hf_prune.report import surroundings
 from hf_prune.run import PruningRun
 from hf_prune.sampler import PruningSampler
 from hf_prune.schedule import FullRun, Place
+from hf_prune.storage import write_text
 from hf_prune.trace import Trace
 
 STEP_ROWS = 1024
@@ -159,8 +160,7 @@ def main() -> None:
         with multiprocessing.get_context("spawn").Pool(1) as process:
             found[name] = process.apply(play, (name, chosen.rows, chosen.rounds))
     results = {"rows": chosen.rows, "policies": found} | surroundings(__file__)
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    Path(chosen.output, "scale.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_text(Path(chosen.output, "scale.json"), json.dumps(results, indent=2) + "\n")
     print(table(results))
 
 

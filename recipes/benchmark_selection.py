@@ -27,6 +27,7 @@ from hf_prune import Clock, History, Policy, policies
 from hf_prune.core import FACTS
 from hf_prune.features import Features, count_matrix
 from hf_prune.report import surroundings
+from hf_prune.storage import write_text
 
 EPOCHS = 10
 
@@ -132,8 +133,7 @@ def main() -> None:
         ratios = {f"{act}_ratio": played[act] / partitions[rows] / share for act in ("select", "update")}
         found[name] = {"policy": repr(policy)} | played | ratios
     results = {"seconds_of_argpartition": partitions, "policies": found} | surroundings(__file__)
-    chosen.output.mkdir(parents=True, exist_ok=True)
-    Path(chosen.output, "selection.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_text(Path(chosen.output, "selection.json"), json.dumps(results, indent=2) + "\n")
     print(table(results))
 
 

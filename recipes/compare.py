@@ -15,7 +15,8 @@ and the flags that it alone gets, quoted; `NAME=` before it names it, which two 
 
 Every arm gets the seeds 1 to `--seeds`, and with a seed the same weights and the same order of rows. The same command
 goes on where it was interrupted, inside a run from its last checkpoint; another with further arms or budgets adds them
-to what is there. After each run, comparison.md, .html, .json and .png are written anew from results.json and
+to what is there. An arm that has left nothing out with its first seed is said to, and its other seeds are run after all
+others: Ctrl-C spares them. After each run, comparison.md, .html, .json and .png are written anew from results.json and
 predictions.json under OUTPUT_DIR/arms, which is all that must be kept:
 
     python recipes/compare.py --output_dir comparison
@@ -39,7 +40,18 @@ from tqdm.auto import tqdm
 
 from hf_prune import History, policies
 from hf_prune.card import renew_baselines
-from hf_prune.comparison import ARMS, PREDICTIONS, RESULTS, Arm, Comparison, Plan, RunResult, run_folder
+from hf_prune.command import again, interruptible
+from hf_prune.comparison import (
+    ARMS,
+    PREDICTIONS,
+    RESULTS,
+    Arm,
+    Comparison,
+    Plan,
+    RunResult,
+    leaves_nothing_out,
+    run_folder,
+)
 from hf_prune.comparison_page import markdown, write
 from hf_prune.core import FACTS
 from hf_prune.foreign import file_name, number, of_kind
@@ -58,7 +70,7 @@ def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str], argp
     parser = argparse.ArgumentParser(
         usage="%(prog)s [SCRIPT] [--arms ARM ...] [--FLAG VALUE ...] [-- ARG ...]",
         description=summary,
-        epilog=more.replace("%", "%%"),
+        epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -92,8 +104,11 @@ def read_arm(text: str) -> tuple[str, Arm, bool]:
     if wrong := [flag for flag in OURS if flag in flag_names(flags)]:
         raise ValueError(f"--arms {shown!r}: --{wrong[0]} is set for every run; leave it out.")
     name, policy = re.fullmatch(r"(?:([\w.-]+)=)?(.*)", head).groups()
-    cls = policies.find(policy.partition(":")[0])
-    policies.make(policy)
+    try:
+        cls = policies.find(policy.partition(":")[0])
+        policies.make(policy)
+    except (ValueError, TypeError, ImportError) as error:
+        raise ValueError(f"--arms {text!r}: {error}") from error
     given = [setting.partition("=")[0].strip() for setting in policy.partition(":")[2].split(",")]
     takes = "keep" in {field.name for field in dataclasses.fields(cls)} and "keep" not in given + flag_names(flags)
     name = file_name(name or policy.partition(":")[0].rpartition(".")[2], f"--arms {shown!r}: the name")
@@ -210,7 +225,7 @@ def run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.N
         ValueError: What `join` refuses.
     """
     join(plan, earlier, folder).save(folder)
-    runs, failed = {}, []
+    runs, failed, idle = {}, [], set()
     for arm, seed in plan.runs():
         out = run_folder(folder, arm, seed)
         if (out / RESULTS).exists():
@@ -221,10 +236,12 @@ def run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.N
         command = (*LAUNCHERS[options.launcher], plan.script, *own)
         runs[Run(command, folder / "logs" / arm / f"seed-{seed}.log", out / RESULTS)] = f"{arm}, seed {seed}"
     total = len(plan.runs())
+    arm_of = {run: words.rpartition(", seed ")[0] for run, words in runs.items()}
     with (
         tqdm(total=total, initial=total - len(runs), desc="Comparing", unit="run") as bar,
-        contextlib.closing(run_all(runs, options.jobs)) as ended,
+        contextlib.closing(run_all(runs, options.jobs, lambda run: arm_of[run] in idle)) as ended,
     ):
+        tell_idle(plan, folder, idle, bar)
         for run, status in ended:
             if status is None:
                 bar.write(f"{runs[run]} still goes on, from an earlier command; waiting for it.", file=sys.stderr)
@@ -237,7 +254,26 @@ def run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.N
                 tidy(run.result.parent, options.keep or "models")
                 with contextlib.suppress(ValueError):  # told at the end, when no run waits
                     write(Comparison.load(folder), folder)
+                tell_idle(plan, folder, idle, bar)
     return failed
+
+
+def tell_idle(plan: Plan, folder: Path, idle: set[str], bar: tqdm) -> None:
+    """Say of arms that have left nothing out with their first seed that they have, once, and add them to `idle`."""
+    firsts = {arm: run_folder(folder, arm, 1) for arm in plan.arms}
+    ended = {arm: path for arm, path in firsts.items() if (path / RESULTS).exists()}
+    if plan.seeds == 1 or "full" not in ended:
+        return
+    with contextlib.suppress(ValueError):  # a damaged run is told at the end
+        full = RunResult.load(ended["full"])
+        for arm in ended.keys() - idle:
+            if plan.arms[arm].kind == "policy" and leaves_nothing_out(RunResult.load(ended[arm]), full):
+                idle.add(arm)
+                bar.write(
+                    f"Arm {arm} left nothing out with seed 1: it trained what full trains. Its other seeds are run "
+                    "last; Ctrl-C then spares them.",
+                    file=sys.stderr,
+                )
 
 
 def tidy(folder: Path, keep: str) -> None:
@@ -301,10 +337,11 @@ def run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan | 
 def main(argv: list[str] | None = None) -> int:
     options, arguments, parser = read_arguments(list(sys.argv[1:] if argv is None else argv))
     sys.path.append(os.getcwd())  # a policy of the user's own may lie there
-    try:
-        return compare(options, arguments)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    with interruptible(lambda: f"The runs that have ended are kept; this goes on: {again()}"):
+        try:
+            return compare(options, arguments)
+        except (ValueError, OSError, ImportError) as error:
+            parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ from hf_prune import PruningTrainer
 from hf_prune.data import eight_bits
 from hf_prune.export import FILE_ROW
 from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish
+from hf_prune.recipe import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
 from hf_prune.splits import (
     CommonArguments,
     class_names,
@@ -187,7 +187,11 @@ def join_labels(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
     Raises:
         ValueError: It lacks the column, has not as many rows, or another value in a column that both have.
     """
-    file, labels = f"label_file={recipe.label_file!r}", read_file(str(recipe.label_file))
+    file = f"label_file={recipe.label_file!r}"
+    try:
+        labels = read_file(str(recipe.label_file))
+    except ValueError as error:
+        raise ValueError(f"label_file: {error}") from error
     column = find_column(labels, "label_column", recipe.label_column, str(recipe.label_file))
     if len(labels) != len(rows):
         raise ValueError(f"{file} has {len(labels)} rows, and {name} has {len(rows)}; give one for each, in its order.")
@@ -212,6 +216,8 @@ def read_folder(folder: str) -> dict[str, Dataset]:
         ValueError: There is no such folder, or no split train; or no folder of pictures in a split, or pictures that
             lie elsewhere.
     """
+    if Path(folder).is_file():
+        raise ValueError(f"train_dir={folder!r} is a file: give it by --train_file.")
     if not Path(folder).is_dir():
         raise ValueError(f"train_dir={folder!r} is no folder; name one that has a folder for each class.")
     inside = sorted(path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -253,6 +259,12 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
     """
     if recipe.image_column == recipe.label_column:
         raise ValueError(f"image_column and label_column are both {recipe.image_column!r}; name two columns.")
+    for flag in ("train_file", "validation_file", "test_file"):
+        if (path := getattr(common, flag)) and Path(path).is_dir():
+            raise ValueError(
+                f"{flag}={path!r} is a folder: give folders of pictures by --train_dir, those of all splits in one "
+                "that has folders train, validation and test."
+            )
     if recipe.train_dir:
         if common.source:
             raise ValueError(
@@ -452,14 +464,16 @@ def main(argv: list[str] | None = None) -> None:
             for split, rows in pictures.items():
                 check_pictures(rows, split)
     final = "test" if "test" in pictures else "validation"
+    check_metric(args, ("accuracy", "accuracy_top5") if len(classes) > 5 else ("accuracy",))
 
     # Model
     names = {"id2label": dict(enumerate(classes)), "label2id": {name: label for label, name in enumerate(classes)}}
     if common.model_name_or_path:
-        processor = AutoImageProcessor.from_pretrained(common.model_name_or_path)
-        model = AutoModelForImageClassification.from_pretrained(
-            common.model_name_or_path, **names, ignore_mismatched_sizes=True
-        )
+        with loading(common.model_name_or_path):
+            processor = AutoImageProcessor.from_pretrained(common.model_name_or_path)
+            model = AutoModelForImageClassification.from_pretrained(
+                common.model_name_or_path, **names, ignore_mismatched_sizes=True
+            )
     else:
         processor = ViTImageProcessorPil(size={"height": recipe.image_size, "width": recipe.image_size})
         model = new_model(recipe, names)
@@ -491,9 +505,7 @@ def main(argv: list[str] | None = None) -> None:
         compute_metrics=compute_metrics,
         callbacks=common.callbacks(),
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
+    train(trainer, checkpoint)
     trained = time.perf_counter()
 
     # Test
@@ -533,4 +545,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

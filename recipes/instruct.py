@@ -35,6 +35,7 @@ from babel import Locale, dates, numbers, units
 from datasets import Dataset, DatasetDict, Features, Value
 from num2words import num2words
 from peft import LoraConfig
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 from transformers.utils import is_torch_bf16_gpu_available
@@ -43,7 +44,7 @@ from trl.models import unwrap_model_for_generation
 
 from hf_prune import pruned
 from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish
+from hf_prune.recipe import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
 from hf_prune.splits import CommonArguments, find_text, keep_rows, load_splits
 
 
@@ -397,6 +398,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in {"completion_only_loss": True, "eval_packing": False, "shuffle_dataset": False}.items():
         if getattr(args, name) is not value:
             raise ValueError(f"{name}: held-out rows are scored in their order by their responses; leave it {value}.")
+    check_metric(args, ("perplexity", "exact_match"))
     arguments = arguments_of(common, recipe, args)
     checkpoint = find_checkpoint(args, policy, common, recipe)
     say = print if args.process_index == 0 else lambda *texts: None
@@ -415,7 +417,10 @@ def main(argv: list[str] | None = None) -> None:
 
     # Model
     if common.model_name_or_path:
-        tokenizer = AutoTokenizer.from_pretrained(common.model_name_or_path, trust_remote_code=args.trust_remote_code)
+        with loading(common.model_name_or_path):
+            tokenizer = AutoTokenizer.from_pretrained(
+                common.model_name_or_path, trust_remote_code=args.trust_remote_code
+            )
         model = common.model_name_or_path  # which the trainer loads, in float32
     else:
         texts = (m["content"] for row in corpus["train"] for side in ("prompt", "completion") for m in row[side])
@@ -429,28 +434,27 @@ def main(argv: list[str] | None = None) -> None:
         )
 
     # Train
-    trainer = InstructTrainer(
-        model=model,
-        args=args,
-        policy=policy,
-        history=common.history,
-        history_key=common.history_key,
-        train_dataset=corpus["train"],
-        eval_dataset={split: rows for split, rows in corpus.items() if split != "train"},  # tokenized with train
-        processing_class=tokenizer,
-        peft_config=adapter,
-        compute_metrics=lambda outputs: score(*outputs.predictions, outputs.label_ids),
-        callbacks=common.callbacks(),
-    )
+    with loading(str(common.model_name_or_path), SafetensorError):
+        trainer = InstructTrainer(
+            model=model,
+            args=args,
+            policy=policy,
+            history=common.history,
+            history_key=common.history_key,
+            train_dataset=corpus["train"],
+            eval_dataset={split: rows for split, rows in corpus.items() if split != "train"},  # tokenized with train
+            processing_class=tokenizer,
+            peft_config=adapter,
+            compute_metrics=lambda outputs: score(*outputs.predictions, outputs.label_ids),
+            callbacks=common.callbacks(),
+        )
     for split, rows in {"train": trainer.train_dataset, **trainer.eval_dataset}.items():
         say(describe(rows, split, len(corpus[split]), args))
     trained = trainer.model.num_parameters(only_trainable=True)
     say(f"{trainer.model.num_parameters():,} parameters, {trained:,} of them trained; vocabulary of {len(tokenizer):,}")
     held_out, trainer.eval_dataset = trainer.eval_dataset[final], trainer.eval_dataset["validation"]
     read = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
+    train(trainer, checkpoint)
     trained = time.perf_counter()
 
     # Test: in order of length, and not shuffled, so that each loss can be put beside its row
@@ -478,4 +482,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

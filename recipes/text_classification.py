@@ -54,7 +54,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningTrainer
 from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish
+from hf_prune.recipe import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
 from hf_prune.splits import (
     CommonArguments,
     class_names,
@@ -248,17 +248,20 @@ def read_numbers(rows: Dataset, column: str, name: str) -> Dataset:
     """
     feature = rows.features[column]
     if not (isinstance(feature, Value) and feature.dtype.startswith(("float", "int"))):
-        raise ValueError(f"{column}: labels of {name} are {feature}, but those to train on are floats.")
+        raise ValueError(f"label_column={column}: labels of {name} are {feature}, but those to train on are floats.")
     labels = np.array(rows[column][:], dtype=np.float32)
     found = np.unique(labels[np.isfinite(labels)])
     if feature.dtype.startswith("float") and len(found) <= _FEW and (found == np.rint(found)).all():
         warnings.warn(
-            f"{column}: labels of {name} are whole numbers stored as fractions (as CSV has them beside empty ones): "
-            "they are taken for numbers to predict. Store them as integers or as text to tell classes apart.",
+            f"label_column={column}: labels of {name} are whole numbers stored as fractions (as CSV has them beside "
+            "empty ones): they are taken for numbers to predict. Store them as integers or as text to tell classes "
+            "apart.",
             stacklevel=2,
         )
     if len(wrong := np.flatnonzero(~np.isfinite(labels))):
-        raise ValueError(f"{column}: row {wrong[0]} of {name} has the label {labels[wrong[0]]}; remove such rows.")
+        raise ValueError(
+            f"label_column={column}: row {wrong[0]} of {name} has the label {labels[wrong[0]]}; remove such rows."
+        )
     return rows.remove_columns(column).add_column("labels", labels, feature=Value("float32"))
 
 
@@ -393,6 +396,7 @@ def main(argv: list[str] | None = None) -> None:
         kind = "numbers" if classes is None else "classes"
         raise ValueError(f"metric={metric!r} is not known for {kind}; give one of {', '.join(metrics)}.")
     args = parse(*types, argv=argv, **FROM_SCRATCH | special | {"metric_for_best_model": metric})[2]
+    check_metric(args, metrics)
     arguments = arguments_of(common, recipe, args)
     set_seed(args.seed)
     texts = [name for name in TEXTS if name in corpus["train"].column_names]
@@ -404,10 +408,11 @@ def main(argv: list[str] | None = None) -> None:
         labels = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
         labels |= {"problem_type": "single_label_classification"}
     if common.model_name_or_path:
-        tokenizer = AutoTokenizer.from_pretrained(common.model_name_or_path)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            common.model_name_or_path, ignore_mismatched_sizes=True, **labels
-        )
+        with loading(common.model_name_or_path):
+            tokenizer = AutoTokenizer.from_pretrained(common.model_name_or_path)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                common.model_name_or_path, ignore_mismatched_sizes=True, **labels
+            )
     else:
         every = (text for name in texts for text in corpus["train"][name])
         tokenizer = new_tokenizer(every, recipe.vocab_size, recipe.max_length)
@@ -451,9 +456,7 @@ def main(argv: list[str] | None = None) -> None:
         compute_metrics=compute_metrics,
         callbacks=common.callbacks(),
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
+    train(trainer, checkpoint)
     trained = time.perf_counter()
 
     # Test
@@ -503,4 +506,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

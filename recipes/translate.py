@@ -53,7 +53,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningSeq2SeqTrainer
 from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish
+from hf_prune.recipe import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
 from hf_prune.splits import CommonArguments, columns_of, find_text, keep_rows, load_splits, tell_cuts
 
 
@@ -459,6 +459,7 @@ def main(argv: list[str] | None = None) -> None:
             f"predict_with_generate=False: validations then have no {args.metric_for_best_model} to choose a model by. "
             "Leave it True, or give --metric_for_best_model loss."
         )
+    check_metric(args, ("bleu", "chrf"))
     new_bleu(recipe.target_lang)  # what it lacks is told before hours are spent
     checkpoint = find_checkpoint(args, policy, common, recipe)
     say = print if args.process_index == 0 else lambda *texts: None
@@ -471,8 +472,9 @@ def main(argv: list[str] | None = None) -> None:
 
     # Model
     if common.model_name_or_path:
-        tokenizer = AutoTokenizer.from_pretrained(common.model_name_or_path)
-        model = AutoModelForSeq2SeqLM.from_pretrained(common.model_name_or_path)
+        with loading(common.model_name_or_path):
+            tokenizer = AutoTokenizer.from_pretrained(common.model_name_or_path)
+            model = AutoModelForSeq2SeqLM.from_pretrained(common.model_name_or_path)
         set_languages(model, tokenizer, recipe.source_lang, recipe.target_lang)
         if args.label_smoothing_factor and not hasattr(model, "prepare_decoder_input_ids_from_labels"):
             raise ValueError(f"{type(model).__name__} can't be trained with --label_smoothing_factor; leave it out.")
@@ -522,9 +524,7 @@ def main(argv: list[str] | None = None) -> None:
         compute_metrics=compute_metrics if args.predict_with_generate else None,
         callbacks=common.callbacks(),
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    trainer.save_state()
+    train(trainer, checkpoint)
     trained = time.perf_counter()
 
     # Test: in order of length, and not shuffled, so that each prediction can be put beside its row
@@ -554,4 +554,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

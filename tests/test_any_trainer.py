@@ -1,9 +1,11 @@
 """Any trainer, any loss, any way to run it: what the user's own code computes stays as it is."""
 
+import abc
 import copy
 import json
 import pickle
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -122,6 +124,63 @@ def test_a_class_is_unpickled_where_it_was_never_made():
         assert pool.apply(names, (pruned(Mine),)) == ["PruningMine", "PruningTrainer", "PruningMixin"]
 
 
+class Counted(type):
+    """A metaclass that notes what it makes, as registries do."""
+
+    made: ClassVar[list[str]] = []
+
+    def __new__(cls, name, bases, names, **more):
+        cls.made.append(name)
+        return super().__new__(cls, name, bases, names)
+
+
+class Registered(tf.Trainer, metaclass=Counted):
+    """A user's trainer, with a metaclass."""
+
+
+class Abstract(tf.Trainer, abc.ABC):
+    """As those of sentence-transformers begin."""
+
+    @abc.abstractmethod
+    def name(self):
+        """What it is called."""
+
+
+class Concrete(Abstract):
+    """And as they end."""
+
+    def name(self):
+        return "concrete"
+
+
+class OfRegistered(pruned(Registered)):
+    """A user's subclass of a class that was made with a metaclass."""
+
+
+@pytest.mark.parametrize("cls", [Registered, Concrete])
+def test_a_class_with_another_metaclass_is_made_and_pickled(cls):
+    made = pruned(cls)
+    assert made is pruned(cls) and isinstance(made, type(cls)) and issubclass(made, PruningTrainer)
+    assert (made.__name__, made.__module__) == (f"Pruning{cls.__name__}", "hf_prune.trainer")
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(made, protocol)) is made
+    assert copy.deepcopy(made) is made
+
+
+def test_a_metaclass_goes_on_with_its_work():
+    assert {"Registered", "PruningRegistered", "OfRegistered"} <= set(Counted.made)
+    assert pickle.loads(pickle.dumps(OfRegistered)) is OfRegistered
+    with pytest.raises(TypeError, match="abstract"):
+        pruned(Abstract)()
+
+
+def test_a_trainer_with_another_metaclass_trains_the_stock_bits(tmp_path):
+    stock = train(tmp_path, Concrete)
+    same(train(tmp_path, pruned(Concrete), policy=KEEP), stock)
+    by_hand = type(Concrete)("ByHand", (PruningMixin, Concrete), {})
+    same(train(tmp_path, by_hand, policy=KEEP), stock)
+
+
 # ---- Whose loss it is ----
 
 
@@ -227,7 +286,7 @@ def test_weights_scale_the_users_loss_row_by_row(tmp_path, case, accumulation):
         size = whole[1].norm()
         assert (alone[1].norm() > 1e-3 * size) == (5 in rows)
         assert (alone[1] + others[1] - whole[1]).norm() < 1e-5 * size
-        assert alone[0] + others[0] == pytest.approx(whole[0], rel=1e-5)
+        assert alone[0] == others[0] == whole[0]  # what is logged is the loss of the rows
 
 
 @dataclass(frozen=True)
@@ -461,3 +520,141 @@ def test_a_callback_ends_training_and_the_next_run_begins_anew(tmp_path):
     ours.train()
     assert trained(ours) == [16, 12, 8]
     assert ours.state.global_step == 9 and told.rates[-1] == 0.0
+
+
+# ---- What callbacks are given ----
+
+
+class Looking(tf.TrainerCallback):
+    """Goes through the training loader at an event, with the model, and asks the trainer for another loader."""
+
+    def __init__(self, event: str, asks: bool):
+        setattr(self, event, self.look)
+        self.asks, self.trainer, self.looks = asks, None, []
+
+    def look(self, args, state, control, model=None, train_dataloader=None, **more):
+        assert isinstance(train_dataloader, torch.utils.data.DataLoader)
+        assert isinstance(train_dataloader.collate_fn, Collator | tf.trainer_utils.RemoveColumnsCollator)
+        assert train_dataloader.dataset[0] == TASKS["one label"].rows()[0]
+        assert train_dataloader.batch_sampler.batch_size == 4 and train_dataloader.num_workers == 0
+        loaders = [train_dataloader, *([self.trainer.get_train_dataloader()] if self.asks else [])]
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            sizes = [[len(model(**batch).logits) for batch in loader] for loader in loaders]
+        model.train(was_training)
+        assert [len(batches) for batches in sizes] == [len(loader) for loader in loaders]
+        if state.global_step == 0:
+            train_dataloader.set_epoch(0)
+        assert self.trainer.train_dataset[0] == TASKS["one label"].rows()[0]
+        self.looks.append([sum(batches) for batches in sizes])
+
+
+@pytest.mark.parametrize("asks", [False, True], ids=["reads", "asks for another"])
+@pytest.mark.parametrize("event", ["on_train_begin", "on_epoch_begin", "on_step_end", "on_epoch_end", "on_train_end"])
+def test_callbacks_read_the_users_own_batches(tmp_path, event, asks):
+    def run(cls, policy):
+        looking = Looking(event, asks)
+        ours = train(tmp_path, cls, policy=policy, callbacks=[looking], prepare=lambda made: looking.bind(made))
+        return ours, looking.looks
+
+    Looking.bind = lambda self, made: setattr(self, "trainer", made)
+    stock, seen = run(tf.Trainer, None)
+    ours, found = run(PruningTrainer, KEEP)
+    same(ours, stock)
+    assert found == seen and len(seen) > 0
+
+
+@dataclass(frozen=True)
+class Halves(Policy):
+    """Two rounds an epoch, each of half of its rows."""
+
+    rounds_per_epoch: ClassVar[int] = 2
+    needs = frozenset({"loss"})
+
+    def select(self, history, clock, rng):
+        return Selection(history.offered[::2])
+
+
+@pytest.mark.parametrize("policy", [Shrinking(), Halves(), INFOBATCH])
+def test_a_callback_that_reads_batches_leaves_a_pruned_run_alone(tmp_path, policy):
+    """The rows that are planned are read, and what is trained and learnt of them stays as it is."""
+
+    class Reading(tf.TrainerCallback):
+        looks: ClassVar[list[int]] = []
+
+        def on_step_end(self, args, state, control, train_dataloader=None, **more):
+            state_before = torch.get_rng_state()
+            batches = list(train_dataloader)
+            torch.set_rng_state(state_before)  # the loader draws a seed, as the stock one does
+            assert not any(name.startswith("hf_prune") for batch in batches for name in batch)
+            self.looks.append(sum(len(batch["labels"]) for batch in batches))
+
+    settings = dict(policy=policy, num_train_epochs=3)
+    quiet = train(tmp_path, PruningTrainer, **settings)
+    ours = train(tmp_path, PruningTrainer, callbacks=[Reading()], **settings)
+    same(ours, quiet)
+    assert trained(ours) == trained(quiet)
+    np.testing.assert_array_equal(ours.history.loss, quiet.history.loss)
+    if isinstance(policy, Shrinking):
+        assert Reading.looks == [16] * 4 + [12] * 3 + [8] * 2
+
+
+# ---- Loops and loaders of their own ----
+
+
+class OwnLoop(tf.Trainer):
+    """Trains without Trainer's loop."""
+
+    def train(self, *args, **kwargs):
+        self.create_optimizer_and_scheduler(10)
+        self.current_gradient_accumulation_steps = 1
+        for batch in self.get_train_dataloader():
+            self.training_step(self.model, batch)
+            self.optimizer.step()
+
+
+class OwnLoader(tf.Trainer):
+    """Makes batches without Trainer's sampler."""
+
+    def get_train_dataloader(self):
+        loader = torch.utils.data.DataLoader(self.train_dataset, 4, shuffle=True, collate_fn=self.data_collator)
+        return self.accelerator.prepare(loader)
+
+
+class OwnSampler(tf.Trainer):
+    """Draws rows with replacement."""
+
+    def _get_train_sampler(self, train_dataset=None):
+        return torch.utils.data.RandomSampler(train_dataset, replacement=True)
+
+
+@pytest.mark.parametrize(
+    "cls, message",
+    [
+        (OwnLoop, "chooses the rows of Trainer's own loop, but PruningOwnLoop.train has one of its own"),
+        (OwnLoader, "PruningOwnLoader builds its training batches without Trainer's sampler"),
+        (OwnSampler, "PruningOwnSampler has a training sampler of its own. The training sampler is a RandomSampler"),
+    ],
+)
+def test_what_does_not_go_by_trainers_sampler_is_refused_by_name(tmp_path, cls, message):
+    train(tmp_path, cls)  # as the stock trainer does
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, pruned(cls), policy=KEEP)
+    train(tmp_path, pruned(cls))  # without a policy
+
+
+def test_a_loop_that_takes_no_steps_of_trainers_is_told_of(tmp_path, caplog):
+    class OwnSteps(tf.Trainer):
+        def train(self):
+            self.model.train()
+
+    train(tmp_path, pruned(OwnSteps), policy=KEEP)
+    assert "has chosen nothing: PruningOwnSteps.train trains without Trainer's own loop" in caplog.text
+
+
+def test_several_data_sets_are_refused_at_once(tmp_path):
+    rows = TASKS["one label"].rows()
+    args = tf.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    with pytest.raises(ValueError, match="train_dataset is a dict of 2 .one, two.. Join them"):
+        PruningTrainer(TASKS["one label"].model(), args, train_dataset={"one": rows, "two": rows}, policy=KEEP)

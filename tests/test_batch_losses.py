@@ -120,23 +120,26 @@ def test_a_fused_loss_is_noticed_on_the_first_batch(translator, tmp_path, caplog
 
 
 def test_weights_act_on_the_batch_by_their_mean(classifier, tmp_path):
-    losses = []
+    """On its gradient; its loss is logged as it is."""
+    steps = []
 
     class Watched(PruningTrainer):
         def training_step(self, model, inputs, *args, **kwargs):
-            stock = model(labels=inputs["labels"])["loss"].item()
-            weights = None if self._weights is None else self._weights[inputs[ROW]].mean().item()
+            stock = model(labels=inputs["labels"])["loss"]
+            (gradient,) = torch.autograd.grad(stock, model.layer.weight)
+            weights = 1.0 if self._weights is None else self._weights[inputs[ROW]].mean().item()
+            model.zero_grad()
             loss = super().training_step(model, inputs, *args, **kwargs)
-            losses.append((loss.item(), stock, weights))
+            assert loss == stock
+            steps.append((model.layer.weight.grad.item(), gradient.item() * weights, weights))
             return loss
 
-    trainer = trainer_of(Plain(), classifier[1], tmp_path)
+    trainer = trainer_of(Plain(), classifier[1], tmp_path, max_grad_norm=0.0)
     trainer.__class__ = Watched
     trainer.args.num_train_epochs = 4
     trainer.train()
-    weighted = [entry for entry in losses if entry[2] is not None]
-    assert any(weight > 1 for _, _, weight in weighted)
-    assert all(loss == pytest.approx(stock * (weight or 1)) for loss, stock, weight in losses)
+    assert any(weights > 1 for _, _, weights in steps)
+    assert all(ours == pytest.approx(expected, rel=1e-5) for ours, expected, _ in steps)
 
 
 def test_other_signals_have_no_such_substitute(classifier, tmp_path):

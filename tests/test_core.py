@@ -58,7 +58,28 @@ def test_an_empty_training_set_has_no_history():
         (Selection(np.array([0, 1]), weights=np.array([1.0], np.float32)), "weights"),
         (Selection(np.array([0]), weights=np.array([0.0], np.float32)), "weights"),
         (Selection(np.array([0]), weights=np.array([np.nan], np.float32)), "weights"),
+        (Selection(np.array([0]), weights=np.array([1e39])), "weights.* finite in float32, got 1 of them, inf to inf"),
+        (Selection(np.array([0, 1]), weights=np.array([1, 1e-50])), "weights.* above 0.*got 2 of them, 0.0 to 1.0"),
+        (
+            Selection(np.array([0]), weights=np.array([[1.0]])),
+            r"weights=...\) must be a \(K,\) float32 array, got float64",
+        ),
+        (Selection(np.array([0]), weights=np.array([True])), "weights.*got bool"),
+        (Selection(np.array([0]), weights=np.array(["1"])), "weights.*got <U1"),
+        (Selection(np.array([0]), weights=np.array([1j])), "weights.*got complex128"),
+        (Selection(np.array([[0]])), r"rows=...\) must be a \(K,\) int64 array, got int64 \(1, 1\)"),
+        (Selection(np.array(0)), r"rows.*got int64 \(\)"),
+        (Selection(np.array([True, False])), r"got bool \(2,\). Of a mask, give np.flatnonzero\(mask\)"),
+        (Selection(np.array([2**63], np.uint64)), "must lie in"),
+        (Selection(np.array([0]), rescore=np.array([[1]])), r"rescore=...\) must be a \(K,\) int64 array, got int64"),
+        (Selection(np.array([0]), rescore=np.array([1.0])), "rescore.*float64"),
+        (Selection(np.array([0]), rescore=np.array([1, 1])), "rescore.*distinct"),
+        (Selection(np.array([0]), rescore=np.array([0])), "rescore.*none of them among"),
+        (Selection(np.array([0]), rescore=np.array([4])), r"rescore.* in \[0, 4\)"),
         (Selection(np.array([0]), lr_scale=0.0), "lr_scale"),
+        (Selection(np.array([0]), lr_scale=np.float32(np.inf)), "lr_scale.*got inf"),
+        (Selection(np.array([0]), lr_scale=np.float64(np.nan)), "lr_scale.*got nan"),
+        (Selection(np.array([0]), lr_scale=10**400), "lr_scale.*must be finite"),
     ],
 )
 def test_an_invalid_selection_is_refused(selection, message):
@@ -71,6 +92,59 @@ def test_a_selection_of_lists_is_refused(name):
     fields = {"rows": np.array([0]), name: [1]}
     with pytest.raises(TypeError, match=rf"Selection\({name}=...\) must be a numpy array, got a list"):
         Selection(**fields).check(4)
+
+
+@pytest.mark.parametrize("scale", [None, "2", True, np.bool_(True), np.ones(2), 1j, [1.0]])
+def test_a_factor_that_is_no_number_is_refused(scale):
+    with pytest.raises(TypeError, match=r"Selection\(lr_scale=...\) must be a number, got a"):
+        Selection(np.array([0]), lr_scale=scale).check(4)
+
+
+def test_a_selection_of_nothing_is_refused():
+    with pytest.raises(TypeError, match=r"Selection\(rows=...\) must be a numpy array, got a NoneType"):
+        Selection(None).check(4)
+
+
+@pytest.mark.parametrize("kind", ["i1", "u2", "i4", ">i8", "u8"])
+@pytest.mark.parametrize("scale", [2, np.float32(2), np.int64(2), np.array(2.0), np.float16(2)])
+def test_what_is_plainly_meant_is_taken(kind, scale):
+    weights = np.array([1, 2], kind)
+    taken = Selection(np.array([3, 0], kind), weights, scale, rescore=np.array([1], kind)).check(4)
+    assert (taken.rows.dtype, taken.rows.tolist()) == (np.dtype(np.int64), [3, 0])
+    assert (taken.weights.dtype, taken.weights.tolist()) == (np.dtype(np.float32), [1, 2])
+    assert (taken.rescore.dtype, taken.rescore.tolist()) == (np.dtype(np.int64), [1])
+    assert (type(taken.lr_scale), taken.lr_scale) == (float, 2.0)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        np.array(["a"]),
+        np.array([None]),
+        np.array([1j]),
+        np.array(["2026-01-01"], "M8[D]"),
+        np.ones(2, np.longdouble),
+        np.ones(2, ">f4"),
+        "text",
+        None,
+        {"a": 1},
+        [[1], [1, 2]],
+    ],
+)
+def test_notes_that_no_file_can_hold_are_refused(note):
+    history = History.empty(2)
+    history.notes["held"] = np.ones(2, np.float16)
+    history.check_notes(Uniform())
+    history.notes["mine"] = note
+    with pytest.raises(TypeError, match=r"Uniform keeps history.notes\['mine'\], a .*no checkpoint can hold"):
+        history.check_notes(Uniform())
+
+
+def test_a_note_goes_by_a_text(tmp_path):
+    history = History.empty(2)
+    history.notes[1] = np.ones(2)
+    with pytest.raises(TypeError, match=r"history.notes\[1\]"):
+        history.check_notes(Uniform())
 
 
 @pytest.mark.parametrize(
@@ -122,7 +196,11 @@ def test_a_budget_policy_is_abstract():
 
 
 def test_numbers_of_numpy_become_plain_ones():
-    policy = SeTa(groups=np.int64(4), ratio=np.float64(0.5))
+    policy = SeTa(groups=np.int64(4), ratio=np.array(0.5))
     assert repr(policy).startswith("SeTa(ratio=0.5, groups=4,")
+    assert Uniform(cover=np.bool_(True)).cover is True
+    for wrong in (np.array([0.5]), [0.5], np.str_("0.5"), np.bool_(True), 1j):
+        with pytest.raises(ValueError, match=r"Uniform\(keep=...\) must be in \(0, 1\], got"):
+            Uniform(keep=wrong)
     with pytest.raises(ValueError, match="groups=...\\) must be a whole number, got 2.5"):
         SeTa(groups=np.float64(2.5))

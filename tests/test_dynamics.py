@@ -104,6 +104,21 @@ def test_rows_without_losses(tmp_path):
     assert np.isnan(dynamics.trained).all()
 
 
+@pytest.mark.parametrize("unit", [1e-36, 1e-9, 1, 1e9, 1e36])
+def test_what_float32_holds_has_moments_and_an_order(tmp_path, unit):
+    losses = unit * np.array([[1, 2, 3, 40], [2, 2, 9, 50], [3, 2, 6, 60]])
+    for round, values in enumerate(losses):
+        write(tmp_path, round, (range(4), values), rows=4)
+    dynamics = Dynamics.read(tmp_path, History.empty(4))
+    np.testing.assert_allclose(dynamics.mean, losses.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(dynamics.variability, losses.std(0), rtol=1e-6, atol=1e-6 * unit)
+    excess = losses - losses.mean(1, keepdims=True)
+    np.testing.assert_allclose(dynamics.excess, np.array([1, 2, 3]) @ excess / 9, rtol=1e-6)
+    assert dynamics.hardest(4).tolist() == [3]
+    assert np.argsort(-dynamics.excess).tolist() == [3, 2, 0, 1]
+    np.testing.assert_allclose(dynamics.level, losses[-1].mean(), rtol=1e-6)
+
+
 def test_rows_that_were_given_wrong_labels_stand_first(tmp_path):
     """Losses fall for all but the noisy rows, of which half are measured in every round; the rest at random."""
     rng, n = np.random.default_rng(0), 1000

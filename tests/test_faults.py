@@ -8,7 +8,7 @@ import transformers as tf
 from datasets import Dataset
 from tokenizers import Tokenizer, models
 
-from hf_prune.sampler import ROW, Numbered, RowCollator
+from hf_prune.sampler import PARTS, ROW, Numbered, RowCollator
 
 
 def numbered(examples):
@@ -191,3 +191,89 @@ def test_they_train(tmp_path, name, workers):
     trainer.train()
     assert trainer._numbering.is_checked
     assert (trainer.history.seen >= 0).mean() > 0.5  # of short masked rows, some have no target
+
+
+# ---- Rows of unusual content: trained as the stock trainer does ----
+
+
+def bits(values):
+    return torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
+
+
+def as_nested(values):
+    return torch.nested.nested_tensor(values, layout=torch.jagged)
+
+
+UNUSUAL = {
+    "0-d": ([torch.tensor(1.0), torch.tensor(2.0)], lambda values: torch.stack(values)[:, None]),
+    "sparse": ([torch.eye(2).to_sparse(), 2 * torch.eye(2).to_sparse()], torch.stack),
+    "sparse, made dense": ([torch.eye(2).to_sparse()] * 2, lambda values: torch.stack(values).to_dense()),
+    "nested": ([torch.ones(2), torch.ones(3)], as_nested),
+    "with a gradient": (
+        [torch.ones(2, requires_grad=True), torch.zeros(2)],
+        lambda values: torch.stack(values).detach(),
+    ),
+    "conjugate": ([torch.ones(2, dtype=torch.complex64).conj(), 1j * torch.ones(2)], torch.stack),
+    "texts": (["ab", "c"], lambda values: torch.ones(2, 2)),
+    "nothing": ([None, [1, 2]], lambda values: torch.ones(2, 2)),
+    "ragged": ([[[1], [2, 3]], [[1, 2]]], lambda values: torch.ones(2, 2)),
+    "empty lists": ([[[], []], [[1, 2], [3, 4]]], lambda values: torch.ones(2, 2, 2)),
+    "huge": ([[2**70, 1], [1, 2]], lambda values: torch.ones(2, 2)),
+    "mappings": ([{"a": 1}, {"a": 2}], lambda values: torch.ones(2, 2)),
+    "nothing at all": ([[], []], lambda values: torch.ones(2, 0)),
+}
+TYPES = (torch.int64, torch.bool, torch.uint8, torch.bfloat16, torch.float16, torch.float64, torch.complex64)
+UNUSUAL |= {f"empty, {type}": ([torch.zeros(0, dtype=type), torch.ones(2, dtype=type)], bits) for type in TYPES}
+UNUSUAL |= {f"alike, {type}": ([torch.ones(3, dtype=type), torch.ones(2, dtype=type)], bits) for type in TYPES}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_content_is_left_alone(name):
+    values, make = UNUSUAL[name]
+    batch = RowCollator(lambda rows: {"x": make([row["x"] for row in rows])})(numbered([{"x": x} for x in values]))
+    assert batch[ROW].tolist() == [10, 11]
+    assert PARTS not in batch
+
+
+def flat(rows):
+    return {"input_ids": torch.tensor([[token for row in rows for token in row["input_ids"]]], dtype=torch.int64)}
+
+
+@pytest.mark.parametrize("texts", [[[], [1, 2], [3]], [[1, 2], [], []], [[], []], [np.array([1], np.int32), [2, 3]]])
+def test_joined_rows_may_be_empty(texts):
+    batch = RowCollator(flat)(numbered([{"input_ids": text} for text in texts]))
+    lengths = np.array([len(text) for text in texts])
+    assert batch[PARTS].sum(1).tolist() == lengths.tolist()
+    ends = np.cumsum(lengths)
+    for part, begin, end in zip(batch[PARTS], ends - lengths, ends, strict=True):
+        assert part[begin:end].all()
+
+
+@pytest.mark.parametrize("texts", [[3, 4], [None, [4]], ["ab", "c"], [[[1, 2], [3, 4]], [[1, 2]]]])
+def test_one_sequence_of_something_else_is_left_alone(texts):
+    collate = RowCollator(lambda rows: {"input_ids": torch.tensor([[3, 4]])})
+    assert PARTS not in collate(numbered([{"input_ids": text} for text in texts]))
+
+
+@pytest.mark.parametrize("name", ["one label", "llama"])
+@pytest.mark.parametrize("policy", ["uniform:keep=1.0", "uniform:keep=0.6,unit=tokens", "infobatch", "competence"])
+def test_a_row_without_tokens_in_the_first_batch_is_trained_as_the_stock_trainer_does(tmp_path, name, policy):
+    task, rows = tiny.TASKS[name], tiny.TASKS[name].rows(12)
+    rows[1] = rows[1] | {"input_ids": []} | ({"labels": []} if name == "llama" else {})
+    settings = dict(train_sampling_strategy="sequential", num_train_epochs=2)
+    stock = tiny.trainer(tmp_path, task.model(), rows, **settings)
+    stock.train()
+    ours = tiny.trainer(tmp_path, task.model(), rows, policy, **settings)
+    ours.train()
+    if policy == "uniform:keep=1.0":
+        for mine, theirs in zip(ours.model.parameters(), stock.model.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    assert (np.isnan(ours.history.loss[1]) or name == "one label") and np.isfinite(ours.history.loss[2:]).any()
+    assert not ours.history.faults.any()
+
+
+@pytest.mark.parametrize("policy", ["uniform:keep=0.5,unit=tokens", "competence"])
+def test_rows_without_names_are_refused_by_a_rule_that_counts_tokens(tmp_path, policy):
+    rows = torch.utils.data.TensorDataset(torch.randint(3, 31, (24, 6)), torch.arange(24) % 3)
+    with pytest.raises(ValueError, match="a row is a tuple, not a dict"):
+        tiny.trainer(tmp_path, tiny.TASKS["one label"].model(), rows, policy)

@@ -1,14 +1,18 @@
 """What is read of a training set before training: words, pictures and classes, of rows stored in any way."""
 
+import collections
 import io
 import logging
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from texts import matrix_of
 
@@ -358,3 +362,92 @@ def test_counting_and_stacking():
     assert narrow.shape == (2, 1)
     assert valued(counts, np.ones(2)).toarray().tolist() == [[1, 0, 1], [0, 0, 0]]
     assert Features().class_count == 0
+
+
+# ---- Rows that are not as they should be ----
+
+
+@dataclass
+class Example:
+    input_ids: Any
+    labels: int = 0
+
+    def __len__(self):
+        return 2
+
+
+Pair = collections.namedtuple("Pair", ["input_ids", "labels"])
+STRANGE = {
+    "tuple": ([(torch.tensor([1, 2]), torch.tensor(0))] * 3, "no names.*a row is a tuple, not a dict"),
+    "named tuple": ([Pair([1, 2], 0)] * 3, "a row is a Pair, not a dict"),
+    "list": ([[1, 2]] * 3, "a row is a list, not a dict"),
+    "dataclass": ([Example([1, 2])] * 3, "a row is a Example, not a dict"),
+    "text": (["input_ids"] * 3, "a row is a str, not a dict"),
+    "tensor": (torch.ones(3, 2), "a row is a Tensor, not a dict"),
+    "nothing": ([None] * 3, "a row is a NoneType, not a dict"),
+    "numbered columns": ([{0: [1, 2], 1: 0}] * 3, "have 0, 1"),
+    "tensors": (torch.utils.data.TensorDataset(torch.ones(3, 2)), "a row is a tuple, not a dict"),
+}
+UNREAD = {
+    "nothing": (None, "row 1 has None as 'input_ids'"),
+    "a number": (5, "row 1 has 5 as 'input_ids'"),
+    "a 0-d tensor": (torch.tensor(5), r"row 1 has tensor\(5\) as 'input_ids'"),
+    "a text": ("1 2", "row 1 has '1 2' as 'input_ids'"),
+    "texts": (["a", "b"], r"row 1 has \['a', 'b'\] as 'input_ids'"),
+    "a number missing": ([1, None], r"row 1 has \[1, None\] as 'input_ids'"),
+    "a mapping": ({"a": 1}, "row 1 has {'a': 1} as 'input_ids'"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_rows_without_names_are_refused_with_the_cure(kind):
+    rows, message = STRANGE[kind]
+    with pytest.raises(ValueError, match=f"counts tokens by 'input_ids', but the rows .*{message}.*unit='rows'"):
+        data.row_tokens(rows, False)
+    with pytest.raises(ValueError, match=message):
+        read_features(rows, False, WORDS)
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_tokens_that_are_no_numbers_are_refused_by_row(kind):
+    value, message = UNREAD[kind]
+    rows = [{"input_ids": [1, 2]}, {"input_ids": value}]
+    with pytest.raises(ValueError, match=f"{message}: give a list of numbers"):
+        data.row_tokens(rows, False)
+    with pytest.raises(ValueError, match=f"{message}: give a list of numbers"):
+        read_features(rows, False, WORDS)
+
+
+def test_what_a_later_row_lacks_is_named():
+    rows = [{"input_ids": [1, 2]}, {"text": "a", "label": 0}]
+    with pytest.raises(ValueError, match="counts tokens by 'input_ids', but the rows have text, label"):
+        data.row_tokens(rows, False)
+    with pytest.raises(ValueError, match="Row 0 has 'input_ids', but row 1 has text, label: give all rows the same"):
+        read_features(rows, False, WORDS)
+    pictures = [{"pixel_values": np.zeros((1, 2, 2))}, (np.zeros((1, 2, 2)), 0)]
+    with pytest.raises(ValueError, match="Row 0 has 'pixel_values', but row 1 has no names"):
+        read_features(pictures, False, WORDS)
+
+
+@pytest.mark.parametrize("make", [dict, collections.UserDict, transformers.BatchEncoding])
+@pytest.mark.parametrize("numbers", [list, tuple, np.array, torch.tensor])
+def test_rows_of_any_mapping_are_read_and_some_may_be_empty(make, numbers):
+    rows = [make({"input_ids": numbers(ids), "labels": None}) for ids in ([1, 2, 2], [], [5])]
+    assert data.row_tokens(rows, True).tolist() == [3, 0, 1]
+    assert read_features(rows, True, WORDS).texts[0].toarray().tolist() == [[0, 1, 2, 0, 0, 0], [0] * 6, [0] * 5 + [1]]
+
+
+def test_a_column_of_arrow_that_holds_no_lists_is_refused():
+    for values in (["a b", "c"], [1, 2]):
+        rows = datasets.Dataset.from_dict({"input_ids": values})
+        for read in (lambda rows: data.row_tokens(rows, False), lambda rows: read_features(rows, False, WORDS)):
+            with pytest.raises(
+                ValueError, match=r"reads lists of tokens, and rows have a (string|int32|int64) there: tokenize"
+            ):
+                read(rows)
+
+
+def test_a_column_of_arrays_is_read():
+    form = datasets.Features({"input_ids": datasets.Array2D((2, 2), "int64")})
+    rows = datasets.Dataset.from_dict({"input_ids": [[[1, 0], [2, 2]], [[0, 3], [1, 1]]]}, features=form)
+    assert data.row_tokens(rows, False).tolist() == [4, 4]

@@ -433,6 +433,71 @@ def test_no_token_and_no_path_leaves_the_machine(hub, client, tmp_path):
     assert TOKEN not in said and str(tmp_path) not in said
 
 
+SHOWN = "this text of a row"
+PRIVATE = ("_pruning/examples.json", "_report.html", "_report/x.png", "_begun.json", "__report.html.tmp", "_mine/x")
+NESTED = ("", "stage2/", "runs/stage 2/", "_run-0/", "checkpoint-3/", "stage2/checkpoint-3/", "checkpoint-6/")
+
+
+def plant(folder):
+    """Files that show rows, where runs inside a run's folder have them."""
+    for place in NESTED:
+        for name in PRIVATE:
+            path = Path(folder, place + name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(SHOWN)
+
+
+class Plants(TrainerCallback):
+    def on_step_end(self, args, *others, **kwargs):
+        plant(args.output_dir)
+
+
+def train_nested(folder, policy, **settings):
+    """A run inside the folder of another one, which pushes at each save, at the end and once more."""
+    inner = trainer(os.path.join(folder, "stage2"), TASK.model(), rows_of(), POLICY, num_train_epochs=1)
+    inner.train()
+    inner.save_model()
+    Path(folder, "stage2", "__init__.py").write_text("")
+    Path(folder, "stage2", "__0_0.distcp").write_text("")
+    made = trainer(folder, TASK.model(), rows_of(), policy, hub_token=TOKEN, num_train_epochs=2, **settings)
+    made.add_callback(Plants())
+    made.add_callback(Waits(made))
+    made.train()
+    made.save_model()
+    made.push_to_hub()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "policy"), [("every_save", None), ("checkpoint", POLICY), ("all_checkpoints", POLICY)]
+)
+def test_nothing_that_shows_a_row_is_pushed_however_runs_are_nested(hub, client, tmp_path, strategy, policy):
+    settings = {"push_to_hub": True, "hub_strategy": strategy, "save_strategy": "epoch"}
+    client(train_nested, str(tmp_path / "tiny"), policy, **settings)
+    names = {name for _, files in hub.model("ann/tiny").commits for name in files}
+    parts = {part for name in names for part in name.split("/")}
+    assert {part for part in parts if part.startswith("_")} == {"__init__.py", "__0_0.distcp"}
+    assert {"stage2/model.safetensors", "stage2/history.safetensors", "model.safetensors"} <= names
+    assert not [body for body in hub.received if SHOWN.encode() in body]
+    assert not [name for name, blob in hub.model("ann/tiny").files.items() if SHOWN.encode() in blob]
+
+
+def test_the_stock_trainer_uploads_as_it_does(monkeypatch):
+    from huggingface_hub import HfApi
+    from transformers import Trainer
+
+    from hf_prune.sharing import _rows_kept
+
+    given = []
+    monkeypatch.setattr(HfApi, "upload_folder", lambda self, **kwargs: given.append(kwargs["ignore_patterns"]))
+    place = Trainer.push_to_hub.__globals__
+    upload = place["hf_api"]().upload_folder if "hf_api" in place else place["upload_folder"]
+    upload(ignore_patterns=["_*"])
+    with _rows_kept():
+        upload(ignore_patterns="_*")
+        upload(ignore_patterns=None)
+    assert given[0] == ["_*"] and given[1] == ["_*", *given[2]] and "*/_[!_]*" in given[2]
+
+
 def test_the_token_still_serves_after_the_arguments_are_pickled():
     from copy import deepcopy
 

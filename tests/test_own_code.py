@@ -82,13 +82,6 @@ def test_with_everything_kept_it_trains_the_stock_bits(make):
         assert torch.equal(parameter, ours.model.get_parameter(name)), name
 
 
-def test_weights_need_ours_to_be_called(make):
-    ours = make("infobatch", OursWithOwnLoss, num_train_epochs=3)
-    with pytest.raises(ValueError, match="OursWithOwnLoss.compute_loss does not call super"):
-        ours.train()
-    assert ours.state.global_step == 0  # though the first epoch has no weights yet
-
-
 def test_an_evaluate_that_does_not_call_ours_is_counted(make):
     class OwnEvaluation(PruningTrainer):
         def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
@@ -134,21 +127,6 @@ def test_a_model_that_stays_in_evaluation_mode_is_measured(make):
 
 def net_losses(outputs, inputs):
     return F.cross_entropy(outputs["logits"], inputs["labels"], reduction="none")
-
-
-def test_class_weights_that_the_first_batch_hides_are_found(make):
-    """A head of zeros gives all rows one loss, whose weighted mean is its plain mean."""
-    model = TASKS["one label"].model(0.0)
-    with torch.no_grad():
-        model.classifier.weight.zero_()
-
-    def weighted(outputs, labels, num_items_in_batch=None):
-        return F.cross_entropy(outputs["logits"], labels, torch.tensor([1.0, 2.0, 9.0]))
-
-    ours = make("infobatch", model=model, compute_loss_func=weighted)
-    with pytest.raises(ValueError, match="weights rows, which needs a loss that is a sum over rows"):
-        ours.train()
-    assert ours.state.global_step > 6  # those of the first epoch, whose rows have no weights
 
 
 def test_a_loss_of_the_users_own_is_not_smoothed(make):

@@ -21,7 +21,7 @@ def add(recorder, rows, losses, padded=10):
 def test_visits_come_in_the_order_of_training_whenever_they_are_brought():
     recorder = Recorder(1)
     add(recorder, [3, 1], [0.3, 0.1])
-    np.testing.assert_array_equal(recorder.drain(), np.array([0.3, 0.1], np.float32))
+    np.testing.assert_array_equal(recorder.drain()[0], np.array([0.3, 0.1], np.float32))
     add(recorder, [2], [0.2], padded=5)
     measured = recorder.collect(one_process)
     assert measured.rows.tolist() == [3, 1, 2]
@@ -29,7 +29,7 @@ def test_visits_come_in_the_order_of_training_whenever_they_are_brought():
     np.testing.assert_array_equal(measured.values, np.array([[0.3, 0.1, 0.2]], np.float32))
     assert (recorder.counts(), measured.padded_tokens) == ((3, 15), 15)
     assert recorder.collect(one_process).rows.tolist() == [3, 1, 2]  # a checkpoint changes nothing
-    assert len(recorder.drain()) == 0
+    assert len(recorder.drain()[0]) == 0
 
 
 def test_row_numbers_that_no_float_can_hold_survive():
@@ -57,6 +57,26 @@ def test_the_mean_of_two_visits_does_not_depend_on_their_order():
     assert first[2][0][first[0] == 4] == second[2][0][second[0] == 4]
 
 
+def test_only_visits_that_told_something_make_a_rows_mean():
+    nan, blank, fault = np.nan, -np.inf, np.inf
+    visits = {
+        0: ([0.1, blank], 0.1),
+        1: ([blank, 0.5, 0.7], 0.6),
+        2: ([nan, 0.5], 0.5),
+        3: ([fault, 0.5], fault),
+        4: ([fault, blank], fault),
+        5: ([blank, blank], blank),
+        6: ([nan, nan], nan),
+        7: ([0.25], 0.25),
+        8: ([blank], blank),
+    }
+    rows = np.concatenate([np.full(len(losses), row) for row, (losses, _) in visits.items()])
+    values = np.concatenate([losses for losses, _ in visits.values()]).astype(np.float32)[None]
+    found, _, means = Measurements(rows, rows, values, 0).by_row(marked(rows, 9))
+    expected = np.array([visits[row][1] for row in found.tolist()], np.float32)
+    np.testing.assert_allclose(means[0], expected, rtol=1e-6)
+
+
 def test_the_measurements_of_all_processes_are_joined():
     other = Recorder(1)
     add(other, [9], [0.9], padded=20)
@@ -81,7 +101,7 @@ def test_rows_alone_are_counted_where_no_loss_is_known():
     measured = recorder.collect(one_process)
     rows, tokens, values = measured.by_row(marked(measured.rows, 4))
     assert (rows.tolist(), tokens.tolist(), values.shape) == ([3, 1], [5, 6], (0, 2))
-    assert len(recorder.drain()) == 0
+    assert len(recorder.drain()[0]) == 0
 
 
 def test_a_checkpoints_measurements_go_on():

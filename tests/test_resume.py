@@ -53,7 +53,10 @@ def build(folder, policy="infobatch:ratio=0.6", accumulation=1, order="random", 
                 log.setdefault(self.state.global_step, []).append(inputs[ROW].tolist())
             return super().training_step(model, inputs, *args, **kwargs)
 
-    trainer = Logged(model=model, args=args, train_dataset=data, data_collator=pad, policy=policy)
+    evaluated = data.select(range(min(4, len(data))))
+    trainer = Logged(
+        model=model, args=args, train_dataset=data, eval_dataset=evaluated, data_collator=pad, policy=policy
+    )
     return trainer, log
 
 
@@ -152,6 +155,22 @@ def test_stopped_at_every_step(tmp_path, policy, accumulation, order):
         shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"policy": "autoassist:rounds=2"}, {"eval_strategy": "steps", "eval_steps": 4}]
+)
+def test_workers_that_stay_draw_what_they_drew(tmp_path, monkeypatch, settings):
+    """Their loader draws from the generator that dropout draws from, once: before the checkpoint, not after it too."""
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # seconds until they are ended
+    settings = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True, "save_steps": 1} | settings
+    trainer, log = build(tmp_path, **settings)
+    trainer.train()
+    reference = result_of(trainer, log)
+    for step in (2, 5, trainer.pruning_report().epochs[0]["steps"]):  # 2 is before all evaluations, 5 after one
+        trainer, log = build(tmp_path / "again", **settings | {"save_strategy": "no"})
+        trainer.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+        assert_same(result_of(trainer, log), reference)
+
+
 def test_saved_at_the_end_of_an_epoch(tmp_path):
     trainer, log = build(tmp_path, save_strategy="epoch")
     trainer.train()
@@ -225,7 +244,7 @@ def test_a_half_written_checkpoint_is_passed_over(stopped, caplog):
 def test_nothing_whole_to_resume_from_is_said(tmp_path):
     (tmp_path / "checkpoint-2").mkdir()
     trainer, _ = build(tmp_path)
-    with pytest.raises(ValueError, match="holds no whole checkpoint. Train without it"):
+    with pytest.raises(ValueError, match="No valid checkpoint found in output directory .*is whole. Train without"):
         trainer.train(resume_from_checkpoint=True)
 
 

@@ -297,16 +297,63 @@ def test_what_is_learnt_beside_a_round_is_seen_one_round_later(classifier, tmp_p
     assert trainer.history.notes["learnt"] == 11
 
 
-def test_an_error_in_the_background_ends_training(classifier, tmp_path):
-    @dataclass(frozen=True)
-    class Broken(Parts):
-        in_background: ClassVar[bool] = True
+@dataclass(frozen=True)
+class Broken(Parts):
+    """Can't learn from one of its rounds, and notes the others."""
 
-        def update(self, history, clock, rng):
+    fails_at: ClassVar[int | None] = None
+
+    def update(self, history, clock, rng):
+        if clock.round == self.fails_at:
             raise RuntimeError("no features")
+        history.notes[f"learnt {clock.round}"] = history.seen.copy()
 
+
+@dataclass(frozen=True)
+class LateBroken(Broken):
+    in_background: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize("policy, begun", [(Broken, 1), (LateBroken, 2)])
+def test_an_error_in_update_is_raised_where_the_next_round_would_be_selected(
+    classifier, tmp_path, monkeypatch, policy, begun, caplog
+):
+    monkeypatch.setattr(Broken, "fails_at", 5)
+    trainer = trainer_of(classifier, tmp_path, policy())
     with pytest.raises(RuntimeError, match="no features"):
-        trainer_of(classifier, tmp_path, Broken()).train()
+        trainer.train()
+    assert len(trainer.watch.rows) == 5 + begun
+    assert "failed in its update after round 5 (RuntimeError: no features). Mend it and go on" in caplog.text
+
+
+@pytest.mark.parametrize("policy", [Broken, LateBroken])
+def test_an_error_in_the_last_update_leaves_training_whole(classifier, tmp_path, monkeypatch, policy, caplog):
+    monkeypatch.setattr(Broken, "fails_at", 11)
+    trainer = trainer_of(classifier, tmp_path, policy())
+    output = trainer.train()
+    assert output.global_step == trainer.state.max_steps and len(trainer.history.notes) == 11
+    assert "failed in its update after round 11 (RuntimeError: no features). No round was left" in caplog.text
+    trainer.save_model()
+    assert (tmp_path / "history.safetensors").is_file()
+
+
+def test_a_checkpoint_is_whole_though_the_update_beside_it_failed(classifier, tmp_path, monkeypatch):
+    """Resumed with a policy that is mended, the run ends as if nothing had been."""
+
+    def run(folder):
+        return trainer_of(copied(classifier), tmp_path / folder, LateBroken(), save_strategy="steps", save_steps=1)
+
+    whole, broken, mended = run("whole"), run("broken"), run("broken")
+    whole.train()
+    monkeypatch.setattr(Broken, "fails_at", 5)
+    with pytest.raises(RuntimeError, match="no features"):
+        broken.train()
+    monkeypatch.undo()
+    mended.train(resume_from_checkpoint=True)
+    assert mended.state.global_step == whole.state.global_step > broken.state.global_step > 0
+    assert sorted(mended.history.notes) == sorted(whole.history.notes)
+    np.testing.assert_array_equal(mended.history.seen, whole.history.seen)
+    assert weights_of(mended) == weights_of(whole)
 
 
 # ---- Rescoring ----

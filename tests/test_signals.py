@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers.trainer_pt_utils import LabelSmoother
 
 from hf_prune import signals
-from hf_prune.signals import Prediction, count_tokens, reweigh
+from hf_prune.signals import Prediction, count_tokens
 from hf_prune.tasks import TARGETS, head_of, recipe_for
 
 # Of EncoderDecoderModel, whenever it computes a loss.
@@ -339,7 +339,7 @@ def test_grad_norm_is_the_gradient_of_the_head(name):
         torch.testing.assert_close(got[row], torch.stack(norms).mean(), rtol=1e-4, atol=1e-6)
 
 
-# Label smoothing and weights
+# Label smoothing
 
 
 @pytest.mark.parametrize("name", SMOOTHED)
@@ -364,80 +364,21 @@ def test_what_the_trainer_does_not_smooth_stays(name):
     assert torch.equal(prediction.token_losses(0.1), prediction.token_losses())
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("name", TASKS)
-def test_reweighing_gives_the_gradient_of_the_weighted_loss(name, smoothing):
+def test_the_models_own_loss_is_the_mean_of_the_terms(name):
     model, batch = build(name)
     outputs = model(**batch)
-    token_losses = read(model, batch, outputs).token_losses(smoothing if name in SMOOTHED else 0.0)
-    weights = torch.tensor([2.0, 1.0, 0.5, 3.0])
-    scale = 0.37  # whatever the trainer divides by
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-    def gradients(loss):
-        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        return [gradient for gradient in found if gradient is not None]
-
-    loss = scale * token_losses.sum()
-    expected = scale * (weights[:, None] * token_losses).sum()
-    reweighed = reweigh(loss, token_losses, weights)
-    torch.testing.assert_close(reweighed, expected)
-    largest = max(gradient.abs().max() for gradient in gradients(expected))
-    for got, wanted in zip(gradients(reweighed), gradients(expected), strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=float(largest) * 1e-6)
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_weights_on_the_models_own_loss(name):
-    """As for the identity: the stock loss is c times the sum of the token losses (of an answer: both ends ignored)."""
-    model, batch = build(name)
-    outputs = model(**batch)
-    token_losses = read(model, batch, outputs).token_losses()
-    assert torch.equal(reweigh(outputs.loss, token_losses, torch.ones(ROWS)), outputs.loss)
-    weights = torch.tensor([2.0, 1.0, 0.5, 3.0])
-    c = outputs.loss.detach() / token_losses.detach().sum()
+    prediction = read(model, batch, outputs)
     torch.testing.assert_close(
-        reweigh(outputs.loss, token_losses, weights), c * (weights[:, None] * token_losses).sum(), rtol=1e-5, atol=1e-6
+        outputs.loss, prediction.terms().sum() / prediction.is_target.sum(), rtol=1e-5, atol=1e-6
     )
-    is_target = read(model, batch, outputs).is_target
-    torch.testing.assert_close(outputs.loss, token_losses.sum() / is_target.sum(), rtol=1e-5, atol=1e-6)
 
 
-def test_weights_of_one_leave_t5s_gradient_to_the_bit():
-    model, batch = build("t5")
-    outputs = model(**batch)
-    token_losses = read(model, batch, outputs).token_losses()
-    parameters = list(model.parameters())
-    stock = torch.autograd.grad(outputs.loss, parameters, retain_graph=True)
-    ours = torch.autograd.grad(reweigh(outputs.loss, token_losses, torch.ones(ROWS)), parameters)
-    assert all(torch.equal(a, b) for a, b in zip(stock, ours, strict=True))
-
-
-def test_a_batch_without_targets_keeps_its_loss():
+def test_a_batch_without_targets_tells_nothing():
     model, batch = build("llama")
     batch["labels"][:] = IGNORED
     outputs = model(**batch, num_items_in_batch=torch.tensor(7))
-    prediction = read(model, batch, outputs)
-    assert prediction.signals(["loss"])["loss"].isnan().all()
-    reweighed = reweigh(outputs.loss, prediction.token_losses(), torch.full((ROWS,), 2.0))
-    assert reweighed == outputs.loss == 0.0
-    reweighed.backward()
-    assert all((parameter.grad == 0).all() for parameter in model.parameters() if parameter.grad is not None)
-
-
-def test_weights_without_a_graph_are_refused():
-    model, batch = build("llama")
-    outputs = model(**batch)
-    with torch.no_grad():
-        token_losses = read(model, batch, outputs).token_losses()
-    with pytest.raises(ValueError, match="gradients enabled"):
-        reweigh(outputs.loss, token_losses, torch.full((ROWS,), 2.0))
-
-
-def test_the_type_of_the_loss_stays():
-    token_losses = torch.ones(2, 1, requires_grad=True)
-    loss = torch.tensor(1.0, dtype=torch.bfloat16)
-    assert reweigh(loss, token_losses, torch.tensor([1.0, 3.0])).dtype == torch.bfloat16
+    assert read(model, batch, outputs).signals(["loss"])["loss"].isnan().all()
 
 
 # Chunks and types

@@ -61,17 +61,41 @@ def test_a_round_is_read_as_it_was_written_in_blocks_of_any_size(tmp_path_factor
         np.testing.assert_array_equal(one, whole)
 
 
-def test_a_large_loss_stays_finite(tmp_path):
-    write(tmp_path, 0, ([1, 2, 3], [1e30, np.inf, np.nan]))
-    losses = read_trace(tmp_path, 10)[0][0].read()[2]
-    np.testing.assert_array_equal(losses[:4], np.array([np.nan, 65504, np.inf, np.nan], np.float32))
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [1e30, np.inf, np.nan, 0.5],
+        [65_504.1, 65_505, 65_519, 3.4e38],
+        [-1e6, -65_505, 0, np.inf],
+        [1e-30, 1e-9, 2e-9, 0],
+        [1e-45, 2.9e-8, 3.4e38, 1],
+    ],
+)
+@pytest.mark.parametrize("in_training", [True, False])
+def test_losses_beyond_the_range_of_two_bytes_stay_as_they_are(tmp_path, losses, in_training):
+    others = ([5, 6], [0.1, 0.2])
+    write(tmp_path, 0, *[(range(4), losses), others][:: 1 if in_training else -1])
+    found = read_trace(tmp_path, 10)[0][0].read()[2]
+    np.testing.assert_array_equal(found[:4], np.array(losses, np.float32))
+    np.testing.assert_array_equal(found[5:7], np.array([0.1, 0.2], np.float32))
 
 
-def test_a_row_takes_two_bytes_and_a_bit_for_each_kind(tmp_path):
+@given(st.lists(st.floats(2**-24, 65_504, width=32) | st.sampled_from([0.0, np.inf, np.nan]), min_size=1, max_size=9))
+def test_losses_within_it_are_rounded_by_as_much_as_is_said(tmp_path_factory, losses):
+    folder, losses = tmp_path_factory.mktemp("run"), np.array(losses, np.float32)
+    write(folder, 0, (range(len(losses)), losses))
+    assert storage.load(next(Path(folder, FOLDER).iterdir()))[0]["losses"].dtype == np.float16
+    found = read_trace(folder, 10)[0][0].read()[2][: len(losses)]
+    np.testing.assert_allclose(found, losses, rtol=1 / 2048, atol=3e-8)
+    assert (found[losses > 0] > 0).all()
+
+
+@pytest.mark.parametrize(("unit", "size"), [(1, 2.25), (1e6, 4.25)])
+def test_a_row_takes_two_bytes_or_four_and_a_bit_for_each_kind(tmp_path, unit, size):
     rows = np.arange(80_000)
-    write(tmp_path, 0, (rows[:60_000], rows[:60_000] / 8e4), (rows[60_000:], rows[60_000:] / 8e4), rows=80_000)
-    size = next(Path(tmp_path, FOLDER).iterdir()).stat().st_size
-    assert 2.25 * 80_000 <= size < 2.25 * 80_000 + 1000
+    losses = unit * rows / 8e4
+    write(tmp_path, 0, (rows[:60_000], losses[:60_000]), (rows[60_000:], losses[60_000:]), rows=80_000)
+    assert size * 80_000 <= next(Path(tmp_path, FOLDER).iterdir()).stat().st_size < size * 80_000 + 1000
 
 
 def test_damaged_missing_and_foreign_rounds_are_told_and_the_others_read(tmp_path):
@@ -131,7 +155,7 @@ def make(folder, policy, **settings):
 def content(run):
     """All that a trace holds but seconds."""
     found = {}
-    for path in sorted(Path(run, FOLDER).iterdir()):
+    for path in sorted(Path(run, FOLDER).glob("round-*")):
         arrays, header = storage.load(path)
         assert header.pop("seconds") > 0
         found[path.name] = header, {name: array.tobytes() for name, array in arrays.items()}
@@ -184,6 +208,21 @@ def test_a_run_from_the_start_removes_what_another_left(tmp_path):
     trainer.train()
     (round,), flaws = read_trace(tmp_path, 22)
     assert (round.round, round.read()[0].sum(), flaws) == (0, 22, [])
+
+
+def test_rows_of_large_losses_are_ranked_as_the_history_ranks_them(tmp_path):
+    """Regression on prices: squared errors of 1e10 and more, which the report goes by, round by round."""
+    rows = [row | {"labels": 1e5 + 1e4 * at} for at, row in enumerate(TASKS["number"].rows(20))]
+    trainer = tiny.trainer(tmp_path, TASKS["number"].model(), rows, policy="uniform:keep=1", num_train_epochs=3)
+    trainer.train()
+    dynamics, order = trainer.pruning_report().dynamics, np.argsort(-trainer.history.loss)
+    assert (trainer.history.loss > 1e9).all()
+    np.testing.assert_array_equal(dynamics.losses_of(np.arange(20))[:, -1], trainer.history.loss)
+    assert np.argsort(-dynamics.mean).tolist() == np.argsort(-dynamics.excess).tolist() == order.tolist()
+    assert dynamics.hardest(9).tolist() == order[:9].tolist()
+    trainer.pruning_report().save_rows(tmp_path / "account")
+    table = pyarrow.parquet.read_table(tmp_path / "account" / "history.parquet").to_pandas()
+    np.testing.assert_array_equal(table["loss_epoch_3"], table["loss"])
 
 
 def test_without_a_policy_nothing_is_written(tmp_path):

@@ -1,7 +1,9 @@
 """TRL's trainers: what they train stays theirs, and each row's loss is its own, padded, joined or packed."""
 
 import logging
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +16,27 @@ pytest.importorskip("trl", reason="TRL is not installed: pip install trl")
 peft = pytest.importorskip("peft", reason="PEFT is not installed: pip install peft")
 
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
-from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast  # noqa: E402
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer  # noqa: E402
+from transformers import (  # noqa: E402
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedTokenizerFast,
+)
+from trl import (  # noqa: E402
+    DPOConfig,
+    DPOTrainer,
+    GRPOConfig,
+    GRPOTrainer,
+    KTOConfig,
+    KTOTrainer,
+    RewardConfig,
+    RewardTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
+from trl.experimental.cpo import CPOConfig, CPOTrainer  # noqa: E402
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer  # noqa: E402
 
 from hf_prune import Policy, Selection, pruned  # noqa: E402
 
@@ -30,6 +51,7 @@ TEMPLATE = (
 )
 QUIET = dict(use_cpu=True, bf16=False, report_to=[], disable_tqdm=True, logging_steps=1, save_strategy="no", seed=3)
 IGNORED = -100
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -206,9 +228,26 @@ def test_a_pruned_run_is_saved_with_its_card(tmp_path, adapter):
     assert all(torch.equal(again.model.state_dict()[name], end[name]) for name in end)
 
 
-def test_a_loss_that_is_no_sum_over_tokens_is_not_weighted(tmp_path):
-    with pytest.raises(ValueError, match="which needs a loss that is a sum over rows"):
-        sft(tmp_path, policy="infobatch:ratio=0.5,anneal=1.0", loss_type="dft").train()
+def test_a_loss_that_weighs_tokens_is_weighted_by_row_and_said_to_be_another(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "hf_prune"):
+        ours = sft(tmp_path, policy="infobatch:ratio=0.5,anneal=1.0", loss_type="dft")
+        ours.train()
+    assert min(epoch["rows"] for epoch in ours.pruning_report().epochs) < len(ours.train_dataset)
+    assert "which the recorded losses leave out" in caplog.text
+
+
+@pytest.mark.parametrize(("experts", "chosen"), [(2, 1), (16, 8)])
+def test_a_mixture_whose_router_is_balanced_is_weighted_to_the_end(tmp_path, monkeypatch, experts, chosen):
+    """TRL turns that loss on by itself; it does not fall with the rows'."""
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=31, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
+    config = MixtralConfig(**sizes, num_key_value_heads=1, num_local_experts=experts, num_experts_per_tok=chosen)
+    mixture = MixtralForCausalLM(config)
+    monkeypatch.setitem(globals(), "model", lambda: mixture)
+    ours = sft(tmp_path, policy="infobatch:anneal=1.0", num_train_epochs=12)
+    ours.train()
+    assert ours.aux_loss_enabled and ours.state.epoch == 12
+    assert min(epoch["rows"] for epoch in ours.pruning_report().epochs) < len(ours.train_dataset)
 
 
 @dataclass(frozen=True)
@@ -242,73 +281,126 @@ def judge():
     return LlamaForSequenceClassification(LlamaConfig(**sizes, num_labels=1, pad_token_id=0))
 
 
+def preferences(folder, cls, policy, net=model, columns=("prompt", "chosen", "rejected"), **settings):
+    """A trainer of TRL that learns from pairs of answers, and what it takes."""
+    own = {"example_loss_func": settings.pop("example_loss_func")} if "example_loss_func" in settings else {}
+    settings = dict(per_device_train_batch_size=4, num_train_epochs=2, learning_rate=1e-3, max_length=32) | settings
+    args = CONFIGS[cls](str(folder), **QUIET, **settings)
+    data = rows("pairs").select_columns(list(columns))
+    return pruned(cls)(model=net(), args=args, train_dataset=data, processing_class=tokenizer(), policy=policy, **own)
+
+
 def reward(folder, policy, **more):
-    args = RewardConfig(str(folder), **QUIET, per_device_train_batch_size=4, num_train_epochs=2, learning_rate=0.0)
-    data = rows("pairs").remove_columns("prompt")
-    return pruned(RewardTrainer)(
-        model=judge(), args=args, train_dataset=data, processing_class=tokenizer(), policy=policy, **more
-    )
+    return preferences(folder, RewardTrainer, policy, judge, ("chosen", "rejected"), **more)
 
 
 def dpo(folder, policy, **more):
-    settings = dict(per_device_train_batch_size=4, num_train_epochs=2, learning_rate=1e-3, max_length=32)
-    args = DPOConfig(str(folder), **QUIET, **settings, precompute_ref_log_probs=True)
-    return pruned(DPOTrainer)(
-        model=model(), args=args, train_dataset=rows("pairs"), processing_class=tokenizer(), policy=policy, **more
-    )
+    return preferences(folder, DPOTrainer, policy, precompute_ref_log_probs=True, **more)
 
 
-@pytest.mark.parametrize("make", [reward, dpo])
+def cpo(folder, policy, **more):
+    return preferences(folder, CPOTrainer, policy, **more)
+
+
+def orpo(folder, policy, **more):
+    return preferences(folder, ORPOTrainer, policy, **more)
+
+
+CONFIGS = {RewardTrainer: RewardConfig, DPOTrainer: DPOConfig, CPOTrainer: CPOConfig, ORPOTrainer: ORPOConfig}
+MAKERS = [reward, dpo, cpo, orpo]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_a_loss_of_their_own_is_refused_with_the_cure(tmp_path, make):
-    with pytest.raises(ValueError, match="needs loss, but the trainer makes a loss of its own out of .*chosen_ids"):
+    with pytest.raises(ValueError, match="needs loss, but the trainer makes a loss of its own out of .*chosen_"):
         make(tmp_path, "infobatch")
 
 
-def test_rows_alone_are_pruned_whatever_the_loss(tmp_path, caplog):
+@pytest.mark.parametrize("make", MAKERS)
+def test_rows_alone_are_pruned_whatever_the_loss(tmp_path, caplog, make):
     with caplog.at_level(logging.WARNING, "hf_prune"):
-        ours = reward(tmp_path, "uniform:keep=0.5")
+        ours = make(tmp_path, "uniform:keep=0.5")
     ours.train()
     assert [epoch["rows"] for epoch in ours.pruning_report().epochs] == [12, 12]
-    assert "records no losses of LlamaForSequenceClassification" in caplog.text and "example_loss_func" in caplog.text
+    assert "records no losses of Llama" in caplog.text and "example_loss_func" in caplog.text
 
 
-def test_the_reward_trainer_is_served_by_example_loss_func(tmp_path):
+def readme_functions() -> dict:
+    (code,) = re.findall(r"```python\n(import torch\n.*?def orpo.*?)```", README, re.DOTALL)
+    functions: dict = {}
+    exec(code, functions)
+    return functions
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_they_are_served_by_the_functions_of_the_readme(tmp_path, make):
+    seen, theirs, losses_of = [], [], readme_functions()[make.__name__]
+
     def losses(outputs, inputs):
-        chosen, rejected = outputs.logits.squeeze(-1).chunk(2)
-        return -F.logsigmoid(chosen - rejected)
+        found = losses_of(outputs, inputs)
+        seen.append(found.detach())
+        return found
 
-    ours = reward(tmp_path, "infobatch:ratio=0.5,anneal=1.0", example_loss_func=losses)
+    ours = make(tmp_path, "infobatch:ratio=0.5,anneal=1.0", example_loss_func=losses)
+    step = ours.training_step
+    ours.training_step = lambda *args, **kwargs: theirs.append(step(*args, **kwargs)) or theirs[-1]
     ours.train()
-    net = judge()
-    expected = []
+    epochs = ours.pruning_report().epochs
+    assert epochs[0]["rows"] == 22 > epochs[1]["rows"]
+    for mine, their in zip(seen[: epochs[0]["steps"]], theirs, strict=False):  # unweighted yet
+        torch.testing.assert_close(mine.mean(), their, rtol=1e-4, atol=1e-5)
+    assert np.isfinite(ours.history.loss).all()
+
+
+def test_each_pair_of_answers_has_its_own_loss(tmp_path):
+    ours = reward(tmp_path, "infobatch:ratio=0.5", example_loss_func=readme_functions()["reward"], learning_rate=0.0)
+    ours.train()
+    net, expected = judge(), []
     for row in ours.train_dataset:
         with torch.no_grad():
             score = [net(input_ids=torch.tensor([row[name]])).logits.item() for name in ("chosen_ids", "rejected_ids")]
         expected.append(np.log1p(np.exp(score[1] - score[0])))
     np.testing.assert_allclose(ours.history.loss, expected, atol=1e-5)
-    assert ours.pruning_report().epochs[1]["rows"] < 22
 
 
-def test_dpo_is_served_by_example_loss_func(tmp_path):
-    seen = []
+# ---- Rows that make sense in their own company alone ----
 
-    def losses(outputs, inputs):
-        log_probs = outputs.log_probs.sum(1)
-        chosen, rejected = (log_probs - torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])).chunk(2)
-        found = -F.logsigmoid(0.1 * (chosen - rejected))
-        seen.append(found.detach())
-        return found
 
-    ours = dpo(tmp_path, "infobatch:ratio=0.5,anneal=1.0", example_loss_func=losses)
-    stock = []
-    step = ours.training_step
-    ours.training_step = lambda *args, **kwargs: stock.append(step(*args, **kwargs)) or stock[-1]
+def kto(folder, policy, loss_type):
+    model().save_pretrained(folder / "model")  # which the reference model is read from
+    rng = np.random.default_rng(1)
+    data = [{"prompt": sentence(rng), "completion": f" {sentence(rng)}", "label": n % 2 == 0} for n in range(22)]
+    settings = dict(loss_type=loss_type, train_sampling_strategy="sequential", per_device_train_batch_size=4)
+    args = KTOConfig(str(folder), **QUIET, **settings, num_train_epochs=2, max_length=32)
+    source = dict(model=str(folder / "model"), processing_class=tokenizer(), train_dataset=Dataset.from_list(data))
+    return pruned(KTOTrainer)(args=args, policy=policy, **source)
+
+
+@pytest.mark.parametrize("policy", ["uniform:keep=0.5", "infobatch"])
+def test_pairs_of_neighbours_are_refused_at_once(tmp_path, policy):
+    with pytest.raises(ValueError, match="estimates its KL term from rows that stand beside .*'apo_zero_unpaired'"):
+        kto(tmp_path, policy, "kto")
+
+
+def test_kto_without_its_kl_term_is_pruned(tmp_path):
+    ours = kto(tmp_path, "uniform:keep=0.5", "apo_zero_unpaired")
     ours.train()
-    epochs = ours.pruning_report().epochs
-    assert epochs[0]["rows"] == 22 > epochs[1]["rows"]
-    for mine, theirs in zip(seen[:6], stock[:6], strict=True):
-        torch.testing.assert_close(mine.mean(), theirs)
-    assert np.isfinite(ours.history.loss).all()
+    assert [epoch["rows"] for epoch in ours.pruning_report().epochs] == [12, 12]
+    with pytest.raises(ValueError, match="the trainer makes a loss of its own out of .*completion_ids"):
+        kto(tmp_path, "infobatch", "apo_zero_unpaired")
+
+
+def test_a_sampler_that_repeats_rows_is_refused_at_once(tmp_path):
+    settings = dict(per_device_train_batch_size=4, num_generations=2, max_completion_length=4)
+    with pytest.raises(ValueError, match="PruningGRPOTrainer has a training sampler of its own.*RepeatSampler"):
+        pruned(GRPOTrainer)(
+            model=model(),
+            reward_funcs=lambda completions, **more: [0.0] * len(completions),
+            args=GRPOConfig(str(tmp_path), **QUIET, **settings),
+            train_dataset=rows("pairs").select_columns("prompt"),
+            processing_class=tokenizer(),
+            policy="uniform:keep=0.5",
+        )
 
 
 def test_the_head_that_lora_adapts_is_the_whole_one(tmp_path):

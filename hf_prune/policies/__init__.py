@@ -44,6 +44,10 @@ def find(name: str) -> type[Policy]:
         )
     if "." not in name:
         return _only_policy(importlib.import_module(f"{__name__}.{name}"))
+    if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
+        raise ValueError(
+            f"policy={name!r} is no dotted path of a module: write package.module, as in an import, not a file's name."
+        )
     try:
         return _only_policy(importlib.import_module(name))
     except ModuleNotFoundError as error:

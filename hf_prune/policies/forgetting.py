@@ -20,7 +20,9 @@ Deviates   a presentation whose loss was not finite is none; equal scores are sp
 Reference  https://arxiv.org/abs/1812.05159
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -47,6 +49,8 @@ class Forgetting(StaticPolicy):
         >>> history.notes["score"].tolist()
         [1.0, 0.0, inf]
     """
+
+    instead: ClassVar[Mapping[str, Any]] = {"threshold": 0.5}
 
     threshold: float | None = None
 

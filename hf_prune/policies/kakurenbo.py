@@ -23,7 +23,9 @@ Reference  https://arxiv.org/abs/2310.10102
 """
 
 import bisect
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,6 +53,8 @@ class Kakurenbo(Policy):
         >>> chosen.rows.tolist(), chosen.rescore.tolist(), round(chosen.lr_scale, 2)
         ([1, 2, 3], [0], 1.33)
     """
+
+    instead: ClassVar[Mapping[str, Any]] = {"by_confidence": True}
 
     hide: float = 0.3
     threshold: float = 0.7

@@ -50,7 +50,7 @@ class SelfPaced(Policy):
         self.check_range("ramp", "[2, inf)")
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
-        ease = np.where(history.hopeless, -np.inf, -history.loss)
+        ease = np.where(history.set_aside(rng), -np.inf, -history.loss)
         return Selection(top(ease, self.forecast(history, clock), rng))
 
     def forecast(self, history: History, clock: Clock) -> int:

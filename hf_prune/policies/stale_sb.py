@@ -65,8 +65,7 @@ class StaleSB(Policy):
         chance = np.ones(len(history))
         chance[known] = percentile ** (1 / self.keep - 1)
         chance[clock.round - history.seen > self.stale] = 1
-        chance[history.hopeless] = 0
-        return chance
+        return np.minimum(chance, history.hope)
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
         chance = self.chance(history, clock)

@@ -1,0 +1,83 @@
+"""One run at a time in a folder: a second one is told before it deletes what the first has written."""
+
+import errno
+import os
+import socket
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows locks nothing
+    fcntl = None
+
+LOCK = "lock"
+_held: set[tuple[int, str]] = set()  # (process, file): the system keeps others out, not other trainers of this process
+
+
+class RunLock:
+    """Held while a run trains, and let go of by the system when its process ends, on a kill too.
+
+    It is the process's own: workers that outlive a killed run by seconds don't have it, and NFS knows it. Where a
+    file system can't lock, nothing is held and nobody refused.
+    """
+
+    def __init__(self):
+        self._file: IO[bytes] | None = None
+        self._key = 0, ""
+
+    def take(self, folder: str | os.PathLike[str]) -> str | None:
+        """Hold a folder, until `release`, in the place of one that is held.
+
+        Returns:
+            Who holds it, where another run does; None where this one does now.
+        """
+        self.release()
+        key = os.getpid(), os.path.realpath(Path(folder, LOCK))
+        if key in _held:
+            return "another trainer of this process"
+        file, other = _locked(folder)
+        if file is not None:
+            _held.add(key)
+            self._file, self._key = file, key
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        return other
+
+    def release(self) -> None:
+        """Let go of the folder; the file stays, for one that waits would lock what is no longer there."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            _held.discard(self._key)
+
+
+def holder(folder: str | os.PathLike[str]) -> str | None:
+    """Who trains in a folder; None where nobody does, or it can't be told."""
+    if (os.getpid(), os.path.realpath(Path(folder, LOCK))) in _held:
+        return "another trainer of this process"
+    if not Path(folder, LOCK).exists():
+        return None
+    file, other = _locked(folder, shared=True)
+    if file is not None:
+        file.close()
+    return other
+
+
+def _locked(folder: str | os.PathLike[str], shared: bool = False) -> tuple[IO[bytes] | None, str | None]:
+    """The locked file, or who has locked it; neither where it can't be locked."""
+    if fcntl is None:
+        return None, None
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # what a link points to is not to be written
+        file = os.fdopen(os.open(Path(folder, LOCK), flags, 0o666), "r+b", buffering=0)
+    except OSError:
+        return None, None  # where nothing can be written, nothing can be deleted either
+    try:
+        fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        by = file.read().decode(errors="replace")
+        file.close()
+        return None, (by or "another process") if error.errno in (errno.EACCES, errno.EAGAIN) else None
+    return file, None

@@ -1,0 +1,266 @@
+"""The trainers of sentence-transformers: the batches that they cut by themselves, and the losses of their rows."""
+
+import copy
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
+
+from .sampler import PruningSampler
+
+_SETTINGS = (  # of their loader, beside data set, batches and collator
+    *("num_workers", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context", "generator"),
+    *("prefetch_factor", "persistent_workers"),
+)
+
+
+def cuts_batches(trainer: Any) -> bool:
+    """Whether a trainer is one of sentence-transformers, which cut their own batches.
+
+    Raises:
+        ValueError: It is of a version that can't be served.
+    """
+    if not hasattr(trainer, "get_batch_sampler"):
+        return False
+    if not hasattr(trainer, "_build_dataloader"):
+        raise ValueError(
+            f"{type(trainer).__name__} is of a sentence-transformers that a policy can't serve. Take version 5.4 or "
+            "newer, or train without a policy."
+        )
+    return True
+
+
+class SentencesMixin:
+    """The part of `PruningMixin` that serves sentence-transformers."""
+
+    def _build_dataloader(self, dataset, *args, **kwargs):
+        """Theirs; that which a run is about to train on, over numbered rows, in batches of those planned."""
+        loader = super()._build_dataloader(dataset, *args, **kwargs)
+        if self.policy is None or not self._makes_loader:
+            return loader
+        batches, n, seed = loader.batch_sampler, len(dataset), self._order_seed
+        if type(batches).__iter__ is BatchSampler.__iter__ and isinstance(batches.sampler, Sampler):
+            self._sampler = batches.sampler = PruningSampler(batches.sampler, n, seed)
+        else:
+            self._sampler = PruningSampler(RandomSampler(dataset), n, getattr(batches, "seed", seed))
+            batches = PrunedBatches(batches, self._sampler, self._batches_over)
+        settings = {name: getattr(loader, name) for name in _SETTINGS}
+        return DataLoader(self._rows, batch_sampler=batches, collate_fn=self._numbering, **settings)
+
+    def _batches_over(self, rows: np.ndarray, whole: BatchSampler) -> BatchSampler:
+        """The trainer's own batches of a part of the data set, cut as `whole` is."""
+        made = self.get_batch_sampler(
+            self._raw_dataset.select(rows),
+            batch_size=whole.batch_size,
+            drop_last=whole.drop_last,
+            valid_label_columns=self.data_collator.valid_label_columns,
+            generator=torch.Generator(),
+            seed=self._sampler.seed,
+        )
+        if getattr(whole, "precompute_hashes", False):  # of all rows once, not of some in each round
+            whole._build_hashes()
+            made._row_hashes = whole._row_hashes[rows]
+        return made
+
+    def _row_losses(self) -> Callable[[list, MutableMapping], Tensor] | None:
+        """(outputs of a batch's forward passes, its inputs) -> (B,) losses; None where rows have none of their own."""
+        losses_of = self.example_loss_func
+        if losses_of is None and (own := _recipe_for(self.loss, self.policy.weighs)):
+            losses_of = lambda outputs, inputs: own(self.loss, outputs, inputs.get("label"))  # noqa: E731
+        return losses_of and (lambda passes, inputs: losses_of(self._outputs(passes, inputs), inputs))
+
+    def _outputs(self, passes: list[dict], inputs: MutableMapping) -> list[Tensor]:
+        """(B, H) embeddings of each text column, or (B, L) scores of each pair of texts."""
+        if "scores" in passes[0]:
+            return [outputs["scores"] for outputs in passes]
+        columns, _ = self.collect_features(inputs)
+        embeddings = torch.cat([outputs["sentence_embedding"] for outputs in passes])  # several columns share a pass
+        return list(embeddings.chunk(len(columns)))
+
+
+class PrunedBatches(BatchSampler):
+    """Batches of the planned rows, as a trainer's own batch sampler cuts them where it is given these rows alone.
+
+    Args:
+        whole: The trainer's own, over all rows.
+        sampler: Says which rows are planned, in which epoch; they come in the batches' order.
+        over: (rows, (K,) int64; whole) -> the trainer's own batch sampler over these rows.
+    """
+
+    def __init__(
+        self,
+        whole: BatchSampler,
+        sampler: PruningSampler,
+        over: Callable[[np.ndarray, BatchSampler], BatchSampler],
+    ):
+        super().__init__(sampler, whole.batch_size, whole.drop_last)
+        self._planned, self._whole, self._over = sampler, whole, over
+        self._latest: tuple[np.ndarray, BatchSampler] | None = None
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rows, batches = self._planned.rows, self._batches()
+        if hasattr(batches, "seed"):
+            batches.seed = self._planned.seed  # pyright: ignore[reportAttributeAccessIssue]
+        if set_epoch := getattr(batches, "set_epoch", None):
+            set_epoch(self._planned.epoch)
+        for batch in batches:
+            if max(batch, default=0) >= len(rows):
+                raise ValueError(
+                    f"The trainer's {type(batches).__name__} gives row {max(batch)} of the {len(rows)} that the policy "
+                    "keeps: it must go by the data set that it is handed. Let it, or train without a policy."
+                )
+            yield rows[batch].tolist()
+
+    def __len__(self) -> int:
+        planned, whole = self._planned.length, len(self._whole)
+        if planned == len(self._planned.rows):
+            return len(self._batches())
+        # a forecast: nobody knows which rows they will be
+        is_plain = whole == self._plain_length(self._planned.n)
+        return self._plain_length(planned) if is_plain else max(1, round(whole * planned / self._planned.n))
+
+    def _plain_length(self, rows: int) -> int:
+        return rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
+
+    def _batches(self) -> BatchSampler:
+        rows = self._planned.rows
+        if len(rows) == self._planned.n:
+            return self._whole
+        if self._latest is None or self._latest[0] is not rows:
+            try:
+                self._latest = (rows, self._over(rows, self._whole))
+            except ValueError as error:
+                raise ValueError(
+                    f"The trainer's {type(self._whole).__name__} makes no batches of the {len(rows)} rows that the "
+                    f"policy keeps: {error} Keep more rows, or take another batch_sampler."
+                ) from error
+        return self._latest[1]
+
+
+# ---- Losses that a row has by itself ----
+
+_RowLosses = Callable[[Any, list[Tensor], Any], Tensor]  # (loss module, outputs, labels) -> (B,)
+
+
+def _recipe_for(loss: Any, weighs: bool) -> _RowLosses | None:
+    """What gives the rows' losses, where each is the row's own; None where rows are compared with each other.
+
+    Args:
+        loss: The trainer's loss module, or several.
+        weighs: Whether they will be weighted: then the loss must be their mean, without other terms.
+    """
+    cls = type(loss)
+    package, *modules = cls.__module__.split(".")
+    if package != "sentence_transformers" or (weighs and not getattr(loss, "size_average", True)):
+        return None  # a subclass may do anything
+    if cls.__name__ == "SpladeLoss":  # its regularizers are of the batch, and no row's
+        own = None if weighs else _recipe_for(loss.loss, weighs)
+        return own and (lambda loss, outputs, labels: own(loss.loss, outputs, labels))
+    recipe = (_OF_SCORES if "cross_encoder" in modules else _OF_EMBEDDINGS).get(cls.__name__.removeprefix("Sparse"))
+    inner = [getattr(loss, name) for name in ("loss_fct", "bce_with_logits_loss", "ce_loss") if hasattr(loss, name)]
+    return recipe if all(hasattr(one, "reduction") for one in inner) else None  # the user's own may do anything, too
+
+
+def _similar(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
+    scores = loss.cos_score_transformation(torch.cosine_similarity(*embeddings[:2]))
+    return _unreduced(loss.loss_fct)(scores, labels.float().view(-1))
+
+
+def _apart(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
+    labels, distances = labels.float().view(-1), loss.distance_metric(*embeddings)
+    return 0.5 * (labels * distances.square() + (1 - labels) * F.relu(loss.margin - distances).square())
+
+
+def _nearer(loss: Any, embeddings: list[Tensor], labels: Any) -> Tensor:
+    anchor, positive, negative = embeddings
+    return F.relu(loss.distance_metric(anchor, positive) - loss.distance_metric(anchor, negative) + loss.triplet_margin)
+
+
+def _distilled(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
+    teachers = [labels] * len(embeddings) if labels.dim() == 2 else labels.unbind(1)
+    found = []
+    for student, teacher in zip(embeddings, teachers, strict=True):
+        student = student if loss.projection is None else loss.projection(student)
+        teacher = teacher.to(student)
+        if loss.distance_metric == "cosine":
+            found.append(1 - torch.cosine_similarity(student, teacher, dim=-1))
+        elif loss.distance_metric == "l2":
+            found.append((student - teacher).norm(dim=-1))
+        else:
+            found.append((student - teacher).square().mean(-1))
+    return torch.stack(found).mean(0)
+
+
+def _compared(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
+    query, *texts = embeddings
+    return _margins(loss, [loss.similarity_fct(query, text) for text in texts], labels)
+
+
+def _diverging(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
+    query, *texts = embeddings
+    scores = torch.stack([loss.similarity_fct(query, text) for text in texts], 1)
+    student, teacher = (getattr(loss, f"{name}_temperature", loss.temperature) for name in ("student", "teacher"))
+    expected = torch.softmax(labels / teacher, 1)
+    return F.kl_div(torch.log_softmax(scores / student, 1), expected, reduction="none").sum(1) * student**2
+
+
+def _classified(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
+    first, second = embeddings
+    parts = [first, second] if loss.concatenation_sent_rep else []
+    parts += [(first - second).abs()] if loss.concatenation_sent_difference else []
+    parts += [first * second] if loss.concatenation_sent_multiplication else []
+    logits = loss.classifier(torch.cat(parts, 1).to(loss.classifier.weight.dtype))
+    return _unreduced(loss.loss_fct)(logits, labels if labels.shape == logits.shape else labels.view(-1))
+
+
+def _unreduced(loss: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss of PyTorch's -> (B,)."""
+    loss = copy.copy(loss)
+    loss.reduction = "none"
+    return lambda logits, labels: loss(logits, labels).reshape(len(logits), -1).mean(1)
+
+
+def _chosen(loss: Any, outputs: list[Tensor], labels: Tensor) -> Tensor:
+    (scores,) = outputs
+    return _unreduced(loss.ce_loss)(
+        loss.activation_fn(scores), labels if labels.is_floating_point() else labels.view(-1)
+    )
+
+
+def _judged(loss: Any, outputs: list[Tensor], labels: Tensor) -> Tensor:
+    (scores,) = outputs
+    of_score = getattr(loss, "bce_with_logits_loss", None) or loss.loss_fct
+    return _unreduced(of_score)(loss.activation_fn(scores.view(-1)), labels.view(-1).float())
+
+
+def _margins_of_pairs(loss: Any, outputs: list[Tensor], labels: Tensor | list[Tensor]) -> Tensor:
+    labels = torch.stack(labels) if isinstance(labels, list) else labels
+    return _margins(loss, [loss.activation_fn(scores.view(-1)) for scores in outputs], labels)
+
+
+def _margins(loss: Any, scores: list[Tensor], labels: Tensor) -> Tensor:
+    positive, *negatives = scores
+    labels = labels.view(len(positive), -1)
+    if labels.shape[1] > len(negatives):  # the teacher's scores, and not their differences
+        labels = labels[:, :1] - labels[:, 1:]
+    return _unreduced(loss.loss_fct)(positive.unsqueeze(1) - torch.stack(negatives, 1), labels.to(positive.dtype))
+
+
+_OF_EMBEDDINGS: dict[str, _RowLosses] = {
+    "CosineSimilarityLoss": _similar,
+    "ContrastiveLoss": _apart,
+    "TripletLoss": _nearer,
+    **dict.fromkeys(("EmbedDistillLoss", "MSELoss"), _distilled),
+    "MarginMSELoss": _compared,
+    "DistillKLDivLoss": _diverging,
+    "SoftmaxLoss": _classified,
+}
+_OF_SCORES: dict[str, _RowLosses] = {
+    **dict.fromkeys(("BinaryCrossEntropyLoss", "MSELoss"), _judged),
+    "CrossEntropyLoss": _chosen,
+    "MarginMSELoss": _margins_of_pairs,
+}
