@@ -14,6 +14,7 @@ import numpy as np
 from . import seal, storage
 from .core import Clock, History, Selection
 from .foreign import MOST, number, of_kind
+from .privacy import hide
 from .recorder import Measurements
 from .schedule import FullRun, Place, RoundPlan
 
@@ -174,7 +175,7 @@ class PruningState:
         number(header["seed"], "the seed", -(1 << 63), 1 << 64, whole=True)
         number(header["seconds_evaluating"], "seconds_evaluating")
         facts = of_kind(header["facts"], "facts", dict)
-        of_kind(facts["policy"], "the policy", str)
+        facts["policy"] = hide(of_kind(facts["policy"], "the policy", str))
         of_kind(facts["data"], "the fingerprint", int, type(None))
         for name in ("batch", "accumulation"):
             number(facts[name], name, 1, whole=True)
@@ -187,6 +188,7 @@ class PruningState:
         clock, plan = begun["clock"], RoundPlan(Place(*begun["plan"].pop("at")), **begun["plan"])
         for name, value in (*zip(Place._fields, plan.at, strict=True), ("round", clock["round"])):
             number(value, name, name == "parts", whole=True)
+        number(plan.at.part, "the part", 0, plan.at.parts - 1, whole=True)
         for name in ("first_step", "updates", "steps", "end"):
             number(getattr(plan, name), name, whole=True)
         n, chosen = len(history), {name: arrays.get(f"selection/{name}") for name in ("weights", "rescore")}

@@ -79,7 +79,8 @@ def _plain(example: Any) -> dict[str, Any]:
     texts = {_short(name): _short(of_kind(text, f"the text {brief(name)}", str)) for name, text in texts.items()}
     if picture is not None and not (isinstance(picture, str) and _PICTURE.fullmatch(picture)):
         raise ValueError(f"its picture {brief(picture)} is none that lies in the file")
-    return {"texts": texts, "picture": picture, "label": label and _short(of_kind(label, "the label", str))}
+    label = None if label is None else _short(of_kind(label, "the label", str))
+    return {"texts": texts, "picture": picture, "label": label}
 
 
 def _shown_or_not(dataset: Any, row: int, decode: Any, names: Mapping[int, str]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from .lock import RunLock
 from .logs import LogsMixin
 from .meter import Meter
 from .page import RunReport
-from .privacy import public
+from .privacy import hide, public
 from .recorder import Recorder, gather_columns, gather_numbers
 from .rescore import rescore
 from .rows import RowsMixin
@@ -255,7 +255,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         if self.accelerator.split_batches:  # the loader's batch is that of all processes
             batch = self._train_batch_size
         facts = {
-            "policy": repr(self.policy),
+            "policy": hide(repr(self.policy)),  # a checkpoint may be pushed
             "data": fingerprint(data),
             "key": self._key,
             "batch": batch,

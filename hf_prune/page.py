@@ -123,6 +123,8 @@ class RunReport(PruningReport):
         """
         path, sections = Path(path), []
         folder = path.with_suffix("")
+        if folder.is_symlink():  # in a folder of somebody's it may lead anywhere
+            folder.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         examples, flaws = read_shown(Path(self.run, FOLDER, EXAMPLES))
         flaws += [f"{name} could not be written beside the model ({why})." for name, why in self.missing.items()]

@@ -343,10 +343,11 @@ def plain(value: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a logged value can be drawn; some are lists, as the scores of classes."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether a logged value can be drawn; some are lists, as the scores of classes, and no scale holds the largest."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > _LARGEST
 
 
+_LARGEST = 1e30
 _EARLIER = ("runs", "rows", "tokens", "seconds")
 _COUNTED = (
     *("epoch", "rows", "rows_offered", "tokens", "tokens_offered", "padded_tokens", "rows_rescored"),

@@ -9,8 +9,9 @@ from tiny import TASKS, Collator, trainer
 from transformers import Trainer
 
 from hf_prune import pruned
-from hf_prune.card import baselines, budget, public, public_arguments, renew_baselines, tags_of, write_card
+from hf_prune.card import baselines, budget, renew_baselines, reproduction, tags_of, write_card
 from hf_prune.policies import make
+from hf_prune.privacy import public, public_arguments
 
 
 @pytest.mark.parametrize(
@@ -196,3 +197,34 @@ def test_a_card_that_takes_less_than_stocks_is_given_no_more(tmp_path):
     assert card.data.eval_results[0].dataset_name == "beans"
     made.create_model_card(dataset_name="/home/ann/peas", metrics={"accuracy": 0.5})
     assert ModelCard.load(tmp_path / "README.md").data.eval_results[0].dataset_name == "peas"
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, "[]", "{}", '{"arms": 3}', '{"arms": [{}]}', '{"arms": [3]}'])
+def test_a_damaged_comparison_costs_no_card(tmp_path, content):
+    run = tmp_path / "arms" / "infobatch" / "seed-1"
+    run.mkdir(parents=True)
+    (tmp_path / "comparison.json").write_text(content)
+    assert "can't be read: its comparison.json is damaged" in baselines(run)
+
+
+def test_conclusions_of_others_stay_words(tmp_path, monkeypatch):
+    run = tmp_path / "arms" / "infobatch" / "seed-1"
+    run.mkdir(parents=True)
+    evil = "x: <img src=y>\n\n# [z](http://z)\n---"
+    (tmp_path / "comparison.json").write_text(json.dumps({"arms": [{"conclusion": evil}]}))
+    monkeypatch.setattr("hf_prune.card.table", lambda found: (["arm"], [[evil]]))
+    text = baselines(run)
+    assert "<img" not in text and "[z](" not in text.replace("\\[z\\](", "") and "\n#" not in text.replace("### B", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("python x.py --seed 3 \\\n    --name 'a b'", "python x.py --seed 3 \\\n    --name 'a b'"),
+        ("HF_TOKEN=sesame python /home/ann/x.py", "HF_TOKEN=TOKEN python x.py"),
+        ('python x.py --kw \'{"token": "sesame"}\'', 'python x.py --kw \'{"token": "TOKEN"}\''),
+        ("python 'x.py --token=sesame", "python 'x.py --token=TOKEN"),
+    ],
+)
+def test_a_command_of_the_users_own_is_shown_without_its_secrets(command, shown):
+    assert f"```bash\n{shown}\n```" in reproduction(make("infobatch"), command, {})

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -246,8 +247,11 @@ def test_a_policys_secrets_and_paths_are_in_nothing_that_others_get(tmp_path, mo
     )
     monkeypatch.syspath_prepend(tmp_path)
     policy = "ours.mine:keep=0.5,scores=/home/ann/private/scores.npy,api_key=sesame"
-    trainer = made(tmp_path / "run", policy=policy)
+    trainer = made(tmp_path / "run", policy=policy, save_strategy="epoch")
     trainer.train()
+    (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
+    assert not [path for path in checkpoint.iterdir() if b"sesame" in path.read_bytes()]
+    shutil.rmtree(checkpoint)  # whose files name paths, as Trainer's own do
     trainer.save_model()
     trainer.create_model_card(command=f"python train.py --policy {policy} --hub_token sesame")
     trainer.pruning_report().html(tmp_path / "run" / "_report.html")
