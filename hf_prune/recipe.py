@@ -1,6 +1,7 @@
 """How a recipe's run begins, where it goes on, and how it ends, well or not."""
 
 import contextlib
+import inspect
 import json
 import os
 import shlex
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, SchedulerType, TrainerCallback, TrainingArguments
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from .card import public, public_arguments
 from .checkpoint import TRAINER_STATE, last_whole
@@ -90,6 +92,11 @@ def train(trainer: Any, checkpoint: str | bool) -> None:
                     f"dataloader_drop_last=True leaves nothing of {len(rows)} rows in batches of {size}: take a "
                     f"smaller per_device_{split}_batch_size, or leave it out."
                 )
+    makes = inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(args.lr_scheduler_type)]).parameters
+    if unknown := sorted({*(args.lr_scheduler_kwargs or {})} - {*makes}):
+        raise ValueError(f"lr_scheduler_kwargs: {args.lr_scheduler_type} takes no {unknown[0]!r}.")
+    if unknown := sorted({*(args.label_names or [])} - {*trainer.train_dataset.column_names, "labels"}):
+        raise ValueError(f"label_names: there are no {unknown[0]!r} in a batch; leave it out.")
     trainer.add_callback(_Begins())
     trainer.train(resume_from_checkpoint=checkpoint)
     stage.has_begun = True  # also where no step was left
