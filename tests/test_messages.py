@@ -134,7 +134,7 @@ def told(recipes, monkeypatch, capsys):
         ("text_classification", "--model_name_or_path pictures", "--model_name_or_path 'pictures' can't be loaded ("),
         ("text_classification", "--report_to wandb", "--report_to: WandbCallback requires wandb to be installed."),
         ("text_classification", "--lr_scheduler_kwargs {bad", "--lr_scheduler_kwargs '{bad' is no JSON: "),
-        ("text_classification", "--lr_scheduler_kwargs '{\"a\": 1}'", "--lr_scheduler_kwargs: "),
+        ("text_classification", "--lr_scheduler_kwargs '{\"a\": 1}'", "--lr_scheduler_kwargs: linear takes no 'a'."),
         ("text_classification", "--label_names truth", "--label_names: there are no 'truth' in a batch; leave it out."),
         (
             "text_classification",
