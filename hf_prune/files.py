@@ -46,7 +46,7 @@ _SCRIPTS = (  # encodings, and what nearly all characters beyond ASCII are in te
     ("cp1256", "ء-ي،؟"),
 )
 _WESTERN = 0.3  # of the letters that are beyond ASCII, at most, in languages of the Latin alphabet
-_SAMPLE = 2**20  # bytes that an encoding is told by
+_SAMPLE = 2**20  # bytes that are looked at at once, and that an encoding is told by
 _SHOWN = 40  # characters of a text in a message
 
 
@@ -192,14 +192,16 @@ def _check_text(path: Path) -> bytes:
         raise ValueError(f"{path} is {what}, whatever its name says.")
     try:
         with _open(path) as file:
-            for number, line in enumerate(file, 1):
-                if b"\0" in line:
-                    raise ValueError(_told_of_zeros(path, number, line))
-                line.decode()
-        with _open(path) as file:
-            return file.read(_SAMPLE)
-    except UnicodeDecodeError as error:
-        raise ValueError(_told_of_encoding(path, number, error)) from error
+            head, before = b"", 0
+            for part in iter(lambda: file.read(_SAMPLE) + file.readline(), b""):
+                if b"\0" in part or _flaw(part):
+                    for number, line in enumerate(part.splitlines(keepends=True), before + 1):
+                        if b"\0" in line:
+                            raise ValueError(_told_of_zeros(path, number, line))
+                        if flaw := _flaw(line):
+                            raise ValueError(_told_of_encoding(path, number, flaw, part[part.index(line) :]))
+                head, before = head or part, before + part.count(b"\n")
+            return head
     except (EOFError, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is packed by gzip, and cut or damaged: {error}. Copy it again.") from error
 
@@ -212,15 +214,21 @@ def _told_of_zeros(path: Path, number: int, line: bytes) -> str:
     return f"{path} has zero bytes in line {number}, which no text has: it is damaged, or no text. Copy it again."
 
 
-def _told_of_encoding(path: Path, number: int, error: UnicodeDecodeError) -> str:
-    with _open(path) as file:
-        sample = b"".join(itertools.islice(file, number - 1, None))[:_SAMPLE]
-    is_last = sample.count(b"\n") == 0
-    if is_last and error.reason == "unexpected end of data" and error.end >= len(error.object):
+def _flaw(part: bytes) -> UnicodeDecodeError | None:
+    """What keeps bytes from being UTF-8."""
+    try:
+        part.decode()
+    except UnicodeDecodeError as error:
+        return error
+    return None
+
+
+def _told_of_encoding(path: Path, number: int, flaw: UnicodeDecodeError, sample: bytes) -> str:
+    line = flaw.object
+    if line == sample and flaw.reason == "unexpected end of data":
         return f"{path} ends within a character: it is cut. Copy it again."
     encoding = _encoding_of(sample)
-    start = max(0, error.start - _SHOWN // 2)
-    shown = error.object[start : error.start + _SHOWN].decode(encoding, "replace").strip()
+    shown = line[max(0, flaw.start - _SHOWN // 2) : flaw.start + _SHOWN].decode(encoding, "replace").strip()
     return (
         f"{path} is not in UTF-8 (line {number}). Its bytes fit {encoding}, in which it has {shown!r} there: "
         f"{_convert(path, encoding)}."

@@ -1,6 +1,7 @@
 """How a recipe's run begins, where it goes on, and how it ends, well or not."""
 
 import contextlib
+import inspect
 import json
 import logging
 import os
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, SchedulerType, TrainerCallback, TrainingArguments
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from .checkpoint import TRAINER_STATE, last_whole
 from .command import MISTAKES, again, interruptible, refuse, stage
@@ -43,6 +45,7 @@ def run(main: Callable[[], None]) -> None:
     What its user got wrong, and Ctrl-C, end it in one line, with status 2 and 130; other errors, and all that come
     after the first optimizer step, keep their traceback.
     """
+    stage.output_dir, stage.has_begun = None, False
     with interruptible(_how_to_go_on):
         try:
             main()
@@ -82,10 +85,19 @@ def train(trainer: Any, checkpoint: str | bool) -> None:
     Raises:
         ValueError: Arguments that would end the run after a while, or train nothing.
     """
-    args = trainer.args
-    if args.eval_strategy == "no" and any(
-        isinstance(one, EarlyStoppingCallback) for one in trainer.callback_handler.callbacks
-    ):
+    _check_arguments(trainer, trainer.args)
+    trainer.add_callback(_Begins())
+    trainer.train(resume_from_checkpoint=checkpoint)
+    stage.has_begun = True  # also where no step was left
+    trainer.args.dataloader_drop_last = False  # for the scores, which are of all rows
+    trainer.save_model()
+    trainer.save_state()
+
+
+def _check_arguments(trainer: Any, args: TrainingArguments) -> None:
+    """Refuse what transformers finds out late, or in words without a flag."""
+    stops_early = any(isinstance(one, EarlyStoppingCallback) for one in trainer.callback_handler.callbacks)
+    if stops_early and args.eval_strategy == "no":
         raise ValueError("early_stopping_patience: there are no validations to stop by; leave out eval_strategy='no'.")
     if args.dataloader_drop_last:
         sizes = {"train": args.train_batch_size, "eval": args.eval_batch_size}
@@ -95,12 +107,13 @@ def train(trainer: Any, checkpoint: str | bool) -> None:
                     f"dataloader_drop_last=True leaves nothing of {len(rows)} rows in batches of {size}: take a "
                     f"smaller per_device_{split}_batch_size, or leave it out."
                 )
-    trainer.add_callback(_Begins())
-    trainer.train(resume_from_checkpoint=checkpoint)
-    stage.has_begun = True  # also where no step was left
-    args.dataloader_drop_last = False  # for the scores, which are of all rows
-    trainer.save_model()
-    trainer.save_state()
+    takes = inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(args.lr_scheduler_type)]).parameters
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in takes.values())
+    if not takes_all and (unknown := sorted({*(args.lr_scheduler_kwargs or {})} - {*takes})):
+        kind = SchedulerType(args.lr_scheduler_type).value
+        raise ValueError(f"lr_scheduler_kwargs: {kind} takes no {unknown[0]!r}.")
+    if unknown := sorted({*(args.label_names or [])} - {*trainer.train_dataset.column_names, "labels"}):
+        raise ValueError(f"label_names: there are no {unknown[0]!r} in a batch; leave it out.")
 
 
 def check_metric(args: TrainingArguments, names: Iterable[str]) -> None:

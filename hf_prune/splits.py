@@ -156,6 +156,10 @@ def read_splits(
     files = {split: path for split, path in zip(SPLITS, paths, strict=True) if path is not None}
     if files and (common.dataset_name or "train" not in files):
         raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
+    if common.dataset_config_name and not common.dataset_name:
+        raise ValueError(
+            "dataset_config_name: files and the embedded data have none; give dataset_name, or leave it out."
+        )
     if common.dataset_name:
         _check_folder(common.dataset_name)
         try:
@@ -187,7 +191,8 @@ def _check_folder(name: str) -> None:
     if Path(name).is_file():
         raise ValueError(f"dataset_name={name!r} is a file: give it by --train_file.")
     for path in sorted(Path(name).rglob("*")):
-        if path.suffix.lower() in READERS and path.is_file() and path.name not in _ABOUT:
+        is_hidden = any(part.startswith(".") for part in path.relative_to(name).parts)
+        if path.suffix.lower() in READERS and path.is_file() and path.name not in _ABOUT and not is_hidden:
             try:
                 check_file(path)
             except ValueError as error:

@@ -40,7 +40,7 @@ from tqdm.auto import tqdm
 
 from hf_prune import History, policies
 from hf_prune.card import renew_baselines
-from hf_prune.command import again, interruptible
+from hf_prune.command import again, as_typed, interruptible, stage
 from hf_prune.comparison import (
     ARMS,
     PREDICTIONS,
@@ -99,7 +99,10 @@ def read_arm(text: str) -> tuple[str, Arm, bool]:
     Raises:
         ValueError: No such policy, or settings that it refuses.
     """
-    head, *flags = shlex.split(text) or [""]
+    try:
+        head, *flags = shlex.split(text) or [""]
+    except ValueError as error:
+        raise ValueError(f"--arms {text!r}: {error}") from error
     shown = shlex.join(hide_arguments([head, *flags]))
     if wrong := [flag for flag in OURS if flag in flag_names(flags)]:
         raise ValueError(f"--arms {shown!r}: --{wrong[0]} is set for every run; leave it out.")
@@ -222,8 +225,12 @@ def run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.N
     """Run what has not ended, comparing anew after each run; names of the runs that failed.
 
     Raises:
-        ValueError: What `join` refuses.
+        ValueError: The folder can't be made, or what `join` refuses.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output_dir {folder} can't be made: {error.strerror}. Give another.") from error
     join(plan, earlier, folder).save(folder)
     runs, failed, idle = {}, [], set()
     for arm, seed in plan.runs():
@@ -341,7 +348,8 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return compare(options, arguments)
         except (ValueError, OSError, ImportError) as error:
-            parser.error(str(error))
+            stage.flags = ("policy", "history", "history_key")  # of recipes, which policies ask for
+            parser.error(as_typed(str(error)))
 
 
 if __name__ == "__main__":

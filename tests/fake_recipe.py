@@ -23,6 +23,7 @@ parser.add_argument("--metric", default="accuracy")
 parser.add_argument("--worse", type=float, default=0)
 parser.add_argument("--chance", type=float, default=0, help="a blur of each arm's own")
 parser.add_argument("--rescored", type=int, default=0, help="forward-only tokens by epoch")
+parser.add_argument("--share", type=float, help="of the tokens that is trained; without it, the policy's")
 parser.add_argument("--fail", type=int, help="a seed")
 parser.add_argument("--api_key", help="a secret, as is the password")
 parser.add_argument("--password")
@@ -43,7 +44,7 @@ def main(args):
         time.sleep(0.02)
 
     settings = dict(part.split("=") for part in args.policy.partition(":")[2].split(",") if part)
-    each = TOKENS * float(settings.get("keep", 0.6))
+    each = TOKENS * (args.share or float(settings.get("keep", 0.6)))
     shared, own = random.Random(args.seed), random.Random(f"{args.seed} {args.policy} {args.worse}")
     difficulty = random.Random(0)
     hard = [difficulty.random() + 0.05 * shared.gauss(0, 1) + args.chance * own.gauss(0, 1) for _ in range(ROWS)]

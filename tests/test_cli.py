@@ -1,7 +1,11 @@
 """The `hf-prune` command."""
 
 import inspect
+import platform
 import re
+import signal
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +102,62 @@ def test_score_explains_itself(capsys):
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "usage: hf-prune score --policy NAME [--FLAG VALUE ...] -- SCRIPT [ARG ...]" in text
     assert "folder of the runs and of the scores (default: scores)" in text
+
+
+# ---- What it runs on ----
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"hf_prune {version('hf_prune')}\n"
+
+
+def test_the_environment_for_an_issue(monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert main(["env"]) == 0
+    text = capsys.readouterr().out
+    found = dict(line.removeprefix("- ").split(": ", 1) for line in text.splitlines())
+    packages = ("hf_prune", "transformers", "torch", "accelerate", "datasets", "trl", "peft", "numpy")
+    assert {name: found[name] for name in packages} == {name: version(name) for name in packages}
+    assert found["python"] == platform.python_version() and found["platform"] and found["devices"]
+    assert "hf_secret" not in text and str(Path.home()) not in text and str(Path.cwd()) not in text
+
+
+def test_a_package_that_is_missing_is_told():
+    assert cli._installed("no-such-package") == "not installed"
+
+
+@pytest.mark.parametrize("argv", [[], ["policies"], ["score"], ["table"], ["report"], ["env"]])
+def test_help_shows_no_doubled_percent(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*argv, "--help"])
+    assert caught.value.code == 0
+    assert "%%" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv", [["report", "nowhere"], ["table", "nowhere"], ["policies", "./mine.py"], ["report", __file__], ["none"]]
+)
+def test_a_mistake_is_told_without_a_trace(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("hf-prune: error: ")
+
+
+def test_ctrl_c_ends_in_a_line(monkeypatch, capsys):
+    def interrupt(*given):
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(cli, "table", interrupt)
+    monkeypatch.setattr("sys.argv", ["/usr/bin/hf-prune", "table", "runs"])
+    with pytest.raises(SystemExit) as caught:
+        main(["table", "runs"])
+    signal.signal(signal.SIGINT, before)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == (
+        "\nhf-prune: interrupted. What has ended is kept; this goes on: hf-prune table runs\n"
+    )

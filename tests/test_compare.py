@@ -132,9 +132,14 @@ def test_the_recipes_own_epochs_are_those_of_the_full_arm():
         (["--arms", "ucb", FAKE], "The recipe comes first: compare.py RECIPE --arms"),
         (["--", "--num_train_epochs", "9"], "The recipe comes first"),
         ([FAKE, "--arms", "ucbb"], "Unknown policy 'ucbb'. Did you mean 'ucb'"),
-        ([FAKE, "--arms", "ucb:keep=2"], "UCB"),
+        ([FAKE, "--arms", "ucb:keep=2"], r"--arms 'ucb:keep=2': UCB\(keep=...\) must be in"),
+        ([FAKE, "--arms", "ucb 'x"], "--arms .*: No closing quotation"),
+        ([FAKE, "--output_dir", "/dev/null/x"], "--output_dir /dev/null/x can't be made: Not a directory"),
         ([FAKE, "--arms", "ucb", "ucb:period=2"], "Two arms are called ucb-50: name one of them"),
-        ([FAKE, "--arms", "el2n"], "Arm el2n-50: .* chooses by scores of earlier runs, and there are none"),
+        (
+            [FAKE, "--arms", "el2n"],
+            "Arm el2n-50: .* chooses by scores of earlier runs, and there are none.*--history 'scores'",
+        ),
         ([FAKE, "--arms", "uniform"], "Two arms are called uniform-50"),
         ([FAKE, "--budgets", "50"], "--budgets 50: a budget is a share between 0 and 1"),
         ([FAKE, "--seeds", "0"], "--seeds 0 --jobs 1: give 1 or more"),
@@ -151,6 +156,38 @@ def test_what_can_not_work_is_refused_before_it_starts(arguments, message, capsy
     said = " ".join(capsys.readouterr().err.split())
     assert re.search(message, said), said
     assert not Path("comparison").exists()
+
+
+# ---- Arms that do nothing ----
+
+
+def order():
+    """(arm, seed) of all runs in the order in which they were begun."""
+    logs = sorted(Path("out", "logs").rglob("*.log"), key=lambda path: path.stat().st_mtime_ns)
+    return [f"{path.parent.name} {path.stem[-1]}" for path in logs]
+
+
+def test_an_arm_that_leaves_nothing_out_is_told_and_goes_last(capsys):
+    arms = ["--arms", "kakurenbo --share 1", "infobatch", "all=uniform:keep=1.0"]
+    found = compare("--seeds", "3", *arms)
+    said = capsys.readouterr().err
+    assert said.count("left nothing out") == 1
+    assert (
+        "Arm kakurenbo left nothing out with seed 1: it trained what full trains. Its other seeds are run last" in said
+    )
+    rules = ["full", "short-50", "uniform-50", "infobatch", "all"]
+    later = [f"{arm} {seed}" for seed in (2, 3) for arm in rules]
+    assert order()[6:] == [*later, "kakurenbo 2", "kakurenbo 3"]
+    assert all(arm["seeds"] == [1, 2, 3] for arm in found["arms"])
+
+
+def test_an_arm_that_left_nothing_out_in_an_earlier_command_goes_last_too(capsys):
+    arms = ["--arms", "kakurenbo --share 1", "infobatch"]
+    compare("--seeds", "1", *arms)
+    assert "left nothing out with seed 1" not in capsys.readouterr().err  # there is no other seed
+    compare("--seeds", "2", *arms, "--jobs", "2")
+    assert "Arm kakurenbo left nothing out with seed 1" in capsys.readouterr().err
+    assert order()[-1] == "kakurenbo 2"
 
 
 # ---- Going on ----
