@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ _COSTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparatio
 # What no upload takes, in whichever folder: Trainer's own pattern, "_*", looks at the beginning of a path alone. "__"
 # begins the names of a checkpoint's shards, and those of what earlier versions left unfinished.
 _PRIVATE = ["_[!_]*", "*/_[!_]*", "__*.tmp", "*/__*.tmp"]
-_keeps_rows: ContextVar[bool] = ContextVar("keeps_rows", default=False)
 
 
 class Secret(str):
@@ -51,21 +49,26 @@ class Secret(str):
 
 @contextmanager
 def _rows_kept() -> Iterator[None]:
-    """Within the block, Trainer's uploads leave out what shows rows, in the folders of runs inside a run's too."""
-    token = _keeps_rows.set(True)
+    """Within the block, Trainer's uploads leave out what shows rows, in the folders of runs inside a run's too.
+
+    Trainer takes no patterns of others: for as long as it pushes, what it uploads by is one that adds them.
+    """
+    place: Any = hf_trainer
+    name = "hf_api" if hasattr(place, "hf_api") else "upload_folder"  # which earlier versions call by itself
+    own = getattr(place, name)
+    setattr(place, name, (lambda: _Uploads(own())) if name == "hf_api" else _filtered(own))
     try:
         yield
     finally:
-        _keeps_rows.reset(token)
+        setattr(place, name, own)
 
 
 def _filtered(upload: Any) -> Any:
-    """`upload_folder`, which leaves out more within `_rows_kept`."""
+    """`upload_folder` that leaves out what shows rows."""
 
     def upload_folder(*args, **kwargs):
-        if _keeps_rows.get():
-            given = kwargs.get("ignore_patterns") or []
-            kwargs["ignore_patterns"] = [*([given] if isinstance(given, str) else given), *_PRIVATE]
+        given = kwargs.get("ignore_patterns") or []
+        kwargs["ignore_patterns"] = [*([given] if isinstance(given, str) else given), *_PRIVATE]
         return upload(*args, **kwargs)
 
     return upload_folder
@@ -80,14 +83,6 @@ class _Uploads:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._api, name)
         return _filtered(value) if name == "upload_folder" else value
-
-
-_place: Any = hf_trainer
-if hasattr(_place, "hf_api"):
-    _api = _place.hf_api
-    _place.hf_api = lambda: _Uploads(_api())
-else:  # earlier versions of transformers call the function
-    _place.upload_folder = _filtered(_place.upload_folder)
 
 
 class SharingMixin:
