@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from .privacy import hide_arguments
+
 MISTAKES = (ValueError, OSError, ImportError)  # what a user brings about before training has begun; later it is a bug
 INTERRUPTED = 130  # the status that shells give to what Ctrl-C has ended
 _PATIENCE = 10  # seconds in which the main process speaks, and the launcher ends the others
@@ -96,7 +98,7 @@ def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
 
 
 def again(*left_out: str) -> str:
-    """The command of this process, to be typed again, without the flags `left_out` and without tokens."""
+    """The command of this process, to be typed again, without the flags `left_out` and without secrets."""
     program, *arguments = sys.argv
     start = ["python", *sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]]  # with -m, where that stood
     if any(name.startswith("ACCELERATE_") for name in os.environ):
@@ -104,13 +106,9 @@ def again(*left_out: str) -> str:
     elif not program.endswith(".py"):  # the script of an installed package
         start = [Path(program).name]
     shown, name = [], ""
-    for argument in arguments:
+    for argument in hide_arguments(arguments):
         if argument.startswith("--"):
-            name, equals, _ = argument[2:].replace("-", "_").partition("=")
-            if name.endswith("token") and equals:
-                argument = f"--{name}=TOKEN"
-        elif name.endswith("token"):
-            argument = "TOKEN"
+            name = argument[2:].partition("=")[0].replace("-", "_")
         if name not in left_out:
             shown.append(argument)
     return shlex.join([*start, *shown])

@@ -16,9 +16,9 @@ RECIPES = PACKAGE.parent / "recipes"
 LAYERS = (
     {
         *("storage", "features", "ranking", "generators", "lock", "paired", "figures", "agreement", "privacy"),
-        *("foreign", "command", "files"),
+        *("foreign", "files"),
     },
-    {"core", "launch", "seal"},
+    {"core", "launch", "seal", "command"},
     {"policies", "learner", "trace", "data"},
     {"signals", "recorder", "schedule", "sampler", "report", "dynamics", "keys", "examples"},
     {"tasks", "checkpoint", "beginning", "events", "export", "comparison", "sentences"},

@@ -2,12 +2,14 @@
 
 import json
 import shlex
+import sys
 from dataclasses import fields
 from pathlib import Path, PureWindowsPath
 
 import pytest
 from transformers import Seq2SeqTrainingArguments
 
+from hf_prune.command import again
 from hf_prune.privacy import (
     hide,
     hide_arguments,
@@ -141,3 +143,10 @@ def test_what_a_command_prints_is_shown_without_what_it_was_given():
     assert hide_values(said, command) == (
         "KeyError: 'token' in SECRET; SECRET, SECRET! SECRET; mines (https://SECRET@h) TOKEN key=lambda x: 3"
     )
+
+
+def test_the_command_that_goes_on_is_told_without_secrets(monkeypatch):
+    typed = ["--api_key", "sesame", "--hub_token=sesame", "--seed", "3", "--resume_from_checkpoint", "x", "--n", "4"]
+    monkeypatch.setattr(sys, "argv", ["x.py", *typed])
+    told = again("resume_from_checkpoint")
+    assert told.endswith("--api_key KEY --hub_token=TOKEN --seed 3 --n 4")

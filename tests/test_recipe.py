@@ -212,7 +212,7 @@ def test_half_a_character_ends_no_run(tmp_path, capsys):
     ("module", "place", "file"),
     [
         (figures, "run_figure", "run.png"),
-        (figures, "png", "_report.html"),
+        (figures, "image", "_report.html"),
         (figures, "new_figure", "run.png"),
         (card, "write_card", "README.md"),
         (Trainer, "create_model_card", "README.md"),
