@@ -50,22 +50,17 @@ class Prediction:
         """(B, T) bool."""
         return self._by_row(self.labels != IGNORED)
 
-    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
+    def token_losses(self) -> Tensor:
         """Cross-entropy of each position, with the graph where gradients are enabled.
-
-        Args:
-            label_smoothing: Share of the target spread evenly over the classes, in [0, 1); leaves multi-label,
-                regression and question answering as they are, because the Trainer does.
 
         Returns:
             (B, T) float32, nats, zero where there is no target.
         """
-        cross_entropy = partial(F.cross_entropy, ignore_index=IGNORED, reduction="none")
-        return self._by_position(partial(cross_entropy, label_smoothing=label_smoothing))
+        return self._by_position(partial(F.cross_entropy, ignore_index=IGNORED, reduction="none"))
 
-    def terms(self, label_smoothing: float = 0.0) -> Tensor:
+    def terms(self) -> Tensor:
         """(B, T) float32, what each position adds to the mean over targets that the model's own loss is, times them."""
-        return self.token_losses(label_smoothing)
+        return self.token_losses()
 
     def mean_of(self, losses: Tensor) -> Tensor:
         """() float32: the mean over the batch's targets, of the rows' losses, (B,)."""
@@ -147,10 +142,7 @@ class Prediction:
 class Answer(Prediction):
     """Start and end of an answer: T = 2, the classes are the positions of the text, its padding included."""
 
-    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
-        return super().token_losses()
-
-    def terms(self, label_smoothing: float = 0.0) -> Tensor:
+    def terms(self) -> Tensor:
         """The model's loss is the mean over starts, and that over ends, halved."""
         count = self.is_target.sum(0)
         return self.token_losses() * (count.sum() / (2 * count))
@@ -196,7 +188,7 @@ class Picked(Prediction):
 class Scored(Prediction):
     """Targets whose log-probabilities are all that a fused loss gives: they stand for the logits, (B, T, 1)."""
 
-    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
+    def token_losses(self) -> Tensor:
         return self._by_row(-self.logits.squeeze(-1).float().masked_fill(self.labels == IGNORED, 0.0))
 
 
@@ -209,14 +201,14 @@ class Numbers(Prediction):
     def is_target(self) -> Tensor:
         return torch.ones_like(self.labels[..., 0], dtype=torch.bool)
 
-    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
+    def token_losses(self) -> Tensor:
         return self.measure(self.logits.float(), self.labels, reduction="none").mean(-1)
 
 
 class Shares(Numbers):
     """One class a row, of which the labels say how likely each of the C is: (B, 1, C) float32."""
 
-    def token_losses(self, label_smoothing: float = 0.0) -> Tensor:
+    def token_losses(self) -> Tensor:
         return -(F.log_softmax(self.logits.float(), dim=-1) * self.labels).sum(-1)
 
 

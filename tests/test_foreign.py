@@ -293,7 +293,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def theirs(run, tmp_path, monkeypatch):
     """A copy of it, to be changed; figures are drawn, but not painted."""
-    monkeypatch.setattr(figures, "image", lambda *_, **__: b"")
+    monkeypatch.setattr(figures, "png", lambda figure: b"")
     shutil.copytree(run, tmp_path / "run")
     return tmp_path / "run"
 

@@ -490,12 +490,17 @@ def test_the_stock_trainer_uploads_as_it_does(monkeypatch):
     given = []
     monkeypatch.setattr(HfApi, "upload_folder", lambda self, **kwargs: given.append(kwargs["ignore_patterns"]))
     place = Trainer.push_to_hub.__globals__
-    upload = place["hf_api"]().upload_folder if "hf_api" in place else place["upload_folder"]
-    upload(ignore_patterns=["_*"])
+
+    def upload(patterns):
+        call = place["hf_api"]().upload_folder if "hf_api" in place else place["upload_folder"]
+        call(ignore_patterns=patterns)
+
+    upload(["_*"])
     with _rows_kept():
-        upload(ignore_patterns="_*")
-        upload(ignore_patterns=None)
-    assert given[0] == ["_*"] and given[1] == ["_*", *given[2]] and "*/_[!_]*" in given[2]
+        upload("_*")
+        upload(None)
+    upload(["_*"])
+    assert given[0] == given[3] == ["_*"] and given[1] == ["_*", *given[2]] and "*/_[!_]*" in given[2]
 
 
 def test_the_token_still_serves_after_the_arguments_are_pickled():

@@ -37,7 +37,7 @@ def begun(tmp_path):
     """A folder in which a run of two rows has saved a whole checkpoint."""
     assert find_checkpoint(args(tmp_path), make("uniform"), CommonArguments(max_train_samples=2)) is False
     (tmp_path / "checkpoint-4").mkdir()
-    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text('{"global_step": 4}')
     return tmp_path
 
 
@@ -117,7 +117,7 @@ def test_files_of_one_name_in_two_folders_are_two(tmp_path):
     out = args(tmp_path / "out")
     find_checkpoint(out, None, CommonArguments(train_file="/data/one/a.csv"))
     (tmp_path / "out" / "checkpoint-4").mkdir()
-    (tmp_path / "out" / "checkpoint-4" / "trainer_state.json").write_text("{}")
+    (tmp_path / "out" / "checkpoint-4" / "trainer_state.json").write_text('{"global_step": 4}')
     assert find_checkpoint(out, None, CommonArguments(train_file="/data/one/a.csv"))
     with pytest.raises(ValueError, match=r"train_file 'a.csv \(\w{8}\)' -> 'a.csv \(\w{8}\)'"):
         find_checkpoint(out, None, CommonArguments(train_file="/data/other/a.csv"))
@@ -212,7 +212,7 @@ def test_half_a_character_ends_no_run(tmp_path, capsys):
     ("module", "place", "file"),
     [
         (figures, "run_figure", "run.png"),
-        (figures, "image", "_report.html"),
+        (figures, "png", "_report.html"),
         (figures, "new_figure", "run.png"),
         (card, "write_card", "README.md"),
         (Trainer, "create_model_card", "README.md"),

@@ -9,7 +9,6 @@ import torch
 import transformers as tf
 from torch import nn
 from torch.nn import functional as F
-from transformers.trainer_pt_utils import LabelSmoother
 
 from hf_prune import signals
 from hf_prune.signals import Prediction, count_tokens
@@ -218,9 +217,6 @@ TASKS = {
     ),
     "answer": Task("BertForQuestionAnswering", bert(), span_batch, ALL - {"grad_norm"}),
 }  # fmt: skip
-WITH_LABELS = [name for name, task in TASKS.items() if name != "answer" and "loss" in task.gives]
-OTHERWISE = ("many", "number", "sparse", "masked tokens", "cpm-ant", "one label of deberta")  # than the smoother reads
-SMOOTHED = [name for name in WITH_LABELS if not name.startswith(OTHERWISE)]
 WITH_GRAD_NORM = [name for name, task in TASKS.items() if "grad_norm" in task.gives and not name.startswith("many")]
 
 
@@ -390,29 +386,7 @@ def test_grad_norm_is_the_gradient_of_the_head(name):
         torch.testing.assert_close(got[row], torch.stack(norms).mean(), rtol=1e-4, atol=1e-6)
 
 
-# Label smoothing
-
-
-@pytest.mark.parametrize("name", SMOOTHED)
-def test_smoothed_losses_are_those_of_the_trainer(name):
-    model, batch = build(name)
-    outputs = model(**batch)
-    prediction = read(model, batch, outputs)
-    smoothed = prediction.token_losses(label_smoothing=0.1)
-    is_causal = name in ("llama", "gpt2")
-    expected = LabelSmoother(0.1)(outputs, batch["labels"], shift_labels=is_causal)
-    torch.testing.assert_close(smoothed.sum() / prediction.is_target.sum(), expected, rtol=1e-5, atol=1e-6)
-    for row in range(ROWS):
-        one = {"logits": outputs.logits[row : row + 1].detach()}
-        expected = LabelSmoother(0.1)(one, batch["labels"][row : row + 1], shift_labels=is_causal)
-        torch.testing.assert_close(smoothed[row].sum() / prediction.is_target[row].sum(), expected)
-    assert (prediction.token_losses() != smoothed)[prediction.is_target].all()
-
-
-@pytest.mark.parametrize("name", ["many labels", "many labels, as shares", "number", "answer"])
-def test_what_the_trainer_does_not_smooth_stays(name):
-    prediction = read(*build(name))
-    assert torch.equal(prediction.token_losses(0.1), prediction.token_losses())
+# What the loss is made of
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -443,7 +417,7 @@ def test_neither_chunks_nor_the_device_change_the_values(monkeypatch, name, chun
     outputs = model(**batch)
     names = TASKS[name].gives - {"grad_norm"}
     whole = read(model, batch, outputs)
-    expected, token_losses = whole.signals(names), whole.token_losses(0.1)
+    expected, token_losses = whole.signals(names), whole.token_losses()
     embeddings = model.get_input_embeddings().weight
     (gradient,) = torch.autograd.grad(token_losses.square().sum(), embeddings, retain_graph=True)
     monkeypatch.setattr(Prediction, "CHUNK", chunk)
@@ -451,8 +425,8 @@ def test_neither_chunks_nor_the_device_change_the_values(monkeypatch, name, chun
     parts = read(model, batch, outputs)
     for key, value in parts.signals(names).items():
         torch.testing.assert_close(value, expected[key], rtol=1e-6, atol=1e-7, equal_nan=True)
-    torch.testing.assert_close(parts.token_losses(0.1), token_losses, rtol=1e-6, atol=1e-7)
-    (again,) = torch.autograd.grad(parts.token_losses(0.1).square().sum(), embeddings)
+    torch.testing.assert_close(parts.token_losses(), token_losses, rtol=1e-6, atol=1e-7)
+    (again,) = torch.autograd.grad(parts.token_losses().square().sum(), embeddings)
     torch.testing.assert_close(again, gradient, rtol=1e-4, atol=1e-6)
 
 
