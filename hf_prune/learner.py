@@ -48,8 +48,13 @@ class Learner:
                 self._learn(history, clock, rng)
 
     def _learn(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
+        before = dict(history.notes)
         self._policy.update(history, clock, rng)
-        history.check_notes(self._policy)
+        try:
+            history.check_notes(self._policy)
+        except TypeError:
+            history.notes = before  # a checkpoint can hold these
+            raise
 
     def wait(self) -> None:
         """Return when all that was taught is learnt, or has failed."""

@@ -26,6 +26,7 @@ from .report import NOTHING, keeps_all
 from .sampler import PruningSampler
 from .schedule import FullRun, Place
 from .trace import Trace
+from .weighting import SCALES
 
 _COSTS = (
     *("rows", "rows_rescored", "padded_tokens", "padded_tokens_rescored"),
@@ -482,7 +483,8 @@ class PruningRun:
             measured = measured.of_signals(("loss", *sorted(state.history.signals)), self.meter.signals)
         if state.facts["policy"] == facts["policy"]:
             self.meter.by_batch |= state.facts.get("by_batch", False)
-            self.meter.weigher.scale = state.facts.get("scale")
+            if state.facts.get("scale") in SCALES:
+                self.meter.weigher.scale = state.facts["scale"]
             untaught = state.facts.get("untaught")
         else:
             untaught = None

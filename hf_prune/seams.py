@@ -37,6 +37,7 @@ SEAMS = {
     "_maybe_log_save_evaluate": (...,),
     "_evaluate": (...,),
     "_get_output_dir": ("trial", ...),
+    "_save": ("output_dir", ...),
     "_save_checkpoint": ("model", "trial"),
     "_push_from_checkpoint": ("checkpoint_folder",),
     "_save_rng_state": ("output_dir",),

@@ -24,6 +24,7 @@ from torch import Tensor
 from .agreement import second_terms
 from .signals import Picked, Prediction
 
+SCALES = ("targets", "targets, devices", "targets of the step", "targets of the step, devices")
 Edge = tuple[Any, int]  # a node of autograd's graph, and which of its outputs
 _TOLERANCE = 1e-2  # relative, beside the rounding of the loss's own type
 _NOTHING = 1e-5  # nats: what is left of a loss whose rows are all learnt, which is rounding
@@ -198,7 +199,7 @@ class Weigher:
 
     Attributes:
         way: "outputs", "losses", "batch" (the mean weight on the batch's loss), or None before the first batch.
-        scale: For "losses" of a recipe, the factor c of `_scales` that they have in the loss, or None.
+        scale: For "losses" of a recipe, which of `SCALES` their factor c in the loss is, or None.
     """
 
     def __init__(self, refuse: Callable[[str], Exception], is_believed: bool):
@@ -270,7 +271,7 @@ class Weigher:
         cut = [each.chunk(len(losses)) for each in (prediction.terms(), weights, prediction.is_target)]
         weighted = []
         for part, terms, factors, is_target in zip(losses, *cut, strict=True):
-            scale = None if self.scale is None else _scales(is_target.sum(), items, devices)[self.scale]
+            scale = _scales(is_target.sum(), items, devices).get(self.scale or "")
             weighted.append(reweigh(part, terms, factors, scale))
         return torch.stack(weighted).reshape(loss.shape)
 
@@ -311,7 +312,7 @@ class Weigher:
     def _find_scale(
         self, loss: Tensor, prediction: Prediction, items: Tensor | int | None, devices: int, has_second_term: bool
     ) -> str | None:
-        """Which factor of `_scales` the rows' losses have; None where this batch can't tell."""
+        """Which of `SCALES` the rows' losses have; None where this batch can't tell."""
         losses = loss.reshape(-1).float()
         totals = torch.stack([part.detach().sum() for part in prediction.terms().chunk(len(losses))])
         counts = torch.stack([part.sum() for part in prediction.is_target.chunk(len(losses))])
@@ -330,9 +331,9 @@ class Weigher:
 
 
 def _scales(count: Tensor, items: Tensor | int | None, devices: int) -> dict[str, Tensor]:
-    """The factors that transformers gives the sum of a batch's losses, by name."""
-    scales = {"targets": 1 / count, "targets, devices": devices / count}
+    """The factors that transformers gives the sum of a batch's losses, by their names in `SCALES`."""
+    scales = [1 / count, devices / count]
     if items is not None:
         whole = torch.as_tensor(1 / items, device=count.device)
-        scales |= {"targets of the step": whole, "targets of the step, devices": devices * whole}
-    return scales
+        scales += [whole, devices * whole]
+    return dict(zip(SCALES, scales, strict=False))

@@ -324,13 +324,13 @@ def test_no_policy_is_the_stock_trainer(tmp_path, case):
 # ---- With a policy, where nothing is known of the loss ----
 
 UNKNOWN = {
-    "a module giving a dict": (net(dict), list, {}, "no losses of Net: there is no recipe"),
-    "a module giving a tuple": (net(tuple), list, {}, "no losses of Net: there is no recipe"),
+    "a module giving a dict": (net(dict), list, {}, r"no losses of Net\. There is no recipe"),
+    "a module giving a tuple": (net(tuple), list, {}, r"no losses of Net\. There is no recipe"),
     "a model of another task": (
         next_sentence,
         two_labels,
         {},
-        "no losses of BertForNextSentencePrediction: there is no recipe",
+        r"no losses of BertForNextSentencePrediction\. There is no recipe",
     ),
     "a model that gives its loss alone": (loss_alone, list, {}, "every batch of LossAlone: The .* returned no logits"),
 }

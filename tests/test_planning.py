@@ -55,7 +55,7 @@ class Played:
         updates = self.updates(rows)
         steps = max_steps or math.ceil(epochs * updates)
         self.full = FullRun(updates, steps, steps / updates if max_steps else epochs, bool(max_steps))
-        meter = SimpleNamespace(signals=("loss",), by_batch=False)
+        meter = SimpleNamespace(signals=("loss",), by_batch=False, weigher=SimpleNamespace(scale=None))
         step_rows = sizes.batch * sizes.accumulation * sizes.ranks
         facts = {"policy": "", "data": None, "batch": sizes.batch * sizes.ranks, "accumulation": sizes.accumulation}
         history = History.empty(rows)

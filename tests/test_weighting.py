@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from hf_prune import Policy, PruningTrainer, Selection, pruned
 from hf_prune.agreement import Agreement
+from hf_prune.signals import Picked
 from hf_prune.weighting import carriers, edge_of, factors_of, reached, reweigh, row_outputs, weigh
 
 # Of EncoderDecoderModel, whenever it computes a loss.
@@ -86,12 +87,14 @@ def test_the_models_own_loss_has_the_gradient_of_the_weighted_one(name):
     count = read(model, batch, outputs).is_target.sum()
     expected = gradients_of(model, (weights[:, None] * terms).sum() / count)
     outputs = model(**batch)
-    found = row_outputs(outputs, len(weights), None)
+    prediction = read(model, batch, outputs)
+    picked = prediction if isinstance(prediction, Picked) else None
+    found = row_outputs(outputs, len(weights), None, picked and picked.at)
     names = carriers(outputs.loss, found)
     assert set(names) == ({"start_logits", "end_logits"} if name == "answer" else {"logits"})
     before = outputs.loss.item()
     for each in names:
-        weigh(found[each], factors_of(weights, found[each], None), lambda: True)
+        weigh(found[each], factors_of(weights, found[each], None, picked), lambda: True)
     assert outputs.loss.item() == before
     largest = max(value.abs().max() for value in expected.values())
     for part, value in gradients_of(model, outputs.loss).items():
