@@ -16,6 +16,7 @@ ways is chosen, or the policy refused, before the first optimizer step; no later
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,7 +69,8 @@ def row_outputs(outputs: Any, rows: int, parts: Tensor | None, picked: Tensor | 
     """What a model puts out for each row, as far as its shape and its name say: tensors that carry a gradient.
 
     Args:
-        outputs: Of its forward: a mapping, of which all logits and log-probabilities are taken; a tuple; a tensor.
+        outputs: Of its forward: a mapping, of which all logits and log-probabilities are taken; a tuple; an object of
+            a class with attributes; a tensor.
         rows: B, of the batch.
         parts: (B, T) bool where the rows were joined into one sequence.
         picked: (n,) int64 where the outputs are of some positions alone, see `signals.Picked`.
@@ -79,8 +81,10 @@ def row_outputs(outputs: Any, rows: int, parts: Tensor | None, picked: Tensor | 
     first = (rows if picked is None else len(picked),) if parts is None or picked is not None else (rows, 1)
     if isinstance(outputs, Mapping):
         named = {name: value for name, value in outputs.items() if name.endswith(("logits", "log_probs"))}
-    else:
+    elif isinstance(outputs, (Tensor, Sequence)):
         named = dict(enumerate([outputs] if isinstance(outputs, Tensor) else outputs))
+    else:
+        named = getattr(outputs, "__dict__", {})
     return {
         name: value
         for name, value in named.items()
@@ -89,7 +93,7 @@ def row_outputs(outputs: Any, rows: int, parts: Tensor | None, picked: Tensor | 
 
 
 def carriers(loss: Tensor, outputs: Mapping[Any, Tensor]) -> list[Any]:
-    """Names of the outputs that a loss is made of; of two that are made of one another, the first.
+    """Names of the outputs that a loss is made of, other than through another of them.
 
     Args:
         loss: (), with its graph.
@@ -99,15 +103,31 @@ def carriers(loss: Tensor, outputs: Mapping[Any, Tensor]) -> list[Any]:
         return []
     edges = {name: edge_of(value) for name, value in outputs.items()}
     found, _ = reached(edge_of(loss), set(edges.values()))
-    carrying = {name: edge for name, edge in edges.items() if edge in found}
-    return _first_of(carrying)
+    return [name for name, edge in edges.items() if edge in found]
 
 
-def _first_of(edges: Mapping[Any, Edge]) -> list[Any]:
-    """Names of those that are made of none of the others."""
-    if len(edges) < 2:
-        return list(edges)
-    return [name for name, edge in edges.items() if not reached(edge, set(edges.values()) - {edge})[0]]
+def order(outputs: Mapping[Any, Tensor]) -> dict[Any, set[Any]]:
+    """Where to weigh, so that each gradient is weighted once: at the last output that it comes through.
+
+    An output that is made of others, and of no parameter beside them, is left to those: there, its gradient is whole.
+
+    Args:
+        outputs: See `row_outputs`.
+
+    Returns:
+        Name of an output to weigh -> names of those that are made of it: what comes through them is weighted there.
+    """
+    if len(outputs) == 1:
+        return {name: set() for name in outputs}
+    names: dict[Edge, Any] = {}
+    for name, value in outputs.items():
+        names.setdefault(edge_of(value), name)  # two names may be one tensor's
+    for edge in list(names):
+        found, is_past = reached(edge, names)
+        if found and not is_past:
+            del names[edge]
+    made_of = {name: reached(edge, names)[0] for edge, name in names.items()}
+    return {name: {other for other, found in made_of.items() if edge in found} for edge, name in names.items()}
 
 
 def is_carried(terms: Tensor, outputs: Mapping[Any, Tensor]) -> bool:
@@ -206,7 +226,7 @@ class Weigher:
         self._refuse, self._is_believed = refuse, is_believed
         self.way: str | None = None
         self.scale: str | None = None
-        self._names: set[Any] = set()  # of the outputs that are weighted
+        self._orders: dict[tuple[Any, ...], dict[Any, set[Any]]] = {}  # see `order`, of outputs with these names
         self._has_flowed = False
 
     def weigh(
@@ -240,29 +260,27 @@ class Weigher:
         picked = prediction if isinstance(prediction, Picked) else None
         found = [row_outputs(output, rows, parts, None if picked is None else picked.at) for output in outputs]
         if self.way is None:
-            carrying = [carriers(loss, named) for named in found]
-            self._names = {name for names in carrying for name in names}
-            values = {(at, name): found[at][name] for at, names in enumerate(carrying) for name in names}
+            values = {(at, name): named[name] for at, named in enumerate(found) for name in carriers(loss, named)}
             if values and (not self._is_believed or is_carried(prediction.terms(), values)):
                 self.way = "outputs"
             elif by_batch:
                 self.way = "batch"
             elif prediction is None:
                 raise self._refuse("has no part for each row, as far as can be seen")
+            elif not prediction.terms().requires_grad:
+                whose = "losses of example_loss_func" if self._is_believed else "logits"
+                raise self._refuse(f"can't be weighted by {whose} that carry no gradient")
             elif not self._is_believed:
                 lenient = any(map(second_terms, outputs))
                 self.scale = self.scale or self._find_scale(loss.detach(), prediction, items, devices, lenient)
                 self.way = self.scale and "losses"
-            elif prediction.terms().requires_grad:
-                self.way = "losses"
             else:
-                raise self._refuse("can't be weighted by losses of example_loss_func that carry no gradient")
+                self.way = "losses"
         if weights is None or self.way is None:
             return loss
         if self.way == "outputs":
             for named in found:
-                for name in self._names & set(named):
-                    weigh(named[name], factors_of(weights, named[name], parts, picked), lambda: True)
+                self._weigh_each(named, weights, parts, picked, lambda: True)
             return loss
         if self.way == "batch":
             extra = (weights.mean() - 1).to(loss) * loss
@@ -293,11 +311,30 @@ class Weigher:
             self._has_flowed |= wanted
             return wanted
 
-        found = row_outputs(outputs, rows, parts)
-        self._names = self._names or set(_first_of({name: edge_of(value) for name, value in found.items()}))
-        for name in self._names & set(found):
-            factors = None if weights is None else factors_of(weights, found[name], parts)
-            weigh(found[name], factors, told)
+        self._weigh_each(row_outputs(outputs, rows, parts), weights, parts, None, told)
+
+    def _weigh_each(
+        self,
+        outputs: dict[str | int, Tensor],
+        weights: Tensor | None,
+        parts: Tensor | None,
+        picked: Picked | None,
+        told: Callable[[], bool],
+    ) -> None:
+        """Weigh what flows back through a pass's outputs, at the last of them that it comes through."""
+        if (names := tuple(outputs)) not in self._orders:
+            self._orders[names] = order(outputs)
+        made_of = self._orders[names]
+        flowed = set()
+
+        def is_last(name):
+            is_wanted = told() and flowed.isdisjoint(made_of[name])
+            flowed.add(name)
+            return is_wanted
+
+        for name in made_of:
+            factors = None if weights is None else factors_of(weights, outputs[name], parts, picked)
+            weigh(outputs[name], factors, partial(is_last, name))
 
     def check_ahead(self) -> None:
         """After the backward pass of a batch that `weigh_ahead` was called for.

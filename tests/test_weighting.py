@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from hf_prune import Policy, PruningTrainer, Selection, pruned
 from hf_prune.agreement import Agreement
 from hf_prune.signals import Picked
-from hf_prune.weighting import carriers, edge_of, factors_of, reached, reweigh, row_outputs, weigh
+from hf_prune.weighting import carriers, edge_of, factors_of, order, reached, reweigh, row_outputs, weigh
 
 # Of EncoderDecoderModel, whenever it computes a loss.
 pytestmark = pytest.mark.filterwarnings("ignore:Version v4.12.0 introduces a better way:FutureWarning")
@@ -162,12 +162,23 @@ def test_a_copy_in_another_type_stands_for_what_it_was_made_of():
     assert carriers(loss, {"logits": shown}) == ["logits"]
 
 
-def test_of_outputs_that_are_made_of_one_another_the_first_is_weighted():
+def test_a_loss_is_made_of_what_it_comes_to_first():
     logits = torch.ones(2, 3, requires_grad=True) * 2
     pooled = logits * 3
-    assert carriers(pooled.sum() + logits.sum(), {"pooled_logits": pooled, "logits": logits}) == ["logits"]
-    assert carriers(pooled.sum(), {"pooled_logits": pooled, "logits": logits}) == ["pooled_logits"]
+    assert carriers(pooled.sum() + logits.sum(), {"pooled": pooled, "logits": logits}) == ["pooled", "logits"]
+    assert carriers(pooled.sum(), {"pooled": pooled, "logits": logits}) == ["pooled"]
     assert carriers(torch.ones(()), {"logits": logits}) == []
+
+
+def test_outputs_that_are_made_of_one_another_are_weighted_in_an_order():
+    states = torch.ones(2, 3, requires_grad=True) * 2
+    head = torch.ones(3, 3, requires_grad=True)
+    logits = states @ head
+    assert order({"states": states, "logits": logits}) == {"states": {"logits"}, "logits": set()}
+    assert order({"logits": logits, "scaled": logits / 3}) == {"logits": set()}  # whole there
+    assert order({"logits": logits, "same": logits, "copy": logits.double()}) == {"logits": set()}
+    assert order({"logits": logits}) == {"logits": set()}
+    assert order({}) == {}
 
 
 def test_a_graph_is_followed_as_far_as_wanted():
@@ -308,6 +319,74 @@ def test_a_call_of_the_librarys_with_a_term_beside_it_is_weighted_once(tmp_path)
     assert_equal(got, gradients_of(model, (torch.tensor(WEIGHTS) * losses).sum()))
 
 
+@dataclass
+class Scores:
+    """Outputs in a class that is no mapping."""
+
+    loss: torch.Tensor
+    scores: torch.Tensor
+
+
+class Manifold(torch.nn.Module):
+    """Gives its logits beside what they are made of, or more than once; a part of its loss may be of the former."""
+
+    def __init__(self, gives, share: float = 0.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.gives, self.share = gives, share
+        self.embedding, self.head = torch.nn.Embedding(VOCAB, 16), torch.nn.Linear(16, 3)
+
+    def forward(self, input_ids, attention_mask, labels):
+        states = (self.embedding(input_ids) * attention_mask.unsqueeze(-1)).sum(1)
+        logits = self.head(states)
+        loss = F.cross_entropy(logits, labels) + self.share * states.square().sum(1).mean()
+        return self.gives(loss, logits, states)
+
+
+def loss_of(model, inputs):
+    outputs = model(**inputs)
+    return outputs.loss if isinstance(outputs, Scores) else outputs[0] if isinstance(outputs, tuple) else outputs["loss"]
+
+
+class Plain(tf.Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return loss_of(model, inputs)
+
+
+class Apart(PruningTrainer):
+    compute_loss = Plain.compute_loss
+
+
+GIVES = {
+    "states": lambda loss, logits, states: (loss, logits, states),
+    "states first": lambda loss, logits, states: (loss, states, logits),
+    "twice": lambda loss, logits, states: (loss, logits, logits),
+    "two names": lambda loss, logits, states: {"loss": loss, "logits": logits, "class_logits": logits},
+    "a copy": lambda loss, logits, states: {"loss": loss, "logits": logits, "wide_logits": logits.double()},
+    "a view": lambda loss, logits, states: {"loss": loss, "logits": logits, "flat_logits": logits.flatten(1)},
+    "an object": lambda loss, logits, states: Scores(loss, logits),
+}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("cls", [pruned(Plain), Apart], ids=["", "without a call of the library's"])
+@pytest.mark.parametrize("gives", GIVES)
+def test_each_gradient_is_weighted_once_whatever_outputs_it_comes_through(tmp_path, gives, cls, share):
+    """A term of the states beside the logits stays unweighted."""
+    rows = TASKS["one label"].rows(N)
+
+    @dataclass(frozen=True)
+    class Blind(Weighted):
+        needs: ClassVar[frozenset] = frozenset()
+
+    got = first_step(cls, tmp_path, Manifold(GIVES[gives], share), rows, Blind())
+    model, batch = Manifold(GIVES["states"]), Collator()(rows)
+    _, logits, states = model(**batch)
+    losses = F.cross_entropy(logits, batch["labels"], reduction="none")
+    rest = share * states.square().sum(1).mean()
+    assert_equal(got, gradients_of(model, (torch.tensor(WEIGHTS) * losses).sum() / N + rest), tolerance=1e-5)
+
+
 def mixture(experts: int, chosen: int):
     torch.manual_seed(0)
     return tf.MixtralForCausalLM(
@@ -441,14 +520,14 @@ def test_a_loss_that_the_librarys_step_never_sees_is_refused_before_the_first_st
 class Hidden(tf.BertForSequenceClassification):
     """Its logits are a copy that its loss is not made of, as a compiled model's are to autograd."""
 
-    extra, factor = 0.0, 1.0
+    extra, factor, shows = 0.0, 1.0, True
 
     def forward(self, input_ids, attention_mask, labels):
         outputs = super().forward(input_ids, attention_mask)
         again = super().forward(input_ids, attention_mask)
         loss = F.cross_entropy(again.logits, labels) * self.factor
         grows = 0.0 if self.extra == 0 else self.extra * again.logits.square().mean()
-        return type(outputs)(loss=loss + grows, logits=outputs.logits)
+        return type(outputs)(loss=loss + grows, logits=outputs.logits if self.shows else outputs.logits.detach())
 
 
 def hidden(extra=0.0, factor=1.0):
@@ -483,6 +562,15 @@ def test_a_term_that_outgrows_the_rows_there_ends_no_run(tmp_path):
 def test_another_factor_there_is_refused_before_the_first_step(tmp_path):
     own = trainer(tmp_path, hidden(factor=0.5), TASKS["one label"].rows(N), "infobatch")
     with pytest.raises(ValueError, match=r"the loss of Hidden is [\d.]+ on a batch.*Give example_loss_func"):
+        own.train()
+    assert own.state.global_step == 0
+
+
+def test_logits_without_a_gradient_there_are_refused_before_the_first_step(tmp_path):
+    model = hidden()
+    model.shows = False
+    own = trainer(tmp_path, model, TASKS["one label"].rows(N), "infobatch")
+    with pytest.raises(ValueError, match=r"the loss of Hidden can't be weighted by logits that carry no gradient"):
         own.train()
     assert own.state.global_step == 0
 
