@@ -345,7 +345,9 @@ class Manifold(torch.nn.Module):
 
 def loss_of(model, inputs):
     outputs = model(**inputs)
-    return outputs.loss if isinstance(outputs, Scores) else outputs[0] if isinstance(outputs, tuple) else outputs["loss"]
+    if isinstance(outputs, Scores):
+        return outputs.loss
+    return outputs[0 if isinstance(outputs, tuple) else "loss"]
 
 
 class Plain(tf.Trainer):
