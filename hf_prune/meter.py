@@ -269,11 +269,12 @@ class Meter:
                 self.by_batch = True
                 self._warn_of_batches(str(error))
                 return None
-            if needs or self._policy.weighs:
+            if (needs or self._policy.weighs) and not self._has_read:
                 raise
-            if not self._has_warned:
+            if not self._has_warned:  # what changes in the middle of a run does not end it
                 self._has_warned = True
-                logger.warning(f"hf_prune can't record the losses of every batch of {self._name}: {error}")
+                verb = "record or weight" if self._policy.weighs else "record"
+                logger.warning(f"hf_prune can't {verb} the losses of every batch of {self._name}: {error}")
             return None
 
     def _warn_of_batches(self, reason: str) -> None:

@@ -282,7 +282,7 @@ class Weigher:
             for named in found:
                 self._weigh_each(named, weights, parts, picked, lambda: True)
             return loss
-        if self.way == "batch":
+        if self.way == "batch" or prediction is None:
             extra = (weights.mean() - 1).to(loss) * loss
             return loss + (extra - extra.detach())
         losses = loss.reshape(-1)
@@ -343,7 +343,7 @@ class Weigher:
             ValueError: At the first batch: the loss was not made of what was weighted.
         """
         if self.way is None and not self._has_flowed:
-            raise self._refuse("is not made of the model's logits as far as can be seen")
+            raise self._refuse("is not made of the model's logits for each row, as far as can be seen")
         self.way = self.way or "outputs"
 
     def _find_scale(

@@ -659,6 +659,27 @@ def test_weights_and_other_terms_are_told_at_the_end_of_a_round(tmp_path, caplog
     assert "BertForSequenceClassification" in warning and "example_loss_func" in warning
 
 
+class Doubling(OwnLoss):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        copies = 1 if self.state.epoch < 3 else 2
+        texts = {name: torch.cat([inputs[name]] * copies) for name in ("input_ids", "attention_mask")}
+        return F.cross_entropy(model(**texts).logits, torch.cat([inputs["labels"]] * copies))
+
+
+@pytest.mark.parametrize("policy", ["infobatch", "self_paced"])
+def test_batches_that_change_their_form_later_end_no_run(tmp_path, caplog, policy):
+    args = dict(use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="no", seed=3) | SETTINGS
+    args = tf.TrainingArguments(str(tmp_path), **args)
+    made = pruned(Doubling)(
+        model=four_classes(), args=args, train_dataset=BALANCED, policy=policy, data_collator=Collator()
+    )
+    with caplog.at_level(logging.WARNING, "hf_prune"):
+        made.train()
+    assert made.state.epoch == 6 and not made.history.faults.any()
+    told = [record.getMessage() for record in caplog.records if "of every batch" in record.getMessage()]
+    assert len(told) == 1 and ("weight" in told[0]) == (policy == "infobatch")
+
+
 @pytest.mark.parametrize("policy", ["infobatch", "self_paced"])
 def test_the_users_own_losses_are_believed(tmp_path, caplog, policy, monkeypatch):
     monkeypatch.setitem(globals(), "CLASSES", torch.tensor([1.0, 2.0, 5.0, 1.0]))
