@@ -12,7 +12,9 @@ unweighted. The value of the loss is not touched: what is logged is what the sto
 Which outputs the loss is made of is read from the graph of the first batch. Where the graph does not tell (a compiled
 model, nn.DataParallel, outputs that are not row by row), the rows' losses l_i are weighted in their place, with a
 factor c: 1 / number of targets as transformers has it, or L / sum(l_i) for the losses that a user gives. One of the
-ways is chosen, or the policy refused, before the first optimizer step; no later batch changes that.
+ways is chosen, or the policy refused, before the first optimizer step; no later batch changes that. Outputs that are
+made of one another, such as logits and the states before them, are weighted once, at the last that a gradient comes
+through: what reaches the states alone stays unweighted.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
