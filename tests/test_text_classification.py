@@ -191,7 +191,7 @@ def test_floats_are_numbers_to_predict(text, recipe):
         ({"train": ["a", "b"], "validation": ["a", "c"]}, r"row 1 of validation\.parquet has the label 'c', which no"),
         (
             {"train": ["a", "a", "b"]},
-            r"labels 'b' has one training row: .* Give rows to validate on: --validation_file",
+            r"label_column: 'b' has one training row: .* Give rows to validate on: --validation_file",
         ),
         ({"train": ["a", "a", "b", "b"], "test": []}, r"test\.parquet is empty"),
         ({"train": [0.5, float("nan")]}, r"row 1 of train\.parquet has no label; remove such rows, or"),
