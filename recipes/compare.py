@@ -15,7 +15,7 @@ and the flags that it alone gets, quoted; `NAME=` before it names it, which two 
 
 Every arm gets the seeds 1 to `--seeds`, and with a seed the same weights and the same order of rows. The same command
 goes on where it was interrupted, inside a run from its last checkpoint; another with further arms or budgets adds them
-to what is there. An arm that has left nothing out with its first seed is said to, and its other seeds are run after all
+to what is there. Where an arm left nothing out with its first seed, that is said, and its other seeds run after all
 others: Ctrl-C spares them. After each run, comparison.md, .html, .json and .png are written anew from results.json and
 predictions.json under OUTPUT_DIR/arms, which is all that must be kept:
 
