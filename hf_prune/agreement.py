@@ -50,7 +50,7 @@ class Agreement:
         self._batches.append(torch.stack([loss.detach().to(mean), mean, share.to(mean)]))
 
     def flaw(self) -> str | None:
-        """In what the losses of the round's batches were other than the means of their rows' losses, if they were."""
+        """How the losses of the round's batches differed from the means of their rows' losses; None = they agreed."""
         if not self._batches:
             return None
         loss, mean, share = torch.stack(self._batches).double().T.cpu().numpy()

@@ -137,7 +137,7 @@ def why_idle(policy: Policy, full: FullRun, rows: int, step_rows: int, has_histo
     late = full.epochs <= 1 or full.epochs * getattr(policy, "anneal", math.inf) < 2
     if (policy.needs - FACTS) and late and not has_history and rounds == 1:
         return (
-            f"{named} learns from earlier epochs, and of {full.epochs:g} there is none it could prune then: "
+            f"{named} learns from earlier epochs, and a run of {full.epochs:g} leaves none to prune in: "
             "give more epochs, history= of an earlier run, or a rule that learns within an epoch."
         )
     if rounds > 1 and full.updates < 2 * rounds:

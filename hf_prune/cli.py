@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from . import policies
-from .command import again, interruptible
+from .command import Parser, again, interruptible
 from .core import FACTS, History, Policy
 from .flags import card_of, field_texts, find_policy
 from .page import REPORT, RunReport
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cut = argv.index("--")
         argv, script = argv[:cut], argv[cut + 1 :]
     description = "Look up policies, score rows for those that choose once, report on runs and put them side by side."
-    parser = argparse.ArgumentParser(prog="hf-prune", description=description)
+    parser = Parser(prog="hf-prune", description=description)
     parser.add_argument("--version", action="version", version=f"hf_prune {_installed('hf_prune')}")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("policies", help="list the policies, or print the card of one")

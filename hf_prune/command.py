@@ -1,5 +1,6 @@
 """How a command ends that does not end well: a user's mistake and Ctrl-C in one line, all else with its traceback."""
 
+import argparse
 import contextlib
 import os
 import re
@@ -85,6 +86,17 @@ def end(status: int, line: str) -> NoReturn:
         line = f"process {rank}: {line}"
     sys.stderr.write(f"{line}\n")
     sys.exit(status)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line, of several processes once."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the command, with status 2."""
+        message = re.sub(r"^argument (--[\w-]+)[^:]*: ", r"\1: ", message)  # argparse names each spelling of a flag
+        if message.startswith("the following arguments are required"):
+            message += ". See --help."
+        end(2, f"{self.prog}: error: {as_typed(message)}")
 
 
 @contextlib.contextmanager

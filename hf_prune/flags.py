@@ -13,13 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
 
 from . import policies
-from .command import MISTAKES, as_typed, end, stage
+from .command import MISTAKES, Parser, stage
 from .core import Policy
 
 NO_POLICY = "none"
@@ -36,21 +36,11 @@ _RANGES = {  # of training arguments, ends included
     **dict.fromkeys(("learning_rate", "dataloader_num_workers", "weight_decay"), (0, math.inf, "[0, inf)")),
     "label_smoothing_factor": (0, 1, "[0, 1]"),
     "early_stopping_patience": (1, math.inf, "[1, inf)"),
+    "seed": (0, 2**32 - 1, "[0, 4294967295]"),
 }
 
 
-class _OneSpeaks(argparse.ArgumentParser):
-    """Complains in words of flags, and of several processes in one."""
-
-    def error(self, message: str) -> NoReturn:
-        end(2, f"{self.format_usage()}{self.prog}: error: {as_typed(message)}")
-
-
-class _FirstLook(_OneSpeaks):
-    """Reads what decides of which flags there are."""
-
-
-class _Parser(_OneSpeaks, HfArgumentParser):
+class _Parser(Parser, HfArgumentParser):
     """Reads dataclasses."""
 
 
@@ -83,7 +73,7 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
     argv = list(sys.argv[1:] if argv is None else argv)
     _check_defaults(defaults, dataclass_types)
     usage = "%(prog)s [FILE] [--policy NAME] [--FLAG VALUE ...]"
-    first = _FirstLook(usage=usage, add_help=False, allow_abbrev=False)
+    first = Parser(usage=usage, add_help=False, allow_abbrev=False)
     first.add_argument("--policy")
     stage.flags, stage.fields, stage.policy = ["policy"], [], None
     try:

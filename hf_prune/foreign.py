@@ -54,7 +54,7 @@ def file_name(value: Any, what: str) -> str:
         ValueError: It is not; `what` names it.
     """
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError(f"{what} {brief(value)} is no name, which has no '/', '\\\\' or ':' and begins with no '.'")
+        raise ValueError(f"{what} {brief(value)} is no name: one has no '/', '\\' or ':', and no '.' at its start")
     return value
 
 

@@ -19,8 +19,8 @@ _held: set[tuple[int, str]] = set()  # (process, file): the system keeps others 
 class RunLock:
     """Held while a run trains, and let go of by the system when its process ends, on a kill too.
 
-    It is the process's own: workers that outlive a killed run by seconds don't have it, and NFS knows it. Where a
-    file system can't lock, nothing is held and nobody refused.
+    It is the process's own: workers that outlive a killed run by seconds don't have it. It works over NFS, too. Where
+    a file system can't lock, nothing is held and nobody is refused.
     """
 
     def __init__(self):

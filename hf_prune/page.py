@@ -143,7 +143,7 @@ class RunReport(PruningReport):
             policy=self.policy,
             lead=self._lead(),
             table=self.summary_cells(),
-            flaws=[*filter(None, [self.idle()]), *self.flaws, *flaws],
+            flaws=[*filter(None, [(self.idle() or "").replace("`", "")]), *self.flaws, *flaws],
             sections=sections,
             light=LIGHT,
             dark=DARK,

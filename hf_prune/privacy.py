@@ -108,7 +108,7 @@ def public_value(name: str, value: Any) -> Any:
 
 
 def hide_arguments(argv: Sequence[str]) -> list[str]:
-    """A command line without its secrets, to be told from others."""
+    """A command line without its secrets, with paths as they are."""
     return _arguments(argv, hide)
 
 

@@ -38,7 +38,7 @@ class SentencesMixin:
     """The part of `PruningMixin` that serves sentence-transformers."""
 
     def _build_dataloader(self, dataset, *args, **kwargs):
-        """Theirs; that which a run is about to train on, over numbered rows, in batches of those planned."""
+        """Their loader; the one that a run is about to train on has numbered rows, in batches of those planned."""
         loader = super()._build_dataloader(dataset, *args, **kwargs)
         if self.policy is None or not self._makes_loader:
             return loader

@@ -237,7 +237,7 @@ def hold_out(splits: dict[str, Dataset], seed: int, stratify_by: str | None = No
     if stratify_by is not None:
         names, counts = rows.features[stratify_by].names, Counter(rows[stratify_by][:])
         if single := [names[label] for label in sorted(counts) if counts[label] == 1]:
-            raise ValueError(f"{stratify_by} {single[0]!r} has one training row: none can be held out of it. {cure}")
+            raise ValueError(f"label_column: {single[0]!r} has one training row: none can be held out of it. {cure}")
         size = max(size, len(counts))
     if size >= len(rows):
         raise ValueError(f"Of {len(rows)} training rows, {size} can't be held out for validation. {cure}")

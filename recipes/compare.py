@@ -15,7 +15,7 @@ and the flags that it alone gets, quoted; `NAME=` before it names it, which two 
 
 Every arm gets the seeds 1 to `--seeds`, and with a seed the same weights and the same order of rows. The same command
 goes on where it was interrupted, inside a run from its last checkpoint; another with further arms or budgets adds them
-to what is there. An arm that has left nothing out with its first seed is said to, and its other seeds are run after all
+to what is there. Where an arm left nothing out with its first seed, that is said, and its other seeds run after all
 others: Ctrl-C spares them. After each run, comparison.md, .html, .json and .png are written anew from results.json and
 predictions.json under OUTPUT_DIR/arms, which is all that must be kept:
 
@@ -40,7 +40,7 @@ from tqdm.auto import tqdm
 
 from hf_prune import History, policies
 from hf_prune.card import renew_baselines
-from hf_prune.command import again, as_typed, interruptible, stage
+from hf_prune.command import Parser, again, interruptible, stage
 from hf_prune.comparison import (
     ARMS,
     PREDICTIONS,
@@ -63,11 +63,11 @@ CURE = "a recipe ends with results.json in its --output_dir, as those of hf_prun
 ALL = ("--policy", "uniform:keep=1")
 
 
-def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str], argparse.ArgumentParser]:
+def read_arguments(argv: list[str]) -> tuple[argparse.Namespace, list[str], Parser]:
     """What this command gets, what every run gets, and the parser, to complain with."""
     cut = argv.index("--") if "--" in argv else len(argv)  # argparse's own reading of -- differs between versions
     summary, _, more = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         usage="%(prog)s [SCRIPT] [--arms ARM ...] [--FLAG VALUE ...] [-- ARG ...]",
         description=summary,
         epilog=more,
@@ -349,7 +349,7 @@ def main(argv: list[str] | None = None) -> int:
             return compare(options, arguments)
         except (ValueError, OSError, ImportError) as error:
             stage.flags = ("policy", "history", "history_key")  # of recipes, which policies ask for
-            parser.error(as_typed(str(error)))
+            parser.error(str(error))
 
 
 if __name__ == "__main__":

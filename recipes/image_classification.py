@@ -239,9 +239,9 @@ def read_classes(root: Path) -> Dataset:
     pictures = [path for path in files if path.suffix.lower() in ImageFolder.EXTENSIONS]
     cure = f"Put those of {root} into one folder for each class, with no folder in it, or list them in a --train_file"
     if stray := [path for path in pictures if path.parent.parent != root]:
-        raise ValueError(f"{len(stray)} pictures are in no class, such as {stray[0]}. {cure}.")
+        raise ValueError(f"train_dir: {len(stray)} pictures are in no class, such as {stray[0]}. {cure}.")
     if not pictures:
-        raise ValueError(f"{root} has no pictures of known suffixes ({len(files)} files). {cure}.")
+        raise ValueError(f"train_dir: {root} has no pictures of known suffixes ({len(files)} files). {cure}.")
     if others := [path for path in files if path.suffix.lower() not in ImageFolder.EXTENSIONS]:
         warnings.warn(f"{len(others)} files are passed over as no pictures, such as {others[0]}.", stacklevel=2)
     classes = sorted({path.parent.name for path in pictures})

@@ -250,17 +250,17 @@ def read_numbers(rows: Dataset, column: str, name: str) -> Dataset:
     if not (isinstance(feature, Value) and feature.dtype.startswith(("float", "int"))):
         raise ValueError(f"label_column={column}: labels of {name} are {feature}, but those to train on are floats.")
     labels = np.array(rows[column][:], dtype=np.float32)
-    found = np.unique(labels[np.isfinite(labels)])
+    if len(wrong := np.flatnonzero(~np.isfinite(labels))):
+        label = labels[wrong[0]]
+        what = "no label; remove such rows, or name another column" if np.isnan(label) else f"the label {label}"
+        raise ValueError(f"label_column={column}: row {wrong[0]} of {name} has {what}.")
+    found = np.unique(labels)
     if feature.dtype.startswith("float") and len(found) <= _FEW and (found == np.rint(found)).all():
         warnings.warn(
             f"label_column={column}: labels of {name} are whole numbers stored as fractions (as CSV has them beside "
             "empty ones): they are taken for numbers to predict. Store them as integers or as text to tell classes "
             "apart.",
             stacklevel=2,
-        )
-    if len(wrong := np.flatnonzero(~np.isfinite(labels))):
-        raise ValueError(
-            f"label_column={column}: row {wrong[0]} of {name} has the label {labels[wrong[0]]}; remove such rows."
         )
     return rows.remove_columns(column).add_column("labels", labels, feature=Value("float32"))
 

@@ -138,13 +138,15 @@ def test_help_shows_no_doubled_percent(argv, capsys):
 
 
 @pytest.mark.parametrize(
-    "argv", [["report", "nowhere"], ["table", "nowhere"], ["policies", "./mine.py"], ["report", __file__], ["none"]]
+    "argv",
+    [["report", "nowhere"], ["table", "nowhere"], ["policies", "./mine.py"], ["report", __file__], ["none"], []],
 )
-def test_a_mistake_is_told_without_a_trace(argv, capsys):
+def test_a_mistake_is_told_in_one_line(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         main(argv)
     assert caught.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("hf-prune: error: ")
+    said = capsys.readouterr().err
+    assert said.startswith("hf-prune: error: ") and said.count("\n") == 1
 
 
 def test_ctrl_c_ends_in_a_line(monkeypatch, capsys):

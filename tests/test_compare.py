@@ -153,8 +153,8 @@ def test_what_can_not_work_is_refused_before_it_starts(arguments, message, capsy
     with pytest.raises(SystemExit) as stopped:
         COMPARE.main(arguments)
     assert stopped.value.code == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert re.search(message, said), said
+    said = capsys.readouterr().err
+    assert re.search(message, said) and said.count("\n") == 1, said
     assert not Path("comparison").exists()
 
 

@@ -52,7 +52,7 @@ def test_a_rule_that_does_nothing_says_so_after_its_first_rounds_once(caplog, tm
     )
     assert report.idle() in report.card()
     report.html(tmp_path / "page.html")
-    assert "left no row out" in (tmp_path / "page.html").read_text()
+    assert report.idle().replace("`", "") in (tmp_path / "page.html").read_text()  # a page has no Markdown
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_one_warning_is_enough_where_it_was_known_before(caplog, tmp_path):
     caplog.clear()
     with caplog.at_level(logging.WARNING, "hf_prune"):
         trainer(tmp_path, TASK.model(), TASK.rows(ROWS), "infobatch", num_train_epochs=1).train()
-    assert len(caplog.records) == 1 and "there is none it could prune then" in caplog.text
+    assert len(caplog.records) == 1 and "leaves none to prune in" in caplog.text
 
 
 def test_a_resumed_run_knows_what_was_left_out_before(caplog, tmp_path):

@@ -191,10 +191,12 @@ def test_floats_are_numbers_to_predict(text, recipe):
         ({"train": ["a", "b"], "validation": ["a", "c"]}, r"row 1 of validation\.parquet has the label 'c', which no"),
         (
             {"train": ["a", "a", "b"]},
-            r"labels 'b' has one training row: .* Give rows to validate on: --validation_file",
+            r"label_column: 'b' has one training row: .* Give rows to validate on: --validation_file",
         ),
         ({"train": ["a", "a", "b", "b"], "test": []}, r"test\.parquet is empty"),
-        ({"train": [0.5, float("nan")]}, r"row 1 of train\.parquet has the label nan"),
+        ({"train": [0.5, float("nan")]}, r"row 1 of train\.parquet has no label; remove such rows, or"),
+        ({"train": [0.0, 1.0, float("nan")]}, r"row 2 of train\.parquet has no label"),  # no warning before it
+        ({"train": [0.5, float("inf")]}, r"row 1 of train\.parquet has the label inf"),
         ({"train": [0.5, 1.5], "validation": ["low", "high"]}, r"labels of validation\.parquet are Value\('string'\)"),
     ],
 )

@@ -388,14 +388,14 @@ def test_weights_of_any_precision_are_taken(classifier, tmp_path):
 def test_one_epoch_of_a_rule_that_learns_from_earlier_ones_is_warned_of(classifier, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "hf_prune"):
         trainer_of(classifier, tmp_path, "infobatch", num_train_epochs=1).train()
-    assert "of 1 there is none it could prune then" in caplog.text
+    assert "a run of 1 leaves none to prune in" in caplog.text
 
 
 @pytest.mark.parametrize(("epochs", "is_told"), [(2, True), (3, False)])
 def test_epochs_of_which_annealing_leaves_none_are_warned_of(classifier, tmp_path, caplog, epochs, is_told):
     with caplog.at_level(logging.WARNING, "hf_prune"):
         trainer_of(classifier, tmp_path, "infobatch", num_train_epochs=epochs).train()
-    assert ("there is none it could prune" in caplog.text) == is_told
+    assert ("leaves none to prune in" in caplog.text) == is_told
 
 
 def test_a_report_before_training_is_refused(classifier, tmp_path):
