@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from packaging.version import Version
 from test_signals import TASKS as BATCHES
 from test_signals import build, read
 from tiny import STOCK, TASKS, VOCAB, Collator, Net, trainer
@@ -400,6 +401,8 @@ def mixture(experts: int, chosen: int):
 
 @pytest.mark.parametrize(("experts", "chosen"), [(2, 1), (16, 8)])
 def test_the_balance_of_a_mixtures_router_stays_unweighted(tmp_path, experts, chosen):
+    if Version(tf.__version__) < Version("5.20"):
+        pytest.skip("counted the targets of a step in another way")
     rows = TASKS["llama"].rows(N)
     got = first_step(PruningTrainer, tmp_path, mixture(experts, chosen), rows, Weighted())
     model, batch = mixture(experts, chosen), Collator()(rows)
