@@ -1,6 +1,5 @@
 """The pruning state inside a Trainer checkpoint, and which checkpoint of a folder is whole."""
 
-import json
 import math
 import os
 import re
@@ -13,7 +12,7 @@ import numpy as np
 
 from . import seal, storage
 from .core import Clock, History, Selection
-from .foreign import MOST, number, of_kind
+from .foreign import MOST, number, of_kind, read_json, setting, why
 from .privacy import hide
 from .recorder import Measurements
 from .schedule import FullRun, Place, RoundPlan
@@ -164,7 +163,8 @@ class PruningState:
             return cls._of(history, arrays, header)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"resume_from_checkpoint={str(folder)!r}: its {STATE} is no pruning state ({error!r}). {_cure(folder)}"
+                f"resume_from_checkpoint={str(folder)!r}: its {STATE} is no pruning state ({why(error)}). "
+                f"{_cure(folder)}"
             ) from error
 
     @classmethod
@@ -175,7 +175,7 @@ class PruningState:
         number(header["seed"], "the seed", -(1 << 63), 1 << 64, whole=True)
         number(header["seconds_evaluating"], "seconds_evaluating")
         facts = of_kind(header["facts"], "facts", dict)
-        facts["policy"] = hide(of_kind(facts["policy"], "the policy", str))
+        facts["policy"] = hide(setting(facts["policy"], "the policy"))
         of_kind(facts["data"], "the fingerprint", int, type(None))
         for name in ("batch", "accumulation"):
             number(facts[name], name, 1, whole=True)
@@ -269,7 +269,7 @@ def _flaw(folder: Path, spared: Collection[str] = ()) -> str | None:
         spared: Names of files that need not be there.
     """
     try:
-        step = json.loads(Path(folder, TRAINER_STATE).read_text(encoding="utf-8")).get("global_step", 0)
+        step = read_json(Path(folder, TRAINER_STATE), largest=MOST).get("global_step", 0)
     except FileNotFoundError:
         return f"{TRAINER_STATE} is missing: the run may have been killed while saving"
     except (OSError, ValueError, AttributeError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .foreign import file_name, label, number, of_kind, read_json
+from .foreign import file_name, label, number, of_kind, read_json, setting, why
 from .paired import RowSums, interval, resample_rows, row_sums
 from .privacy import public_arguments
 from .report import NOTHING, keeps_all
@@ -121,12 +121,14 @@ class Plan:
             of_kind(plan.script, "script", str)
             number(plan.seeds, "seeds", 1, _MOST_RUNS // max(len(arms), 1), whole=True)
             number(plan.jobs, "jobs", 1, _MOST_RUNS, whole=True)
-            number(plan.margin or 0, "margin")
-            number(plan.paths or 0, "paths", whole=True)
+            if plan.margin is not None:
+                number(plan.margin, "margin")
+            if plan.paths is not None:
+                number(plan.paths, "paths", whole=True)
             return plan
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
-                f"{path} is none of a comparison, or damaged ({error!r}). Name another folder, or remove that file."
+                f"{path} is none of a comparison, or damaged ({why(error)}). Name another folder, or remove that file."
             ) from error
 
     def runs(self) -> list[tuple[str, int]]:
@@ -143,7 +145,7 @@ def _arm(found: dict[str, Any]) -> Arm:
 
 
 def _flags(found: Any) -> tuple[str, ...]:
-    return tuple(public_arguments([of_kind(flag, "an argument", str) for flag in of_kind(found, "arguments", list)]))
+    return tuple(public_arguments([setting(flag, "an argument") for flag in of_kind(found, "arguments", list)]))
 
 
 def rule_of(arm: str, budget: float | None) -> str:
@@ -467,7 +469,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise ValueError(f"{path} is none of a recipe ({error!r}). Remove its folder, and run it again.") from error
+        raise ValueError(f"{path} is none of a recipe ({why(error)}). Remove its folder, and run it again.") from error
 
 
 _COUNTED = ("rows", "padded_tokens", "rows_rescored", "padded_tokens_rescored", "optimizer_steps")
@@ -500,8 +502,10 @@ def check_results(found: dict[str, Any]) -> None:
             number(evaluation[f"eval_{quality['metric']}"], "an evaluation", -LARGEST, LARGEST)
     number(found["parameters"], "parameters", whole=True)
     for name in ("cpus", "threads"):
-        number(found["hardware"][name] or 0, name, whole=True)  # the system may not tell
-    for text in (*found["hardware"]["gpus"], *found["versions"], *found["versions"].values(), found["commit"] or ""):
+        if found["hardware"][name] is not None:  # the system may not tell
+            number(found["hardware"][name], name, whole=True)
+    commit = [] if found["commit"] is None else [found["commit"]]
+    for text in (*found["hardware"]["gpus"], *found["versions"], *found["versions"].values(), *commit):
         label(text, "a name or version")
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 MOST = 1 << 53  # up to which JSON's whole numbers are exact
 _SHOWN = 60  # characters of a value that a message names
+_TOLD = 300  # of an error
+_LONGEST = 10_000  # of a setting
 _NAME = re.compile(r"(?!\.)[^\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:]{1,100}")
 _LABEL = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff<>|`\[\]\\]{0,200}")
 
@@ -69,6 +71,17 @@ def label(value: Any, what: str) -> str:
     return value
 
 
+def setting(value: Any, what: str) -> str:
+    """`value`, where it is a text as long as a flag or a policy may be.
+
+    Raises:
+        ValueError: It is not; `what` names it.
+    """
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise ValueError(f"{what} must be a text of at most {_LONGEST:,} characters, got {brief(value)}")
+    return value
+
+
 def of_kind(value: Any, what: str, *kinds: type) -> Any:
     """`value`, where it is of one of these types.
 
@@ -84,4 +97,13 @@ def of_kind(value: Any, what: str, *kinds: type) -> Any:
 def brief(value: Any) -> str:
     """A value as a message names it."""
     text = ascii(value) if isinstance(value, (str, int, float, type(None))) else f"a {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return _cut(text, _SHOWN)
+
+
+def why(error: Exception) -> str:
+    """What is wrong with a file, on a line; the words of some errors would have all that the file holds."""
+    return _cut(str(error) if isinstance(error, UnicodeError) else repr(error), _TOLD)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -41,14 +42,16 @@ class RunLock:
         if file is not None:
             _held.add(key)
             self._file, self._key = file, key
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+            with suppress(OSError):  # a full disk takes no name, and holds the lock all the same
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         return other
 
     def release(self) -> None:
         """Let go of the folder."""
         if self._file is not None:
-            Path(self._key[1]).unlink(missing_ok=True)
+            with suppress(OSError):  # it is let go of wherever its folder has gone
+                Path(self._key[1]).unlink()
             self._file.close()
             self._file = None
             _held.discard(self._key)
@@ -77,6 +80,9 @@ def _locked(folder: str | os.PathLike[str], shared: bool = False) -> tuple[IO[by
         file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
     except OSError:
         return None, None  # where nothing can be written, nothing can be deleted either
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe can't be written to like a file
+        file.close()
+        return None, None
     try:
         fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:

@@ -19,6 +19,7 @@ _HARMLESS = re.compile(  # names of tokenizers, of tokens of a vocabulary, of co
     r"(?:^|_)(?:history|text|label|image|sort|primary|foreign)_keys?$|metric_key|key_(?:prefix|column|value|map)|"
     r"keys_to_ignore|ignore_keys"
 )
+_LONGEST = 200  # characters of a name that tell whether it is harmless
 _NUMBER = re.compile(r"[-+]?[\d_.,]+(?:e[-+]?\d+)?", re.IGNORECASE)
 _SWITCH = frozenset({"", "true", "false", "yes", "no", "none", "null", "auto"})
 _WELL_KNOWN = re.compile(  # tokens of the Hub, of GitHub, of OpenAI and of Amazon tell themselves
@@ -28,12 +29,12 @@ _WELL_KNOWN = re.compile(  # tokens of the Hub, of GitHub, of OpenAI and of Amaz
 _USER = re.compile(r"(?<=://)[^\s/@'\"]+@")  # user:password@ of an address
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}")
 _SETTING = re.compile(  # name=value and "name": value, of command lines, reprs, addresses and mappings
-    r"(?P<name>[A-Za-z_][\w.-]*)(?P<sign>=|(?P<quote>['\"])\s*:\s*)"
+    r"(?<![\w.-])(?P<name>[\w.-]+)(?P<sign>=|(?P<quote>['\"])\s*:\s*)"
     r"(?P<value>'[^']*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&'\"(){}\[\]]+)"
 )
 _PLACE = re.compile(  # an address, or the start of a path of this machine
-    r"(?<![\w.~/\\<-])(?P<start>[Ff]ile:/|[A-Za-z][\w+.-]+:///|[A-Za-z]:[\\/]|\\{2,4}(?=\w)|~[\w.-]*[/\\]|\.\.?[/\\]|"
-    r"/(?=[^\s/]))|[A-Za-z][\w+.-]+://[^\s'\"<>]*"
+    r"(?<![\w.~/\\<-])(?P<start>[Ff]ile:/|[A-Za-z][\w+.-]{1,60}:///|[A-Za-z]:[\\/]|\\{2,4}(?=\w)|~[\w.-]*[/\\]|\.\.?[/\\]|"
+    r"/(?=[^\s/]))|[A-Za-z][\w+.-]{1,60}://[^\s'\"<>]*"
 )
 _VALUES = re.compile(r"[\s=,;&'\"(){}\[\]:@]+|//")  # what stands between them in an argument
 _END = re.compile(r"[^\s,;'\"()\[\]{}<>|]*")  # of a path that stands in a text
@@ -53,7 +54,7 @@ def secret_word(name: str, value: Any = "x") -> str | None:
     text = str(value).strip().strip("'\"")
     if text.lower() in _SWITCH:
         return None
-    if found["often"] and (_HARMLESS.search(plain) or _NUMBER.fullmatch(text)):
+    if found["often"] and (_HARMLESS.search(plain[-_LONGEST:]) or _NUMBER.fullmatch(text)):
         return None
     return found[0].upper()
 

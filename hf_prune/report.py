@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from . import figures
-from .foreign import MOST, number, of_kind, read_json
+from .foreign import MOST, number, of_kind, read_json, setting, why
 from .storage import write_bytes, write_text
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class PruningReport:
             totals, earlier = found["totals"], found["earlier_runs"]
             missing = of_kind(found.get("missing", {}), "missing", dict)
             return cls(
-                policy=of_kind(found["policy"], "policy", str),
+                policy=setting(found["policy"], "policy"),
                 epochs=[_account(epoch) for epoch in of_kind(found["epochs"], "epochs", list)],
                 log_history=[_logged(entry) for entry in of_kind(found["log_history"], "log_history", list)],
                 rows=number(found["training_rows"], "training_rows", 1, whole=True),
@@ -121,7 +121,7 @@ class PruningReport:
                 **more,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path} is no report of a pruned run ({error!r}).") from error
+            raise ValueError(f"{path} is no report of a pruned run ({why(error)}).") from error
 
     def idle(self) -> str | None:
         """That the policy left nothing out, in words; None where it did, or was set to keep everything."""
@@ -264,7 +264,8 @@ class PruningReport:
             if is_number(entry.get(metric)) and "step" in entry:
                 first.setdefault(entry["step"], entry[metric])  # a later one at this step is of the best model
         known = {0: 0.0}
-        known |= {entry["step"]: entry[f"prune/{unit}"] for entry in self.log_history if f"prune/{unit}" in entry}
+        logged = (entry for entry in self.log_history if {"step", f"prune/{unit}"} <= entry.keys())
+        known |= {entry["step"]: entry[f"prune/{unit}"] for entry in logged}
         steps = np.cumsum([epoch["steps"] for epoch in self.epochs])
         counted = "padded_tokens" if unit == "tokens" else "rows"  # what the log counts
         known |= dict(zip(steps.tolist(), np.cumsum([epoch[counted] for epoch in self.epochs]).tolist(), strict=True))

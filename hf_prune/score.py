@@ -97,7 +97,7 @@ def _claim(folder: Path, command: list[str]) -> None:
     path, command = folder / COMMAND, hide_arguments(command)  # a token may be another one by the next call
     if path.exists():
         try:
-            earlier = read_json(path)
+            earlier = read_json(path, largest=1 << 20)
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}). Give another --output_dir, or remove it.") from error
         is_ours = isinstance(earlier, list) and all(isinstance(part, str) for part in earlier)

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from safetensors import SafetensorError, safe_open
 
 from . import storage
+from .foreign import read_json, why
 
 SEAL = "pruning_files.json"
 _KEY = "size and crc32"
@@ -53,12 +54,12 @@ def flaw(folder: str | os.PathLike[str], spared: Collection[str] = ()) -> str | 
         if not (folder / SEAL).exists():
             unreadable = (text for name, path in _files(folder) if (text := _unreadable(name, path)))
             return next(unreadable, None) or _lack(folder)
-        sealed = json.loads((folder / SEAL).read_text(encoding="utf-8"))[_KEY]
+        sealed = read_json(folder / SEAL)[_KEY]
         return _difference(folder, {name: (size, checksum) for name, (size, checksum) in sealed.items()}, spared)
     except OSError as error:
         return str(error)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        return f"{folder / SEAL} is damaged: {error!r}"
+        return f"{folder / SEAL} is damaged: {why(error)}"
 
 
 def _difference(folder: Path, sealed: dict[str, tuple[int, int]], spared: Collection[str]) -> str | None:
@@ -99,7 +100,7 @@ def _unreadable(name: str, path: Path) -> str | None:
             with safe_open(path, framework="np"):
                 return None
         if _SETTINGS.fullmatch(path.name):
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             shards = set(content["weight_map"].values()) if name.endswith(".index.json") else set()
             if gone := sorted(shards - {other.name for other in path.parent.iterdir()}):
                 return f"{path.with_name(gone[0])} is missing"

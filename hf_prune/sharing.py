@@ -136,10 +136,12 @@ class SharingMixin:
         self.state.log_history = [
             {name: value for name, value in entry.items() if not name.startswith("prune/")} for entry in log
         ]
+        optim_args = self.args.optim_args  # the one free text that stock's list of hyper-parameters has
+        self.args.optim_args = optim_args and public(optim_args)
         try:
             super().create_model_card(*args, **kwargs)
         finally:
-            self.state.log_history = log
+            self.state.log_history, self.args.optim_args = log, optim_args
         if self.is_world_process_zero():
             error = _error_of(lambda: self._write_card(metrics, split, command, given))
             if error is not None:

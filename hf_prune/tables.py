@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from .comparison import CLOSE, LARGEST, RESULTS, rule_of, scale_of
 from .figures import percent
-from .foreign import label, number, read_json
+from .foreign import label, number, read_json, setting, why
 from .privacy import public
 from .report import in_code, in_words, markdown_table
 
@@ -58,12 +58,12 @@ def runs_table(paths: Sequence[str | os.PathLike[str]]) -> str:
             found = read_json(file)
             line = {"run": in_words(file.parent.name if file.name == RESULTS else file.stem), "policy": "none"}
             if found["policy"] is not None:
-                line |= {"policy": in_code(public(found["policy"]))} | _counts(found["pruning"])
+                line |= {"policy": in_code(public(setting(found["policy"], "policy")))} | _counts(found["pruning"])
             seconds = [number(value, "seconds") for value in found["seconds"].values()]
             line["seconds"] = f"{sum(seconds):,.0f}"
             line["quality"] = _quality(found["quality"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{file} is no results.json of a recipe ({error!r}).") from error
+            raise ValueError(f"{file} is no results.json of a recipe ({why(error)}).") from error
         lines.append([line.get(heading, "") for heading in headings])
     return markdown_table(headings, lines)
 
@@ -83,7 +83,7 @@ def _counts(pruning: dict[str, Any]) -> dict[str, str]:
 
 def _quality(quality: dict[str, Any]) -> str:
     scale, value = scale_of(label(quality["metric"], "metric")), quality["value"]
-    number(value or 0, "the quality", -LARGEST, LARGEST)
+    number(0 if value is None else value, "the quality", -LARGEST, LARGEST)
     return f"{scale.title}: {'diverged' if value is None else f'{scale.factor * value:.{scale.digits}f}'}"
 
 
@@ -113,7 +113,7 @@ def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
                 line.append("<br>".join(_brief(arm, found) for arm in shown if arm["kind"] == kind))
             line.append("<br>".join(f"{_name(arm)}: {_brief(arm, found)}" for arm in shown if arm["kind"] == "policy"))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{path} is no comparison.json of recipes/compare.py ({error!r}).") from error
+            raise ValueError(f"{path} is no comparison.json of recipes/compare.py ({why(error)}).") from error
         lines.append(line)
     return markdown_table(headings, lines)
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from . import storage
 from .core import Clock
-from .foreign import MOST, number, of_kind
+from .foreign import MOST, number, of_kind, why
 
 FOLDER = "_pruning"  # in a run's folder; `push_to_hub` leaves out what begins with "_"
 _PATTERN = "round-*.safetensors"
@@ -181,8 +181,10 @@ def read_trace(run: str | os.PathLike[str], rows: int, name: str | None = None) 
                 found.append(traced)
             else:
                 others += 1
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             flaws.append(f"{path.name} is left out: {str(error).replace(str(path), 'it')}")
+        except (KeyError, TypeError) as error:
+            flaws.append(f"{path.name} is left out: {why(error)}")
     if others:
         flaws.append(f"Another run wrote {others} rounds into this folder, which are left out: give each run its own.")
     known = sorted({round.round for round in found})

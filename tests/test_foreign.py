@@ -408,6 +408,7 @@ NUMBERS_OF_OTHERS = [
         ("log_history.0.epoch", [1]),
     ),
     ("log_history.0.prune/rows", {}),
+    ("policy", "x" * 10_001),
 ]
 
 
@@ -440,6 +441,8 @@ def test_numbers_of_something_else_are_refused_in_one_line(theirs, capsys, place
         {"learning_rate": 1e308, "epoch": 1.0},
         {"learning_rate": 0.5},
         {"loss": {"deep": [1]}},
+        {"prune/tokens": 5, "epoch": 1.0},
+        {"prune/rows": 5, "loss": 0.5},
     ],
     ids=str,
 )
@@ -452,12 +455,13 @@ def test_whatever_a_log_holds_there_is_a_page(run, tmp_path, entry):
     RunReport.of_folder(folder).figure(folder / "run.png", ["eval_loss", *entry])
 
 
-@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "3", "null", "{", "{}"])
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "3", "null", "{", "{}", "\xff" * 10_000])
 def test_a_report_of_something_else_is_refused_in_one_line(theirs, capsys, content):
-    (theirs / NUMBERS).write_text(content)
+    (theirs / NUMBERS).write_text(content, encoding="latin-1")
     with pytest.raises(SystemExit):
         main(["report", str(theirs)])
-    assert "is no report of a pruned run" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is no report of a pruned run" in said and len(said) < 700
 
 
 def test_pictures_are_not_written_through_links(run, tmp_path):
@@ -488,10 +492,18 @@ RESULTS = {
 @pytest.mark.parametrize(
     "change",
     [
-        *({"policy": 3}, {"policy": ["x"]}, {"seconds": 3}, {"seconds": {"a": "x"}}, {"seconds": {"a": math.nan}}),
+        *(
+            {"policy": 3},
+            {"policy": ["x"]},
+            {"policy": "x" * 100_000},
+            {"seconds": 3},
+            {"seconds": {"a": "x"}},
+            {"seconds": {"a": math.nan}},
+        ),
         *({"quality": 3}, {"quality": {"metric": "a|b", "value": 1}}, {"quality": {"metric": ["x"], "value": 1}}),
         *(
             {"quality": {"metric": "x", "value": "y"}},
+            {"quality": {"metric": "x", "value": {}}},
             {"pruning": None},
             {"pruning": {"training_rows": 0, "totals": {}}},
         ),

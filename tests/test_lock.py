@@ -1,6 +1,7 @@
 """A run whose folder is in use is told so before it deletes anything; a lock that was left holds nobody up."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import ranks
 import torch
+from disk import largest_file
 from fork_server import SERVER
 from test_crash import TASK, end_of, make
 from transformers import TrainerCallback
@@ -185,3 +187,29 @@ def test_all_processes_of_the_second_run_are_refused(tmp_path):
     (tmp_path / "go").touch()
     first.join()
     assert refusals[0] == refusals[1] and f"is in use: process {first.pid}" in refusals[0]
+
+
+def test_a_pipe_in_the_place_of_the_lock_holds_nobody_up(tmp_path):
+    (tmp_path / FOLDER).mkdir()
+    os.mkfifo(tmp_path / FOLDER / lock.LOCK)
+    assert lock.RunLock().take(tmp_path / FOLDER) is None
+    assert lock.holder(tmp_path / FOLDER) is None
+
+
+def test_a_full_disk_holds_the_lock_without_a_name(tmp_path):
+    held = lock.RunLock()
+    with largest_file(0):
+        assert held.take(tmp_path) is None
+    assert lock.holder(tmp_path) == "another trainer of this process"
+    held.release()
+
+
+def test_a_lock_is_let_go_of_wherever_its_folder_has_gone(tmp_path):
+    held, folder = lock.RunLock(), tmp_path / FOLDER
+    assert held.take(folder) is None
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+    held.release()
+    folder.unlink()
+    assert held.take(folder) is None
+    held.release()

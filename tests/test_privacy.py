@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path, PureWindowsPath
 
@@ -150,3 +151,13 @@ def test_the_command_that_goes_on_is_told_without_secrets(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x.py", *typed])
     told = again("resume_from_checkpoint")
     assert told.endswith("--api_key KEY --hub_token=TOKEN --seed 3 --n 4")
+
+
+@pytest.mark.parametrize("part", ["x", "x.", "x-", "a+", "bos_", "'a", "aA", "sk-", "://a", "token_"])
+def test_a_text_of_any_length_is_soon_read(part):
+    long = part * (200_000 // len(part))
+    begin = time.perf_counter()
+    for text in (long, f"{long}token=sesame"):
+        hide(text), public(text), secret_word(text, text)
+    assert time.perf_counter() - begin < 5
+    assert hide(f"{long} token=sesame").endswith(" token=TOKEN")

@@ -350,3 +350,14 @@ def test_folders_of_shards_are_sealed(tmp_path):
         if path.name != seal.SEAL:
             assert f"{path} is missing" == seal.flaw(tmp_path)
         path.write_bytes(before)
+
+
+@pytest.mark.parametrize("name", [seal.SEAL, TRAINER_STATE, "config.json"])
+@pytest.mark.parametrize("content", [b'{"a":' * 100_000, b"\xff" * 10_000])
+def test_a_file_that_is_nested_too_deeply_or_no_text_is_passed_over(run, name, content):
+    if name == "config.json":
+        unsealed(run)
+    (run / "checkpoint-12" / name).write_bytes(content)
+    said = []
+    assert last_whole(run, said.append) == str(run / "checkpoint-9")
+    assert name in said[0] and len(said[0]) < 1000

@@ -262,3 +262,11 @@ def test_a_policys_secrets_and_paths_are_in_nothing_that_others_get(tmp_path, mo
     assert "scores='scores.npy', api_key='KEY'" in (tmp_path / "run" / "README.md").read_text()
     for name in ("ours", "ours.mine"):
         del sys.modules[name]
+
+
+def test_arguments_of_an_optimizer_are_in_a_card_without_secrets_and_paths(tmp_path):
+    trainer = trained(tmp_path, optim_args="rank=3,api_token=sesame,file=/home/ann/x.csv")
+    trainer.create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    assert "rank=3,api_token=TOKEN,file=x.csv" in card and "sesame" not in card and "ann" not in card
+    assert trainer.args.optim_args == "rank=3,api_token=sesame,file=/home/ann/x.csv"
