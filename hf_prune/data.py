@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from . import storage
 from .core import IGNORED
 from .features import Features, count_matrix, stacked
-from .generators import seeded_generators
+from .generators import seeded_generators, unchanged_generators
 
 _ROWS_AT_A_TIME = 100_000
 _PICTURES_AT_A_TIME = 256
@@ -63,6 +63,54 @@ def row_tokens(dataset: Any, targets_too: bool) -> np.ndarray:
     if not tokens.any():
         raise ValueError("The policy counts tokens, but no row has one. Check the data set, or count rows.")
     return tokens
+
+
+def row_lengths(dataset: Any, column: str, inputs: str, targets_too: bool) -> np.ndarray:
+    """Length of every row, which says how much its batch is padded, read before training.
+
+    Args:
+        dataset: A `datasets.Dataset` is read in bulk unless it makes its rows as they are read, any other row by row.
+        column: Name of a column of lengths, which is taken where a `datasets.Dataset` has it.
+        inputs: Name of the model's main input, whose length is taken where there is no such column.
+        targets_too: Take the length of `labels` as well, where they are lists (an encoder-decoder reads both).
+
+    Returns:
+        (N,) numbers, or (N, 2) of input and labels.
+
+    Raises:
+        ValueError: Rows have neither.
+    """
+    columns = dataset.column_names if is_arrow(dataset) else []
+    if column in columns:
+        rows = dataset.select_columns([column]).with_format("arrow")
+        lengths = np.concatenate([np.asarray(part[column]) for part in rows.iter(_ROWS_AT_A_TIME)])
+        if lengths.dtype.kind not in "iuf" or not np.isfinite(lengths).all():
+            _refuse_lengths(f"column {column!r} has a row without a number", column)
+        return lengths
+    with unchanged_generators():
+        first = dataset[0]
+        if not isinstance(first, Mapping) or not _is_list(first.get(inputs)):
+            _refuse_lengths(f"a row has {_names(first)}, and no list {inputs!r} to measure", column)
+        names = [inputs, "labels"] if targets_too and _is_list(first.get("labels")) else [inputs]
+        if set(names) <= set(columns) and dataset.format["type"] != "custom":
+            rows = dataset.select_columns(names).with_format("arrow")
+            parts = [[_lists(part[name])[1] for name in names] for part in rows.iter(_ROWS_AT_A_TIME)]
+            lengths = np.concatenate(parts, axis=1).T
+        else:
+            rows = tqdm(range(len(dataset)), "Measuring rows", disable=len(dataset) < _SAMPLES)
+            lengths = np.array([[len(example[name]) for name in names] for example in map(dataset.__getitem__, rows)])
+    return lengths if len(names) > 1 else lengths[:, 0]
+
+
+def _is_list(value: Any) -> bool:
+    return hasattr(value, "__len__") and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
+
+
+def _refuse_lengths(reason: str, column: str) -> None:
+    raise ValueError(
+        f"train_sampling_strategy='group_by_length': {reason}. Give the length of each row as a number in the column "
+        f"{column!r} (length_column_name names it) of a datasets.Dataset, or take 'random'."
+    )
 
 
 def fingerprint(dataset: Any) -> int | None:

@@ -251,15 +251,13 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         if self.is_world_process_zero():
             meter.warn_if_blind()
         history = self._begin_history(data, meter)
-        batch = self.get_total_train_batch_size(self.args) // self.args.gradient_accumulation_steps
-        if self.accelerator.split_batches:  # the loader's batch is that of all processes
-            batch = self._train_batch_size
         facts = {
             "policy": hide(repr(self.policy)),  # a checkpoint may be pushed
             "data": fingerprint(data),
             "key": self._key,
-            "batch": batch,
+            "batch": self._unit,
             "accumulation": self.args.gradient_accumulation_steps,
+            "order": sampler.kind,
         }
 
         if not isinstance(self.policy, BudgetPolicy):  # that one keeps whole optimizer steps

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 import torch
 from torch.utils.data import IterableDataset
+from transformers import Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from .beginning import Facts, load_history
 from .core import History
-from .data import is_arrow, row_checksums
+from .data import is_arrow, row_checksums, row_lengths
 from .meter import Meter
 from .recorder import gather_numbers
 from .sampler import PruningSampler, RowCollator, RowDataset
@@ -42,6 +44,8 @@ class RowsMixin:
                 f"policy={self.policy!r} has no row to choose: train_dataset is empty, or {type(self).__name__} left "
                 "all of its rows out, as too long perhaps. Give rows that it can train on."
             )
+        if data is not None and not cuts_batches(self):
+            self._by_length(data.select([0]) if is_arrow(data) else [data[0]])  # has it lengths?
 
     def get_train_dataloader(self):
         """The stock loader; that which a run is about to train on, over numbered rows."""
@@ -69,9 +73,28 @@ class RowsMixin:
         train_dataset = self.train_dataset if train_dataset is None else train_dataset
         if not isinstance(train_dataset, RowDataset):
             return super()._get_train_sampler(train_dataset)
-        base = super()._get_train_sampler(self._raw_dataset)  # raw: the length column is still there
-        self._sampler = PruningSampler(base, len(self._raw_dataset), self._order_seed)
+        data = self._raw_dataset  # the length column is still there
+        base = self._by_length(data) or super()._get_train_sampler(data)
+        self._sampler = PruningSampler(base, len(data), self._order_seed, self._unit)
         return self._sampler
+
+    def _by_length(self, data) -> LengthGroupedSampler | None:
+        """The stock sampler with lengths that are read in bulk; None where rows are not grouped by length."""
+        own = super()._get_train_sampler  # of a class that the mixin stands before
+        if self.args.train_sampling_strategy != "group_by_length" or own.__func__ is not Trainer._get_train_sampler:
+            return None
+        inputs = getattr(self.processing_class, "model_input_names", ["input_ids"])[0]
+        config = getattr(self.accelerator.unwrap_model(self.model, keep_torch_compile=False), "config", None)
+        has_two_sides = bool(getattr(config, "is_encoder_decoder", False))
+        lengths = row_lengths(data, self.args.length_column_name, inputs, has_two_sides)
+        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def _unit(self) -> int:
+        """Rows that all processes train side by side."""
+        if self.accelerator.split_batches:  # the loader's batch is that of all processes
+            return self._train_batch_size
+        return self.get_total_train_batch_size(self.args) // self.args.gradient_accumulation_steps
 
     @property
     def _order_seed(self) -> int:

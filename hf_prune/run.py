@@ -28,6 +28,7 @@ from .schedule import FullRun, Place
 from .trace import Trace
 from .weighting import SCALES
 
+_BEFORE_ORDERS = {"grouped": "grouped as stock does"}  # of checkpoints that don't name their order
 _COSTS = (
     *("rows", "rows_rescored", "padded_tokens", "padded_tokens_rescored"),
     *("seconds_training", "seconds_selecting", "seconds_rescoring"),
@@ -258,7 +259,8 @@ class PruningRun:
 
     def plan(self) -> None:
         """Tell the sampler the rows of the round in progress."""
-        self._sampler.plan(self.state.round.clock.epoch, self.state.round.rows)
+        clock = self.state.round.clock
+        self._sampler.plan(clock.epoch, self.state.round.rows, clock.round)
 
     def weights(self, device: torch.device) -> torch.Tensor | None:
         """(N,) float32 factor on each row's loss in the round in progress, None where all are 1."""
@@ -500,8 +502,9 @@ class PruningRun:
             )
         if self.trace is not None:
             self.trace.name = state.facts.get("run", self.trace.name)
-        sizes = ("batch", "accumulation")
-        changed = [f"{name} {state.facts[name]} -> {facts[name]}" for name in sizes if state.facts[name] != facts[name]]
+        then = {"order": _BEFORE_ORDERS.get(facts["order"], facts["order"])} | state.facts
+        shapes = ("batch", "accumulation", "order")
+        changed = [f"{name} {then[name]} -> {facts[name]}" for name in shapes if then[name] != facts[name]]
         state.facts = facts
         state.history.features, state.history.keys = self.state.history.features, self.state.history.keys
         self.state, self._sampler.seed = state, state.seed
@@ -515,15 +518,16 @@ class PruningRun:
             self.trace.begin(state.round.clock.round if state.round else len(state.epochs) * self._parts)
         if measured is None:
             return
-        current, reason = state.round, f"{folder} was saved with other sizes ({', '.join(changed)})"
+        current, reason = state.round, f"{folder} was saved with other batches ({', '.join(changed)})"
         at, (begin, end) = current.plan.at, current.span
         self.may_be_idle &= len(current.selection.rows) >= (1 - NOTHING) * (end - begin)
-        fixed = current.skipped or at.parts > self.full.updates or (at.parts > 1 and self._sampler.is_grouped)
+        is_shaped = self._sampler.is_own or then["order"] != facts["order"]
+        fixed = current.skipped or at.parts > self.full.updates or (at.parts > 1 and is_shaped)
         if changed and fixed:
             raise ValueError(
                 f"resume_from_checkpoint: {reason}, and its round can't be cut into other batches (its rows were "
-                "in several rounds that the batch size or a sampler of your own shapes, or too few, or begun without a "
-                "policy). Resume with its sizes."
+                "in several rounds of another order or of a sampler of your own, or too few, or begun without a "
+                "policy). Resume with its own."
             )
         self._offer(at, current.span)
         if changed and not current.is_over(step):

@@ -13,11 +13,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
 
 from .generators import unchanged_generators
+from .grouping import group, lengths_as_ranks
 from .ranking import marked
 
 ROW = "hf_prune_row"  # the batch's key for its (B,) int64 row numbers
 PARTS = "hf_prune_parts"  # and, of rows joined into one sequence of T tokens, for (B, T) bool: which tokens are whose
 _CHUNK = 1 << 16  # rows handled at a time
+_STOCK = {"RandomSampler": "random", "SequentialSampler": "sequential", "LengthGroupedSampler": "grouped"}
 
 
 class Numbered(NamedTuple):
@@ -199,35 +201,40 @@ def _parts(ids: Any, examples: list) -> torch.Tensor | None:
 
 
 class PruningSampler(Sampler[int]):
-    """Yields the planned rows in the order that the stock sampler gives to all rows.
+    """Yields the planned rows in the order that the stock sampler gives to all rows, or grouped by length.
 
     Args:
-        base: The stock sampler: random without replacement, sequential (as None is), or `LengthGroupedSampler`; or one
-            with an order of its own, which is kept if it gives each row once, and the same order however often it is
-            asked; with `set_epoch`, in the same epoch.
+        base: The stock sampler: random without replacement, sequential (as None is), or `LengthGroupedSampler`, whose
+            lengths are taken and grouped by `grouping.group`; or one with an order of its own, which is kept if it
+            gives each row once, and the same order however often it is asked; with `set_epoch`, in the same epoch.
         n: Rows of the training set.
         seed: Seed of the order; epoch e draws from a private generator seeded with seed + e. An order of the sampler's
             own does not follow it.
+        unit: Rows that are trained side by side, a batch for each process: they have like lengths in a grouped order.
 
     Attributes:
-        is_own: Whether the order is the sampler's own.
-        is_grouped: Whether the batch size may shape the order.
+        kind: "random", "sequential", "grouped" or, for an order of the sampler's own, "own".
 
     Raises:
         ValueError: The order of `base` can't be filtered.
     """
 
-    def __init__(self, base: Iterable[int] | None, n: int, seed: int):
+    def __init__(self, base: Iterable[int] | None, n: int, seed: int, unit: int = 1):
         self.base = SequentialSampler(range(n)) if base is None else base
         self.n = n
         self.seed = seed
-        self._kind = _stock_kind(self.base)
-        self.is_own = self._kind is None
-        self.is_grouped = self._kind not in (RandomSampler, SequentialSampler)
+        self.unit = unit
+        self.kind = _kind_of(self.base)
         self._check_whole()
+        self._ranks = lengths_as_ranks(self.base.lengths) if self.kind == "grouped" else None  # pyright: ignore[reportAttributeAccessIssue]
         self.length = n
         self._latest: tuple[tuple[int, int], torch.Tensor] | None = None
         self.plan(0, np.arange(n))
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the order is the sampler's own."""
+        return self.kind == "own"
 
     def _check_whole(self) -> None:
         """Make sure that the order is one of all rows, which can be had again.
@@ -236,16 +243,16 @@ class PruningSampler(Sampler[int]):
             ValueError: It is not.
         """
         base: Any = self.base
-        if self._kind is RandomSampler and base.replacement:
+        if self.kind == "random" and base.replacement:
             self._refuse("it draws with replacement")
-        if self._kind is not None and len(base) != self.n:
+        if not self.is_own and len(base) != self.n:
             self._refuse(f"it gives {len(base)} of the {self.n} rows")
-        if self._kind is None and isinstance(base, RandomSampler):
+        if self.is_own and isinstance(base, RandomSampler):
             self._refuse(
                 "it descends from RandomSampler, in whose place accelerate puts a random order; derive it from "
                 "torch.utils.data.Sampler, and the order of its own is kept where it is the same every time"
             )
-        if self._kind is not None:
+        if not self.is_own:
             return
         first = self._draw_own(0)
         if not all(torch.equal(first, self._draw_own(0, draws_before=draws)) for draws in (1, 2, 3)):
@@ -258,13 +265,20 @@ class PruningSampler(Sampler[int]):
         )
 
     def part(self, epoch: int, begin: int, end: int) -> np.ndarray:
-        """(M,) int64, sorted: the rows from place `begin` to place `end` (not included) in the order of an epoch."""
+        """(M,) int64, sorted: the rows from place `begin` to place `end` (not included) in the order of an epoch.
+
+        Rows are grouped by length after the choice, within such a part; until then their order is random.
+        """
         return np.sort(self._order_of(epoch)[begin:end].numpy())
 
-    def plan(self, epoch: int, rows: np.ndarray) -> None:
-        """From now on, an iteration yields `rows`, (K,) int64, in the order of `epoch`."""
+    def plan(self, epoch: int, rows: np.ndarray, round: int | None = None) -> None:
+        """From now on, an iteration yields `rows`, (K,) int64, in the order of `epoch`.
+
+        `round` is the number of the round; None = that of the epoch.
+        """
         self.epoch = epoch
         self.rows = rows
+        self._round = epoch if round is None else round
         self.length = len(rows)
 
     @contextmanager
@@ -281,7 +295,13 @@ class PruningSampler(Sampler[int]):
 
     def order(self) -> torch.Tensor:
         """(K,) int64, the planned rows in the order of the epoch."""
-        order = self._order_of(self.epoch)
+        order = self._filtered(self._order_of(self.epoch))
+        if self._ranks is None:
+            return order
+        rng = np.random.default_rng([self.seed % 2**64, self._round])
+        return torch.from_numpy(group(order.numpy(), self._ranks, self.unit, rng, longest_first=self._round == 0))
+
+    def _filtered(self, order: torch.Tensor) -> torch.Tensor:
         if len(self.rows) == self.n:
             return order
         kept, filtered, end = marked(self.rows, self.n), np.empty(len(self.rows), np.int64), 0
@@ -299,14 +319,10 @@ class PruningSampler(Sampler[int]):
         return self._latest[1]
 
     def _draw(self, seed: int) -> torch.Tensor:
-        # The same generator as accelerate's SeedableRandomSampler: a full selection is Trainer's own order.
-        generator = torch.Generator().manual_seed(seed)
-        if self._kind is SequentialSampler:
+        if self.kind == "sequential":
             return torch.arange(self.n)
-        if self._kind is RandomSampler:
-            return torch.randperm(self.n, generator=generator)
-        self.base.generator = generator  # pyright: ignore[reportAttributeAccessIssue]
-        return torch.tensor(list(self.base), dtype=torch.int64)
+        # The same generator as accelerate's SeedableRandomSampler: a full selection is Trainer's own order.
+        return torch.randperm(self.n, generator=torch.Generator().manual_seed(seed))
 
     def _draw_own(self, epoch: int, draws_before: int = 0) -> torch.Tensor:
         """The sampler's own order in an epoch, if it is one of all rows; `draws_before` moves the global generators."""
@@ -325,22 +341,23 @@ class PruningSampler(Sampler[int]):
         return torch.from_numpy(order)
 
     def checksum(self) -> int:
-        """Of the order in the first epoch, where it is the sampler's own; 0 where it follows from the seed."""
-        return zlib.crc32(self._order_of(0).numpy().data) if self.is_own else 0
+        """Of what shapes the order beside the seed: lengths, or the first epoch of the sampler's own; 0 = nothing."""
+        shape = self._order_of(0).numpy() if self.is_own else self._ranks
+        return 0 if shape is None else zlib.crc32(shape.data)
 
     def __iter__(self) -> Iterator[int]:
         for chunk in self.order().split(_CHUNK):
             yield from chunk.tolist()
 
 
-def _stock_kind(base: Any) -> type | None:
-    """The class whose order a sampler gives: of torch, transformers or accelerate; None where it is its own."""
+def _kind_of(base: Any) -> str:
+    """Which order a sampler gives: one of torch, transformers or accelerate, or its own."""
     where = getattr(getattr(type(base), "__iter__", None), "__module__", None) or ""
-    if where.partition(".")[0] not in ("torch", "transformers", "accelerate"):
-        return None
-    kinds = [cls for cls in type(base).__mro__ if cls in (RandomSampler, SequentialSampler)]
-    kinds += [cls for cls in type(base).__mro__ if cls.__name__ == "LengthGroupedSampler"]
-    return kinds[0] if kinds else None
+    if where.partition(".")[0] in ("torch", "transformers", "accelerate"):
+        for cls in type(base).__mro__:
+            if cls.__name__ in _STOCK:
+                return _STOCK[cls.__name__]
+    return "own"
 
 
 def check_equal_batches(loader: DataLoader, rows: int | None = None) -> None:

@@ -16,7 +16,7 @@ RECIPES = PACKAGE.parent / "recipes"
 LAYERS = (
     {
         *("storage", "features", "ranking", "generators", "lock", "paired", "figures", "agreement", "privacy"),
-        *("foreign", "files"),
+        *("foreign", "files", "grouping"),
     },
     {"core", "launch", "seal", "command"},
     {"policies", "learner", "trace", "data"},
@@ -53,7 +53,7 @@ OUTSIDE = {
         "mixin",
         "cli",
     },
-    "transformers": {"mixin", "sharing", "loading", "trainer", "flags", "recipe", "splits"},
+    "transformers": {"mixin", "sharing", "loading", "rows", "trainer", "flags", "recipe", "splits"},
     "accelerate": {"mixin"},
     "datasets": {"splits"},
     "matplotlib": {"figures"},

@@ -292,7 +292,7 @@ def test_with_other_batches_the_rest_of_the_epoch_is_trained_once(tmp_path, capl
         assert epoch["rows_offered"] == ROWS
         if epoch["epoch"] == cut:
             assert sorted(trained) == selected
-    assert "was saved with other sizes" in caplog.text
+    assert "was saved with other batches" in caplog.text
 
 
 def test_what_was_cut_anew_can_be_killed_again(tmp_path):

@@ -251,7 +251,7 @@ def test_fewer_steps_than_rounds_cannot_be_cut_anew(classifier, tmp_path):
     first.add_callback(StopAt(3))
     first.train()
     second = trainer_of(copied(classifier), tmp_path, Parts(), per_device_train_batch_size=10)
-    with pytest.raises(ValueError, match="can't be cut into other batches.*Resume with its sizes"):
+    with pytest.raises(ValueError, match="can't be cut into other batches.*Resume with its own"):
         second.train(resume_from_checkpoint=True)
 
 
