@@ -65,12 +65,12 @@ def row_tokens(dataset: Any, targets_too: bool) -> np.ndarray:
     return tokens
 
 
-def row_lengths(dataset: Any, column: str, inputs: str, targets_too: bool) -> np.ndarray:
+def row_lengths(dataset: Any, column: str | None, inputs: str, targets_too: bool) -> np.ndarray:
     """Length of every row, which says how much its batch is padded, read before training.
 
     Args:
         dataset: A `datasets.Dataset` is read in bulk unless it makes its rows as they are read, any other row by row.
-        column: Name of a column of lengths, which is taken where a `datasets.Dataset` has it.
+        column: Name of a column of lengths, which is taken where a `datasets.Dataset` has it; None = of none.
         inputs: Name of the model's main input, whose length is taken where there is no such column.
         targets_too: Take the length of `labels` as well, where they are lists (an encoder-decoder reads both).
 
@@ -106,7 +106,7 @@ def _is_list(value: Any) -> bool:
     return hasattr(value, "__len__") and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
 
 
-def _refuse_lengths(reason: str, column: str) -> None:
+def _refuse_lengths(reason: str, column: str | None) -> None:
     raise ValueError(
         f"train_sampling_strategy='group_by_length': {reason}. Give the length of each row as a number in the column "
         f"{column!r} (length_column_name names it) of a datasets.Dataset, or take 'random'."

@@ -15,6 +15,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from transformers import EarlyStoppingCallback
 
+from .data import row_lengths
 from .export import FILE_ROW
 from .files import check_file, unread
 
@@ -333,8 +334,9 @@ def keep_rows(rows: Dataset, is_whole: Callable[[Any], bool], what: str, name: s
 
 
 def tell_cuts(rows: Dataset, max_length: int, say: Callable[[str], None]) -> None:
-    """Say how many training rows have `max_length` tokens, by their column `length`: these may be cut."""
-    if full := int(np.count_nonzero(np.asarray(rows["length"][:]) >= max_length)):
+    """Say how many training rows have a text of `max_length` tokens, the input or the target: these may be cut."""
+    lengths = row_lengths(rows, None, "input_ids", targets_too=True)
+    if full := int(np.count_nonzero(lengths.reshape(len(rows), -1).max(1) >= max_length)):
         say(f"{full:,} of {len(rows):,} training rows fill max_length={max_length} and may be cut")
 
 

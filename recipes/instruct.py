@@ -82,6 +82,7 @@ FROM_SCRATCH = dict(
     warmup_steps=0.1,  # share of training
     weight_decay=0.1,  # Brown et al. 2020, appendix B
     adam_beta2=0.95,  # Brown et al. 2020, appendix B
+    train_sampling_strategy="group_by_length",  # else half of what is computed is padding
     max_length=512,
     completion_only_loss=True,
     eval_packing=False,  # held-out rows are measured one by one

@@ -104,6 +104,7 @@ FROM_SCRATCH = dict(
     learning_rate=1e-3,  # a small model bears it
     warmup_steps=0.1,  # share of training; layer norms that follow the residuals diverge without
     weight_decay=0.01,  # Devlin et al. 2019, appendix A.2
+    train_sampling_strategy="group_by_length",  # else half of what is computed is padding
     bf16=is_torch_bf16_gpu_available(),
     dataloader_pin_memory=torch.accelerator.is_available(),
     eval_strategy="epoch",
@@ -292,9 +293,7 @@ def load_texts(
     for split, rows in list(splits.items()):
         columns = [find_text(rows, "text_columns", text, names[split]) for text in texts]
         found = find_column(rows, "label_column", label, names[split])
-        rows = rows.select_columns(
-            [*columns, found, *common.carried(rows, *columns, found, *TEXTS, "labels", "length")]
-        )
+        rows = rows.select_columns([*columns, found, *common.carried(rows, *columns, found, *TEXTS, "labels")])
         if split == "test" and set(rows[label][:]) <= {-1, None}:  # as those of GLUE, which keeps them to itself
             warnings.warn(f"{names[split]} has no labels; the score is that of the validation rows.", stacklevel=2)
             del splits[split]
@@ -421,8 +420,7 @@ def main(argv: list[str] | None = None) -> None:
     length = min(recipe.max_length, tokenizer.model_max_length)
 
     def encode(rows):
-        encoded = tokenizer(*(rows[name] for name in texts), max_length=length, truncation=True)
-        return encoded | {"length": list(map(len, encoded["input_ids"]))}
+        return tokenizer(*(rows[name] for name in texts), max_length=length, truncation=True)
 
     with args.main_process_first(desc="tokenize"):
         rows = corpus.map(encode, batched=True, remove_columns=texts, desc="Tokenize")

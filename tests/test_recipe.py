@@ -151,8 +151,9 @@ def test_many_classes_are_not_all_listed():
 
 def test_rows_that_may_be_cut_are_counted():
     said = []
-    tell_cuts(Dataset.from_dict({"length": [3, 8, 8, 2]}), 8, said.append)
-    tell_cuts(Dataset.from_dict({"length": [3, 7]}), 8, said.append)
+    texts = [[[1] * length for length in lengths] for lengths in ([3, 8, 2, 2], [3, 7, 8, 2], [1, 1, 1, 1])]
+    tell_cuts(Dataset.from_dict({"input_ids": texts[0], "labels": texts[1]}), 8, said.append)
+    tell_cuts(Dataset.from_dict({"input_ids": texts[2], "labels": [9, 9, 9, 9]}), 8, said.append)  # classes
     assert said == ["2 of 4 training rows fill max_length=8 and may be cut"]
 
 

@@ -1,0 +1,425 @@
+"""What padding costs and what rows grouped by length save: three orders of the same rows beside each other.
+
+    OMP_NUM_THREADS=1 python recipes/benchmark_padding.py --data data
+
+The orders are the stock random one, the stock `group_by_length` (each 50 batches sorted, and trained from the longest
+to the shortest), and that of `PruningTrainer` under a policy that keeps everything: sorted likewise, the batches in
+random order. `--data` is a folder of Parquet files, `multi30k`, `tatoeba-de-en`, `sst2` and `dolly_part`, and of a
+pretrained encoder, `minilm`. The parts:
+
+epochs     one epoch over some rows in each order in turn, `--pairs` times: positions that the model computes for each
+           real token (its padding included), and seconds over those of the random order, medians of the ratios
+quality    whole runs of the recipes in each order, `--seeds` seeds, equal rows: what they score, and the mean
+           difference to the random order with its interval over seeds (hf_prune/paired.py)
+rounds     seconds of an order of 1, 10 and 100 million rows, ours over the stock function's
+processes  two and four processes (DDP over gloo) train one epoch: seconds in which a step waits for the slowest of
+           them and for the gradients' sum, over all seconds, and how much longer the longest batch of a step is than
+           the shortest
+
+Seconds of epochs and rounds are CPU seconds on a CPU. Runs of the quality are kept under `--output` and not made again.
+Results go to `--output`/padding.json, part by part, with versions and hardware; the table is printed.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import instruct
+import numpy as np
+import torch
+import translate
+from benchmark import Times, now
+from datasets import load_dataset
+from tqdm.auto import tqdm
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    DataCollatorForSeq2Seq,
+    DataCollatorWithPadding,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from hf_prune import PruningTrainer
+from hf_prune.grouping import group, lengths_as_ranks
+from hf_prune.launch import Run, run_all
+from hf_prune.paired import interval
+from hf_prune.report import surroundings
+from hf_prune.storage import write_text
+
+ALL = "uniform:keep=1"  # the bits of the stock trainer where the order is random
+ORDERS = {  # strategy and policy
+    "random": ("random", ALL),
+    "stock": ("group_by_length", None),
+    "ours": ("group_by_length", ALL),
+}
+PAIRS_OF_TEXTS = "--per_device_train_batch_size 16 --num_train_epochs 2 --num_beams 1"
+RUNS = {  # recipe, folder of the data, arguments
+    "multi30k": ("translate", "multi30k", "train validation test=test_2016_flickr", PAIRS_OF_TEXTS),
+    "tatoeba": ("translate", "tatoeba-de-en", "train validation test", f"{PAIRS_OF_TEXTS} --max_train_samples 20000"),
+    "sst2": (
+        "text_classification",
+        "sst2",
+        "train test=validation",
+        "--max_train_samples 3000 --num_train_epochs 1 --learning_rate 1e-4 --max_eval_samples 200",
+    ),
+    "dolly": (
+        "instruct",
+        "dolly_part",
+        "train validation",
+        "--max_train_samples 2500 --num_train_epochs 2 --per_device_train_batch_size 8",
+    ),
+}
+QUIET = "--eval_strategy no --save_strategy no --load_best_model_at_end False --disable_tqdm True --report_to none"
+
+
+# ---- Epochs ----
+
+
+def read(folder: Path, rows: int) -> Any:
+    """Some rows of a training split, the same in every run."""
+    return (
+        load_dataset("parquet", data_files=str(folder / "train.parquet"))["train"].shuffle(seed=0).select(range(rows))
+    )
+
+
+def pairs_of_texts(folder: Path, rows: int) -> tuple[Any, Any, Callable[[], Any]]:
+    """Rows, collator, and what makes a model: the recipe's."""
+    data = read(folder, rows)
+    tokenizer = translate.new_tokenizer((text for side in ("en", "de") for text in data[side]), 4000, 128)
+    encode = lambda rows: tokenizer(rows["en"], text_target=rows["de"], max_length=128, truncation=True)  # noqa: E731
+    data = data.map(encode, batched=True, remove_columns=data.column_names)
+    return data, DataCollatorForSeq2Seq(tokenizer), lambda: translate.new_model("tiny", tokenizer, 128)
+
+
+def sentences(folder: Path, rows: int) -> tuple[Any, Any, Callable[[], Any]]:
+    """As `pairs_of_texts`: a pretrained encoder that is taught two classes."""
+    data, encoder = read(folder, rows), str(folder.parent / "minilm")
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    data = data.map(lambda rows: tokenizer(rows["sentence"]), batched=True).select_columns(["input_ids", "label"])
+    make = lambda: AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2)  # noqa: E731
+    return data, DataCollatorWithPadding(tokenizer), make
+
+
+def instructions(folder: Path, rows: int) -> tuple[Any, Any, Callable[[], Any]]:
+    """As `pairs_of_texts`: a causal language model of instructions and responses."""
+    data = read(folder, rows)
+    texts = [f"{one}\n{other}" for one, other in zip(data["instruction"], data["response"], strict=True)]
+    tokenizer = instruct.new_tokenizer(texts, 4000)
+    data = data.map(lambda row, i: tokenizer(texts[i], truncation=True, max_length=512), with_indices=True)
+    make = lambda: instruct.new_model("tiny", tokenizer, 512)  # noqa: E731
+    return data.select_columns(["input_ids"]), DataCollatorForLanguageModeling(tokenizer, mlm=False), make
+
+
+TASKS = {  # rows and collator and model, folder, batch
+    "multi30k": (pairs_of_texts, "multi30k", 32),
+    "tatoeba": (pairs_of_texts, "tatoeba-de-en", 32),
+    "sst2": (sentences, "sst2", 32),
+    "dolly": (instructions, "dolly_part", 8),
+}
+
+
+class Counted:
+    """A collator that counts the positions of its batches and the real tokens in them."""
+
+    def __init__(self, collator: Any):
+        self.collator, self.positions, self.tokens = collator, 0, 0
+
+    def __call__(self, rows: list[dict]) -> Any:
+        self.tokens += sum(len(row["input_ids"]) + len(row.get("labels") or []) for row in map(dict, rows))
+        batch = self.collator(rows)
+        has_target = "decoder_input_ids" in batch or any("labels" in row for row in rows)
+        self.positions += batch["input_ids"].numel() + (batch["labels"].numel() if has_target else 0)
+        return batch
+
+
+def epoch(order: str, task: tuple[Any, Any, Callable[[], Any]], batch: int, folder: Path) -> tuple[float, int, int]:
+    """Seconds, positions and tokens of one epoch of a fresh model."""
+    strategy, policy = ORDERS[order]
+    data, collator, make = task
+    set_seed(0)
+    args = TrainingArguments(
+        folder,
+        per_device_train_batch_size=batch,
+        num_train_epochs=1,
+        train_sampling_strategy=strategy,
+        report_to=[],
+        disable_tqdm=True,
+        logging_strategy="no",
+        save_strategy="no",
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+    counted, times = Counted(collator), Times(now)
+    trainer = PruningTrainer(
+        model=make(), args=args, train_dataset=data, data_collator=counted, callbacks=[times], policy=policy
+    )
+    trainer.train()
+    return times.whole, counted.positions, counted.tokens
+
+
+def epochs(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Each task in each order."""
+    results = {}
+    for name in chosen.tasks:
+        make, folder, batch = TASKS[name]
+        task = make(chosen.data / folder, chosen.rows)
+        found: dict[str, list] = {order: [] for order in ORDERS}
+        for pair in tqdm(range(chosen.pairs + 1), f"Epochs of {name}"):
+            for order in list(ORDERS)[:: 1 if pair % 2 else -1]:
+                found[order].append(epoch(order, task, batch, chosen.output / "epochs"))
+        results[name] = {"rows": chosen.rows, "batch": batch, "pairs": chosen.pairs}
+        seconds = {order: np.array([one[0] for one in made[1:]]) for order, made in found.items()}  # the first warms up
+        for order, made in found.items():
+            low, middle, high = np.quantile(seconds[order] / seconds["random"], (0.25, 0.5, 0.75)).tolist()
+            results[name][order] = {
+                "real_share": made[0][2] / made[0][1],
+                "ratio_of_positions": made[0][1] / found["random"][0][1],
+                "ratio_of_seconds": middle,
+                "ratio_of_seconds_quartiles": [low, high],
+            }
+    return results
+
+
+# ---- Quality ----
+
+
+def quality(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Runs of the recipes: what each seed scored in each order."""
+    made = {}
+    for seed in range(1, chosen.seeds + 1):
+        for name in chosen.tasks:
+            recipe, folder, files, arguments = RUNS[name]
+            for order, (strategy, policy) in ORDERS.items():
+                script = str(Path(__file__).with_name(f"{recipe}.py"))
+                out = chosen.output / "runs" / name / order / f"seed-{seed}"
+                command = [sys.executable, script, *arguments.split(), *QUIET.split(), "--seed", str(seed)]
+                for file in files.split():
+                    split, _, stem = file.partition("=")
+                    command += [f"--{split}_file", str(chosen.data / folder / f"{stem or split}.parquet")]
+                if recipe == "text_classification":
+                    command += ["--model_name_or_path", str(chosen.data / "minilm")]
+                command += [
+                    "--train_sampling_strategy",
+                    strategy,
+                    "--policy",
+                    policy or "none",
+                    "--output_dir",
+                    str(out),
+                ]
+                made[name, order, seed] = Run(tuple(command), out.with_suffix(".log"), out / "results.json")
+    bar = tqdm(total=len(made), desc="Runs")
+    for run, status in run_all(made.values(), chosen.jobs):
+        if status is not None and (failure := run.failure(status, "a recipe ends with results.json")):
+            raise RuntimeError(failure)
+        bar.update()
+    results: dict[str, Any] = {}
+    for (name, order, _), run in made.items():
+        found = json.loads(run.result.read_text(encoding="utf-8"))
+        one = results.setdefault(name, {"metric": found["quality"]["metric"], "arguments": RUNS[name][3]})
+        one.setdefault(order, {"values": []})["values"].append(found["quality"]["value"])
+    for found in results.values():
+        for order in ORDERS:
+            differences = np.array(found[order]["values"]) - np.array(found["random"]["values"])
+            found[order]["mean"] = statistics.fmean(found[order]["values"])
+            if order != "random":
+                found[order] |= {"difference": float(differences.mean()), "interval": interval(differences)}
+    return results
+
+
+# ---- Rounds ----
+
+
+def rounds(chosen: argparse.Namespace) -> dict[str, Any]:
+    """CPU seconds of one order, ours and that of the stock function, batches of 32."""
+    results = {}
+    for n in chosen.sizes:
+        lengths = np.random.default_rng(0).gamma(4, 5, n).astype(np.int64) + 1
+        start = time.process_time()
+        ranks = lengths_as_ranks(lengths)
+        once = time.process_time() - start
+        start = time.process_time()
+        rows = torch.randperm(n, generator=torch.Generator().manual_seed(0)).numpy()
+        group(rows, ranks, 32, np.random.default_rng(0), longest_first=True)
+        ours = time.process_time() - start
+        del rows, ranks
+        listed = lengths.tolist()
+        start = time.process_time()
+        get_length_grouped_indices(listed, 32)
+        stock = time.process_time() - start
+        results[str(n)] = {"ours": ours, "stock": stock, "ratio": ours / stock, "once_a_run": once}
+    return results
+
+
+# ---- Processes ----
+
+
+class Waits(TrainerCallback):
+    """Seconds that gradients take from being ready here until they are summed up."""
+
+    def __init__(self):
+        self.seconds, self.trainer = 0.0, None
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step > 0 or not hasattr(self.trainer.model_wrapped, "register_comm_hook"):
+            return
+
+        def hook(group, bucket):
+            begin, size = time.perf_counter(), torch.distributed.get_world_size()
+            torch.distributed.all_reduce(bucket.buffer())
+            self.seconds += time.perf_counter() - begin
+            done = torch.futures.Future()
+            done.set_result(bucket.buffer() / size)
+            return done
+
+        self.trainer.model_wrapped.register_comm_hook(None, hook)
+
+
+def process(chosen: argparse.Namespace) -> None:
+    """One of the processes: an epoch in each order, and what the main one has found in a file."""
+    data, collator, make = pairs_of_texts(chosen.data / "multi30k", chosen.rows)
+    results = {}
+    for order, (strategy, policy) in ORDERS.items():
+        set_seed(0)
+        args = TrainingArguments(
+            chosen.output / "processes",
+            use_cpu=True,
+            per_device_train_batch_size=32,
+            num_train_epochs=1,
+            train_sampling_strategy=strategy,
+            report_to=[],
+            disable_tqdm=True,
+            logging_strategy="no",
+            save_strategy="no",
+            ddp_backend="gloo",
+            dataloader_pin_memory=False,
+        )
+        widths, waits, times = [], Waits(), Times(time.perf_counter)
+
+        def watched(rows, widths=widths):
+            batch = collator(rows)
+            widths.append(batch["input_ids"].shape[1] + batch["labels"].shape[1])
+            return batch
+
+        trainer = PruningTrainer(
+            model=make(), args=args, train_dataset=data, data_collator=watched, callbacks=[waits, times], policy=policy
+        )
+        waits.trainer = trainer
+        trainer.train()
+        mine = torch.tensor([widths])
+        shared = [torch.empty_like(mine) for _ in range(args.world_size)]
+        torch.distributed.all_gather(shared, mine)
+        shared = torch.cat(shared).numpy()
+        waited = torch.tensor([waits.seconds])
+        torch.distributed.all_reduce(waited)
+        results[order] = {
+            "waiting": waited.item() / args.world_size / times.whole,
+            "widest_over_narrowest": float((shared.max(0) / shared.min(0)).mean()),
+            "positions_waited_for": float(1 - shared.sum() / (shared.max(0).sum() * len(shared))),
+        }
+    if args.process_index == 0:
+        write_text(chosen.output / f"processes-{args.world_size}.json", json.dumps(results) + "\n")
+    torch.distributed.destroy_process_group()
+
+
+def processes(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Two and four of them."""
+    results = {}
+    for count in (2, 4):
+        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}", "--master_port=0"]
+        command += [__file__, "--process", "--data", str(chosen.data), "--output", str(chosen.output)]
+        subprocess.run([*command, "--rows", str(chosen.rows)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        results[str(count)] = json.loads((chosen.output / f"processes-{count}.json").read_text(encoding="utf-8"))
+    return results
+
+
+# ---- The command ----
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results in Markdown."""
+
+    def percent(share):
+        return f"{100 * share:.0f} %"
+
+    lines = ["| task | order | real tokens of positions | positions | seconds | quality | difference |"]
+    lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    for name, found in results["epochs"].items():
+        scored = results["quality"].get(name)
+        for order in ORDERS:
+            one, digits, factor, unit = found[order], 1, 1, ""
+            low, high = one["ratio_of_seconds_quartiles"]
+            cells = [percent(one["real_share"]), f"{one['ratio_of_positions']:.3f}"]
+            cells.append(f"{one['ratio_of_seconds']:.3f} ({low:.3f}-{high:.3f})")
+            if scored is not None:
+                if scored["metric"] == "accuracy":
+                    factor, unit = 100, " %"
+                digits = 3 if scored["metric"] == "loss" else 1
+                cells.append(f"{factor * scored[order]['mean']:.{digits}f}{unit}")
+                told = ""
+                if order != "random":
+                    between = [scored[order]["difference"], *(scored[order]["interval"] or [])]
+                    told, *ends = (f"{factor * value:+.{digits}f}" for value in between)
+                    told += f" ({' to '.join(ends)})" if ends else ""
+                cells.append(told)
+            else:
+                cells += ["", ""]
+            lines.append(f"| {name} | {order} | {' | '.join(cells)} |")
+    lines += ["", "| rows | an order takes, of the stock function's seconds | seconds, ours | stock | once a run |"]
+    lines.append("| ---: | ---: | ---: | ---: | ---: |")
+    for n, one in results["rounds"].items():
+        seconds = " | ".join(f"{one[key]:.2f} s" for key in ("ours", "stock", "once_a_run"))
+        lines.append(f"| {int(n):,} | {percent(one['ratio'])} | {seconds} |")
+    lines += [
+        "",
+        "| processes | order | waiting, of all seconds | longest batch over shortest | positions waited for |",
+    ]
+    lines.append("| ---: | --- | ---: | ---: | ---: |")
+    for count, found in results["processes"].items():
+        for order, one in found.items():
+            cells = [
+                percent(one["waiting"]),
+                f"{one['widest_over_narrowest']:.2f}",
+                percent(one["positions_waited_for"]),
+            ]
+            lines.append(f"| {count} | {order} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+PARTS = {"epochs": epochs, "rounds": rounds, "processes": processes, "quality": quality}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
+    parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder of padding.json")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure; default all")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="on which tasks; default all")
+    parser.add_argument("--rows", type=int, default=3200, help="rows of an epoch that is timed")
+    parser.add_argument("--pairs", type=int, default=5, help="epochs in each order")
+    parser.add_argument("--seeds", type=int, default=5, help="runs in each order")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10**6, 10**7, 10**8], help="rows of a round")
+    parser.add_argument("--process", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.process:
+        return process(chosen)
+    file = chosen.output / "padding.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {part: {} for part in PARTS}
+    for part in chosen.parts:
+        results[part] |= PARTS[part](chosen)
+        write_text(file, json.dumps(results | surroundings(__file__), indent=2) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
