@@ -94,7 +94,7 @@ def row_lengths(dataset: Any, column: str | None, inputs: str, targets_too: bool
         names = [inputs, "labels"] if targets_too and _is_list(first.get("labels")) else [inputs]
         if set(names) <= set(columns) and dataset.format["type"] != "custom":
             rows = dataset.select_columns(names).with_format("arrow")
-            parts = [[_lists(part[name])[1] for name in names] for part in rows.iter(_ROWS_AT_A_TIME)]
+            parts = [[_lengths(_stored_lists(part[name])) for name in names] for part in rows.iter(_ROWS_AT_A_TIME)]
             lengths = np.concatenate(parts, axis=1).T
         else:
             rows = tqdm(range(len(dataset)), "Measuring rows", disable=len(dataset) < _SAMPLES)
@@ -313,21 +313,29 @@ def _arrow_texts(dataset: Any, is_encoder_decoder: bool) -> tuple[Any, ...]:
 
 def _lists(column: Any) -> tuple[np.ndarray, np.ndarray]:
     """All entries of an Arrow column of lists, or of lists of lists, one after another, and how many each row has."""
-    column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
-    column = getattr(column, "storage", column)  # of arrays of a fixed shape
+    column = _stored_lists(column)
     if not hasattr(column.type, "value_type"):
         raise ValueError(
             f"The policy reads lists of tokens, and rows have a {column.type} there: tokenize them first, or choose a "
             "rule that needs no tokens."
         )
-    fixed = getattr(column.type, "list_size", None)
-    lengths = np.full(len(column), fixed) if fixed else np.asarray(column.value_lengths().fill_null(0))
-    entries = column.flatten()
+    lengths, entries = _lengths(column), column.flatten()
     if not hasattr(entries.type, "value_type"):
         return np.asarray(entries), lengths
     entries, inner = _lists(entries)
     ends = np.concatenate([[0], np.cumsum(inner, dtype=np.int64)])
     return entries, np.diff(ends[np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])])
+
+
+def _stored_lists(column: Any) -> Any:
+    column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
+    return getattr(column, "storage", column)  # of arrays of a fixed shape
+
+
+def _lengths(column: Any) -> np.ndarray:
+    """The length of each list of an Arrow column of lists."""
+    fixed = getattr(column.type, "list_size", None)
+    return np.full(len(column), fixed) if fixed else np.asarray(column.value_lengths().fill_null(0))
 
 
 def _count_words(ids: np.ndarray, lengths: np.ndarray, real: np.ndarray | None) -> Any:
