@@ -11,6 +11,8 @@ epochs     one epoch over some rows in each order in turn, `--pairs` times: posi
            real token (its padding included), and seconds over those of the random order, medians of the ratios
 quality    whole runs of the recipes in each order, `--seeds` seeds, equal rows: what they score, and the mean
            difference to the random order with its interval over seeds (hf_prune/paired.py)
+sizes      runs of `translate.py` on Tatoeba and on the embedded corpus, two seeds each, with 8 to 100 batches in a
+           mega-batch, whatever the number of rows: what they score
 rounds     seconds of an order of 1, 10 and 100 million rows, ours over the stock function's
 processes  two and four processes (DDP over gloo) train one epoch: seconds in which a step waits for the slowest of
            them and for the gradients' sum, over all seconds, and how much longer the longest batch of a step is than
@@ -27,7 +29,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from hf_prune import PruningTrainer
+from hf_prune import PruningTrainer, grouping
 from hf_prune.grouping import group, lengths_as_ranks
 from hf_prune.launch import Run, run_all
 from hf_prune.paired import interval
@@ -65,7 +67,12 @@ ORDERS = {  # strategy and policy
 }
 PAIRS_OF_TEXTS = "--per_device_train_batch_size 16 --num_train_epochs 2 --num_beams 1"
 RUNS = {  # recipe, folder of the data, arguments
-    "multi30k": ("translate", "multi30k", "train validation test=test_2016_flickr", PAIRS_OF_TEXTS),
+    "multi30k": (
+        "translate",
+        "multi30k",
+        "train validation test=test_2016_flickr",
+        f"{PAIRS_OF_TEXTS} --max_train_samples 20000",
+    ),
     "tatoeba": ("translate", "tatoeba-de-en", "train validation test", f"{PAIRS_OF_TEXTS} --max_train_samples 20000"),
     "sst2": (
         "text_classification",
@@ -77,8 +84,9 @@ RUNS = {  # recipe, folder of the data, arguments
         "instruct",
         "dolly_part",
         "train validation",
-        "--max_train_samples 2500 --num_train_epochs 2 --per_device_train_batch_size 8",
+        "--max_train_samples 2000 --num_train_epochs 2 --per_device_train_batch_size 8",
     ),
+    "embedded": ("translate", "", "", "--num_beams 1"),
 }
 QUIET = "--eval_strategy no --save_strategy no --load_best_model_at_end False --disable_tqdm True --report_to none"
 
@@ -193,40 +201,49 @@ def epochs(chosen: argparse.Namespace) -> dict[str, Any]:
 # ---- Quality ----
 
 
+def run_of(chosen: argparse.Namespace, name: str, seed: int, out: Path, order: str, size: int | None = None) -> Run:
+    """A run of a task's recipe in one order, its mega-batches of a size that is not the library's."""
+    recipe, folder, files, arguments = RUNS[name]
+    strategy, policy = ORDERS[order]
+    script = [str(Path(__file__).with_name(f"{recipe}.py"))]
+    if size is not None:
+        script = [__file__, "--size", str(size), "--"]
+    command = [sys.executable, *script, *arguments.split(), *QUIET.split(), "--seed", str(seed)]
+    for file in files.split():
+        split, _, stem = file.partition("=")
+        command += [f"--{split}_file", str(chosen.data / folder / f"{stem or split}.parquet")]
+    if recipe == "text_classification":
+        command += ["--model_name_or_path", str(chosen.data / "minilm")]
+    command += ["--train_sampling_strategy", strategy, "--policy", policy or "none", "--output_dir", str(out)]
+    return Run(tuple(command), out.with_suffix(".log"), out / "results.json")
+
+
+def make(runs: Iterable[Run], jobs: int) -> None:
+    """Run what has not been run."""
+    runs = list(runs)
+    bar = tqdm(total=len(runs), desc="Runs")
+    for run, status in run_all(runs, jobs):
+        if status is not None and (failure := run.failure(status, "a recipe ends with results.json")):
+            raise RuntimeError(failure)
+        bar.update()
+
+
 def quality(chosen: argparse.Namespace) -> dict[str, Any]:
     """Runs of the recipes: what each seed scored in each order."""
     made = {}
     for seed in range(1, chosen.seeds + 1):
         for name in chosen.tasks:
-            recipe, folder, files, arguments = RUNS[name]
-            for order, (strategy, policy) in ORDERS.items():
-                script = str(Path(__file__).with_name(f"{recipe}.py"))
+            for order in ORDERS:
                 out = chosen.output / "runs" / name / order / f"seed-{seed}"
-                command = [sys.executable, script, *arguments.split(), *QUIET.split(), "--seed", str(seed)]
-                for file in files.split():
-                    split, _, stem = file.partition("=")
-                    command += [f"--{split}_file", str(chosen.data / folder / f"{stem or split}.parquet")]
-                if recipe == "text_classification":
-                    command += ["--model_name_or_path", str(chosen.data / "minilm")]
-                command += [
-                    "--train_sampling_strategy",
-                    strategy,
-                    "--policy",
-                    policy or "none",
-                    "--output_dir",
-                    str(out),
-                ]
-                made[name, order, seed] = Run(tuple(command), out.with_suffix(".log"), out / "results.json")
-    bar = tqdm(total=len(made), desc="Runs")
-    for run, status in run_all(made.values(), chosen.jobs):
-        if status is not None and (failure := run.failure(status, "a recipe ends with results.json")):
-            raise RuntimeError(failure)
-        bar.update()
+                made[name, order, seed] = run_of(chosen, name, seed, out, order)
+    make(made.values(), chosen.jobs)
     results: dict[str, Any] = {}
     for (name, order, _), run in made.items():
         found = json.loads(run.result.read_text(encoding="utf-8"))
         one = results.setdefault(name, {"metric": found["quality"]["metric"], "arguments": RUNS[name][3]})
-        one.setdefault(order, {"values": []})["values"].append(found["quality"]["value"])
+        one = one.setdefault(order, {"values": [], "commits": []})
+        one["values"].append(found["quality"]["value"])
+        one["commits"] = sorted({*one["commits"], found["commit"]})
     for found in results.values():
         for order in ORDERS:
             differences = np.array(found[order]["values"]) - np.array(found["random"]["values"])
@@ -236,13 +253,32 @@ def quality(chosen: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def sizes(chosen: argparse.Namespace) -> dict[str, Any]:
+    """What runs score by the size of their mega-batches."""
+    made = {}
+    for seed in (1, 2):
+        for name in ("embedded", "tatoeba"):
+            for size in (8, 16, 32, 50, 100):
+                out = chosen.output / "runs" / name / f"size-{size}" / f"seed-{seed}"
+                made[name, size, seed] = run_of(chosen, name, seed, out, "ours", size)
+    make(made.values(), chosen.jobs)
+    results: dict[str, Any] = {}
+    for (name, size, _), run in made.items():
+        found = json.loads(run.result.read_text(encoding="utf-8"))
+        totals = found["pruning"]["totals"]
+        one = results.setdefault(name, {}).setdefault(str(size), {"values": []})
+        one["values"].append(found["quality"]["value"])
+        one |= {"real_share": totals["tokens"] / totals["padded_tokens"], "commit": found["commit"]}
+    return results
+
+
 # ---- Rounds ----
 
 
 def rounds(chosen: argparse.Namespace) -> dict[str, Any]:
     """CPU seconds of one order, ours and that of the stock function, batches of 32."""
     results = {}
-    for n in chosen.sizes:
+    for n in chosen.rounds:
         lengths = np.random.default_rng(0).gamma(4, 5, n).astype(np.int64) + 1
         start = time.process_time()
         ranks = lengths_as_ranks(lengths)
@@ -392,10 +428,17 @@ def table(results: dict[str, Any]) -> str:
                 percent(one["positions_waited_for"]),
             ]
             lines.append(f"| {count} | {order} | {' | '.join(cells)} |")
+    lines += ["", "| runs | batches in a mega-batch | real tokens of positions | BLEU by seed | mean |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    for name, found in results["sizes"].items():
+        for size, one in found.items():
+            scores = ", ".join(f"{value:.1f}" for value in one["values"])
+            mean = statistics.fmean(one["values"])
+            lines.append(f"| {name} | {size} | {percent(one['real_share'])} | {scores} | {mean:.1f} |")
     return "\n".join(lines)
 
 
-PARTS = {"epochs": epochs, "rounds": rounds, "processes": processes, "quality": quality}
+PARTS = {"epochs": epochs, "rounds": rounds, "processes": processes, "quality": quality, "sizes": sizes}
 
 
 def main() -> None:
@@ -408,11 +451,16 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5, help="epochs in each order")
     parser.add_argument("--seeds", type=int, default=5, help="runs in each order")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10**6, 10**7, 10**8], help="rows of a round")
+    parser.add_argument("--rounds", type=int, nargs="+", default=[10**6, 10**7, 10**8], help="rows of a round")
     parser.add_argument("--process", action="store_true", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    cut = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    chosen = parser.parse_args(sys.argv[1:cut])
     if chosen.process:
         return process(chosen)
+    if chosen.size is not None:
+        grouping.MEGA_BATCH = grouping.LEAST = chosen.size
+        return translate.main(sys.argv[cut + 1 :])
     file = chosen.output / "padding.json"
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {part: {} for part in PARTS}
     for part in chosen.parts:

@@ -48,6 +48,7 @@ REFUSED = {
     | {"accelerator_config": {"even_batches": False, "split_batches": True}, "per_device_train_batch_size": 4},
     "uneven, any number": {"policy": "infobatch", "accelerator_config": {"even_batches": False}, "rows": 24},
 }
+GROUPED = {"train_sampling_strategy": "group_by_length"}
 RESCORING = "kakurenbo:hide=0.6,threshold=0.0,by_confidence=True"
 POLICIES = {
     "rescoring": {"policy": RESCORING},
@@ -56,6 +57,9 @@ POLICIES = {
     "rescoring, uneven": {"policy": RESCORING} | SHARING["uneven, drop last"],
     "rounds": {"policy": "autoassist:rounds=3"},
     "rounds, split": {"policy": "autoassist:rounds=3"} | SHARING["split"],
+    "grouped": {"policy": "uniform:keep=0.7"} | GROUPED,
+    "grouped, split": {"policy": "uniform:keep=0.7"} | GROUPED | SHARING["split"],
+    "grouped, rounds": {"policy": "autoassist:rounds=3"} | GROUPED,
 }
 # Rows in a step are the same, whatever the number of processes; the number of rows fills whole steps.
 SAME_STEPS = {"rows": 32, "dropout": 0.0}
@@ -88,7 +92,9 @@ def equally_long(row: dict) -> dict:
 def train(folder, rows=29, policy="infobatch:ratio=0.7", dropout=0.1, **settings) -> dict:
     """What this process ended with; 29 rows are a prime."""
     task, seen, rounds = TASKS["llama"], [], []
-    rows = list(map(equally_long, task.rows(rows)))
+    rows = task.rows(rows)
+    if "train_sampling_strategy" not in settings:
+        rows = list(map(equally_long, rows))
     settings = {"per_device_train_batch_size": 2, "num_train_epochs": EPOCHS} | settings
     subject = trainer(folder, task.model(dropout, spread=0.1), rows, policy, **settings)
 

@@ -1,5 +1,6 @@
 """Two and four processes on gloo, started as users start them, and two that are killed."""
 
+import itertools
 import json
 import math
 import os
@@ -18,6 +19,7 @@ import torch
 import transformers
 from packaging.version import Version
 from test_resume import build, result_of
+from tiny import TASKS
 
 from hf_prune import checkpoint
 from hf_prune.recorder import gather_columns
@@ -109,6 +111,22 @@ def check_rows(sharing, found):
         assert rows < 4 or min(sizes) < sizes[0]
     else:
         assert sizes == [rows // 2] * launched.EPOCHS
+
+
+@pytest.mark.parametrize("case", ["grouped", "grouped, split"])
+def test_the_processes_of_a_step_get_rows_of_like_length(ends, case):
+    lengths = [len(row["input_ids"]) for row in TASKS["llama"].rows(29)]
+    found = every(ends, "policies", case)
+    together = [sum(batches, []) for batches in zip(*every(found, "batches"), strict=True)]  # of all processes
+    begin = 0
+    for epoch in found[0]["epochs"]:
+        steps = together[begin : begin + epoch["steps"]]
+        begin += len(steps)
+        cuts = [sorted(lengths[row] for row in step) for step in steps[:-1]]  # the last one is filled up
+        if epoch["epoch"] == 0:
+            assert cuts[0][-1] == max(map(max, cuts))
+        cuts.sort()
+        assert all(one[-1] <= other[0] for one, other in itertools.pairwise(cuts))
 
 
 def test_hidden_rows_are_shared_out_and_repeated_only_to_fill_batches(ends):

@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from hf_prune import grouping
-from hf_prune.grouping import group, lengths_as_ranks
+from hf_prune.grouping import group, lengths_as_ranks, mega_batches
 from hf_prune.sampler import PruningSampler
 
 
@@ -49,11 +49,19 @@ def test_seven_rows_by_hand(places, gap, longest_first, order):
 
 
 def test_two_mega_batches_by_hand(monkeypatch):
-    monkeypatch.setattr(grouping, "MEGA_BATCH", 2)
+    monkeypatch.setattr(grouping, "LEAST", 2)
     # places in the shuffled rows:       3 0 5 1 | 4 2 6 7 and 8, which fills no unit
     lengths = [*LENGTHS, 7, 1]  # sorted: 1 3 5 0  |  8 2 4 6 7: rows 6 and 7 tie, and keep their order
     found = group(np.array([*ROWS, 7, 8]), lengths_as_ranks(lengths), 2, Fixed([3, 1, 0, 2], 1), False)
     assert found.tolist() == [8, 2, 5, 0, 6, 7, 1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("units", "count"),
+    [(0, 1), (1, 1), (5, 1), (6, 2), (64, 16), (80, 16), (250, 17), (800, 16), (1000, 20), (1_000_000, 20_000)],
+)
+def test_fifty_units_are_sorted_together_and_a_sixteenth_of_few(units, count):
+    assert mega_batches(units) == count
 
 
 def test_the_order_of_a_seed_stays():
@@ -66,7 +74,7 @@ def test_the_order_of_a_seed_stays():
     assert orders == GOLDEN
 
 
-GOLDEN = [[9, 11, 1, 3, 8, 10, 4, 6, 0, 2, 5, 7], [8, 10, 0, 2, 5, 7, 1, 3, 4, 6, 9, 11]]
+GOLDEN = [[1, 11, 2, 10, 6, 8, 7, 9, 0, 4, 3, 5], [5, 9, 0, 2, 8, 1, 4, 6, 10, 3, 7, 11]]
 
 
 def test_lengths_of_two_sides_go_by_the_longer_one_then_the_first():
@@ -108,7 +116,8 @@ def test_every_order_is_whole_and_grouped(n, unit, longest, mega, seed, spread):
     rows, lengths = np.sort(rng.choice(400, n, replace=False)), rng.integers(1, spread + 1, 400)
     shuffled = rng.permutation(rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grouping, "MEGA_BATCH", mega)
+        patch.setattr(grouping, "LEAST", mega)
+        count = mega_batches(n // unit)
         order = group(shuffled, lengths_as_ranks(lengths), unit, np.random.default_rng([seed, 1]), longest)
     assert np.array_equal(np.sort(order), rows)
     whole = n // unit
@@ -117,7 +126,7 @@ def test_every_order_is_whole_and_grouped(n, unit, longest, mega, seed, spread):
         assert units[0].max() == units.max()
     place = {row: at for at, row in enumerate(shuffled.tolist())}
     megas: dict[int, list] = {}
-    ends = [end * whole // max(1, round(whole / mega)) for end in range(1, max(1, round(whole / mega)) + 1)]
+    ends = [end * whole // count for end in range(1, count + 1)]
     for cut in order[: whole * unit].reshape(whole, unit).tolist():
         of = {next(k for k, end in enumerate(ends) if place[row] < end * unit or end == whole) for row in cut}
         assert len(of) == 1  # a unit is of one mega-batch
@@ -169,7 +178,7 @@ def test_steps_and_lengths_do_not_go_together():
 
 def test_only_the_first_round_begins_with_the_longest():
     lengths = np.random.default_rng(1).permutation(400)
-    firsts = [399 in lengths[order[:4]] for order in epochs_of(400, 4, 8, lengths=lengths)]
+    firsts = [399 in lengths[order[:4]] for order in epochs_of(400, 4, 8, seed=1, lengths=lengths)]
     assert firsts == [True] + [False] * 7
 
 
@@ -198,9 +207,9 @@ def test_the_ranks_of_a_step_get_rows_of_one_unit(n, batch, ranks, drop_last, ke
 
 
 def test_padding_falls():
-    lengths = np.random.default_rng(1).gamma(4, 4, 8000).astype(int) + 1
+    lengths = np.random.default_rng(1).gamma(4, 4, 32_000).astype(int) + 1
     shares = []
-    for order in (np.random.default_rng(2).permutation(8000), next(epochs_of(8000, 32, 1, lengths=lengths))):
+    for order in (np.random.default_rng(2).permutation(32_000), next(epochs_of(32_000, 32, 1, lengths=lengths))):
         cuts = lengths[order].reshape(-1, 32)
         shares.append(lengths.sum() / (cuts.max(1) * 32).sum())
     assert shares[0] < 0.5 and shares[1] > 0.9
