@@ -64,9 +64,8 @@ def test_a_second_full_arm_shows_no_difference_and_a_destroyed_one_worse(capsys)
     ]
     assert said["again"].startswith("again: same quality as full within 0.5 (+0.00 points")
     assert said["destroyed"].startswith("destroyed: worse than full (-29.25 points, 95 % CI -3")
-    assert (
-        "with 40.0 % fewer positions; nothing that read as much" in said["infobatch"]
-    )  # the fake's policies train 60 %
+    # the fake's policies train 60 %
+    assert "with 40.0 % fewer positions; nothing that read as much" in said["infobatch"]
     assert said["infobatch"].endswith("add --budgets 0.60.")
     assert {len(arm["seeds"]) for arm in found["arms"]} == {3} and found["missing"] == []
     printed = capsys.readouterr()
