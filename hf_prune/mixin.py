@@ -242,9 +242,9 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             raise ValueError(f"{type(self).__name__} has a training sampler of its own. {error}") from error
 
     def _padding_causes(self) -> tuple[str, ...]:
-        """See `padding.causes`; none where rows are joined, which no order fits better together."""
+        """See `padding.causes`; none where rows are joined or packed, which no order fits better together."""
         run, args, data, order = self._run, self.args, self._raw_dataset, "order"
-        if run.meter.joins_rows:
+        if run.meter.joins_rows or getattr(args, "packing", False):  # TRL's
             return ()
         if cuts_batches(self) or args.train_sampling_strategy == "group_by_length":
             order = "batch"

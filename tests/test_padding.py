@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import ranks
 import torch
 from datasets import Dataset
 from tiny import IGNORED, LENGTH, TASKS, VOCAB, Collator, padded, text, trainer
@@ -127,6 +128,29 @@ def test_an_epoch_that_an_older_version_has_begun_goes_on():
 
 
 # ---- Logs and account ----
+
+
+def in_every_process(rank, folder):
+    said = []
+    logging.getLogger("hf_prune.mixin").warning = said.append
+    ours = trainer(folder / "run", TASK.model(), MIXED[:38], KEEP, per_device_train_batch_size=2, num_train_epochs=2)
+    ours.train()
+    shares = [entry["prune/padding"] for entry in ours.state.log_history if "prune/padding" in entry]
+    counted = ("tokens", "padded_tokens", "padding")
+    epochs = [{name: epoch[name] for name in counted} for epoch in ours._run.state.epochs]
+    (folder / f"{rank}.json").write_text(json.dumps([said, shares, epochs, ours.pruning_report().totals()["padding"]]))
+
+
+def test_processes_count_together_and_one_says_it(tmp_path):
+    assert ranks.run(in_every_process, tmp_path, processes=2, folder=tmp_path)
+    (said, shares, *account), (silent, others, *same) = (
+        json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)
+    )
+    epochs, share = account
+    assert account == same and silent == [] and len(shares) == len(others) == 20 and shares != others
+    assert [line.startswith(f"{100 * share:.0f} % {SAID} {FLAG}") for line in said] == [True]
+    assert all(epoch["tokens"] + epoch["padding"] == epoch["padded_tokens"] for epoch in epochs)
+    assert share == sum(epoch["padding"] for epoch in epochs) / sum(epoch["padded_tokens"] for epoch in epochs) > 0.2
 
 
 @pytest.mark.parametrize("name", ["one label", "llama", "marian", "choice"])
