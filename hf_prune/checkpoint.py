@@ -107,7 +107,7 @@ class PruningState:
         if not self.epochs or self.epochs[-1]["epoch"] != epoch:
             self.epochs.append({"epoch": epoch, **dict.fromkeys(account, 0)})
         for name, value in account.items():
-            self.epochs[-1][name] += value
+            self.epochs[-1][name] = self.epochs[-1].get(name, 0) + value  # an older hf_prune may have begun it
 
     def save(self, folder: str | os.PathLike, measured: Measurements, step: int) -> None:
         """Write the state after `step` steps, and what the round in progress has measured, into a checkpoint folder."""

@@ -210,21 +210,31 @@ class RunResult:
 
     @property
     def unit(self) -> str:
-        """What is counted: "tokens" (padding included), or "rows" where the inputs have no tokens."""
-        return "tokens" if self.results["pruning"]["totals"]["padded_tokens"] else "rows"
+        """What is counted: "positions" (tokens and padding), or "rows" where the inputs have no tokens."""
+        return "positions" if self.results["pruning"]["totals"]["padded_tokens"] else "rows"
+
+    @property
+    def _counted(self) -> str:
+        """What evaluations and earlier runs call it."""
+        return "tokens" if self.unit == "positions" else "rows"
 
     def cost(self) -> dict[str, float]:
-        """`trained`, `forward_only` and `earlier` tokens or rows, their sum `all`; `steps` and `seconds`."""
+        """`trained`, `forward_only` and `earlier` positions or rows, their sum `all`; `steps` and `seconds`."""
         totals, earlier = self.results["pruning"]["totals"], self.results["pruning"]["earlier_runs"] or {}
-        prefix = "padded_" if self.unit == "tokens" else ""
+        counted = "padded_tokens" if self.unit == "positions" else "rows"
         counts = {
-            "trained": totals[f"{prefix}{self.unit}"],
-            "forward_only": totals[f"{prefix}{self.unit}_rescored"],
-            "earlier": earlier.get(self.unit, 0),
+            "trained": totals[counted],
+            "forward_only": totals[f"{counted}_rescored"],
+            "earlier": earlier.get(self._counted, 0),
         }
         seconds = sum(totals[f"seconds_{part}"] for part in ("training", "selecting", "rescoring"))
         more = {"steps": totals["optimizer_steps"], "seconds": seconds + earlier.get("seconds", 0)}
         return counts | {"all": sum(counts.values())} | more
+
+    @property
+    def tokens(self) -> float | None:
+        """Real tokens trained; None where there are none, or they are not told apart from padding."""
+        return self.results["pruning"]["totals"].get("tokens") or None
 
     def curve(self, metric: str) -> np.ndarray:
         """(E, 3): what was trained, the seconds, and the quality at each evaluation, earlier runs charged."""
@@ -232,7 +242,7 @@ class RunResult:
         return np.array(
             [
                 (
-                    found[self.unit] + earlier.get(self.unit, 0),
+                    found[self._counted] + earlier.get(self._counted, 0),
                     found["seconds"] + earlier.get("seconds", 0),
                     found[f"eval_{metric}"],
                 )
@@ -313,6 +323,11 @@ class Comparison:
         """Means over seeds, of all that have ended or of these, of what `RunResult.cost` has."""
         costs = [self.runs[arm, seed].cost() for seed in seeds or self.seeds(arm)]
         return {name: float(np.mean([cost[name] for cost in costs])) for name in costs[0]}
+
+    def tokens(self, arm: str) -> float | None:
+        """Real tokens trained, mean over seeds; None where it is not known of all."""
+        found = [self.runs[arm, seed].tokens for seed in self.seeds(arm)]
+        return None if None in found else float(np.mean(np.array(found, dtype=float)))
 
     def difference(self, arm: str, to: str) -> dict[str, Any] | None:
         """How much higher the quality of `arm` is, paired by seeds; None where they have no seed in common.
@@ -431,6 +446,7 @@ class Comparison:
                     "standard_deviation": float(values.std(ddof=1)) if len(values) > 1 else None,
                     "differences": differences,
                     self.unit: {key: self.cost(name)[key] for key in ("trained", "forward_only", "earlier", "all")},
+                    **({"tokens": self.tokens(name)} if self.unit == "positions" else {}),
                     "steps": self.cost(name)["steps"],
                     "seconds": self.cost(name)["seconds"],
                     "seconds_to_full": float(np.mean(reached)) if reached else None,
@@ -493,7 +509,7 @@ def check_results(found: dict[str, Any]) -> None:
         number(quality["value"], "the quality", -LARGEST, LARGEST)
     earlier = pruning["earlier_runs"] or {}
     for counts, needed in ((pruning["totals"], _COUNTED), (earlier, ())):
-        for name in dict.fromkeys((*needed, *counts)):
+        for name in dict.fromkeys((*needed, *(name for name, value in counts.items() if value is not None))):
             number(counts[name], name)
     for evaluation in of_kind(pruning["evaluations"], "evaluations", list):
         for name in ("rows", "tokens", "seconds"):

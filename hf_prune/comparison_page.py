@@ -62,8 +62,8 @@ def page(found: dict[str, Any], figure: bytes) -> str:
 def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings, and a row of texts for each arm; columns of nothing but 0 or - are left out."""
     digits = found["quality"]["digits"]
-    unit = "tokens" if "tokens" in found["arms"][0] else "rows"
-    full = next((arm[unit]["all"] for arm in found["arms"] if arm["arm"] == "full"), None)
+    unit, key = _unit(found)
+    full = next((arm[key]["all"] for arm in found["arms"] if arm["arm"] == "full"), None)
     columns: dict[str, list[str]] = {}
 
     def add(heading: str, text: str) -> None:
@@ -80,10 +80,12 @@ def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             rivals = {other["differences"][kind]["to"] for other in found["arms"] if other["differences"][kind]}
             alone = rivals.pop() if len(rivals) == 1 else None
             add(f"to {alone or kind}", _cell(difference, alone, digits))
-        add(f"{unit} trained", f"{arm[unit]['trained']:,.0f}")
-        add("forward only", f"{arm[unit]['forward_only']:,.0f}")
-        add("earlier runs", f"{arm[unit]['earlier']:,.0f}")
-        add("saved", f"{100 * (1 - arm[unit]['all'] / full):.1f} %" if full else "-")
+        tokens = arm.get("tokens") if key != "tokens" else None
+        add("tokens trained", "-" if tokens is None else f"{tokens:,.0f}")
+        add(f"{unit} trained", f"{arm[key]['trained']:,.0f}")
+        add("forward only", f"{arm[key]['forward_only']:,.0f}")
+        add("earlier runs", f"{arm[key]['earlier']:,.0f}")
+        add("saved", f"{100 * (1 - arm[key]['all'] / full):.1f} %" if full else "-")
         add("steps", f"{arm['steps']:,.0f}")
         add("seconds", f"{arm['seconds']:,.1f}")
         partly = "" if reached == tried else f" ({reached} of {tried})"
@@ -120,7 +122,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
                 panel.fill_between(x, curve[:, 2] - spread, curve[:, 2] + spread, color=color, alpha=0.13, linewidth=0)
             else:  # a point has no band
                 panel.errorbar(x, curve[:, 2], spread, color=color, capsize=3, linewidth=1, zorder=front)
-    padding = ", padding included" if comparison.unit == "tokens" else ""
+    padding = ", padding included" if comparison.unit == "positions" else ""
     panels[0].set_xlabel(f"{comparison.unit} trained{padding}")
     beside = f" ({comparison.plan.jobs} runs at once)" if comparison.plan.jobs > 1 else ""
     panels[1].set_xlabel(f"seconds of training, selection and rescoring{beside}")
@@ -165,8 +167,15 @@ def _alt(found: dict[str, Any]) -> str:
     return f"Validation {found['quality']['unit']} against what was trained and against seconds, a line for each arm"
 
 
+def _unit(found: dict[str, Any]) -> tuple[str, str]:
+    """What is counted, and what `found` calls it: an older comparison.json has positions under "tokens"."""
+    arm = found["arms"][0]
+    unit = "rows" if "rows" in arm else "positions"
+    return unit, unit if unit in arm else "tokens"
+
+
 def _notes(found: dict[str, Any]) -> list[str]:
-    quality, plan, unit = found["quality"], found["plan"], "tokens" if "tokens" in found["arms"][0] else "rows"
+    quality, plan, (unit, _) = found["quality"], found["plan"], _unit(found)
     over = "over seeds and test rows" if found["intervals"]["over_rows"] else "over seeds"
     better = "higher" if quality["greater_is_better"] else "lower"
     notes = [
@@ -177,7 +186,7 @@ def _notes(found: dict[str, Any]) -> list[str]:
         f"{over}, widened for few seeds. Each interval is for one comparison alone: of twenty without a difference, "
         "one is expected to show one.",
         f"saved: {unit} that the full arm read and this one did not; those of forward passes alone and of earlier runs "
-        "count as read" + (", and so does padding." if unit == "tokens" else "."),
+        "count as read" + (". Positions are what was computed: tokens and padding." if unit == "positions" else "."),
         "The figure has what was trained, by earlier runs too.",
         "seconds: training, selection and rescoring. seconds to full's: when a validation was first as good as the "
         "full arm's last of the same seed" + (" (in as many seeds)." if _partly(found) else "."),

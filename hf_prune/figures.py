@@ -267,7 +267,8 @@ def _draw_curves(
         panel.set_xlim(0, 1.05 * most / scale or 1)
         panel.tick_params(labelbottom=panel is panels[-1])
         if panel is panels[-1]:
-            panel.set_xlabel(f"{unit} trained{', padding included' if unit == 'tokens' else ''}{word}")
+            counted = "positions trained, padding included" if unit == "tokens" else f"{unit} trained"
+            panel.set_xlabel(f"{counted}{word}")
         finish(panel, theme)
 
 

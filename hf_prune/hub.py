@@ -167,6 +167,6 @@ def _card(repo_id: str, history: History, columns: list[str]) -> str:
 
 
 def _cost(cost: dict[str, float]) -> str:
-    amount = f"{cost['tokens']:,.0f} tokens, padding included" if cost["tokens"] else f"{cost['rows']:,.0f} rows"
+    amount = f"{cost['tokens']:,.0f} positions, padding included" if cost["tokens"] else f"{cost['rows']:,.0f} rows"
     runs = "1 run" if cost["runs"] == 1 else f"{cost['runs']:.0f} runs"
     return f"{runs}, {amount}, {cost['seconds']:,.1f} seconds"

@@ -79,6 +79,7 @@ class Meter:
     Attributes:
         signals: Names of what is measured, the loss first; empty where the loss is not known and not needed.
         is_encoder_decoder: Whether the model's labels are tokens that it reads, too.
+        joins_rows: Whether batches of several rows have come as one sequence.
         by_batch: Whether a row's loss is that of its batch, for want of its own (see `blend`).
         weigher: Weights the training loss where the policy says so.
 
@@ -129,6 +130,7 @@ class Meter:
         self._head = head_of(model) if "grad_norm" in policy.needs else None
         self.weigher = Weigher(self._cannot_weigh, example_loss_func is not None)
         self._agreement: Agreement | None = Agreement(multiples) if self._recipe and multiples else None
+        self.joins_rows = False
         self._has_read = False
         self._has_warned = False
 
@@ -214,9 +216,9 @@ class Meter:
         """Record a batch, arguments as in `measure`; None where its rows' own losses can't be read."""
         tokens, padded = count_tokens(rows, seen.inputs, self.is_encoder_decoder)
         if seen.parts is not None:
-            tokens = seen.parts.sum(1)
+            tokens, self.joins_rows = seen.parts.sum(1), True
         elif tokens.shape != rows.shape:  # several texts a row, as chosen and rejected: not told apart
-            tokens = torch.zeros_like(rows)
+            tokens = torch.full_like(rows, -1)
         prediction = self._try_to_read(rows, seen) if self.signals else None
         if prediction is not None:
             values = self._values(prediction, seen)

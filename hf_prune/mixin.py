@@ -28,6 +28,7 @@ from .loading import LoadingMixin
 from .lock import RunLock
 from .logs import LogsMixin
 from .meter import Meter
+from .padding import causes
 from .page import RunReport
 from .privacy import hide, public
 from .recorder import Recorder, gather_columns, gather_numbers
@@ -147,6 +148,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             steps_full=round(sum(epoch["steps_full"] for epoch in self._run.state.epochs)),
             earlier=self._earlier_cost,
             missing=dict(self._missing),
+            padding_causes=self._padding_causes(),
             run=Path(self.args.output_dir) if self._run.trace is None else self._run.trace.run,
             history=self.history,
         )
@@ -176,6 +178,8 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
                     f"policy={self.policy!r} has chosen nothing: {type(self).__name__}.train trains without Trainer's "
                     "own loop."
                 )
+            elif wasted := self.pruning_report().padding():
+                self._warn(wasted)
             return output
         finally:
             self._has_begun = None
@@ -236,6 +240,20 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
                 PruningSampler(own(self.train_dataset), len(self.train_dataset), 0)
         except ValueError as error:
             raise ValueError(f"{type(self).__name__} has a training sampler of its own. {error}") from error
+
+    def _padding_causes(self) -> tuple[str, ...]:
+        """See `padding.causes`; none where rows are joined or packed, which no order fits better together."""
+        run, args, data, order = self._run, self.args, self._raw_dataset, "order"
+        if run.meter.joins_rows or getattr(args, "packing", False):  # TRL's
+            return ()
+        if cuts_batches(self) or args.train_sampling_strategy == "group_by_length":
+            order = "batch"
+        elif super(RowsMixin, self)._get_train_sampler.__func__ is not Trainer._get_train_sampler:
+            order = "own"
+        elif is_arrow(data) and {"input_ids", args.length_column_name}.isdisjoint(data.column_names):
+            order = "lengths"
+        tokens, batch = run.state.history.tokens, run.state.facts["batch"]
+        return causes(order, run.widths, tokens, batch, run.meter.is_encoder_decoder)
 
     def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
         self._check_sampler()

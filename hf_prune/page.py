@@ -143,7 +143,7 @@ class RunReport(PruningReport):
             policy=self.policy,
             lead=self._lead(),
             table=self.summary_cells(),
-            flaws=[*filter(None, [(self.idle() or "").replace("`", "")]), *self.flaws, *flaws],
+            flaws=[*(said.replace("`", "") for said in (self.idle(), self.padding()) if said), *self.flaws, *flaws],
             sections=sections,
             light=LIGHT,
             dark=DARK,

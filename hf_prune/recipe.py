@@ -302,8 +302,8 @@ def finish(
             curves = list(dict.fromkeys(("eval_loss", f"eval_{outcome.metric}")))
             _try_to_write(folder / "run.png", lambda path: report.figure(path, curves))
             lines += ["", report.summary()]
-            if idle := report.idle():
-                lines += ["", idle]
+            for said in (report.idle(), report.padding(is_command=True)):
+                lines += ["", said] if said else []
             if _try_to_write(folder / REPORT, report.html):
                 lines += ["", f"the rows, round by round: {folder / REPORT}"]
         lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +20,11 @@ class Measurements:
 
     Attributes:
         rows: (V,) int64.
-        tokens: (V,) int64, real tokens of the row.
+        tokens: (V,) int64, real tokens of the row; -1 where a row's several texts are not told apart.
         values: (S, V) float32, one line a signal, the loss first; S = 0 where nothing is measured. A loss is NaN where
             the batch could not be read, infinite where it is no finite number, minus infinite where the row had no
             target.
-        padded_tokens: Tokens that went through the model, padding included.
+        padded_tokens: Positions that went through the model, padding included.
     """
 
     rows: np.ndarray
@@ -67,11 +67,30 @@ class Measurements:
         return rows[is_last], self.tokens[is_last], means[:, is_last]
 
 
+class Drained(NamedTuple):
+    """What was brought to the host of some batches.
+
+    Attributes:
+        losses: (B',) float32, empty where none is measured.
+        weights: (B',) float32, the rows' weights in the round; None where all are 1.
+        tokens: (B',) int64, as in `Measurements`.
+        positions: Of these batches, padding included.
+    """
+
+    losses: np.ndarray
+    weights: np.ndarray | None
+    tokens: np.ndarray
+    positions: int
+
+
 class Recorder:
     """Collects the measurements of this process without synchronising; rows and losses never share a tensor.
 
     Args:
         signals: Number S of signals measured per visit, the loss first; 0 = rows and tokens alone.
+
+    Attributes:
+        widths: Positions of a row in each of this process's batches; of different ones, the first two.
     """
 
     def __init__(self, signals: int):
@@ -81,6 +100,8 @@ class Recorder:
         self._on_host: list[tuple[np.ndarray, np.ndarray]] = []
         self._visits = 0
         self._padded_tokens = 0
+        self._brought = 0  # of these, what `drain` has told
+        self.widths: set[float] = set()
         self._before_step = self.counts()
 
     def begin_step(self) -> None:
@@ -101,7 +122,7 @@ class Recorder:
             rows: (B,) int64.
             tokens: (B,) int64.
             values: S of (B,) float32.
-            padded_tokens: The batch's size in tokens.
+            padded_tokens: The batch's positions.
             weights: (B,) float32, the rows' weights in the round; None = 1.
         """
         ids = torch.stack([rows, tokens])
@@ -109,26 +130,24 @@ class Recorder:
         self._on_device.append((ids, floats))
         if weights is not None:
             self._weights.append(weights)
-        if len(self._on_device) >= _HELD:
-            self.drain()
         self._visits += len(rows)
         self._padded_tokens += padded_tokens
+        if padded_tokens and len(self.widths) < 2:
+            self.widths.add(padded_tokens / len(rows))
+        if len(self._on_device) >= _HELD:
+            self.drain()
 
     def restore(self, measured: Measurements) -> None:
         """Take in what a checkpoint holds of the round in progress, of the signals that are measured now."""
         self._on_host.append((np.stack([measured.rows, measured.tokens]), measured.values))
         self._visits += len(measured.rows)
         self._padded_tokens += measured.padded_tokens
+        self._brought += measured.padded_tokens
 
-    def drain(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Bring what lies on the device to the host, in one transfer.
-
-        Returns:
-            (B',) float32, the losses that were brought, empty where none is measured; and their rows' weights, None
-            where all are 1.
-        """
+    def drain(self) -> Drained:
+        """Bring what lies on the device to the host, in one transfer."""
         if not self._on_device:
-            return np.empty(0, np.float32), None
+            return Drained(np.empty(0, np.float32), None, np.empty(0, np.int64), 0)
         weights = torch.cat(self._weights).cpu().numpy() if self._weights else None
         self._weights = []
         ids, floats = zip(*self._on_device, strict=True)
@@ -136,10 +155,11 @@ class Recorder:
         host = torch.cat(ids, dim=1).cpu().numpy(), torch.cat(floats, dim=1).cpu().numpy()
         self._on_host.append(host)
         losses = host[1][0] if self._signals else np.empty(0, np.float32)
-        return losses, weights
+        positions, self._brought = self._padded_tokens - self._brought, self._padded_tokens
+        return Drained(losses, weights, host[0][1], positions)
 
     def counts(self) -> tuple[int, int]:
-        """Visits and padded tokens of this process so far."""
+        """Visits and positions of this process so far."""
         return self._visits, self._padded_tokens
 
     def collect(self, gather: Gather, in_step: bool = False) -> Measurements:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from . import figures
+from . import figures, padding
 from .foreign import MOST, number, of_kind, read_json, setting, why
 from .storage import write_bytes, write_text
 
@@ -44,18 +44,20 @@ class PruningReport:
         epochs: For each epoch, in order: `epoch` (from 0); `rows_offered`, `tokens_offered` (what a pass without
             pruning would have trained); `rows`, `tokens` (what was trained); `rows_repeated` (of these, what came again
             to fill up the processes' last batches); `padded_tokens` (positions that went through the model, padding
-            included); `rows_rescored`, `padded_tokens_rescored` (what went through it for measurement alone, without
-            a gradient); `steps` (optimizer steps), `steps_full` (those of the same run without pruning, as far as the
-            epoch was trained); `seconds_training`, `seconds_selecting`, `seconds_rescoring`.
+            included); `padding` (of these, padding; 0 where real tokens are not told apart); `rows_rescored`,
+            `padded_tokens_rescored` (what went through it for measurement alone, without a gradient); `steps`
+            (optimizer steps), `steps_full` (those of the same run without pruning, as far as the epoch was trained);
+            `seconds_training`, `seconds_selecting`, `seconds_rescoring`.
             Tokens are all 0 where the inputs have none, as with images.
         log_history: The Trainer's, as in `trainer.state.log_history`.
         rows: N, rows in the training set.
         faults: Rows whose loss was NaN or infinite at least once.
         seconds_evaluating: Seconds in evaluation during training.
         steps_full: Optimizer steps of the same run without pruning, as far as this one came.
-        earlier: What the runs cost whose History this one began with: `runs`, `rows`, `tokens` (padding included),
-            `seconds`; None where there were none, or it is not known.
+        earlier: What the runs cost whose History this one began with: `runs`, `rows`, `tokens` (positions: padding
+            included), `seconds`; None where there were none, or it is not known.
         missing: Why, for each part of the account that could not be written beside the model, by its file.
+        padding_causes: What the padding comes of, see `padding.causes`.
     """
 
     policy: str
@@ -67,13 +69,18 @@ class PruningReport:
     steps_full: int
     earlier: dict[str, float] | None = None
     missing: Mapping[str, str] = field(default_factory=dict[str, str])
+    padding_causes: Sequence[str] = ()
 
-    def totals(self) -> dict[str, int | float]:
-        """Sums over the epochs, under the names they have there, and the counts of the run."""
+    def totals(self) -> dict[str, Any]:
+        """Sums over the epochs, under the names they have there, and the counts of the run.
+
+        `padding` is the share of the positions trained, `padded_tokens`; None where there is none, or it is not known.
+        """
         counts = ("rows", "rows_offered", "tokens", "tokens_offered", "padded_tokens")
         counts += ("rows_rescored", "padded_tokens_rescored")
         return {
             **{name: self._sum(name) for name in counts},
+            "padding": padding.share_of(self.epochs),
             "rows_repeated": sum(epoch.get("rows_repeated", 0) for epoch in self.epochs),  # not in older files
             "optimizer_steps": self._sum("steps"),
             "optimizer_steps_full": self.steps_full,
@@ -94,6 +101,8 @@ class PruningReport:
         found = self.to_dict() | {"log_history": plain(self.log_history)}
         if self.missing:
             found["missing"] = dict(self.missing)
+        if self.padding_causes:
+            found["padding_causes"] = list(self.padding_causes)
         write_text(path, json.dumps(found, indent=2, default=str) + "\n")
 
     @classmethod
@@ -108,6 +117,7 @@ class PruningReport:
             found = read_json(path)
             totals, earlier = found["totals"], found["earlier_runs"]
             missing = of_kind(found.get("missing", {}), "missing", dict)
+            causes = of_kind(found.get("padding_causes", []), "padding_causes", list)
             return cls(
                 policy=setting(found["policy"], "policy"),
                 epochs=[_account(epoch) for epoch in of_kind(found["epochs"], "epochs", list)],
@@ -118,6 +128,7 @@ class PruningReport:
                 steps_full=number(totals["optimizer_steps_full"], "optimizer_steps_full", whole=True),
                 earlier=earlier and {name: number(earlier[name], name) for name in _EARLIER},
                 missing={name: of_kind(why, "missing", str) for name, why in missing.items()},
+                padding_causes=tuple(cause for cause in causes if cause in padding.CURES),
                 **more,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -133,12 +144,20 @@ class PruningReport:
             "settings, more epochs or another rule are needed to save something."
         )
 
+    def padding(self, is_command: bool = False) -> str | None:
+        """That more than a fifth of what was computed was padding, and what has less, in words; None where it was not.
+
+        Args:
+            is_command: Whether arguments are named as on a command line, and not as in Python.
+        """
+        return padding.note(self.totals()["padding"], self.padding_causes, is_command)
+
     def evaluations(self) -> list[dict[str, float]]:
         """The evaluations during training, in order, each with what had been trained by then.
 
         Returns:
-            For each: `step`, `epoch`, `rows`, `tokens` (padding included), `seconds` (training, selection and
-            rescoring, on one process), and its metrics under the names of the log.
+            For each: `step`, `epoch`, `rows`, `tokens` (positions: padding included), `seconds` (training, selection
+            and rescoring, on one process), and its metrics under the names of the log.
         """
         found: dict[int, dict[str, float]] = {}
         for entry in self.log_history:
@@ -165,16 +184,19 @@ class PruningReport:
         rows = [self._row("rows", totals["rows"], totals["rows_offered"])]
         if totals["tokens_offered"]:
             rows.append(self._row("tokens", totals["tokens"], totals["tokens_offered"]))
+        if positions := totals["padded_tokens"]:
+            wasted = "" if totals["padding"] is None else f", {100 * totals['padding']:.1f} % of them padding"
+            rows.append([f"positions{wasted}", f"{positions:,}", "", ""])
         rows.append(self._row("optimizer steps", totals["optimizer_steps"], totals["optimizer_steps_full"]))
         if repeated := totals["rows_repeated"]:
             rows.append(["rows repeated, to fill batches", f"{repeated:,}", "", ""])
         if rescored := totals["rows_rescored"]:
             rows.append(self._row("rows, forward pass alone", rescored, totals["rows_offered"]))
         if rescored := totals["padded_tokens_rescored"]:
-            rows.append(["padded tokens, forward pass alone", f"{rescored:,}", "", ""])
+            rows.append(["positions, forward pass alone", f"{rescored:,}", "", ""])
         if self.earlier:
             runs = "1 earlier run" if self.earlier["runs"] == 1 else f"{self.earlier['runs']:.0f} earlier runs"
-            unit, name = ("tokens", "padded tokens") if self.earlier["tokens"] else ("rows", "rows")
+            unit, name = ("tokens", "positions") if self.earlier["tokens"] else ("rows", "rows")
             rows.append([f"{name} of {runs}", f"{self.earlier[unit]:,.0f}", "", ""])
             rows.append([f"seconds of {runs}", f"{self.earlier['seconds']:,.1f}", "", ""])
         rows += [
@@ -204,8 +226,11 @@ class PruningReport:
         if unit == "tokens":
             lines.append(
                 "Tokens are those of the input and of the decoder's target, without padding; "
-                f"with padding, {totals['padded_tokens']:,} positions were trained."
+                f"with padding, {totals['padded_tokens']:,} positions were computed"
+                + ("." if totals["padding"] is None else f", {100 * totals['padding']:.1f} % of them padding.")
             )
+        if wasted := self.padding():
+            lines.append(wasted)
         lines.append("Seconds are of this run alone; no run without pruning was timed beside it.")
         if self.missing:
             lines.append(f"What could not be written beside the model: {', '.join(map(in_code, self.missing))}.")

@@ -19,6 +19,7 @@ from .checkpoint import PruningState, Round
 from .core import Clock, History, Policy, Selection, rounds_of
 from .learner import Learner
 from .meter import Meter, blend
+from .padding import count_padding
 from .privacy import public
 from .ranking import marked
 from .recorder import Gather, Recorder
@@ -56,6 +57,7 @@ class PruningRun:
         recorder: The measurements of the round in progress.
         learner: Lets the policy learn from the round before.
         trace: Writes what each round measured; None on a process that writes no files.
+        widths: Positions of a row in each batch that this process has trained; of different ones, some.
         may_be_idle: Whether the policy has done nothing yet, and that was not told and is not what it is set to.
     """
 
@@ -89,6 +91,7 @@ class PruningRun:
         self._counted = 0, 0
         self.learner = Learner(policy)
         self.trace: Trace | None = None
+        self.widths: set[float] = set()
         self.may_be_idle = not keeps_all(repr(policy))
 
     # ---- The clock ----
@@ -314,8 +317,9 @@ class PruningRun:
             "rows_repeated": repeated,
             "rows_rescored": 0 if rescored is None else len(rescored.rows),
             "tokens_offered": round(offered * int(tokens.sum(dtype=np.int64)) / known) if known else 0,
-            "tokens": int(measured.tokens.sum()),
+            "tokens": int(measured.tokens.sum(where=measured.tokens > 0)),
             "padded_tokens": measured.padded_tokens,
+            "padding": count_padding(measured.tokens, measured.padded_tokens) or 0,
             "padded_tokens_rescored": 0 if rescored is None else rescored.padded_tokens,
             "steps": current.steps(step),
             "steps_full": current.steps_full(step, self.full),
@@ -325,6 +329,8 @@ class PruningRun:
         }
         self.state.add(current.clock.epoch, account)
         self._describe_history()
+        if len(self.widths) < 2:
+            self.widths |= self.recorder.widths
         self.recorder = Recorder(len(self.meter.signals))
         self._counted = 0, 0
         self.state.round = None
@@ -400,17 +406,19 @@ class PruningRun:
         return logs | {"prune/seconds": selecting, "prune/seconds_training": training}
 
     def progress(self) -> dict[str, float]:
-        """What stands beside the loss in the logs: the share kept, and the rows' losses since the last, as quantiles.
+        """What stands beside the loss in the logs: the share kept; since the last, the rows' losses, and the padding.
 
         Where the policy gives weights, their weighted mean is named as well: of a sum over rows that is the same for
         all rows on average, whichever are kept.
         """
         current, history = self.state.round, self.state.history
-        losses, weights = self.recorder.drain()
+        losses, weights, tokens, positions = self.recorder.drain()
         is_finite = np.isfinite(losses)
         losses = losses[is_finite]
         offered = len(history if history.offered is None else history.offered)
         logs = {"prune/kept": len(current.selection.rows) / offered}
+        if (padding := count_padding(tokens, positions)) is not None:
+            logs["prune/padding"] = padding / positions
         if weights is not None and len(losses):
             weights = weights[is_finite]
             logs["prune/loss_weighted"] = float(np.average(losses, weights=weights))

@@ -69,7 +69,7 @@ def runs_table(paths: Sequence[str | os.PathLike[str]]) -> str:
 
 
 def _counts(pruning: dict[str, Any]) -> dict[str, str]:
-    totals = {name: number(value, name) for name, value in pruning["totals"].items()}
+    totals = {name: number(value, name) for name, value in pruning["totals"].items() if value is not None}
     number(pruning["training_rows"], "training_rows", 1, whole=True)
     unit = "tokens" if totals["tokens_offered"] else "rows"
     return {

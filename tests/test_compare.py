@@ -64,7 +64,8 @@ def test_a_second_full_arm_shows_no_difference_and_a_destroyed_one_worse(capsys)
     ]
     assert said["again"].startswith("again: same quality as full within 0.5 (+0.00 points")
     assert said["destroyed"].startswith("destroyed: worse than full (-29.25 points, 95 % CI -3")
-    assert "with 40.0 % fewer tokens; nothing that read as much" in said["infobatch"]  # the fake's policies train 60 %
+    # the fake's policies train 60 %
+    assert "with 40.0 % fewer positions; nothing that read as much" in said["infobatch"]
     assert said["infobatch"].endswith("add --budgets 0.60.")
     assert {len(arm["seeds"]) for arm in found["arms"]} == {3} and found["missing"] == []
     printed = capsys.readouterr()
@@ -76,7 +77,8 @@ def test_an_arm_that_differs_by_chance_shows_no_difference():
     found = compare("--arms", "chance=uniform:keep=1 --chance 0.02", "--seeds", "3")
     assert conclusions(found)["chance"].startswith("chance: no difference seen to full (")
     assert (
-        "too wide to say the same within 0.5) with as many tokens; it left nothing out." in conclusions(found)["chance"]
+        "too wide to say the same within 0.5) with as many positions; it left nothing out."
+        in conclusions(found)["chance"]
     )
 
 
@@ -120,7 +122,7 @@ def test_the_recipes_own_epochs_are_those_of_the_full_arm():
     """The fake has 4; its full arm is run first, and once."""
     found = compare("--seeds", "2", recipe=[])
     short = next(arm for arm in found["arms"] if arm["arm"] == "short-50")
-    assert short["flags"][-2:] == ["--num_train_epochs", "2"] and short["tokens"]["trained"] == 2000
+    assert short["flags"][-2:] == ["--num_train_epochs", "2"] and short["positions"]["trained"] == 2000
     assert set(begun().values()) == {1}
 
 
@@ -388,8 +390,8 @@ def test_arms_of_a_seed_begin_with_the_same_weights_and_rows():
     assert done.returncode == 0, done.stderr
     found = json.loads(Path("out", "comparison.json").read_text())
     assert [arm["arm"] for arm in found["arms"]] == ["full", "short-50", "uniform-50", "infobatch"]
-    tokens = {arm["arm"]: arm["tokens"]["trained"] for arm in found["arms"]}
-    assert tokens["short-50"] == pytest.approx(0.5 * tokens["full"], rel=0.1)
+    positions = {arm["arm"]: arm["positions"]["trained"] for arm in found["arms"]}
+    assert positions["short-50"] == pytest.approx(0.5 * positions["full"], rel=0.1)
     states = [Path("out", "arms", arm, "seed-1", "trainer_state.json") for arm in ("full", "short-50", "infobatch")]
     logs = [json.loads(path.read_text())["log_history"] for path in states]
     assert len({next(entry["loss"] for entry in log if "loss" in entry) for log in logs}) == 1

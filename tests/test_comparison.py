@@ -93,8 +93,8 @@ def conclusion(comparison, arm):
 def test_the_same_arm_under_another_name(compare):
     found = compare({"full": [0.8, 0.82, 0.81], "infobatch": [0.8, 0.82, 0.81]})
     assert conclusion(found, "infobatch") == (
-        "infobatch: same quality as full within 0.5 (+0.00 points, 95 % CI +0.00 to +0.00) with 37.5 % fewer tokens; "
-        "nothing that read as much stands beside it: add --budgets 0.62."
+        "infobatch: same quality as full within 0.5 (+0.00 points, 95 % CI +0.00 to +0.00) with 37.5 % fewer "
+        "positions; nothing that read as much stands beside it: add --budgets 0.62."
     )
     assert conclusion(found, "full") == "full: what the others are measured by."
 
@@ -105,7 +105,7 @@ def test_a_worse_arm_and_a_better_one(compare):
     text = conclusion(found, "infobatch")
     assert text.startswith("infobatch: worse than full (-5.00 points, 95 % CI -5.")
     assert "; better than short-50 (+5.00 points, 95 % CI +4." in text
-    assert text.endswith(") with 5.0 % more tokens.")
+    assert text.endswith(") with 5.0 % more positions.")
     # seeds agree, so what is left is that of rows: 50 of 1,000 differ, others for each of 3 seeds
     half = 100 * 1.96 * (50 - 50**2 / ROWS) ** 0.5 / ROWS / 3**0.5
     low, high = (found.difference("infobatch", "full")[end] for end in ("low", "high"))
@@ -116,7 +116,7 @@ def test_an_interval_too_wide_for_the_same(compare):
     found = compare({"full": [0.80, 0.82, 0.81], "infobatch": [0.81, 0.81, 0.815]})
     text = conclusion(found, "infobatch")
     assert text.startswith("infobatch: no difference seen to full (+0.17 points, 95 % CI -")
-    assert ": too wide to say the same within 0.5) with 37.5 % fewer tokens; nothing that read as much" in text
+    assert ": too wide to say the same within 0.5) with 37.5 % fewer positions; nothing that read as much" in text
 
 
 def test_few_rows_without_a_difference_are_not_called_the_same(tmp_path):
@@ -170,7 +170,7 @@ def test_of_a_metric_without_rows_seeds_alone_count(tmp_path):
     k = 2.68867  # mean 0.01, extremes 0.01 to either side
     assert (difference["low"], difference["high"]) == pytest.approx((0.01 - k * 0.01, 0.01 + k * 0.01), abs=1e-5)
     assert conclusion(found, "infobatch").endswith(
-        "+0.0369) with as many tokens; it left nothing out."
+        "+0.0369) with as many positions; it left nothing out."
     )  # no margin is known
 
 
@@ -206,7 +206,7 @@ def test_all_that_was_read_counts(compare):
     assert spread.tolist() == [0, 0]
     headings, rows = table(found.to_dict())
     of = dict(zip(headings, rows[1], strict=True))
-    assert (of["tokens trained"], of["forward only"], of["earlier runs"], of["saved"]) == (
+    assert (of["positions trained"], of["forward only"], of["earlier runs"], of["saved"]) == (
         "2,500",
         "300",
         "1,000",
@@ -221,7 +221,31 @@ def test_pictures_are_counted_in_rows(compare):
     found = Comparison(found.plan, found.runs)
     assert found.unit == "rows" and found.cost("infobatch")["all"] == 280
     assert "with 34.9 % fewer rows; " in conclusion(found, "infobatch")
-    assert "rows trained" in table(found.to_dict())[0]
+    headings, _ = table(found.to_dict())
+    assert "rows trained" in headings and "tokens" not in found.to_dict()["arms"][0]
+    assert not any(word in " ".join([*headings, markdown(found.to_dict())]) for word in ("tokens", "positions"))
+
+
+def test_tokens_trained_stand_beside_the_positions_computed(compare):
+    """Positions decide; an older comparison.json, which calls them tokens, is read as it was meant."""
+    found = compare({"full": [0.8, 0.8], "infobatch": [0.8, 0.8]})
+    assert "tokens trained" not in table(found.to_dict())[0]  # these results do not say
+    for (_, seed), run in found.runs.items():
+        run.results["pruning"]["totals"] |= {"tokens": 1000 + seed, "padding": None}
+    made = found.to_dict()
+    headings, rows = table(made)
+    assert headings[headings.index("positions trained") - 1] == "tokens trained"
+    assert [row[headings.index("tokens trained")] for row in rows] == ["1,002", "1,002"]  # 1,001.5
+    assert "with 37.5 % fewer positions" in conclusion(found, "infobatch")
+    assert "Positions are what was computed: tokens and padding." in markdown(made)
+    found.runs["full", 1].results["pruning"]["totals"]["tokens"] = 0  # several texts a row, not told apart
+    headings, rows = table(found.to_dict())
+    assert [row[headings.index("tokens trained")] for row in rows] == ["-", "1,002"]
+    for arm in made["arms"]:
+        arm["tokens"] = arm.pop("positions")
+    headings, rows = table(made)
+    assert "tokens trained" not in headings
+    assert [row[headings.index("positions trained")] for row in rows] == ["4,000", "2,500"]
 
 
 def test_differences_are_of_the_seeds_that_both_have(compare):

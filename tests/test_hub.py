@@ -182,7 +182,7 @@ def test_its_data_set_can_be_looked_at(hub, client, history):
     for text in (
         "policy: `InfoBatch(ratio=0.5, anneal=0.875)`",
         "fingerprint of the training set: 77",
-        "cost: 1 run, 1,234 tokens, padding included, 5.0 seconds",
+        "cost: 1 run, 1,234 positions, padding included, 5.0 seconds",
         'history="ann/losses"',
         'history_key="id"',
         *(f"| `{column}` |" for column in table),

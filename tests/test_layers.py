@@ -16,7 +16,7 @@ RECIPES = PACKAGE.parent / "recipes"
 LAYERS = (
     {
         *("storage", "features", "ranking", "generators", "lock", "paired", "figures", "agreement", "privacy"),
-        *("foreign", "files", "grouping"),
+        *("foreign", "files", "grouping", "padding"),
     },
     {"core", "launch", "seal", "command"},
     {"policies", "learner", "trace", "data"},

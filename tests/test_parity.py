@@ -350,7 +350,8 @@ def test_an_unknown_loss_is_trained_and_not_recorded(tmp_path, caplog, case):
     assert (ours.history.faults == 0).all()
     assert ours.history.tokens.tolist() == [len(row["input_ids"]) for row in rows]
     assert "prune/loss_p50" not in ours.state.log_history[0]
-    (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("hf_prune")]
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("hf_prune")]
+    (message,) = [message for message in said if "were padding" not in message]
     assert re.search(f"{warning}.*example_loss_func", message)
 
 

@@ -74,6 +74,7 @@ def test_totals():
         "tokens": 1500,  # 1000 + 500
         "tokens_offered": 2000,
         "padded_tokens": 1750,  # 1200 + 550
+        "padding": 250 / 1750,  # of files without it: 200 + 50
         "rows_repeated": 0,
         "rows_rescored": 40,
         "padded_tokens_rescored": 450,
@@ -109,9 +110,10 @@ def test_summary_shares():
     assert table[2:] == [
         ["rows", "160", "200", "80.0 %"],
         ["tokens", "1,500", "2,000", "75.0 %"],
+        ["positions, 14.3 % of them padding", "1,750", "", ""],
         ["optimizer steps", "16", "20", "80.0 %"],
         ["rows, forward pass alone", "40", "200", "20.0 %"],
-        ["padded tokens, forward pass alone", "450", "", ""],
+        ["positions, forward pass alone", "450", "", ""],
         ["seconds training", "6.5", "", ""],
         ["seconds selecting", "0.8", "", ""],
         ["seconds rescoring", "0.1", "", ""],
@@ -130,7 +132,7 @@ def test_summary_names_rows_that_fill_batches():
 def test_summary_charges_earlier_runs_and_leaves_out_what_was_not():
     earlier = {"runs": 3, "rows": 240, "tokens": 2600, "seconds": 9.0}
     table = cells(dataclasses.replace(REPORT, earlier=earlier).summary())
-    assert ["padded tokens of 3 earlier runs", "2,600", "", ""] in table
+    assert ["positions of 3 earlier runs", "2,600", "", ""] in table
     assert ["seconds of 3 earlier runs", "9.0", "", ""] in table
     table = cells(dataclasses.replace(IMAGES, earlier=earlier | {"runs": 1, "tokens": 0}).summary())
     assert ["rows of 1 earlier run", "240", "", ""] in table
@@ -143,7 +145,7 @@ def test_card_counts_tokens_and_claims_no_time():
     assert card.startswith("## Data pruning\n")
     assert "`Uniform(keep=0.6, unit='tokens')`" in card
     assert "Tokens not trained: **500** of 2,000 (25.0 %)." in card
-    assert "1,750 positions" in card
+    assert "1,750 positions were computed, 14.3 % of them padding." in card
     assert "NaN or infinite at least once, which no choice went by: 2." in card
     assert not re.search(r"time saved|faster|speed-?up", card, re.IGNORECASE)
     assert cells(card)[-2:] == [
@@ -158,7 +160,7 @@ def test_rows_are_counted_where_there_are_no_tokens():
     assert "token" not in card.replace(REPORT.policy, "").lower()
     assert "NaN" not in card
     assert cells(card)[-1] == ["2", "60", "60.0 %", "6"]
-    assert "tokens" not in IMAGES.summary()
+    assert not re.search("token|position|padding", IMAGES.summary() + card.replace(REPORT.policy, ""))
 
 
 def test_a_run_stopped_in_its_first_epoch():
@@ -195,7 +197,7 @@ def test_figure_shows_what_the_report_says(tmp_path, drawn):
     assert path.read_bytes().startswith(b"\x89PNG")
     loss, bleu, share = drawn[0].axes
     assert [panel.get_ylabel() for panel in (loss, bleu)] == ["loss", "BLEU"]
-    assert bleu.get_xlabel() == "tokens trained, padding included (thousands)"
+    assert bleu.get_xlabel() == "positions trained, padding included (thousands)"
     np.testing.assert_allclose(bleu.lines[0].get_xydata(), [[1.2, 10.0], [1.75, 20.0]])
     assert [bar.get_height() for bar in share.patches] == [100, 60, 100, 50]  # rows, then tokens
     assert share.get_legend_handles_labels()[1] == ["tokens, whole run: 75.0 %", "rows", "tokens"]

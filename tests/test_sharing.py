@@ -44,7 +44,7 @@ def test_half_a_character_in_a_row_that_is_shown(tmp_path, caplog):
     assert {row["texts"]["sentence"] for row in shown.values()} == {f"so {HALF} long"}
     trainer.pruning_report().html(tmp_path / "_report.html")
     assert "so \\ud83d long" in (tmp_path / "_report.html").read_text(encoding="utf-8")
-    assert not caplog.messages
+    assert not [message for message in caplog.messages if "were padding" not in message]
 
 
 def fail(*args, **kwargs):
@@ -145,7 +145,7 @@ def test_a_tokenizer_that_can_not_decode(tmp_path, caplog):
     trainer.train()
     trainer.save_model()
     assert "can't be shown (OverflowError: out of range" in (tmp_path / FOLDER / page.EXAMPLES).read_text()
-    assert not caplog.messages
+    assert not [message for message in caplog.messages if "were padding" not in message]
 
 
 @pytest.mark.parametrize("place", ["_card_sections", "_about_scores", "_last_scores", "pruning_report"])
