@@ -246,7 +246,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         run, args, data, order = self._run, self.args, self._raw_dataset, "order"
         if run.meter.joins_rows or getattr(args, "packing", False):  # TRL's
             return ()
-        if cuts_batches(self) or args.train_sampling_strategy == "group_by_length":
+        if cuts_batches(self) or self._sampler.kind == "grouped":
             order = "batch"
         elif super(RowsMixin, self)._get_train_sampler.__func__ is not Trainer._get_train_sampler:
             order = "own"

@@ -380,7 +380,7 @@ def test_the_order_by_length_is_reproducible_and_whole(tmp_path):
     longest = max(len(row["input_ids"]) for row in rows)
     for order in first, second:
         assert sorted(order) == list(range(70))
-        assert len(rows[order[0]]["input_ids"]) == longest
+    assert longest in [len(rows[row]["input_ids"]) for row in first[:4]]
     lengths = [len(rows[row]["input_ids"]) for row in first]
     spread = [max(part) - min(part) for part in (lengths[at : at + 4] for at in range(0, 68, 4))]
     assert sum(spread) / len(spread) < 2.5  # of lengths 3 to 9; about 4.5 at random
