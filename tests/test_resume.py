@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification, TrainerCallb
 from hf_prune import PruningTrainer, storage
 from hf_prune.checkpoint import STATE
 from hf_prune.sampler import ROW
+from hf_prune.seal import SEAL
 
 ROWS, EPOCHS = 17, 3
 POLICIES = ("uniform:keep=0.6", "infobatch:ratio=0.6")
@@ -293,6 +294,41 @@ def test_with_other_batches_the_rest_of_the_epoch_is_trained_once(tmp_path, capl
         if epoch["epoch"] == cut:
             assert sorted(trained) == selected
     assert "was saved with other batches" in caplog.text
+
+
+def rows_of_both(tmp_path, before, after, forget=None, **settings):
+    """The rows selected in the epoch in which a run stops, and those that it and the next trained in it."""
+    trainer, first = build(tmp_path, order=before, save_strategy="no", **settings)
+    trainer.add_callback(StopAt(10))
+    trainer.train()
+    path = tmp_path / "checkpoint-10" / STATE
+    arrays, header = storage.load(path)
+    if forget is not None:  # as the version before wrote it
+        header["facts"].pop(forget)
+        storage.save(path, arrays, header)
+        (path.parent / SEAL).unlink()
+    trainer, second = build(tmp_path, order=after, save_strategy="no", **settings)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-10"))
+    begin = header["round"]["plan"]["first_step"]
+    end = sum(epoch["steps"] for epoch in trainer.pruning_report().epochs[: header["round"]["clock"]["epoch"] + 1])
+    steps = (first | second).items()
+    trained = [row for step, batches in steps if begin <= step < end for batch in batches for row in batch]
+    return arrays["selection/rows"].tolist(), sorted(trained)
+
+
+@pytest.mark.parametrize(("before", "after"), [ORDERS, ORDERS[::-1], ("sequential", "group_by_length")])
+def test_in_another_order_the_rest_of_the_epoch_is_trained_once(tmp_path, caplog, before, after):
+    selected, trained = rows_of_both(tmp_path, before, after)
+    assert selected == trained
+    assert "was saved with other batches (order " in caplog.text
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_state_that_names_no_order_goes_on(tmp_path, caplog, order):
+    """Written by the version before, which grouped as the stock sampler does."""
+    selected, trained = rows_of_both(tmp_path, order, order, forget="order")
+    assert selected == trained
+    assert ("(order grouped as stock does -> grouped)" in caplog.text) == (order == "group_by_length")
 
 
 def test_what_was_cut_anew_can_be_killed_again(tmp_path):

@@ -255,6 +255,16 @@ def test_fewer_steps_than_rounds_cannot_be_cut_anew(classifier, tmp_path):
         second.train(resume_from_checkpoint=True)
 
 
+def test_rounds_in_another_order_cannot_be_cut_anew(classifier, tmp_path):
+    """They were offered other rows; of the same order, others may follow in other batches."""
+    first = trainer_of(copied(classifier), tmp_path, Parts())
+    first.add_callback(StopAt(3))
+    first.train()
+    second = trainer_of(copied(classifier), tmp_path, Parts(), train_sampling_strategy="sequential")
+    with pytest.raises(ValueError, match="order random -> sequential.*can't be cut into other batches"):
+        second.train(resume_from_checkpoint=True)
+
+
 def test_another_policy_takes_over_when_the_epoch_is_over(classifier, tmp_path):
     """One that has several rounds an epoch goes on after one that has one, and the other way round."""
     for number, policies in enumerate(((Parts(1.0), "uniform:keep=1.0"), ("uniform:keep=1.0", Parts(1.0)))):
