@@ -11,8 +11,8 @@ epochs     one epoch over some rows in each order in turn, `--pairs` times: posi
            real token (its padding included), and seconds over those of the random order, medians of the ratios
 quality    whole runs of the recipes in each order, `--seeds` seeds, equal rows: what they score, and the mean
            difference to the random order with its interval over seeds (hf_prune/paired.py)
-sizes      runs of `translate.py` on Tatoeba and on the embedded corpus, two seeds each, with 8 to 100 batches in a
-           mega-batch, whatever the number of rows: what they score
+sizes      runs of `translate.py` on Tatoeba and on the embedded corpus with 8 to 100 batches in a mega-batch, whatever
+           the number of rows: what they score
 rounds     seconds of an order of 1, 10 and 100 million rows, ours over the stock function's
 processes  two and four processes (DDP over gloo) train one epoch: seconds in which a step waits for the slowest of
            them and for the gradients' sum, over all seconds, and how much longer the longest batch of a step is than
@@ -256,7 +256,7 @@ def quality(chosen: argparse.Namespace) -> dict[str, Any]:
 def sizes(chosen: argparse.Namespace) -> dict[str, Any]:
     """What runs score by the size of their mega-batches."""
     made = {}
-    for seed in (1, 2):
+    for seed in range(1, chosen.seeds + 1):
         for name in ("embedded", "tatoeba"):
             for size in (8, 16, 32, 50, 100):
                 out = chosen.output / "runs" / name / f"size-{size}" / f"seed-{seed}"

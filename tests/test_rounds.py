@@ -225,13 +225,15 @@ def test_stopped_at_any_step_and_resumed_the_end_is_the_same(classifier, tmp_pat
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5])
-@pytest.mark.parametrize("share", [1.0, 0.5])
-def test_with_other_batches_the_parts_of_the_epoch_go_on_where_they_were(classifier, tmp_path, share, batch):
+@pytest.mark.parametrize(("share", "order"), [(1.0, "random"), (0.5, "random"), (1.0, "group_by_length")])
+def test_with_other_batches_the_parts_of_the_epoch_go_on_where_they_were(classifier, tmp_path, share, order, batch):
+    settings = {"train_sampling_strategy": order}
     for step in (3, 7, 11):
-        first = trainer_of(copied(classifier), tmp_path / str(step), Parts(share))
+        first = trainer_of(copied(classifier), tmp_path / str(step), Parts(share), **settings)
         first.add_callback(StopAt(step))
         first.train()
-        second = trainer_of(copied(classifier), tmp_path / str(step), Parts(share), per_device_train_batch_size=batch)
+        others = settings | {"per_device_train_batch_size": batch}
+        second = trainer_of(copied(classifier), tmp_path / str(step), Parts(share), **others)
         second.train(resume_from_checkpoint=True)
         assert second.state.epoch == 3
         assert set(second.lr_scheduler.get_last_lr()) == {0.0}
