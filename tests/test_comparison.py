@@ -35,7 +35,7 @@ def right_rows(share, seed):
 def results_of(metric="accuracy", value=0.8, tokens=4000, forward_only=0, earlier=None, curve=(0.5, 0.7), **quality):
     """As a recipe writes them: two evaluations, the second at the end."""
     totals = {"rows": tokens / 10, "padded_tokens": tokens, "rows_rescored": 0, "padded_tokens_rescored": forward_only}
-    totals |= {"optimizer_steps": tokens / 100, "seconds_selecting": 1.0, "seconds_rescoring": 2.0}
+    totals |= {"padding": None, "optimizer_steps": tokens / 100, "seconds_selecting": 1.0, "seconds_rescoring": 2.0}
     pruning = {"totals": totals | {"seconds_training": tokens / 10 - 3}, "earlier_runs": earlier}
     pruning["evaluations"] = [
         {"step": i, "epoch": i, "rows": at / 10, "tokens": at, "seconds": at / 10, f"eval_{metric}": score}
@@ -231,7 +231,7 @@ def test_tokens_trained_stand_beside_the_positions_computed(compare):
     found = compare({"full": [0.8, 0.8], "infobatch": [0.8, 0.8]})
     assert "tokens trained" not in table(found.to_dict())[0]  # these results do not say
     for (_, seed), run in found.runs.items():
-        run.results["pruning"]["totals"] |= {"tokens": 1000 + seed, "padding": None}
+        run.results["pruning"]["totals"]["tokens"] = 1000 + seed
     made = found.to_dict()
     headings, rows = table(made)
     assert headings[headings.index("positions trained") - 1] == "tokens trained"

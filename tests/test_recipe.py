@@ -209,6 +209,13 @@ def test_half_a_character_ends_no_run(tmp_path, capsys):
     assert json.loads((tmp_path / "predictions.json").read_text())["predictions"] == [f"so {HALF}", "x"]
 
 
+def test_what_padding_cost_is_told_with_a_flag_of_the_command(tmp_path, capsys):
+    found = ended(tmp_path)
+    share = found["pruning"]["totals"]["padding"]
+    said = f"\n{100 * share:.0f} % of the positions that the model computed in training were padding. "
+    assert f"{said}`--train_sampling_strategy group_by_length` puts" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("module", "place", "file"),
     [

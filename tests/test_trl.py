@@ -178,6 +178,19 @@ def test_keeping_every_row_is_the_stock_trainer(tmp_path, form):
     assert all(torch.equal(kept_weights[name], weights[name]) for name in weights)
 
 
+@pytest.mark.parametrize(
+    ("form", "more", "is_told"), [("padded", {}, True), ("packed, wrapped", {"max_length": 130}, False)]
+)
+def test_padding_is_told_of_where_rows_are_not_packed(tmp_path, caplog, form, more, is_told):
+    """A pack that is not full is padded to the others, which no order of the packs saves."""
+    kind, settings = FORMS[form]
+    ours = sft(tmp_path, kind, "uniform:keep=1.0", **settings | more)
+    with caplog.at_level(logging.WARNING, "hf_prune"):
+        ours.train()
+    assert ours.pruning_report().totals()["padding"] > 0.2
+    assert ("were padding" in caplog.text) == is_told
+
+
 def test_weights_reach_joined_rows_as_they_do_padded_ones(tmp_path):
     ends = {}
     for form in "padded", "joined":
