@@ -83,7 +83,7 @@ class RowsMixin:
         own = super()._get_train_sampler  # of a class that the mixin stands before
         if self.args.train_sampling_strategy != "group_by_length" or own.__func__ is not Trainer._get_train_sampler:
             return None
-        inputs = getattr(self.processing_class, "model_input_names", ["input_ids"])[0]
+        inputs = [*getattr(self.processing_class, "model_input_names", []), "input_ids"][0]
         config = getattr(self.accelerator.unwrap_model(self.model, keep_torch_compile=False), "config", None)
         has_two_sides = bool(getattr(config, "is_encoder_decoder", False))
         lengths = row_lengths(data, self.args.length_column_name, inputs, has_two_sides)

@@ -89,6 +89,10 @@ def test_two_sides_against_sorting_tuples(sides):
     assert [sorted(set(keys)).index(key) for key in keys] == ranks.tolist()
 
 
+def test_very_long_sides_go_by_their_first_digits():
+    assert lengths_as_ranks([(1 << 30, 5), (1 << 40, 5), (1 << 40, 1 << 25), (3, 1 << 31)]).tolist() == [0, 2, 3, 1]
+
+
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-5, 1 << 40), min_size=1, max_size=20))
 def test_ranks_sort_as_lengths_do(lengths):
     lengths = np.array(lengths)
