@@ -7,7 +7,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from safetensors import SafetensorError, safe_open
 
@@ -30,9 +29,12 @@ def close(folder: str | os.PathLike[str], last: str, write: Callable[[str], None
         last: Name of the file whose presence says that all is there.
         write: Writes it to the path that it is given.
     """
-    with TemporaryDirectory() as made:
-        write(os.path.join(made, last))
-        blob = Path(made, last).read_bytes()
+    aside = storage.beside(Path(folder, last))  # the system's own folder for such files may be full, or not writable
+    try:
+        write(str(aside))
+        blob = aside.read_bytes()
+    finally:
+        aside.unlink(missing_ok=True)
     files = {name: [path.stat().st_size, _checksum(path)] for name, path in _files(folder)}
     files[last] = [len(blob), zlib.crc32(blob)]
     storage.write_text(Path(folder, SEAL), json.dumps({_KEY: files}, indent=2) + "\n")

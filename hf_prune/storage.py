@@ -110,17 +110,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # An upload leaves out what begins with "_". Nobody can foresee the name, and "x" opens nothing that is there
-    # already, no link either.
-    aside = path.with_name(f"_{path.name.lstrip('_')}.{token_hex(8)}.tmp")
+    aside = beside(path)
     try:
-        with open(aside, "xb") as file:
+        with open(aside, "xb") as file:  # "x" opens nothing that is there already, no link either
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def beside(path: str | os.PathLike[str]) -> Path:
+    """Where to write what is to become `path`: in its folder, under a name that nobody can foresee.
+
+    An upload leaves it out, as all that begins with "_"; should a kill leave it there, `sweep` removes it.
+    """
+    path = Path(path)
+    return path.with_name(f"_{path.name.lstrip('_')}.{token_hex(8)}.tmp")
 
 
 def sweep(folder: str | os.PathLike[str]) -> None:

@@ -1,6 +1,7 @@
 """What a run leaves behind when its disk, its files or its user fail it: the last good checkpoint, and a reason."""
 
 import shutil
+import tempfile
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -76,6 +77,15 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, whole, caplog, place
     assert f"{tmp_path}/checkpoint-6 is incomplete or damaged" in caplog.text
     assert f"going on from {tmp_path}/checkpoint-3." in caplog.text
     assert end_of(trainer) == whole[1]
+
+
+def test_a_run_writes_in_no_folder_but_its_own(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))  # as where that disk is full
+    trainer = make(tmp_path)
+    trainer.train()
+    assert end_of(trainer) == whole[1]
+    assert last_whole(tmp_path, pytest.fail) == str(tmp_path / "checkpoint-12")
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_state_that_can_not_be_written_is_named(tmp_path):

@@ -18,6 +18,7 @@ import stress
 import torch
 import transformers
 from packaging.version import Version
+from test_crash import fail_at
 from test_resume import build, result_of
 from tiny import TASKS
 
@@ -237,6 +238,37 @@ def test_what_processes_see_differently_is_as_the_main_one_sees_it(tmp_path):
         if epochs == 1:
             together = sum([*rows.values(), *others.values()], [])
             assert sorted(sum(together, [])) == list(range(32))  # one order, shared out
+
+
+# ---- One of two fails ----
+
+
+def train_until_one_fails(rank, folder, failing, place, call):
+    trainer, _ = build(folder, rows=32, num_train_epochs=2, save_steps=3)
+    if rank == failing:
+
+        def fails(work):
+            raise OSError("no room in this one")
+
+        fail_at(trainer, place, fails, call)
+    trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("failing", "place", "call", "whole"),
+    [
+        (1, "training_step", 5, 3),
+        (1, "_run_round", 2, 6),
+        (1, "_save_rng_state", 2, 3),
+        (0, "_save_rng_state", 2, 3),
+        (0, "_save_optimizer_and_scheduler", 2, 3),
+    ],
+)
+def test_where_one_process_fails_the_other_ends_too_and_checkpoints_stay_whole(tmp_path, failing, place, call, whole):
+    run = {"processes": 2, "folder": tmp_path}
+    with pytest.raises(AssertionError, match="no room in this one"):  # one that waits for ever would be killed
+        ranks.run(train_until_one_fails, tmp_path, failing, place, call, kills_all=False, **run)
+    assert checkpoint.last_whole(tmp_path, lambda _: None) == str(tmp_path / f"checkpoint-{whole}")
 
 
 # ---- Interrupted ----
