@@ -7,8 +7,9 @@ to the shortest), and that of `PruningTrainer` under a policy that keeps everyth
 random order. `--data` is a folder of Parquet files, `multi30k`, `tatoeba-de-en`, `sst2` and `dolly_part`, and of a
 pretrained encoder, `minilm`. The parts:
 
-epochs     one epoch over some rows in each order in turn, `--pairs` times: positions that the model computes for each
-           real token (its padding included), and seconds over those of the random order, medians of the ratios
+positions  share of real tokens among the positions that the model computes, in batches of all rows
+epochs     one epoch over some rows in each order in turn, `--pairs` times: positions and seconds over those of the
+           random order, medians of the ratios
 quality    whole runs of the recipes in each order, `--seeds` seeds, equal rows: what they score, and the mean
            difference to the random order with its interval over seeds (hf_prune/paired.py)
 sizes      runs of `translate.py` on Tatoeba and on the embedded corpus with 8 to 100 batches in a mega-batch, whatever
@@ -50,13 +51,15 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 from hf_prune import PruningTrainer, grouping
+from hf_prune.data import row_lengths
 from hf_prune.grouping import group, lengths_as_ranks
 from hf_prune.launch import Run, run_all
 from hf_prune.paired import interval
 from hf_prune.report import surroundings
+from hf_prune.sampler import PruningSampler
 from hf_prune.storage import write_text
 
 ALL = "uniform:keep=1"  # the bits of the stock trainer where the order is random
@@ -91,17 +94,16 @@ RUNS = {  # recipe, folder of the data, arguments
 QUIET = "--eval_strategy no --save_strategy no --load_best_model_at_end False --disable_tqdm True --report_to none"
 
 
-# ---- Epochs ----
+# ---- Rows ----
 
 
-def read(folder: Path, rows: int) -> Any:
-    """Some rows of a training split, the same in every run."""
-    return (
-        load_dataset("parquet", data_files=str(folder / "train.parquet"))["train"].shuffle(seed=0).select(range(rows))
-    )
+def read(folder: Path, rows: int | None) -> Any:
+    """Some rows of a training split, or all, the same in every run."""
+    whole = load_dataset("parquet", data_files=str(folder / "train.parquet"))["train"].shuffle(seed=0)
+    return whole.select(range(len(whole) if rows is None else rows))
 
 
-def pairs_of_texts(folder: Path, rows: int) -> tuple[Any, Any, Callable[[], Any]]:
+def pairs_of_texts(folder: Path, rows: int | None) -> tuple[Any, Any, Callable[[], Any]]:
     """Rows, collator, and what makes a model: the recipe's."""
     data = read(folder, rows)
     tokenizer = translate.new_tokenizer((text for side in ("en", "de") for text in data[side]), 4000, 128)
@@ -110,7 +112,7 @@ def pairs_of_texts(folder: Path, rows: int) -> tuple[Any, Any, Callable[[], Any]
     return data, DataCollatorForSeq2Seq(tokenizer), lambda: translate.new_model("tiny", tokenizer, 128)
 
 
-def sentences(folder: Path, rows: int) -> tuple[Any, Any, Callable[[], Any]]:
+def sentences(folder: Path, rows: int | None) -> tuple[Any, Any, Callable[[], Any]]:
     """As `pairs_of_texts`: a pretrained encoder that is taught two classes."""
     data, encoder = read(folder, rows), str(folder.parent / "minilm")
     tokenizer = AutoTokenizer.from_pretrained(encoder)
@@ -119,7 +121,7 @@ def sentences(folder: Path, rows: int) -> tuple[Any, Any, Callable[[], Any]]:
     return data, DataCollatorWithPadding(tokenizer), make
 
 
-def instructions(folder: Path, rows: int) -> tuple[Any, Any, Callable[[], Any]]:
+def instructions(folder: Path, rows: int | None) -> tuple[Any, Any, Callable[[], Any]]:
     """As `pairs_of_texts`: a causal language model of instructions and responses."""
     data = read(folder, rows)
     texts = [f"{one}\n{other}" for one, other in zip(data["instruction"], data["response"], strict=True)]
@@ -130,29 +132,56 @@ def instructions(folder: Path, rows: int) -> tuple[Any, Any, Callable[[], Any]]:
 
 
 TASKS = {  # rows and collator and model, folder, batch
-    "multi30k": (pairs_of_texts, "multi30k", 32),
-    "tatoeba": (pairs_of_texts, "tatoeba-de-en", 32),
-    "sst2": (sentences, "sst2", 32),
+    "multi30k": (pairs_of_texts, "multi30k", 16),
+    "tatoeba": (pairs_of_texts, "tatoeba-de-en", 16),
+    "sst2": (sentences, "sst2", 16),
     "dolly": (instructions, "dolly_part", 8),
 }
 
 
+# ---- Positions ----
+
+
+def real_share(order: Iterable[int], lengths: np.ndarray, batch: int) -> float:
+    """Real tokens over positions, where batches are padded to the longest row on each side."""
+    cuts = np.array_split(np.array(order), range(batch, len(lengths), batch))
+    return float(lengths.sum() / sum(len(cut) * lengths[cut].max(0).sum() for cut in cuts))
+
+
+def positions(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Of the whole data sets, in each order."""
+    results = {}
+    for name in chosen.tasks:
+        task, folder, _ = TASKS[name]
+        data, *_ = task(chosen.data / folder, None)
+        lengths = row_lengths(data, None, "input_ids", targets_too=True).reshape(len(data), -1)
+        results[name] = {"rows": len(data)}
+        for batch in (8, 16, 32):
+            stock = LengthGroupedSampler(batch, lengths=lengths[:, 0].tolist())  # it looks at the input alone
+            ours = PruningSampler(LengthGroupedSampler(batch, lengths=lengths), len(data), 0, batch)
+            orders = {"random": torch.randperm(len(data)), "stock": list(stock), "ours": ours.order()}
+            results[name][str(batch)] = {key: real_share(order, lengths, batch) for key, order in orders.items()}
+    return results
+
+
+# ---- Epochs ----
+
+
 class Counted:
-    """A collator that counts the positions of its batches and the real tokens in them."""
+    """A collator that counts the positions of its batches."""
 
     def __init__(self, collator: Any):
-        self.collator, self.positions, self.tokens = collator, 0, 0
+        self.collator, self.positions = collator, 0
 
     def __call__(self, rows: list[dict]) -> Any:
-        self.tokens += sum(len(row["input_ids"]) + len(row.get("labels") or []) for row in map(dict, rows))
         batch = self.collator(rows)
         has_target = "decoder_input_ids" in batch or any("labels" in row for row in rows)
         self.positions += batch["input_ids"].numel() + (batch["labels"].numel() if has_target else 0)
         return batch
 
 
-def epoch(order: str, task: tuple[Any, Any, Callable[[], Any]], batch: int, folder: Path) -> tuple[float, int, int]:
-    """Seconds, positions and tokens of one epoch of a fresh model."""
+def epoch(order: str, task: tuple[Any, Any, Callable[[], Any]], batch: int, folder: Path) -> tuple[float, int]:
+    """Seconds and positions of one epoch of a fresh model."""
     strategy, policy = ORDERS[order]
     data, collator, make = task
     set_seed(0)
@@ -172,7 +201,7 @@ def epoch(order: str, task: tuple[Any, Any, Callable[[], Any]], batch: int, fold
         model=make(), args=args, train_dataset=data, data_collator=counted, callbacks=[times], policy=policy
     )
     trainer.train()
-    return times.whole, counted.positions, counted.tokens
+    return times.whole, counted.positions
 
 
 def epochs(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -190,7 +219,6 @@ def epochs(chosen: argparse.Namespace) -> dict[str, Any]:
         for order, made in found.items():
             low, middle, high = np.quantile(seconds[order] / seconds["random"], (0.25, 0.5, 0.75)).tolist()
             results[name][order] = {
-                "real_share": made[0][2] / made[0][1],
                 "ratio_of_positions": made[0][1] / found["random"][0][1],
                 "ratio_of_seconds": middle,
                 "ratio_of_seconds_quartiles": [low, high],
@@ -387,29 +415,29 @@ def table(results: dict[str, Any]) -> str:
     def percent(share):
         return f"{100 * share:.0f} %"
 
-    lines = ["| task | order | real tokens of positions | positions | seconds | quality | difference |"]
-    lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    lines = ["| task | rows | batch | real tokens, random | stock | ours |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for name, found in results["positions"].items():
+        for batch in ("8", "16", "32"):
+            shares = " | ".join(percent(found[batch][order]) for order in ORDERS)
+            lines.append(f"| {name} | {found['rows']:,} | {batch} | {shares} |")
+    lines += ["", "| task | order | positions | seconds |", "| --- | --- | ---: | ---: |"]
     for name, found in results["epochs"].items():
-        scored = results["quality"].get(name)
-        for order in ORDERS:
-            one, digits, factor, unit = found[order], 1, 1, ""
+        for order in ("stock", "ours"):
+            one = found[order]
             low, high = one["ratio_of_seconds_quartiles"]
-            cells = [percent(one["real_share"]), f"{one['ratio_of_positions']:.3f}"]
-            cells.append(f"{one['ratio_of_seconds']:.3f} ({low:.3f}-{high:.3f})")
-            if scored is not None:
-                if scored["metric"] == "accuracy":
-                    factor, unit = 100, " %"
-                digits = 3 if scored["metric"] == "loss" else 1
-                cells.append(f"{factor * scored[order]['mean']:.{digits}f}{unit}")
-                told = ""
-                if order != "random":
-                    between = [scored[order]["difference"], *(scored[order]["interval"] or [])]
-                    told, *ends = (f"{factor * value:+.{digits}f}" for value in between)
-                    told += f" ({' to '.join(ends)})" if ends else ""
-                cells.append(told)
-            else:
-                cells += ["", ""]
-            lines.append(f"| {name} | {order} | {' | '.join(cells)} |")
+            seconds = f"{one['ratio_of_seconds']:.3f} ({low:.3f}-{high:.3f})"
+            lines.append(f"| {name} | {order} | {one['ratio_of_positions']:.3f} | {seconds} |")
+    lines += ["", "| task | seeds | quality | random | stock | ours | ours less random |"]
+    lines.append("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
+    for name, found in results["quality"].items():
+        factor, unit = (100, "accuracy in %") if found["metric"] == "accuracy" else (1, found["metric"])
+        digits = 3 if unit == "loss" else 1
+        means = " | ".join(f"{factor * found[order]['mean']:.{digits}f}" for order in ORDERS)
+        differences = [found["ours"]["difference"], *(found["ours"]["interval"] or [])]
+        told, *ends = (f"{factor * value:+.{digits}f}" for value in differences)
+        told += f" ({' to '.join(ends)})" if ends else ""
+        lines.append(f"| {name} | {len(found['random']['values'])} | {unit} | {means} | {told} |")
     lines += ["", "| rows | an order takes, of the stock function's seconds | seconds, ours | stock | once a run |"]
     lines.append("| ---: | ---: | ---: | ---: | ---: |")
     for n, one in results["rounds"].items():
@@ -438,7 +466,14 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-PARTS = {"epochs": epochs, "rounds": rounds, "processes": processes, "quality": quality, "sizes": sizes}
+PARTS = {
+    "positions": positions,
+    "epochs": epochs,
+    "rounds": rounds,
+    "processes": processes,
+    "quality": quality,
+    "sizes": sizes,
+}
 
 
 def main() -> None:
@@ -447,8 +482,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder of padding.json")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure; default all")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="on which tasks; default all")
-    parser.add_argument("--rows", type=int, default=3200, help="rows of an epoch that is timed")
-    parser.add_argument("--pairs", type=int, default=5, help="epochs in each order")
+    parser.add_argument("--rows", type=int, default=1600, help="rows of an epoch that is timed")
+    parser.add_argument("--pairs", type=int, default=3, help="epochs in each order")
     parser.add_argument("--seeds", type=int, default=5, help="runs in each order")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
     parser.add_argument("--rounds", type=int, nargs="+", default=[10**6, 10**7, 10**8], help="rows of a round")
@@ -462,9 +497,11 @@ def main() -> None:
         grouping.MEGA_BATCH = grouping.LEAST = chosen.size
         return translate.main(sys.argv[cut + 1 :])
     file = chosen.output / "padding.json"
-    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {part: {} for part in PARTS}
     for part in chosen.parts:
-        results[part] |= PARTS[part](chosen)
+        found = PARTS[part](chosen)
+        results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}  # others may have written it
+        results = dict.fromkeys(PARTS, {}) | results
+        results[part] = results[part] | found
         write_text(file, json.dumps(results | surroundings(__file__), indent=2) + "\n")
     print(table(results))
 

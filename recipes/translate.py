@@ -1,7 +1,7 @@
 """Train a translation model on the rows that still teach, and account for the rest.
 
 Without arguments: English to German on an embedded corpus (numbers, dates, prices, countries ... in sentences), a small
-model from scratch, nothing downloaded, under three minutes on two CPU cores:
+model from scratch, nothing downloaded, under two minutes on two CPU cores:
 
     accelerate launch recipes/translate.py
 

@@ -100,7 +100,7 @@ def test_the_benchmark_says_what_its_file_says():
     assert "quartiles {:.3f} and {:.3f}".format(*beside["ratio_quartiles"]) in text
 
 
-@pytest.mark.parametrize("name", ["selection", "scale", "gather", "label_noise"])
+@pytest.mark.parametrize("name", ["selection", "scale", "gather", "label_noise", "padding"])
 def test_a_benchmarks_table_is_what_its_file_gives(monkeypatch, name):
     found = json.loads((RESULTS / f"{name}.json").read_text())
     monkeypatch.syspath_prepend(ROOT / "recipes")
