@@ -144,7 +144,7 @@ TASKS = {  # rows and collator and model, folder, batch
 
 def real_share(order: Iterable[int], lengths: np.ndarray, batch: int) -> float:
     """Real tokens over positions, where batches are padded to the longest row on each side."""
-    cuts = np.array_split(np.array(order), range(batch, len(lengths), batch))
+    cuts = np.array_split(np.asarray(list(order)), range(batch, len(lengths), batch))
     return float(lengths.sum() / sum(len(cut) * lengths[cut].max(0).sum() for cut in cuts))
 
 
@@ -154,12 +154,13 @@ def positions(chosen: argparse.Namespace) -> dict[str, Any]:
     for name in chosen.tasks:
         task, folder, _ = TASKS[name]
         data, *_ = task(chosen.data / folder, None)
-        lengths = row_lengths(data, None, "input_ids", targets_too=True).reshape(len(data), -1)
+        known = row_lengths(data, None, "input_ids", targets_too=True)
+        lengths = known.reshape(len(data), -1)
         results[name] = {"rows": len(data)}
         for batch in (8, 16, 32):
             stock = LengthGroupedSampler(batch, lengths=lengths[:, 0].tolist())  # it looks at the input alone
-            ours = PruningSampler(LengthGroupedSampler(batch, lengths=lengths), len(data), 0, batch)
-            orders = {"random": torch.randperm(len(data)), "stock": list(stock), "ours": ours.order()}
+            ours = PruningSampler(LengthGroupedSampler(batch, lengths=known), len(data), 0, batch)
+            orders = {"random": torch.randperm(len(data)).tolist(), "stock": stock, "ours": ours}
             results[name][str(batch)] = {key: real_share(order, lengths, batch) for key, order in orders.items()}
     return results
 
