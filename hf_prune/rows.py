@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 from transformers import Trainer
@@ -44,8 +45,8 @@ class RowsMixin:
                 f"policy={self.policy!r} has no row to choose: train_dataset is empty, or {type(self).__name__} left "
                 "all of its rows out, as too long perhaps. Give rows that it can train on."
             )
-        if data is not None and not cuts_batches(self):
-            self._by_length(data.select([0]) if is_arrow(data) else [data[0]])  # has it lengths?
+        if data is not None and self._groups_by_length:
+            self._lengths_of(data.select([0]) if is_arrow(data) else [data[0]])  # has it any?
 
     def get_train_dataloader(self):
         """The stock loader; that which a run is about to train on, over numbered rows."""
@@ -74,20 +75,26 @@ class RowsMixin:
         if not isinstance(train_dataset, RowDataset):
             return super()._get_train_sampler(train_dataset)
         data = self._raw_dataset  # the length column is still there
-        base = self._by_length(data) or super()._get_train_sampler(data)
+        if self._groups_by_length:  # lengths are read in bulk, where the stock sampler reads row by row
+            base = LengthGroupedSampler(self.args.train_batch_size, lengths=self._lengths_of(data))
+        else:
+            base = super()._get_train_sampler(data)
         self._sampler = PruningSampler(base, len(data), self._order_seed, self._unit)
         return self._sampler
 
-    def _by_length(self, data) -> LengthGroupedSampler | None:
-        """The stock sampler with lengths that are read in bulk; None where rows are not grouped by length."""
+    @property
+    def _groups_by_length(self) -> bool:
+        """Whether rows are grouped by lengths, as the stock sampler of this strategy does."""
         own = super()._get_train_sampler  # of a class that the mixin stands before
-        if self.args.train_sampling_strategy != "group_by_length" or own.__func__ is not Trainer._get_train_sampler:
-            return None
+        is_stock = own.__func__ is Trainer._get_train_sampler and not cuts_batches(self)
+        return is_stock and self.args.train_sampling_strategy == "group_by_length"
+
+    def _lengths_of(self, data) -> np.ndarray:
+        """See `row_lengths`."""
         inputs = [*getattr(self.processing_class, "model_input_names", []), "input_ids"][0]
         config = getattr(self.accelerator.unwrap_model(self.model, keep_torch_compile=False), "config", None)
         has_two_sides = bool(getattr(config, "is_encoder_decoder", False))
-        lengths = row_lengths(data, self.args.length_column_name, inputs, has_two_sides)
-        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths)  # pyright: ignore[reportArgumentType]
+        return row_lengths(data, self.args.length_column_name, inputs, has_two_sides)
 
     @property
     def _unit(self) -> int:

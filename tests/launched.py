@@ -48,7 +48,7 @@ REFUSED = {
     | {"accelerator_config": {"even_batches": False, "split_batches": True}, "per_device_train_batch_size": 4},
     "uneven, any number": {"policy": "infobatch", "accelerator_config": {"even_batches": False}, "rows": 24},
 }
-GROUPED = {"train_sampling_strategy": "group_by_length"}
+GROUPED = {"train_sampling_strategy": "group_by_length", "rows": 25}  # few enough for one mega-batch
 RESCORING = "kakurenbo:hide=0.6,threshold=0.0,by_confidence=True"
 POLICIES = {
     "rescoring": {"policy": RESCORING},

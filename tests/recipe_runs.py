@@ -17,7 +17,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def load(name):
-    """The module of a recipe."""
+    """The module of a recipe, which finds the others as a script does."""
+    if str(ROOT / "recipes") not in sys.path:
+        sys.path.append(str(ROOT / "recipes"))
     spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -116,7 +116,7 @@ def check_rows(sharing, found):
 
 @pytest.mark.parametrize("case", ["grouped", "grouped, split"])
 def test_the_processes_of_a_step_get_rows_of_like_length(ends, case):
-    lengths = [len(row["input_ids"]) for row in TASKS["llama"].rows(29)]
+    lengths = [len(row["input_ids"]) for row in TASKS["llama"].rows(launched.GROUPED["rows"])]
     found = every(ends, "policies", case)
     together = [sum(batches, []) for batches in zip(*every(found, "batches"), strict=True)]  # of all processes
     begin = 0

@@ -57,7 +57,8 @@ class Played:
         self.full = FullRun(updates, steps, steps / updates if max_steps else epochs, bool(max_steps))
         meter = SimpleNamespace(signals=("loss",), by_batch=False, weigher=SimpleNamespace(scale=None))
         step_rows = sizes.batch * sizes.accumulation * sizes.ranks
-        facts = {"policy": "", "data": None, "batch": sizes.batch * sizes.ranks, "accumulation": sizes.accumulation}
+        facts = {"policy": "", "data": None, "order": "random"}
+        facts |= {"batch": sizes.batch * sizes.ranks, "accumulation": sizes.accumulation}
         history = History.empty(rows)
         held = (lambda arrays, count: (arrays, count),)
         self.run = PruningRun(

@@ -313,6 +313,7 @@ def test_metrics_of_numbers(text):
 
 FLAGS = (
     "--train_file train.parquet --validation_file validation.parquet --test_file test.parquet --vocab_size 320 "
+    "--train_sampling_strategy random "  # so few rows, grouped by length, are learnt badly
     "--max_length 40 --num_train_epochs 4 --per_device_train_batch_size 8 --learning_rate 3e-3 --ratio 0.7 --anneal 1 "
     "--logging_steps 1 --use_cpu True --disable_tqdm True --report_to none --seed 3 --output_dir"
 ).split()
@@ -465,7 +466,7 @@ def test_pairs_are_scored_by_the_metric_that_is_asked_for(text, encoder):
     assert read(Path("out"), "_begun.json")["learning_rate"] == 5e-5
 
 
-@pytest.mark.parametrize("key", ["text", "labels", "length"])
+@pytest.mark.parametrize("key", ["text", "labels"])
 def test_a_key_that_is_called_as_a_column_of_the_recipe_is_refused(text, recipe, key):
     rows = Dataset.from_dict({"q": list("abcd"), key: list("efgh"), "label": ["no", "yes"] * 2})
     files(train=rows, validation=rows)
