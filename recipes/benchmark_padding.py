@@ -12,6 +12,7 @@ epochs     one epoch over some rows in each order in turn, `--pairs` times: posi
            random order, medians of the ratios
 quality    whole runs of the recipes in each order, `--seeds` seeds, equal rows: what they score, and the mean
            difference to the random order with its interval over seeds (hf_prune/paired.py)
+longer     runs in our order that read more rows, in as many positions as the random order computes: what they score
 sizes      runs of `translate.py` on Tatoeba and on the embedded corpus with 8 to 100 batches in a mega-batch, whatever
            the number of rows: what they score
 rounds     seconds of an order of 1, 10 and 100 million rows, ours over the stock function's
@@ -26,6 +27,7 @@ Results go to `--output`/padding.json, part by part, with versions and hardware;
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -230,9 +232,28 @@ def epochs(chosen: argparse.Namespace) -> dict[str, Any]:
 # ---- Quality ----
 
 
-def run_of(chosen: argparse.Namespace, name: str, seed: int, out: Path, order: str, size: int | None = None) -> Run:
-    """A run of a task's recipe in one order, its mega-batches of a size that is not the library's."""
+def run_of(
+    chosen: argparse.Namespace,
+    name: str,
+    seed: int,
+    out: Path,
+    order: str,
+    size: int | None = None,
+    longer: float = 1.0,
+) -> Run:
+    """A run of a task's recipe in one order.
+
+    Args:
+        chosen: Of the command.
+        name: The task.
+        seed: Of the run.
+        out: Its folder.
+        order: The order.
+        size: Of mega-batches, where it is not the library's.
+        longer: Factor on the epochs.
+    """
     recipe, folder, files, arguments = RUNS[name]
+    arguments = re.sub(r"(?<=--num_train_epochs )\d+", lambda found: f"{int(found[0]) * longer:.3g}", arguments)
     strategy, policy = ORDERS[order]
     script = [str(Path(__file__).with_name(f"{recipe}.py"))]
     if size is not None:
@@ -279,6 +300,34 @@ def quality(chosen: argparse.Namespace) -> dict[str, Any]:
             found[order]["mean"] = statistics.fmean(found[order]["values"])
             if order != "random":
                 found[order] |= {"difference": float(differences.mean()), "interval": interval(differences)}
+    return results
+
+
+def longer(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Runs in our order of as many positions as those in the random order have; these have been run."""
+
+    def base(name: str, order: str, seed: int) -> dict[str, Any]:
+        path = chosen.output / "runs" / name / order / f"seed-{seed}" / "results.json"
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    made, ratios = {}, {}
+    for seed in range(1, chosen.seeds + 1):
+        for name in chosen.tasks:
+            computed = {key: base(name, key, 1)["pruning"]["totals"]["padded_tokens"] for key in ("random", "ours")}
+            ratios[name] = computed["random"] / computed["ours"]
+            out = chosen.output / "runs" / name / "longer" / f"seed-{seed}"
+            made[name, seed] = run_of(chosen, name, seed, out, "ours", longer=ratios[name])
+    make(made.values(), chosen.jobs)
+    results: dict[str, Any] = {}
+    for (name, seed), run in made.items():
+        found = json.loads(run.result.read_text(encoding="utf-8"))
+        one = results.setdefault(name, {"epochs": ratios[name], "values": [], "differences": [], "commits": []})
+        one["values"].append(found["quality"]["value"])
+        one["differences"].append(found["quality"]["value"] - base(name, "random", seed)["quality"]["value"])
+        one["commits"] = sorted({*one["commits"], found["commit"]})
+    for one in results.values():
+        one["difference"] = statistics.fmean(one["differences"])
+        one["interval"] = interval(np.array(one["differences"]))
     return results
 
 
@@ -410,6 +459,12 @@ def processes(chosen: argparse.Namespace) -> dict[str, Any]:
 # ---- The command ----
 
 
+def told_difference(found: dict[str, Any], factor: float, digits: int) -> str:
+    """A mean difference and its interval."""
+    told, *ends = (f"{factor * value:+.{digits}f}" for value in (found["difference"], *(found["interval"] or [])))
+    return f"{told} ({' to '.join(ends)})" if ends else told
+
+
 def table(results: dict[str, Any]) -> str:
     """The results in Markdown."""
 
@@ -435,10 +490,19 @@ def table(results: dict[str, Any]) -> str:
         factor, unit = (100, "accuracy in %") if found["metric"] == "accuracy" else (1, found["metric"])
         digits = 3 if unit == "loss" else 1
         means = " | ".join(f"{factor * found[order]['mean']:.{digits}f}" for order in ORDERS)
-        differences = [found["ours"]["difference"], *(found["ours"]["interval"] or [])]
-        told, *ends = (f"{factor * value:+.{digits}f}" for value in differences)
-        told += f" ({' to '.join(ends)})" if ends else ""
+        told = told_difference(found["ours"], factor, digits)
         lines.append(f"| {name} | {len(found['random']['values'])} | {unit} | {means} | {told} |")
+    lines += [
+        "",
+        "| task | seeds | epochs, of the random order's | ours, in as many positions | less random |",
+    ]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    for name, found in results["longer"].items():
+        metric = results["quality"][name]["metric"]
+        factor, digits = 100 if metric == "accuracy" else 1, 3 if metric == "loss" else 1
+        mean = f"{factor * statistics.fmean(found['values']):.{digits}f}"
+        told = told_difference(found, factor, digits)
+        lines.append(f"| {name} | {len(found['values'])} | {found['epochs']:.2f} | {mean} | {told} |")
     lines += ["", "| rows | an order takes, of the stock function's seconds | seconds, ours | stock | once a run |"]
     lines.append("| ---: | ---: | ---: | ---: | ---: |")
     for n, one in results["rounds"].items():
@@ -473,6 +537,7 @@ PARTS = {
     "rounds": rounds,
     "processes": processes,
     "quality": quality,
+    "longer": longer,
     "sizes": sizes,
 }
 

@@ -108,6 +108,14 @@ def test_a_benchmarks_table_is_what_its_file_gives(monkeypatch, name):
     assert table == importlib.import_module(f"benchmark_{name}").table(found)
 
 
+def test_the_readme_says_what_padding_costs():
+    shares = json.loads((RESULTS / "padding.json").read_text())["positions"]["multi30k"]["32"]
+    text = " ".join(README.split())
+    ours, random = (f"{100 * shares[order]:.0f} %" for order in ("ours", "random"))
+    assert f"{ours} of the positions that the model computes are real tokens, and not {random}" in text
+    assert f"{100 * (1 - shares['random'] / shares['ours']):.0f} % fewer positions for the same rows" in text
+
+
 def test_a_card_says_where_a_round_takes_long():
     found = json.loads((RESULTS / "scale.json").read_text())
     for name, measured in found["policies"].items():
