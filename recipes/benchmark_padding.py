@@ -389,11 +389,12 @@ class Waits(TrainerCallback):
 
         def hook(group, bucket):
             begin, size = time.perf_counter(), torch.distributed.get_world_size()
-            torch.distributed.all_reduce(bucket.buffer())
-            self.seconds += time.perf_counter() - begin
-            done = torch.futures.Future()
-            done.set_result(bucket.buffer() / size)
-            return done
+
+            def summed(future):
+                self.seconds += time.perf_counter() - begin
+                return future.value()[0] / size
+
+            return torch.distributed.all_reduce(bucket.buffer(), async_op=True).get_future().then(summed)
 
         self.trainer.model_wrapped.register_comm_hook(None, hook)
 
@@ -449,7 +450,7 @@ def processes(chosen: argparse.Namespace) -> dict[str, Any]:
     """Two and four of them."""
     results = {}
     for count in (2, 4):
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}", "--master_port=0"]
+        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}", "--standalone"]
         command += [__file__, "--process", "--data", str(chosen.data), "--output", str(chosen.output)]
         subprocess.run([*command, "--rows", str(chosen.rows)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         results[str(count)] = json.loads((chosen.output / f"processes-{count}.json").read_text(encoding="utf-8"))
