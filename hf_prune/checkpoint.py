@@ -176,6 +176,8 @@ class PruningState:
         number(header["seconds_evaluating"], "seconds_evaluating")
         facts = of_kind(header["facts"], "facts", dict)
         facts["policy"] = hide(setting(facts["policy"], "the policy"))
+        if "order" in facts:
+            setting(facts["order"], "the order")
         of_kind(facts["data"], "the fingerprint", int, type(None))
         for name in ("batch", "accumulation"):
             number(facts[name], name, 1, whole=True)

@@ -14,7 +14,7 @@ from .agreement import Agreement, second_terms
 from .core import FACTS, IGNORED, Policy
 from .recorder import Recorder
 from .signals import Prediction, count_tokens
-from .tasks import READ, TARGETS, NoLogits, Recipe, head_of, recipe_for, why_unread
+from .tasks import READ, TARGETS, NoLogits, Recipe, head_of, reads_targets, recipe_for, why_unread
 from .weighting import Weigher
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Meter:
         has_targets = not {"label", "label_ids", *TARGETS}.isdisjoint(columns)
         self._recipe: Recipe | None = recipe_for(model, peft) if has_targets and not example_loss_func else None
         self._why_unread = why_unread(model, peft)
-        self.is_encoder_decoder = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+        self.is_encoder_decoder = reads_targets(model)
         gives = frozenset({"loss"}) if example_loss_func else self._recipe.gives if self._recipe else frozenset()
         needs = policy.needs - FACTS
         if needs and not has_targets and not example_loss_func:

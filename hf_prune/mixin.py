@@ -28,7 +28,6 @@ from .loading import LoadingMixin
 from .lock import RunLock
 from .logs import LogsMixin
 from .meter import Meter
-from .padding import causes
 from .page import RunReport
 from .privacy import hide, public
 from .recorder import Recorder, gather_columns, gather_numbers
@@ -232,28 +231,13 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         return Meter(unwrap_peft_model(model), self.policy, self.example_loss_func, columns, multiples, peft)
 
     def _check_own_sampler(self):
-        own = super(RowsMixin, self)._get_train_sampler  # of a class that the mixin stands before
-        if self.train_dataset is None or own.__func__ is Trainer._get_train_sampler:
+        if self.train_dataset is None or self._own_sampler is None:
             return
         try:
             with unchanged_generators():
-                PruningSampler(own(self.train_dataset), len(self.train_dataset), 0)
+                PruningSampler(self._own_sampler(self.train_dataset), len(self.train_dataset), 0)
         except ValueError as error:
             raise ValueError(f"{type(self).__name__} has a training sampler of its own. {error}") from error
-
-    def _padding_causes(self) -> tuple[str, ...]:
-        """See `padding.causes`; none where rows are joined or packed, which no order fits better together."""
-        run, args, data, order = self._run, self.args, self._raw_dataset, "order"
-        if run.meter.joins_rows or getattr(args, "packing", False):  # TRL's
-            return ()
-        if cuts_batches(self) or self._sampler.kind == "grouped":
-            order = "batch"
-        elif super(RowsMixin, self)._get_train_sampler.__func__ is not Trainer._get_train_sampler:
-            order = "own"
-        elif is_arrow(data) and {"input_ids", args.length_column_name}.isdisjoint(data.column_names):
-            order = "lengths"
-        tokens, batch = run.state.history.tokens, run.state.facts["batch"]
-        return causes(order, run.widths, tokens, batch, run.meter.is_encoder_decoder)
 
     def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
         self._check_sampler()

@@ -1,6 +1,6 @@
 """Where a pruning trainer's batches come from: the stock loader over numbered rows, and what is known of these."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -12,9 +12,11 @@ from .beginning import Facts, load_history
 from .core import History
 from .data import is_arrow, row_checksums, row_lengths
 from .meter import Meter
+from .padding import causes
 from .recorder import gather_numbers
 from .sampler import PruningSampler, RowCollator, RowDataset
 from .sentences import cuts_batches
+from .tasks import reads_targets
 
 
 class RowsMixin:
@@ -85,15 +87,19 @@ class RowsMixin:
     @property
     def _groups_by_length(self) -> bool:
         """Whether rows are grouped by lengths, as the stock sampler of this strategy does."""
-        own = super()._get_train_sampler  # of a class that the mixin stands before
-        is_stock = own.__func__ is Trainer._get_train_sampler and not cuts_batches(self)
+        is_stock = self._own_sampler is None and not cuts_batches(self)
         return is_stock and self.args.train_sampling_strategy == "group_by_length"
+
+    @property
+    def _own_sampler(self) -> Callable | None:
+        """Makes the training sampler of a class that the mixin stands before; None where that is the stock one."""
+        own = super()._get_train_sampler
+        return None if own.__func__ is Trainer._get_train_sampler else own
 
     def _lengths_of(self, data) -> np.ndarray:
         """See `row_lengths`."""
         inputs = [*getattr(self.processing_class, "model_input_names", []), "input_ids"][0]
-        config = getattr(self.accelerator.unwrap_model(self.model, keep_torch_compile=False), "config", None)
-        has_two_sides = bool(getattr(config, "is_encoder_decoder", False))
+        has_two_sides = reads_targets(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         return row_lengths(data, self.args.length_column_name, inputs, has_two_sides)
 
     @property
@@ -114,6 +120,20 @@ class RowsMixin:
                 "choose their rows. Where it has a _get_train_sampler of its own, derive it from Trainer and take "
                 "pruned() of it; else train without a policy."
             )
+
+    def _padding_causes(self) -> tuple[str, ...]:
+        """See `padding.causes`; none where rows are joined or packed, which no order fits better together."""
+        run, args, data, order = self._run, self.args, self._raw_dataset, "order"
+        if run.meter.joins_rows or getattr(args, "packing", False):  # TRL's
+            return ()
+        if cuts_batches(self) or self._sampler.kind == "grouped":
+            order = "batch"
+        elif self._own_sampler is not None:
+            order = "own"
+        elif is_arrow(data) and {"input_ids", args.length_column_name}.isdisjoint(data.column_names):
+            order = "lengths"
+        tokens, batch = run.state.history.tokens, run.state.facts["batch"]
+        return causes(order, run.widths, tokens, batch, run.meter.is_encoder_decoder)
 
     def _check_equal_rows(self, data):
         """Make sure that all processes number the same rows in the same way.

@@ -29,7 +29,6 @@ from .schedule import FullRun, Place
 from .trace import Trace
 from .weighting import SCALES
 
-_BEFORE_ORDERS = {"grouped": "grouped as stock does"}  # of checkpoints that don't name their order
 _COSTS = (
     *("rows", "rows_rescored", "padded_tokens", "padded_tokens_rescored"),
     *("seconds_training", "seconds_selecting", "seconds_rescoring"),
@@ -510,7 +509,9 @@ class PruningRun:
             )
         if self.trace is not None:
             self.trace.name = state.facts.get("run", self.trace.name)
-        then = {"order": _BEFORE_ORDERS.get(facts["order"], facts["order"])} | state.facts
+        # before checkpoints named their order, rows were grouped as by the stock sampler
+        before = "grouped as stock does" if facts["order"] == "grouped" else facts["order"]
+        then = {"order": before} | state.facts
         shapes = ("batch", "accumulation", "order")
         changed = [f"{name} {then[name]} -> {facts[name]}" for name in shapes if then[name] != facts[name]]
         state.facts = facts

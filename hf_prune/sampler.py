@@ -209,7 +209,7 @@ class PruningSampler(Sampler[int]):
             gives each row once, and the same order however often it is asked; with `set_epoch`, in the same epoch.
         n: Rows of the training set.
         seed: Seed of the order; epoch e draws from a private generator seeded with seed + e. An order of the sampler's
-            own does not follow it.
+            own does not follow it. In a grouped order, round r shuffles the units by numpy's generator of (seed, r).
         unit: Rows that are trained side by side, a batch for each process: they have like lengths in a grouped order.
 
     Attributes:

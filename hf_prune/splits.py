@@ -77,7 +77,7 @@ class CommonArguments:
         """
         if self.history_key in taken:
             raise ValueError(
-                f"history_key={self.history_key!r} is a column that is trained on, or called as one will be; name "
+                f"history_key={self.history_key!r} is a column that is trained on, or called as one that is read; name "
                 "another that tells the rows apart, or rename it."
             )
         return [column for column in (FILE_ROW, self.history_key) if column in rows.column_names]

@@ -370,6 +370,11 @@ def _mask(model: Any) -> str | None:
     return "bbox_first_token_mask" if "bbox_first_token_mask" in words else None
 
 
+def reads_targets(model: Any) -> bool:
+    """Whether a model's labels are tokens that it reads, too, as those of an encoder-decoder are."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
 def head_of(model: Any) -> nn.Linear | None:
     """The linear layer that makes a model's logits, its input being grad_norm's `head_input`; None if there is none.
 

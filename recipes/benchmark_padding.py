@@ -13,8 +13,8 @@ epochs     one epoch over some rows in each order in turn, `--pairs` times: posi
 quality    whole runs of the recipes in each order, `--seeds` seeds, equal rows: what they score, and the mean
            difference to the random order with its interval over seeds (hf_prune/paired.py)
 longer     runs in our order that read more rows, in as many positions as the random order computes: what they score
-sizes      runs of `translate.py` on Tatoeba and on the embedded corpus with 8 to 100 batches in a mega-batch, whatever
-           the number of rows: what they score
+sizes      runs of `translate.py` on Tatoeba and on the embedded corpus (batches of 16, and of 32) with 8 to 100 batches
+           in a mega-batch, whatever the number of rows: what they score
 rounds     seconds of an order of 1, 10 and 100 million rows, ours over the stock function's
 processes  two and four processes (DDP over gloo) train one epoch: seconds in which a step waits for the slowest of
            them and for the gradients' sum, over all seconds, and how much longer the longest batch of a step is than
@@ -56,6 +56,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 from hf_prune import PruningTrainer, grouping
+from hf_prune.comparison import Scale, scale_of
 from hf_prune.data import row_lengths
 from hf_prune.grouping import group, lengths_as_ranks
 from hf_prune.launch import Run, run_all
@@ -83,7 +84,8 @@ RUNS = {  # recipe, folder of the data, arguments
         "text_classification",
         "sst2",
         "train test=validation",
-        "--max_train_samples 3000 --num_train_epochs 1 --learning_rate 1e-4 --max_eval_samples 200",
+        "--max_train_samples 3000 --num_train_epochs 1 --learning_rate 1e-4 --max_eval_samples 200 "
+        "--per_device_train_batch_size 32",
     ),
     "dolly": (
         "instruct",
@@ -91,7 +93,8 @@ RUNS = {  # recipe, folder of the data, arguments
         "train validation",
         "--max_train_samples 2000 --num_train_epochs 2 --per_device_train_batch_size 8",
     ),
-    "embedded": ("translate", "", "", "--num_beams 1"),
+    "embedded": ("translate", "", "", "--num_beams 1 --per_device_train_batch_size 16"),
+    "embedded, 32": ("translate", "", "", "--num_beams 1 --per_device_train_batch_size 32"),
 }
 QUIET = "--eval_strategy no --save_strategy no --load_best_model_at_end False --disable_tqdm True --report_to none"
 
@@ -335,7 +338,7 @@ def sizes(chosen: argparse.Namespace) -> dict[str, Any]:
     """What runs score by the size of their mega-batches."""
     made = {}
     for seed in range(1, chosen.seeds + 1):
-        for name in ("embedded", "tatoeba"):
+        for name in ("embedded", "embedded, 32", "tatoeba"):
             for size in (8, 16, 32, 50, 100):
                 out = chosen.output / "runs" / name / f"size-{size}" / f"seed-{seed}"
                 made[name, size, seed] = run_of(chosen, name, seed, out, "ours", size)
@@ -460,9 +463,10 @@ def processes(chosen: argparse.Namespace) -> dict[str, Any]:
 # ---- The command ----
 
 
-def told_difference(found: dict[str, Any], factor: float, digits: int) -> str:
+def told_difference(found: dict[str, Any], scale: Scale) -> str:
     """A mean difference and its interval."""
-    told, *ends = (f"{factor * value:+.{digits}f}" for value in (found["difference"], *(found["interval"] or [])))
+    values = (found["difference"], *(found["interval"] or []))
+    told, *ends = (f"{scale.factor * value:+.{scale.digits}f}" for value in values)
     return f"{told} ({' to '.join(ends)})" if ends else told
 
 
@@ -488,21 +492,19 @@ def table(results: dict[str, Any]) -> str:
     lines += ["", "| task | seeds | quality | random | stock | ours | ours less random |"]
     lines.append("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
     for name, found in results["quality"].items():
-        factor, unit = (100, "accuracy in %") if found["metric"] == "accuracy" else (1, found["metric"])
-        digits = 3 if unit == "loss" else 1
-        means = " | ".join(f"{factor * found[order]['mean']:.{digits}f}" for order in ORDERS)
-        told = told_difference(found["ours"], factor, digits)
-        lines.append(f"| {name} | {len(found['random']['values'])} | {unit} | {means} | {told} |")
+        scale = scale_of(found["metric"])
+        means = " | ".join(f"{scale.factor * found[order]['mean']:.{scale.digits}f}" for order in ORDERS)
+        told = told_difference(found["ours"], scale)
+        lines.append(f"| {name} | {len(found['random']['values'])} | {scale.title} | {means} | {told} |")
     lines += [
         "",
         "| task | seeds | epochs, of the random order's | ours, in as many positions | less random |",
     ]
     lines.append("| --- | ---: | ---: | ---: | ---: |")
     for name, found in results["longer"].items():
-        metric = results["quality"][name]["metric"]
-        factor, digits = 100 if metric == "accuracy" else 1, 3 if metric == "loss" else 1
-        mean = f"{factor * statistics.fmean(found['values']):.{digits}f}"
-        told = told_difference(found, factor, digits)
+        scale = scale_of(results["quality"][name]["metric"])
+        mean = f"{scale.factor * statistics.fmean(found['values']):.{scale.digits}f}"
+        told = told_difference(found, scale)
         lines.append(f"| {name} | {len(found['values'])} | {found['epochs']:.2f} | {mean} | {told} |")
     lines += ["", "| rows | an order takes, of the stock function's seconds | seconds, ours | stock | once a run |"]
     lines.append("| ---: | ---: | ---: | ---: | ---: |")

@@ -411,7 +411,9 @@ def main(argv: list[str] | None = None) -> None:
         corpus = load_splits(
             common,
             embedded_corpus,
-            lambda rows, name: read_rows(rows, recipe, name, say, common.carried(rows, "prompt", "completion")),
+            lambda rows, name: read_rows(
+                rows, recipe, name, say, common.carried(rows, "prompt", "completion", "length")
+            ),
             seed,
         )
     final = "test" if "test" in corpus else "validation"

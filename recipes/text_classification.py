@@ -117,6 +117,7 @@ FROM_SCRATCH = dict(
 FINE_TUNING = dict(  # Devlin et al. 2019, appendix A.3: 2e-5 to 5e-5, 2 to 4 epochs
     learning_rate=5e-5,
     num_train_epochs=4,
+    per_device_train_batch_size=32,
 )
 
 SIZES = {  # width, layers, heads; the feed-forward layers are four times as wide, as in BERT
@@ -293,7 +294,8 @@ def load_texts(
     for split, rows in list(splits.items()):
         columns = [find_text(rows, "text_columns", text, names[split]) for text in texts]
         found = find_column(rows, "label_column", label, names[split])
-        rows = rows.select_columns([*columns, found, *common.carried(rows, *columns, found, *TEXTS, "labels")])
+        taken = (*columns, found, *TEXTS, "labels", "length")
+        rows = rows.select_columns([*columns, found, *common.carried(rows, *taken)])
         if split == "test" and set(rows[label][:]) <= {-1, None}:  # as those of GLUE, which keeps them to itself
             warnings.warn(f"{names[split]} has no labels; the score is that of the validation rows.", stacklevel=2)
             del splits[split]

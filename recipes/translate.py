@@ -109,6 +109,7 @@ EMBEDDED = dict(
 FINE_TUNING = dict(  # for a model that knows the languages already
     learning_rate=5e-5,
     num_train_epochs=3,
+    per_device_train_batch_size=32,
     label_smoothing_factor=0.0,  # the Trainer can't smooth for M2M100 and NLLB
 )
 
@@ -318,7 +319,7 @@ def load_corpus(common: CommonArguments, recipe: RecipeArguments, seed: int, say
         raise ValueError(f"source_lang and target_lang are both {recipe.source_lang!r}; name two languages.")
 
     def prepare(rows, name):
-        taken = ("source", "target", recipe.source_lang, recipe.target_lang)
+        taken = ("source", "target", recipe.source_lang, recipe.target_lang, "length")
         return read_pairs(rows, recipe, name, say, common.carried(rows, *taken))
 
     return load_splits(common, embedded_corpus, prepare, seed)

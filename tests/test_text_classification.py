@@ -466,7 +466,7 @@ def test_pairs_are_scored_by_the_metric_that_is_asked_for(text, encoder):
     assert read(Path("out"), "_begun.json")["learning_rate"] == 5e-5
 
 
-@pytest.mark.parametrize("key", ["text", "labels"])
+@pytest.mark.parametrize("key", ["text", "labels", "length"])
 def test_a_key_that_is_called_as_a_column_of_the_recipe_is_refused(text, recipe, key):
     rows = Dataset.from_dict({"q": list("abcd"), key: list("efgh"), "label": ["no", "yes"] * 2})
     files(train=rows, validation=rows)
