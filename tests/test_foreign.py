@@ -215,6 +215,7 @@ HEADERS = [("seed", "x"), ("seed", 2**70), ("seed", None), ("facts", []), ("fact
 HEADERS += [
     ("facts.batch", 0),
     ("facts.batch", "4"),
+    ("facts.order", 4),
     ("facts.data", [1]),
     ("epochs", 3),
     ("epochs", [3]),

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_prune import History, Policy, PruningTrainer, Selection
-from hf_prune.sampler import ROW
+from hf_prune.sampler import ROW, PruningSampler
 
 
 @dataclass(frozen=True)
@@ -255,6 +255,18 @@ def test_fewer_steps_than_rounds_cannot_be_cut_anew(classifier, tmp_path):
     second = trainer_of(copied(classifier), tmp_path, Parts(), per_device_train_batch_size=10)
     with pytest.raises(ValueError, match="can't be cut into other batches.*Resume with its own"):
         second.train(resume_from_checkpoint=True)
+
+
+def test_each_round_of_a_grouped_order_shuffles_anew(classifier, tmp_path, monkeypatch):
+    planned, plan = [], PruningSampler.plan
+
+    def watched(self, epoch, rows, round=None):
+        planned.append((epoch, round))
+        plan(self, epoch, rows, round)
+
+    monkeypatch.setattr(PruningSampler, "plan", watched)
+    trainer_of(classifier, tmp_path, Parts(), train_sampling_strategy="group_by_length", num_train_epochs=2).train()
+    assert [pair for pair in planned if pair[1] is not None] == [(round // 4, round) for round in range(8)]
 
 
 def test_rounds_in_another_order_cannot_be_cut_anew(classifier, tmp_path):
