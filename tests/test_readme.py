@@ -114,6 +114,10 @@ def test_the_readme_says_what_padding_costs():
     ours, random = (f"{100 * shares[order]:.0f} %" for order in ("ours", "random"))
     assert f"{ours} of the positions that the model computes are real tokens, and not {random}" in text
     assert f"{100 * (1 - shares['random'] / shares['ours']):.0f} % fewer positions for the same rows" in text
+    sizes = json.loads((RESULTS / "padding.json").read_text())["sizes"]["embedded, 32"]
+    means = [f"{np.mean(sizes[size]['values']):.1f}" for size in ("8", "50", "100")]
+    measured = " ".join(MEASURED.split())
+    assert "{} BLEU with 8 batches in a mega-batch, {} with 50, {} with 100".format(*means) in measured
     longer = json.loads((RESULTS / "padding.json").read_text())["longer"]["tatoeba"]
     mean = np.mean(longer["values"])
     assert f"comes to {mean:.1f} BLEU and not {mean - longer['difference']:.1f}" in text
