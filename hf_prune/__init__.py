@@ -3,11 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .core import BudgetPolicy, Clock, History, Policy, Selection
+from .core import BudgetPolicy, Clock, Policy, Selection
+from .records.history import History
 
 if TYPE_CHECKING:
-    from .mixin import PruningMixin
-    from .trainer import PruningSeq2SeqTrainer, PruningTrainer, pruned
+    from .train.mixin import PruningMixin
+    from .train.trainer import PruningSeq2SeqTrainer, PruningTrainer, pruned
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,5 +26,5 @@ __all__ = [
 
 def __getattr__(name: str):
     if name in __all__:  # the trainers import transformers, so they wait until somebody asks
-        return getattr(import_module(".trainer", __name__), name)
+        return getattr(import_module(".train.trainer", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

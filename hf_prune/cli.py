@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from . import policies
-from .command import Parser, again, interruptible
-from .core import FACTS, History, Policy
-from .flags import card_of, field_texts, find_policy
-from .page import REPORT, RunReport
-from .score import FailedRun, make_scores
-from .tables import table
+from .common.command import Parser, again, interruptible
+from .compare.score import FailedRun, make_scores
+from .compare.tables import table
+from .core import FACTS, Policy
+from .recipe.arguments import card_of, field_texts, find_policy
+from .records.history import History
+from .report.page import REPORT, RunReport
 
 
 def main(argv: Sequence[str] | None = None) -> int:

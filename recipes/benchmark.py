@@ -27,9 +27,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, TrainingArguments, set_seed
 
 from hf_prune import PruningTrainer
-from hf_prune.report import surroundings
-from hf_prune.sampler import ROW
-from hf_prune.storage import write_text
+from hf_prune.common.storage import write_text
+from hf_prune.report.account import surroundings
+from hf_prune.train.sampler import ROW
 
 
 class Times(TrainerCallback):

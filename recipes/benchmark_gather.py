@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 
-from hf_prune.recorder import Measurements, Recorder, gather_columns
-from hf_prune.report import surroundings
-from hf_prune.storage import write_text
+from hf_prune.common.storage import write_text
+from hf_prune.measure.recorder import Measurements, Recorder, gather_columns
+from hf_prune.report.account import surroundings
 
 
 def measure(accelerator: Accelerator, rows: int, repeats: int) -> dict:

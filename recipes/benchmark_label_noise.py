@@ -21,12 +21,13 @@ from datasets import Dataset, Image
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from hf_prune.comparison import RESULTS
-from hf_prune.data import eight_bits
-from hf_prune.export import FILE_ROW, ROWS
-from hf_prune.report import markdown_table, surroundings
-from hf_prune.splits import find_column, label_texts, read_file
-from hf_prune.storage import write_text
+from hf_prune.common.markdown import markdown_table
+from hf_prune.common.storage import write_text
+from hf_prune.compare.comparison import RESULTS
+from hf_prune.data.pixels import eight_bits
+from hf_prune.recipe.splits import find_column, label_texts, read_file
+from hf_prune.records.table import FILE_ROW, ROWS
+from hf_prune.report.account import surroundings
 
 SHARES = (0.01, 0.05, 0.1)  # of the training rows
 

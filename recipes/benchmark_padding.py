@@ -11,7 +11,7 @@ positions  share of real tokens among the positions that the model computes, in 
 epochs     one epoch over some rows in each order in turn, `--pairs` times: positions and seconds over those of the
            random order, medians of the ratios
 quality    whole runs of the recipes in each order, `--seeds` seeds, equal rows: what they score, and the mean
-           difference to the random order with its interval over seeds (hf_prune/paired.py)
+           difference to the random order with its interval over seeds (hf_prune/compare/intervals.py)
 longer     runs in our order that read more rows, in as many positions as the random order computes: what they score
 sizes      runs of `translate.py` on Tatoeba and on the embedded corpus (batches of 16, and of 32) with 8 to 100 batches
            in a mega-batch, whatever the number of rows: what they score
@@ -55,15 +55,16 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
-from hf_prune import PruningTrainer, grouping
-from hf_prune.comparison import Scale, scale_of
-from hf_prune.data import row_lengths
-from hf_prune.grouping import group, lengths_as_ranks
-from hf_prune.launch import Run, run_all
-from hf_prune.paired import interval
-from hf_prune.report import surroundings
-from hf_prune.sampler import PruningSampler
-from hf_prune.storage import write_text
+from hf_prune import PruningTrainer
+from hf_prune.common.storage import write_text
+from hf_prune.compare.comparison import Scale, scale_of
+from hf_prune.compare.intervals import interval
+from hf_prune.compare.launch import Run, run_all
+from hf_prune.data.tokens import row_lengths
+from hf_prune.report.account import surroundings
+from hf_prune.train import grouping
+from hf_prune.train.grouping import group, lengths_as_ranks
+from hf_prune.train.sampler import PruningSampler
 
 ALL = "uniform:keep=1"  # the bits of the stock trainer where the order is random
 ORDERS = {  # strategy and policy

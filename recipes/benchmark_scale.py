@@ -34,14 +34,14 @@ from torch.utils.data import RandomSampler
 from tqdm.auto import tqdm
 
 from hf_prune import History, Policy, policies
-from hf_prune.checkpoint import STATE, PruningState
+from hf_prune.common.storage import write_text
 from hf_prune.core import FACTS
-from hf_prune.report import surroundings
-from hf_prune.run import PruningRun
-from hf_prune.sampler import PruningSampler
-from hf_prune.schedule import FullRun, Place
-from hf_prune.storage import write_text
-from hf_prune.trace import Trace
+from hf_prune.records.trace import Trace
+from hf_prune.report.account import surroundings
+from hf_prune.train.checkpoint import STATE, PruningState
+from hf_prune.train.engine import PruningRun
+from hf_prune.train.sampler import PruningSampler
+from hf_prune.train.schedule import FullRun, Place
 
 STEP_ROWS = 1024
 BATCH = 1 << 20  # rows whose losses are drawn at once

@@ -24,10 +24,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from hf_prune import Clock, History, Policy, policies
+from hf_prune.common.storage import write_text
 from hf_prune.core import FACTS
-from hf_prune.features import Features, count_matrix
-from hf_prune.report import surroundings
-from hf_prune.storage import write_text
+from hf_prune.core.features import Features, count_matrix
+from hf_prune.report.account import surroundings
 
 EPOCHS = 10
 

@@ -21,8 +21,8 @@ predictions.json under OUTPUT_DIR/arms, which is all that must be kept:
 
     python recipes/compare.py --output_dir comparison
 
-makes them again. hf_prune/paired.py says how intervals are made; with fewer than five seeds they are wide, as they must
-be.
+makes them again. hf_prune/compare/intervals.py says how intervals are made; with fewer than five seeds they are wide,
+as they must be.
 """
 
 import argparse
@@ -39,9 +39,10 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from hf_prune import History, policies
-from hf_prune.card import renew_baselines
-from hf_prune.command import Parser, again, interruptible, stage
-from hf_prune.comparison import (
+from hf_prune.common.command import Parser, again, interruptible, stage
+from hf_prune.common.foreign import file_name, number, of_kind
+from hf_prune.common.privacy import hide_arguments, public_arguments
+from hf_prune.compare.comparison import (
     ARMS,
     PREDICTIONS,
     RESULTS,
@@ -52,11 +53,10 @@ from hf_prune.comparison import (
     leaves_nothing_out,
     run_folder,
 )
-from hf_prune.comparison_page import markdown, write
+from hf_prune.compare.launch import LAUNCHERS, Run, check_script, run_all
+from hf_prune.compare.page import markdown, write
 from hf_prune.core import FACTS
-from hf_prune.foreign import file_name, number, of_kind
-from hf_prune.launch import LAUNCHERS, Run, check_script, run_all
-from hf_prune.privacy import hide_arguments, public_arguments
+from hf_prune.report.card import renew_baselines
 
 OURS = ("policy", "seed", "output_dir", "push_to_hub", "hub_token")
 CURE = "a recipe ends with results.json in its --output_dir, as those of hf_prune do"

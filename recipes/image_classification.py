@@ -66,11 +66,10 @@ from transformers import (
 from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningTrainer
-from hf_prune.data import eight_bits
-from hf_prune.export import FILE_ROW
-from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
-from hf_prune.splits import (
+from hf_prune.data.pixels import eight_bits
+from hf_prune.recipe.arguments import parse
+from hf_prune.recipe.session import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
+from hf_prune.recipe.splits import (
     CommonArguments,
     class_names,
     encode_labels,
@@ -82,6 +81,7 @@ from hf_prune.splits import (
     read_splits,
     warn_if_untaught,
 )
+from hf_prune.records.table import FILE_ROW
 
 
 @dataclass

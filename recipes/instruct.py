@@ -43,9 +43,9 @@ from trl import SFTConfig, SFTTrainer
 from trl.models import unwrap_model_for_generation
 
 from hf_prune import pruned
-from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
-from hf_prune.splits import CommonArguments, find_text, keep_rows, load_splits
+from hf_prune.recipe.arguments import parse
+from hf_prune.recipe.session import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
+from hf_prune.recipe.splits import CommonArguments, find_text, keep_rows, load_splits
 
 
 @dataclass

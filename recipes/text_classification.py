@@ -53,9 +53,9 @@ from transformers import (
 from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningTrainer
-from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
-from hf_prune.splits import (
+from hf_prune.recipe.arguments import parse
+from hf_prune.recipe.session import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
+from hf_prune.recipe.splits import (
     CommonArguments,
     class_names,
     columns_of,

@@ -52,9 +52,9 @@ from transformers import (
 from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningSeq2SeqTrainer
-from hf_prune.flags import parse
-from hf_prune.recipe import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
-from hf_prune.splits import CommonArguments, columns_of, find_text, keep_rows, load_splits, tell_cuts
+from hf_prune.recipe.arguments import parse
+from hf_prune.recipe.session import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
+from hf_prune.recipe.splits import CommonArguments, columns_of, find_text, keep_rows, load_splits, tell_cuts
 
 
 @dataclass

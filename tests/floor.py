@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_prune.report import surroundings
+from hf_prune.report.account import surroundings
 
 SUITES = ("parity", "schedule", "rounds", "resume", "seams", "trainer", "own_code", "loading")
 TESTS = Path(__file__).parent

@@ -17,8 +17,8 @@ SERVER.set_forkserver_preload(
     [
         "datasets",
         "evaluate",
-        "hf_prune.page",
-        "hf_prune.trainer",
+        "hf_prune.report.page",
+        "hf_prune.train.trainer",
         "kornia.augmentation",
         "sklearn.metrics",
         "transformers.models.bert.modeling_bert",

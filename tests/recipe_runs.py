@@ -11,7 +11,7 @@ from pathlib import Path
 import transformers
 from fork_server import run as run_in_fork
 
-from hf_prune.page import RunReport
+from hf_prune.report.page import RunReport
 
 ROOT = Path(__file__).parent.parent
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import ranks
 from test_resume import assert_same, build, result_of
 
-from hf_prune.report import surroundings
+from hf_prune.report.account import surroundings
 
 POLICIES = (
     "uniform:keep=0.6",

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 import hf_prune
 from hf_prune import Policy, PruningMixin, PruningSeq2SeqTrainer, PruningTrainer, Selection, pruned
-from hf_prune.data import has_own_loss
-from hf_prune.sampler import ROW
+from hf_prune.data.kinds import has_own_loss
+from hf_prune.train.sampler import ROW
 
 KEEP, INFOBATCH = "uniform:keep=1.0", "infobatch:ratio=0.5,anneal=1.0"
 CLOCKS = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
@@ -76,7 +76,11 @@ def test_the_class_is_made_once_and_named():
     assert made is pruned(Mine)
     assert made.__mro__.index(PruningMixin) < made.__mro__.index(Mine) < made.__mro__.index(tf.Trainer)
     assert issubclass(made, PruningTrainer)
-    assert (made.__name__, made.__qualname__, made.__module__) == ("PruningMine", "PruningMine", "hf_prune.trainer")
+    assert (made.__name__, made.__qualname__, made.__module__) == (
+        "PruningMine",
+        "PruningMine",
+        "hf_prune.train.trainer",
+    )
     assert made.__doc__ == f"`{__name__}.Mine` with a `policy`; everything else is as there."
     assert pruned(tf.Trainer) is PruningTrainer
     assert pruned(tf.Seq2SeqTrainer) is PruningSeq2SeqTrainer
@@ -114,7 +118,7 @@ def names(made: type) -> list[str]:
 def test_a_class_that_was_not_made_yet_is_made_by_unpickling(monkeypatch):
     made = pruned(Mine)
     pickled = pickle.dumps(made)
-    monkeypatch.setattr(hf_prune.trainer, "_PRUNED", {})
+    monkeypatch.setattr(hf_prune.train.trainer, "_PRUNED", {})
     again = pickle.loads(pickled)
     assert again is pruned(Mine) is not made
     assert again.__bases__ == (PruningTrainer, Mine)
@@ -163,7 +167,7 @@ class OfRegistered(pruned(Registered)):
 def test_a_class_with_another_metaclass_is_made_and_pickled(cls):
     made = pruned(cls)
     assert made is pruned(cls) and isinstance(made, type(cls)) and issubclass(made, PruningTrainer)
-    assert (made.__name__, made.__module__) == (f"Pruning{cls.__name__}", "hf_prune.trainer")
+    assert (made.__name__, made.__module__) == (f"Pruning{cls.__name__}", "hf_prune.train.trainer")
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         assert pickle.loads(pickle.dumps(made, protocol)) is made
     assert copy.deepcopy(made) is made

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from transformers import TrainingArguments
 
 from hf_prune import PruningTrainer
-from hf_prune.meter import blend
-from hf_prune.sampler import ROW
+from hf_prune.measure.meter import blend
+from hf_prune.train.sampler import ROW
 
 
 class Plain(torch.nn.Module):

@@ -10,11 +10,11 @@ import transformers as tf
 from tiny import IGNORED, TASKS
 
 from hf_prune import Clock, History
-from hf_prune.checkpoint import PruningState
 from hf_prune.policies.epsilon_greedy import EpsilonGreedy
 from hf_prune.policies.self_paced import SelfPaced
 from hf_prune.policies.stale_sb import StaleSB
 from hf_prune.policies.uniform import Uniform
+from hf_prune.train.checkpoint import PruningState
 
 BUDGETS = {
     "uniform": Uniform(keep=0.5),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from recipe_runs import ROOT, environment, load
 
-from hf_prune import comparison_page
+from hf_prune.compare import page as comparison_page
 
 FAKE = str(Path(__file__).parent / "fake_recipe.py")
 COMPARE = load("compare")

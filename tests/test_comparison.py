@@ -10,9 +10,9 @@ import pytest
 from matplotlib.image import imread
 
 from hf_prune.cli import main as hf_prune
-from hf_prune.comparison import Arm, Comparison, Plan, RunResult
-from hf_prune.comparison_page import _far, markdown, page, table, write
-from hf_prune.tables import comparisons_table
+from hf_prune.compare.comparison import Arm, Comparison, Plan, RunResult
+from hf_prune.compare.page import _far, markdown, page, table, write
+from hf_prune.compare.tables import comparisons_table
 
 ROWS = 1000
 ALL = Arm(("--policy", "uniform:keep=1"), "full")

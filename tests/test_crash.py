@@ -12,9 +12,10 @@ from disk import largest_file
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
-from hf_prune import Policy, Selection, storage
-from hf_prune.beginning import HISTORY
-from hf_prune.checkpoint import STATE, TRAINER_STATE, PruningState, last_whole
+from hf_prune import Policy, Selection
+from hf_prune.common import storage
+from hf_prune.records.history import HISTORY
+from hf_prune.train.checkpoint import STATE, TRAINER_STATE, PruningState, last_whole
 
 TASK = tiny.TASKS["one label"]
 ROWS = 22

@@ -8,7 +8,7 @@ from datasets import Dataset
 from tiny import TASKS, Collator
 
 from hf_prune import PruningTrainer
-from hf_prune.data import row_lengths
+from hf_prune.data.tokens import row_lengths
 
 IDS = [[1, 2], [3], [4, 5, 6], []]
 TARGETS = [[1], [2, 3], [4], [5, 6, 7]]
@@ -82,7 +82,7 @@ def test_a_million_rows_are_measured_in_bulk(monkeypatch):
     one = np.arange(1, 6, dtype=np.int32)
     data = columns(input_ids=np.broadcast_to(one, (1_000_000, 5)))
     monkeypatch.setattr(type(data), "__iter__", None)
-    monkeypatch.setattr("hf_prune.data.tqdm", None)
+    monkeypatch.setattr("hf_prune.data.tokens.tqdm", None)
     assert (row_lengths(data, "length", "input_ids", targets_too=False) == 5).all()
 
 

@@ -22,8 +22,8 @@ from test_crash import fail_at
 from test_resume import build, result_of
 from tiny import TASKS
 
-from hf_prune import checkpoint
-from hf_prune.recorder import gather_columns
+from hf_prune.measure.recorder import gather_columns
+from hf_prune.train import checkpoint
 
 HERE = Path(__file__).parent
 PROCESSES = {"two": 2, "four": 4, "fsdp2": 2, "zero2": 2, "zero3": 2}
@@ -172,7 +172,7 @@ def test_a_round_gathers_ids_once_and_losses_once_and_a_step_nothing(ends):
 def gather_unequal(rank, folder):
     from accelerate import Accelerator
 
-    from hf_prune import recorder
+    from hf_prune.measure import recorder
 
     recorder._CHUNK = 5
     accelerator = Accelerator(cpu=True)

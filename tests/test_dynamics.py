@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_trace import write
 
-from hf_prune.core import History
-from hf_prune.dynamics import Dynamics
+from hf_prune import History
+from hf_prune.records.dynamics import Dynamics
 
 NAN = float("nan")
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from recipe_runs import load, run_forked
 
-from hf_prune import History, policies, storage
+from hf_prune import History, policies
+from hf_prune.common import storage
 
 FLAGS = (
     "--train_file train.parquet --validation_file validation.parquet --vocab_size 320 --max_length 24 --num_beams 1 "

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pictures
 from tiny import TASKS, Rows
 
-from hf_prune.examples import show
+from hf_prune.data.examples import show
 
 
 class Tokenizer:

@@ -7,10 +7,10 @@ import pandas
 import pytest
 from test_trace import write
 
-from hf_prune import export
-from hf_prune.core import History
-from hf_prune.dynamics import Dynamics
-from hf_prune.export import COLUMNS, write_rows
+from hf_prune import History
+from hf_prune.records import table as export
+from hf_prune.records.dynamics import Dynamics
+from hf_prune.records.table import COLUMNS, write_rows
 
 NAN = float("nan")
 

@@ -16,9 +16,12 @@ import transformers
 from PIL import Image
 from texts import matrix_of
 
-from hf_prune import data, storage
-from hf_prune.data import fingerprint, read_features
-from hf_prune.features import Features, count_matrix, stacked, valued
+from hf_prune.common import storage
+from hf_prune.core.features import Features, count_matrix, stacked, valued
+from hf_prune.data import pixels
+from hf_prune.data.features import read_features
+from hf_prune.data.fingerprint import fingerprint
+from hf_prune.data.tokens import row_tokens
 
 WORDS = frozenset({"features"})
 CLASSES = frozenset({"classes"})
@@ -86,7 +89,7 @@ def test_texts_read_in_several_parts_are_those_read_at_once(form, monkeypatch, r
     rows = [rng.integers(0, 40, length).tolist() for length in rng.integers(0, 9, 50)]
     masks = [(rng.random(len(row)) < 0.8).astype(int).tolist() for row in rows]
     dataset = form({"input_ids": rows, "attention_mask": masks})
-    monkeypatch.setattr(data, "_ROWS_AT_A_TIME", 7)
+    monkeypatch.setattr("hf_prune.data.features.ROWS_AT_A_TIME", 7)
     (text,) = read_features(dataset, False, WORDS).texts
     real = [[word for word, kept in zip(*pair, strict=True) if kept] for pair in zip(rows, masks, strict=True)]
     assert (text != matrix_of(real)).nnz == 0
@@ -116,8 +119,8 @@ def test_texts_to_choose_from_are_words_and_tokens_of_their_row(form):
     rows = {"input_ids": [[[1, 2], [3]], [[2, 2, 0], [4, 0, 0]]]}
     masked = rows | {"attention_mask": [[[1, 1], [1]], [[1, 1, 0], [1, 0, 0]]]}
     assert read_features(form(masked), False, WORDS).texts[0].toarray().tolist() == [[0, 1, 1, 1, 0], [0, 0, 2, 0, 1]]
-    assert data.row_tokens(form(rows), False).tolist() == [3, 6]
-    assert data.row_tokens(form(masked), False).tolist() == [3, 3]
+    assert row_tokens(form(rows), False).tolist() == [3, 6]
+    assert row_tokens(form(masked), False).tolist() == [3, 3]
 
 
 # ---- Classes ----
@@ -179,7 +182,7 @@ def pictures(rng):
 
 
 def test_pictures_of_every_kind_are_shrunk_alike(pictures, monkeypatch):
-    monkeypatch.setattr(data, "_PICTURES_AT_A_TIME", 2)
+    monkeypatch.setattr(pixels, "_PICTURES_AT_A_TIME", 2)
     expected = [averages(picture.transpose(2, 0, 1)) for picture in pictures]
     first = {"pixel_values": [picture.transpose(2, 0, 1) for picture in pictures]}
     forms = [
@@ -290,7 +293,7 @@ def test_pictures_are_shrunk_once(pictures, home, monkeypatch):
     dataset = image_dataset(pictures)
     before = read_features(dataset, False, WORDS).pixels
     (file,) = home.iterdir()
-    monkeypatch.setattr(data, "_Shrink", None)
+    monkeypatch.setattr(pixels, "Shrink", None)
     np.testing.assert_array_equal(read_features(dataset, False, WORDS).pixels, before)
     with pytest.raises(TypeError):  # another order is another content
         read_features(dataset.select([1, 0, 2, 3, 4]), False, WORDS)
@@ -403,7 +406,7 @@ UNREAD = {
 def test_rows_without_names_are_refused_with_the_cure(kind):
     rows, message = STRANGE[kind]
     with pytest.raises(ValueError, match=f"counts tokens by 'input_ids', but the rows .*{message}.*unit='rows'"):
-        data.row_tokens(rows, False)
+        row_tokens(rows, False)
     with pytest.raises(ValueError, match=message):
         read_features(rows, False, WORDS)
 
@@ -413,7 +416,7 @@ def test_tokens_that_are_no_numbers_are_refused_by_row(kind):
     value, message = UNREAD[kind]
     rows = [{"input_ids": [1, 2]}, {"input_ids": value}]
     with pytest.raises(ValueError, match=f"{message}: give a list of numbers"):
-        data.row_tokens(rows, False)
+        row_tokens(rows, False)
     with pytest.raises(ValueError, match=f"{message}: give a list of numbers"):
         read_features(rows, False, WORDS)
 
@@ -421,7 +424,7 @@ def test_tokens_that_are_no_numbers_are_refused_by_row(kind):
 def test_what_a_later_row_lacks_is_named():
     rows = [{"input_ids": [1, 2]}, {"text": "a", "label": 0}]
     with pytest.raises(ValueError, match="counts tokens by 'input_ids', but the rows have text, label"):
-        data.row_tokens(rows, False)
+        row_tokens(rows, False)
     with pytest.raises(ValueError, match="Row 0 has 'input_ids', but row 1 has text, label: give all rows the same"):
         read_features(rows, False, WORDS)
     pictures = [{"pixel_values": np.zeros((1, 2, 2))}, (np.zeros((1, 2, 2)), 0)]
@@ -433,14 +436,14 @@ def test_what_a_later_row_lacks_is_named():
 @pytest.mark.parametrize("numbers", [list, tuple, np.array, torch.tensor])
 def test_rows_of_any_mapping_are_read_and_some_may_be_empty(make, numbers):
     rows = [make({"input_ids": numbers(ids), "labels": None}) for ids in ([1, 2, 2], [], [5])]
-    assert data.row_tokens(rows, True).tolist() == [3, 0, 1]
+    assert row_tokens(rows, True).tolist() == [3, 0, 1]
     assert read_features(rows, True, WORDS).texts[0].toarray().tolist() == [[0, 1, 2, 0, 0, 0], [0] * 6, [0] * 5 + [1]]
 
 
 def test_a_column_of_arrow_that_holds_no_lists_is_refused():
     for values in (["a b", "c"], [1, 2]):
         rows = datasets.Dataset.from_dict({"input_ids": values})
-        for read in (lambda rows: data.row_tokens(rows, False), lambda rows: read_features(rows, False, WORDS)):
+        for read in (lambda rows: row_tokens(rows, False), lambda rows: read_features(rows, False, WORDS)):
             with pytest.raises(
                 ValueError, match=r"reads lists of tokens, and rows have a (string|int32|int64) there: tokenize"
             ):
@@ -450,4 +453,4 @@ def test_a_column_of_arrow_that_holds_no_lists_is_refused():
 def test_a_column_of_arrays_is_read():
     form = datasets.Features({"input_ids": datasets.Array2D((2, 2), "int64")})
     rows = datasets.Dataset.from_dict({"input_ids": [[[1, 0], [2, 2]], [[0, 3], [1, 1]]]}, features=form)
-    assert data.row_tokens(rows, False).tolist() == [4, 4]
+    assert row_tokens(rows, False).tolist() == [4, 4]

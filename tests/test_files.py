@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_prune.splits import CommonArguments, read_file, read_splits
+from hf_prune.recipe.splits import CommonArguments, read_file, read_splits
 
 RECORDS = [{"text": f"text {i}", "label": f"l{i % 2}"} for i in range(40)]
 TABLE = "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in RECORDS)

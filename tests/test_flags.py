@@ -9,10 +9,10 @@ import pytest
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 import hf_prune.policies as registry
-from hf_prune import flags
-from hf_prune.flags import parse
 from hf_prune.policies.infobatch import InfoBatch
 from hf_prune.policies.uniform import Uniform
+from hf_prune.recipe import arguments as flags
+from hf_prune.recipe.arguments import parse
 
 
 @dataclasses.dataclass

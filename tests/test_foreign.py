@@ -15,15 +15,17 @@ from test_page import Page
 from test_report import REPORT
 from test_trace import write
 
-from hf_prune import History, figures, foreign, page, storage
-from hf_prune.beginning import HISTORY
-from hf_prune.checkpoint import STATE, PruningState
+from hf_prune import History
 from hf_prune.cli import main
-from hf_prune.export import write_rows
-from hf_prune.hub import _card
-from hf_prune.page import NUMBERS, RunReport
-from hf_prune.tables import runs_table
-from hf_prune.trace import FOLDER, read_trace
+from hf_prune.common import foreign, storage
+from hf_prune.compare.tables import runs_table
+from hf_prune.records.history import HISTORY
+from hf_prune.records.hub import _card
+from hf_prune.records.table import write_rows
+from hf_prune.records.trace import FOLDER, read_trace
+from hf_prune.report import figures, page
+from hf_prune.report.page import NUMBERS, RunReport
+from hf_prune.train.checkpoint import STATE, PruningState
 
 N = 12
 TASK = tiny.TASKS["one label"]

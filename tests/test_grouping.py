@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from hf_prune import grouping
-from hf_prune.grouping import group, lengths_as_ranks, mega_batches
-from hf_prune.sampler import PruningSampler
+from hf_prune.train import grouping
+from hf_prune.train.grouping import group, lengths_as_ranks, mega_batches
+from hf_prune.train.sampler import PruningSampler
 
 
 class Fixed:

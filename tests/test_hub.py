@@ -485,7 +485,7 @@ def test_the_stock_trainer_uploads_as_it_does(monkeypatch):
     from huggingface_hub import HfApi
     from transformers import Trainer
 
-    from hf_prune.sharing import _rows_kept
+    from hf_prune.train.sharing import _rows_kept
 
     given = []
     monkeypatch.setattr(HfApi, "upload_folder", lambda self, **kwargs: given.append(kwargs["ignore_patterns"]))
@@ -506,7 +506,7 @@ def test_the_stock_trainer_uploads_as_it_does(monkeypatch):
 def test_the_token_still_serves_after_the_arguments_are_pickled():
     from copy import deepcopy
 
-    from hf_prune.sharing import Secret
+    from hf_prune.train.sharing import Secret
 
     token = Secret(TOKEN)
     assert token == TOKEN and f"Bearer {token}" == f"Bearer {TOKEN}" and deepcopy([token]) == [TOKEN]

@@ -8,9 +8,9 @@ import pytest
 from tiny import TASKS, trainer
 
 from hf_prune import Policy, Selection
-from hf_prune.beginning import rounds_to_act
 from hf_prune.policies import make
-from hf_prune.report import keeps_all
+from hf_prune.report.account import keeps_all
+from hf_prune.train.rounds import rounds_to_act
 
 TASK = TASKS["one label"]
 ROWS = 20

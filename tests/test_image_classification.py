@@ -9,8 +9,8 @@ from datasets import ClassLabel, Dataset, Image
 from PIL import Image as Picture
 from recipe_runs import load, run, run_forked
 
-from hf_prune.splits import CommonArguments
-from hf_prune.trace import read_trace
+from hf_prune.recipe.splits import CommonArguments
+from hf_prune.records.trace import read_trace
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from datasets import Dataset
 from tiny import TASKS, Rows, trainer
 
 from hf_prune import History
-from hf_prune.keys import match, row_keys
+from hf_prune.data.keys import match, row_keys
 
 NAMES = ["a", "b", "ß", "7"]
 

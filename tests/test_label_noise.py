@@ -11,7 +11,7 @@ from PIL import Image as Picture
 from recipe_runs import load
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-from hf_prune.export import FILE_ROW, ROWS
+from hf_prune.records.table import FILE_ROW, ROWS
 
 NAMES = ["dark", "bright"]
 FILE_ROWS = np.random.default_rng(0).permutation(10)  # of the run's rows, in their order

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import TASKS, trainer
 
-from hf_prune.loading import saved_names
+from hf_prune.train.loading import saved_names
 
 SETTINGS = dict(num_train_epochs=3, save_strategy="epoch", eval_strategy="epoch", per_device_train_batch_size=8)
 

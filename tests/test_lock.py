@@ -14,8 +14,8 @@ from fork_server import SERVER
 from test_crash import TASK, end_of, make
 from transformers import TrainerCallback
 
-from hf_prune import lock
-from hf_prune.trace import FOLDER
+from hf_prune.records.trace import FOLDER
+from hf_prune.train import lock
 
 
 class Hang(TrainerCallback):

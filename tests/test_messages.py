@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from recipe_runs import ROOT, command, environment, load
 
-from hf_prune import command as words
 from hf_prune import policies
-from hf_prune.command import as_typed, interruptible, stage
-from hf_prune.flags import parse
-from hf_prune.recipe import run
-from hf_prune.splits import CommonArguments
+from hf_prune.common import command as words
+from hf_prune.common.command import as_typed, interruptible, stage
+from hf_prune.recipe.arguments import parse
+from hf_prune.recipe.session import run
+from hf_prune.recipe.splits import CommonArguments
 
 pytestmark = pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing.*` is deprecated:FutureWarning")
 
@@ -365,7 +365,7 @@ def test_what_a_recipe_says_that_is_interrupted(recipes, monkeypatch, capsys, si
     assert "hf_x" not in said and "--hub_token TOKEN" in said and "resume_from_checkpoint" not in said
     Path("out", "checkpoint-4").mkdir(parents=True)
     Path("out", "checkpoint-4", "trainer_state.json").write_text("{}")
-    monkeypatch.setattr("hf_prune.recipe.last_whole", lambda folder, warn: str(Path(folder, "checkpoint-4")))
+    monkeypatch.setattr("hf_prune.recipe.session.last_whole", lambda folder, warn: str(Path(folder, "checkpoint-4")))
     assert interrupted("load_texts").startswith(f"{start}This goes on from {Path('out', 'checkpoint-4')}: python ")
 
 

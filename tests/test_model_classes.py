@@ -15,7 +15,7 @@ import torch
 import transformers as tf
 from model_zoo import LENGTH, ROWS, VOCAB, classes, inputs, models
 
-from hf_prune.tasks import READ, recipe_for
+from hf_prune.measure.readers import READ, recipe_for
 
 IGNORED = -100
 SHAPES = (LENGTH, 64, 192)  # of token labels: some models fill their texts up

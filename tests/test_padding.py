@@ -16,13 +16,12 @@ from torch.utils.data import RandomSampler, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from hf_prune import Policy, Selection, pruned
-from hf_prune.checkpoint import PruningState
-from hf_prune.core import History
-from hf_prune.padding import CURES, causes, count_padding, note, share_of
-from hf_prune.page import RunReport
-from hf_prune.recorder import Recorder
-from hf_prune.report import NUMBERS, PruningReport
+from hf_prune import History, Policy, Selection, pruned
+from hf_prune.measure.recorder import Recorder
+from hf_prune.report.account import NUMBERS, PruningReport
+from hf_prune.report.padding import CURES, causes, count_padding, note, share_of
+from hf_prune.report.page import RunReport
+from hf_prune.train.checkpoint import PruningState
 
 TASK = TASKS["one label"]
 KEEP = "uniform:keep=1.0"
@@ -113,7 +112,7 @@ def test_what_is_brought_has_its_positions_and_widths():
 
 
 def test_positions_are_brought_with_their_batches_where_the_device_is_full(monkeypatch):
-    monkeypatch.setattr("hf_prune.recorder._HELD", 2)
+    monkeypatch.setattr("hf_prune.measure.recorder._HELD", 2)
     recorder, ids = Recorder(1), torch.tensor([2])
     for _ in range(3):
         recorder.add(ids, ids, [ids.float()], 5)
@@ -132,7 +131,7 @@ def test_an_epoch_that_an_older_version_has_begun_goes_on():
 
 def in_every_process(rank, folder):
     said = []
-    logging.getLogger("hf_prune.mixin").warning = said.append
+    logging.getLogger("hf_prune.train.mixin").warning = said.append
     ours = trainer(folder / "run", TASK.model(), MIXED[:38], KEEP, per_device_train_batch_size=2, num_train_epochs=2)
     ours.train()
     shares = [entry["prune/padding"] for entry in ours.state.log_history if "prune/padding" in entry]

@@ -17,13 +17,13 @@ from test_report import EPOCHS, REPORT
 from test_trace import write
 from tiny import TASKS
 
-from hf_prune import figures
+from hf_prune import History
 from hf_prune.cli import main
-from hf_prune.core import History
-from hf_prune.figures import DARK, LIGHT
-from hf_prune.page import NUMBERS, RunReport
-from hf_prune.report import PruningReport
-from hf_prune.trace import FOLDER
+from hf_prune.records.trace import FOLDER
+from hf_prune.report import figures
+from hf_prune.report.account import PruningReport
+from hf_prune.report.figures import DARK, LIGHT
+from hf_prune.report.page import NUMBERS, RunReport
 
 EVIL = '<script>alert("1")</script> & so on'
 

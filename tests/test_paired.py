@@ -8,7 +8,7 @@ from sacrebleu.tokenizers.tokenizer_none import NoneTokenizer
 from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from hf_prune.paired import RowSums, interval, resample_rows, row_sums
+from hf_prune.compare.intervals import RowSums, interval, resample_rows, row_sums
 
 
 def t_interval(differences):

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, RandomSampler
 
 from hf_prune import History, Policy, Selection
-from hf_prune.run import PruningRun
-from hf_prune.sampler import PruningSampler
-from hf_prune.schedule import FullRun, Place
+from hf_prune.train.engine import PruningRun
+from hf_prune.train.sampler import PruningSampler
+from hf_prune.train.schedule import FullRun, Place
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from texts import matrix_of
 
 import hf_prune.policies as registry
 from hf_prune import Clock, History, Policy
-from hf_prune.features import Features
+from hf_prune.core.features import Features
 from hf_prune.policies import uniform
 
 LOSSES = st.lists(

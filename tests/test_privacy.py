@@ -10,8 +10,8 @@ from pathlib import Path, PureWindowsPath
 import pytest
 from transformers import Seq2SeqTrainingArguments
 
-from hf_prune.command import again
-from hf_prune.privacy import (
+from hf_prune.common.command import again
+from hf_prune.common.privacy import (
     hide,
     hide_arguments,
     hide_values,

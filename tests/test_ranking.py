@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_prune.ranking import first_of_groups, length_buckets, ranked, top
+from hf_prune.core.ranking import first_of_groups, length_buckets, ranked, top
 
 NAN, INF = np.nan, np.inf
 SCORES = st.lists(st.sampled_from([NAN, INF, -INF, 0.0, 1.0, 1.0, 2.0]), min_size=1, max_size=40)

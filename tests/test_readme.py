@@ -13,9 +13,9 @@ from recipe_runs import load
 from transformers import TrainingArguments
 
 from hf_prune import Clock, History, policies
+from hf_prune.compare.tables import comparisons_table, runs_table
 from hf_prune.policies import make, names
-from hf_prune.splits import CommonArguments
-from hf_prune.tables import comparisons_table, runs_table
+from hf_prune.recipe.splits import CommonArguments
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "recipes" / "results"

@@ -9,12 +9,10 @@ from recipe_runs import load
 from tiny import TASKS, trainer
 from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
 
-from hf_prune import card, figures
-from hf_prune.flags import parse
-from hf_prune.lock import RunLock
 from hf_prune.policies import make
-from hf_prune.recipe import Outcome, arguments_of, find_checkpoint, finish
-from hf_prune.splits import (
+from hf_prune.recipe.arguments import parse
+from hf_prune.recipe.session import Outcome, arguments_of, find_checkpoint, finish
+from hf_prune.recipe.splits import (
     CommonArguments,
     Patience,
     encode_labels,
@@ -24,6 +22,8 @@ from hf_prune.splits import (
     tell_cuts,
     warn_if_untaught,
 )
+from hf_prune.report import card, figures
+from hf_prune.train.lock import RunLock
 
 TASK = TASKS["one label"]
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_prune.ranking import marked
-from hf_prune.recorder import Measurements, Recorder
+from hf_prune.core.ranking import marked
+from hf_prune.measure.recorder import Measurements, Recorder
 
 
 def one_process(arrays, count):
@@ -127,7 +127,7 @@ def test_measurements_of_other_signals_keep_what_is_there():
 
 
 def test_the_device_holds_some_batches_alone(monkeypatch):
-    monkeypatch.setattr("hf_prune.recorder._HELD", 3)
+    monkeypatch.setattr("hf_prune.measure.recorder._HELD", 3)
     recorder = Recorder(1)
     for row in range(7):
         add(recorder, [row], [row / 10])

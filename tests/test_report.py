@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from hf_prune.report import PruningReport
+from hf_prune.report.account import PruningReport
 
 EPOCHS = [
     {

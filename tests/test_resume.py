@@ -12,10 +12,11 @@ from datasets import Dataset
 from fork_server import run
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback, TrainingArguments, set_seed
 
-from hf_prune import PruningTrainer, storage
-from hf_prune.checkpoint import STATE
-from hf_prune.sampler import ROW
-from hf_prune.seal import SEAL
+from hf_prune import PruningTrainer
+from hf_prune.common import storage
+from hf_prune.train.checkpoint import STATE
+from hf_prune.train.sampler import ROW
+from hf_prune.train.seal import SEAL
 
 ROWS, EPOCHS = 17, 3
 POLICIES = ("uniform:keep=0.6", "infobatch:ratio=0.6")

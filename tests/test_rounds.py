@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_prune import History, Policy, PruningTrainer, Selection
-from hf_prune.sampler import ROW, PruningSampler
+from hf_prune.train.sampler import ROW, PruningSampler
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import LambdaLR
 
-from hf_prune.schedule import FullRun, Place, follow_clock, set_rate
+from hf_prune.train.schedule import FullRun, Place, follow_clock, set_rate
 
 SIZES = st.lists(st.integers(1, 50), min_size=8, max_size=8)
 

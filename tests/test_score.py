@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_prune import Clock, History, storage
+from hf_prune import Clock, History
+from hf_prune.common import storage
+from hf_prune.compare.score import FailedRun, make_scores
 from hf_prune.policies.el2n import EL2N
-from hf_prune.score import FailedRun, make_scores
 
 FACTS = {"policy": "EL2N(keep=1, unit='rows', skip=0.0)", "data": 7}
 ROOT = Path(__file__).resolve().parents[1]
@@ -214,7 +215,7 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments, set_seed
 from hf_prune import PruningTrainer
-from hf_prune.flags import parse
+from hf_prune.recipe.arguments import parse
 
 args, policy = parse(TrainingArguments, report_to="none", save_strategy="no", use_cpu=True)
 set_seed(args.seed)

@@ -14,8 +14,9 @@ from test_crash import ROWS, TASK, end_of, make
 from test_distributed import can_resume
 from transformers import TrainerCallback
 
-from hf_prune import seal, storage
-from hf_prune.checkpoint import STATE, TRAINER_STATE, last_whole
+from hf_prune.common import storage
+from hf_prune.train import seal
+from hf_prune.train.checkpoint import STATE, TRAINER_STATE, last_whole
 
 FILES = ("config.json", "model.safetensors", "optimizer.pt", STATE, "rng_state.pth", "scheduler.pt")
 FILES += ("training_args.bin", TRAINER_STATE)

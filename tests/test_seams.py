@@ -11,7 +11,7 @@ from transformers import Trainer
 
 import hf_prune
 from hf_prune import PruningMixin
-from hf_prune.seams import FIRST, LAST, SEAMS, check_seams
+from hf_prune.train.compat import FIRST, LAST, SEAMS, check_seams
 
 PACKAGE = Path(hf_prune.__file__).parent
 
@@ -69,7 +69,7 @@ def test_every_inside_that_is_used_is_named():
     insides = {name for name, value in inspect.getmembers(Trainer, callable) if re.match("_[a-z]", name)}
     overridden = insides & set(vars(PruningMixin))
     called = set()
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         called |= insides & set(re.findall(r"(?:self|trainer|super\(\))\.(_\w+)\(", path.read_text(encoding="utf-8")))
     assert len(overridden) > 5 and len(called) > 5
     assert overridden | called <= set(SEAMS)

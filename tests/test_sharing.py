@@ -12,11 +12,12 @@ import tiny
 import torch
 from disk import largest_file
 
-from hf_prune import History, page
-from hf_prune.beginning import HISTORY
-from hf_prune.export import ROWS
-from hf_prune.report import NUMBERS
-from hf_prune.trace import FOLDER
+from hf_prune import History
+from hf_prune.records.history import HISTORY
+from hf_prune.records.table import ROWS
+from hf_prune.records.trace import FOLDER
+from hf_prune.report import page
+from hf_prune.report.account import NUMBERS
 
 TASK = tiny.TASKS["one label"]
 HALF = "\ud83d"  # of a surrogate pair: UTF-8 has no bytes for it

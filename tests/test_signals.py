@@ -10,9 +10,9 @@ import transformers as tf
 from torch import nn
 from torch.nn import functional as F
 
-from hf_prune import signals
-from hf_prune.signals import Prediction, count_tokens
-from hf_prune.tasks import READ, head_of, recipe_for, why_unread
+from hf_prune.measure import prediction as signals
+from hf_prune.measure.prediction import Prediction, count_tokens
+from hf_prune.measure.readers import READ, head_of, recipe_for, why_unread
 
 # Of EncoderDecoderModel, whenever it computes a loss.
 pytestmark = pytest.mark.filterwarnings("ignore:Version v4.12.0 introduces a better way:FutureWarning")

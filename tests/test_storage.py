@@ -8,10 +8,12 @@ import pytest
 from disk import largest_file
 from fork_server import SERVER
 
-from hf_prune import History, score, storage
-from hf_prune.export import write_rows
-from hf_prune.report import PruningReport
-from hf_prune.trace import Trace
+from hf_prune import History
+from hf_prune.common import storage
+from hf_prune.compare import score
+from hf_prune.records.table import write_rows
+from hf_prune.records.trace import Trace
+from hf_prune.report.account import PruningReport
 
 ARRAYS = {"loss": np.array([0.5, np.nan], np.float32), "rows": np.arange(3), "none": np.empty((0, 2), np.float32)}
 ARRAYS |= {"alone": np.array(2.5), "across": np.arange(6).reshape(2, 3).T}

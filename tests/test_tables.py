@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hf_prune.cli import main as hf_prune
-from hf_prune.tables import find, table
+from hf_prune.compare.tables import find, table
 
 HEADINGS = ["run", "policy", "epochs", "trained", "of offered", "forward alone", "steps", "seconds", "quality"]
 

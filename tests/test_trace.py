@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import TASKS
 
-from hf_prune import storage
-from hf_prune.checkpoint import STATE
-from hf_prune.core import Clock, History
-from hf_prune.dynamics import Dynamics
-from hf_prune.page import RunReport
-from hf_prune.ranking import marked
-from hf_prune.trace import FOLDER, Trace, read_trace
+from hf_prune import History
+from hf_prune.common import storage
+from hf_prune.core import Clock
+from hf_prune.core.ranking import marked
+from hf_prune.records.dynamics import Dynamics
+from hf_prune.records.trace import FOLDER, Trace, read_trace
+from hf_prune.report.page import RunReport
+from hf_prune.train.checkpoint import STATE
 
 TASK = TASKS["one label"]
 CLOCK = Clock(round=0, epoch=0, epochs=3, share=0.0)

@@ -12,9 +12,9 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-import hf_prune.trainer as module
+import hf_prune.train.trainer as module
 from hf_prune import History, Policy, PruningSeq2SeqTrainer, PruningTrainer, Selection
-from hf_prune.sampler import ROW
+from hf_prune.train.sampler import ROW
 
 
 @dataclass(frozen=True)

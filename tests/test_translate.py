@@ -9,7 +9,7 @@ from datasets import Dataset
 from recipe_runs import load, run, run_and_kill, run_forked
 from sacrebleu.metrics import BLEU, CHRF
 
-from hf_prune.splits import CommonArguments, read_file, read_splits
+from hf_prune.recipe.splits import CommonArguments, read_file, read_splits
 
 
 @pytest.fixture(scope="module")

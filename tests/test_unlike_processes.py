@@ -16,7 +16,7 @@ from datasets import Dataset
 from tiny import TASKS
 
 from hf_prune import Policy, Selection, pruned
-from hf_prune.data import row_checksums
+from hf_prune.data.fingerprint import row_checksums
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from hf_prune.features import count_matrix
+from hf_prune.core.features import count_matrix
 
 
 def matrix_of(rows: Sequence[Sequence[int]]) -> csr_array:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..core import whole_steps
-from ..ranking import top
+from ..core.ranking import top
 
 
 def accepted(chance: np.ndarray, step_rows: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import expit
 
-from ..features import Features, sums, valued
+from ..core.features import Features, sums, valued
 
 
 def width(features: Features) -> int:

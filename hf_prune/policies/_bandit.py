@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import BudgetPolicy, Clock, History, Selection
-from ..ranking import marked
+from ..core.ranking import marked
 
 
 @dataclass(frozen=True)

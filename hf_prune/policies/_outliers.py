@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..features import Features
+from ..core.features import Features
 
 _ROWS_AT_A_TIME = 4096  # of pictures: all of them as float64 would take eight times their memory
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..core import BudgetPolicy, Clock, History, Selection
-from ..ranking import TIES, top
+from ..core.ranking import TIES, top
 
 
 @dataclass(frozen=True)

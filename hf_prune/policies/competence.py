@@ -28,8 +28,8 @@ from typing import Literal
 import numpy as np
 
 from ..core import Clock, History, Policy, Selection
-from ..features import Features, sums
-from ..ranking import top
+from ..core.features import Features, sums
+from ..core.ranking import top
 
 
 @dataclass(frozen=True)

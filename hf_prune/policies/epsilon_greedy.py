@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import Clock, History
-from ..ranking import top
+from ..core.ranking import top
 from ._bandit import Bandit
 
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import Clock, History, Policy, Selection
-from ..ranking import top
+from ..core.ranking import top
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..core import Clock, History, Policy, Selection
-from ..ranking import top
+from ..core.ranking import top
 
 PHASES = (1 / 3, 2 / 3, 8 / 9)  # shares of the run
 FACTORS = (1, 0.8, 0.6, 0.4)

@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 
 from ..core import Clock, History, Policy, Selection
-from ..ranking import TIES, first_of_groups, length_buckets, ranked
+from ..core.ranking import TIES, first_of_groups, length_buckets, ranked
 from ._outliers import distances, repeats
 
 

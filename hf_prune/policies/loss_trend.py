@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import Clock, History, Policy, Selection
-from ..ranking import first_of_groups, ranked, top
+from ..core.ranking import first_of_groups, ranked, top
 
 
 def time_saved(paused: np.ndarray, n: int, monitoring: float = 0.0, rescoring: float = 0.0) -> float:

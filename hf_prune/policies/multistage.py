@@ -25,7 +25,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..core import Clock, History, Policy, Selection
-from ..features import rows_with, sums_of_distinct
+from ..core.features import rows_with, sums_of_distinct
 from ._acceptance import accepted
 
 

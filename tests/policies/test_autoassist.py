@@ -9,7 +9,7 @@ from scipy import sparse
 from texts import matrix_of
 
 from hf_prune import Clock, History
-from hf_prune.features import Features, count_matrix
+from hf_prune.core.features import Features, count_matrix
 from hf_prune.policies._acceptance import accepted
 from hf_prune.policies._assistant import inputs, joined, learn, outputs, step, width
 from hf_prune.policies.autoassist import AutoAssist

@@ -7,7 +7,7 @@ import pytest
 from texts import matrix_of
 
 from hf_prune import Clock, History
-from hf_prune.features import Features
+from hf_prune.core.features import Features
 from hf_prune.policies.competence import Competence, rarity
 
 LENGTHS = [3, 5, 5, 8, 12, 20, 2, 40]

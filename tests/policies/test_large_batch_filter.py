@@ -5,7 +5,7 @@ import pytest
 from texts import matrix_of
 
 from hf_prune import Clock, History
-from hf_prune.features import Features
+from hf_prune.core.features import Features
 from hf_prune.policies._outliers import distances, repeats
 from hf_prune.policies.large_batch_filter import LargeBatchFilter, scaled_learning_rate
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_prune import Clock, History
-from hf_prune.features import Features
+from hf_prune.core.features import Features
 from hf_prune.policies.loss_trend import LossTrend, time_saved, trend
 
 LOSSES = np.array(

@@ -7,7 +7,7 @@ import pytest
 from texts import matrix_of
 
 from hf_prune import Clock, History
-from hf_prune.features import Features, count_matrix
+from hf_prune.core.features import Features, count_matrix
 from hf_prune.policies.multistage import Multistage
 
 A, B, C, D = range(4)
@@ -215,7 +215,7 @@ def test_one_row_and_rows_without_words():
 
 def test_long_data_are_read_in_pieces(monkeypatch):
     whole = Multistage().log_odds(taught(WORDS), np.arange(6))
-    monkeypatch.setattr("hf_prune.features._ROWS_AT_A_TIME", 2)
+    monkeypatch.setattr("hf_prune.core.features._ROWS_AT_A_TIME", 2)
     history = taught(WORDS)
     np.testing.assert_allclose(Multistage().log_odds(history, np.arange(6)), whole)
     assert history.notes["learnt"].tolist() == [3, 3]

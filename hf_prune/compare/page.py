@@ -1,0 +1,238 @@
+"""A comparison as Markdown, as a page of its own, and as a figure."""
+
+import base64
+import json
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.markdown import in_words, markdown_table
+from ..common.storage import write_bytes, write_text
+from ..report import figures
+from ..report.card import BASELINES
+from .comparison import Comparison, rule_of
+
+_COLORS = {"full": "#1a1a1a", "short": "#8c8c8c", "uniform": "#56a0d3"}
+_POLICY_COLORS = ("#d9762b", "#2f8f4e", "#8a4fbf", "#c23b4b", "#a8891b", "#1f8f8f", "#c04f9b", "#5b6bd6", "#7a5230")
+_LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))  # of budgets, with what marks each validation
+
+_MARKERS = 8  # on a line, at most
+
+
+def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
+    """Write comparison.json, .md, .html and .png to a folder, and what the cards of its runs show of it."""
+    found, stem = comparison.to_dict(), Path(folder, "comparison")
+    write_text(stem.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
+    figure(comparison, stem.with_suffix(".png"))
+    write_text(stem.with_suffix(".md"), markdown(found))
+    write_text(stem.with_name(BASELINES), baselines(found))
+    write_text(stem.with_suffix(".html"), page(found, stem.with_suffix(".png").read_bytes()))
+
+
+def baselines(found: dict[str, Any]) -> str:
+    """Conclusions and table as the model cards of its runs show them, from `Comparison.to_dict`."""
+    lines = [f"- {in_words(arm['conclusion'])}" for arm in found["arms"]]
+    headings, *rows = ([*map(in_words, row)] for row in (table(found)[0], *table(found)[1]))
+    return "\n".join([*lines, "", markdown_table(headings, rows), ""])
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Figure, conclusions, table and how they were made, from `Comparison.to_dict`."""
+    lines = [f"# {in_words(_title(found))}", "", f"![{_alt(found)}](comparison.png)", ""]
+    lines += [f"- **{arm['arm']}**{arm['conclusion'].removeprefix(arm['arm'])}" for arm in found["arms"]]
+    lines += ["", markdown_table(*table(found)), "", "## How this was made", ""]
+    commands = _commands(found)
+    fence = "```" + "`" * max((len(ticks) for line in commands for ticks in re.findall("`+", line)), default=0)
+    return "\n".join([*lines, *(f"- {note}" for note in _notes(found)), "", f"{fence}bash", *commands, fence, ""])
+
+
+def page(found: dict[str, Any], figure: bytes) -> str:
+    """The same as one HTML file that needs nothing else; `figure` is a PNG."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    headings, rows = table(found)
+    environment = Environment(loader=PackageLoader("hf_prune.compare"), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("comparison.html").render(
+        title=_title(found),
+        arms=found["arms"],
+        headings=headings,
+        rows=rows,
+        figure=base64.b64encode(figure).decode(),
+        alt=_alt(found),
+        notes=_notes(found),
+        commands=_commands(found),
+    )
+
+
+def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row of texts for each arm; columns of nothing but 0 or - are left out."""
+    digits = found["quality"]["digits"]
+    unit, key = _unit(found)
+    full = next((arm[key]["all"] for arm in found["arms"] if arm["arm"] == "full"), None)
+    columns: dict[str, list[str]] = {}
+
+    def add(heading: str, text: str) -> None:
+        columns.setdefault(heading, []).append(text)
+
+    for arm in found["arms"]:
+        reached, tried = arm["seeds_that_reached_full"]
+        deviation = arm["standard_deviation"]
+        add("arm", arm["arm"])
+        add("seeds", f"{len(arm['seeds'])}")
+        spread = "" if deviation is None else f" ± {deviation:.{digits}f}"
+        add(found["quality"]["unit"], f"{arm['mean']:.{digits}f}{spread}")
+        for kind, difference in arm["differences"].items():
+            rivals = {other["differences"][kind]["to"] for other in found["arms"] if other["differences"][kind]}
+            alone = rivals.pop() if len(rivals) == 1 else None
+            add(f"to {alone or kind}", _cell(difference, alone, digits))
+        tokens = arm.get("tokens") if key != "tokens" else None
+        add("tokens trained", "-" if tokens is None else f"{tokens:,.0f}")
+        add(f"{unit} trained", f"{arm[key]['trained']:,.0f}")
+        add("forward only", f"{arm[key]['forward_only']:,.0f}")
+        add("earlier runs", f"{arm[key]['earlier']:,.0f}")
+        add("saved", f"{100 * (1 - arm[key]['all'] / full):.1f} %" if full else "-")
+        add("steps", f"{arm['steps']:,.0f}")
+        add("seconds", f"{arm['seconds']:,.1f}")
+        partly = "" if reached == tried else f" ({reached} of {tried})"
+        add("seconds to full's", f"{arm['seconds_to_full']:,.1f}{partly}" if reached else "-")
+    shown = {heading: texts for heading, texts in columns.items() if set(texts) not in ({"0"}, {"-"})}
+    return list(shown), [list(row) for row in zip(*shown.values(), strict=True)]
+
+
+def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
+    """Write an image: quality in validations against what was trained, and against seconds, a line for each arm.
+
+    Lines are means over seeds, bands a standard deviation to either side; a budget has its own kind of line and marker.
+    Where lines begin so far from where they end that nobody could tell the ends apart, the beginnings are left out.
+
+    Raises:
+        ImportError: Without matplotlib.
+    """
+    arms = {name: arm for name, arm in comparison.plan.arms.items() if comparison.seeds(name)}
+    budgets = sorted({arm.budget for arm in arms.values() if arm.budget is not None}, reverse=True)
+    rules = list(dict.fromkeys(rule_of(name, arm.budget) for name, arm in arms.items() if arm.kind == "policy"))
+    canvas = figures.new_figure(11, 5 + 0.22 * -(-len(arms) // 5), figures.LIGHT)
+    panels = canvas.subplots(1, 2, sharey=True)
+    curves = {name: comparison.curves(name) for name in arms}
+    for name, arm in arms.items():
+        curve, spread = curves[name]
+        color = _COLORS.get(arm.kind) or _POLICY_COLORS[rules.index(rule_of(name, arm.budget)) % len(_POLICY_COLORS)]
+        front = 3 if arm.kind == "full" else 2
+        line, marker = _LINES[0 if arm.budget is None else budgets.index(arm.budget) % len(_LINES)]
+        step = max(1, -(-len(curve) // _MARKERS))
+        look = {"color": color, "marker": marker, "markersize": 4, "markevery": ((len(curve) - 1) % step, step)}
+        for panel, x in zip(panels, (curve[:, 0], curve[:, 1]), strict=True):
+            panel.plot(x, curve[:, 2], line, label=name, zorder=front, **look)
+            if len(curve) > 1:
+                panel.fill_between(x, curve[:, 2] - spread, curve[:, 2] + spread, color=color, alpha=0.13, linewidth=0)
+            else:  # a point has no band
+                panel.errorbar(x, curve[:, 2], spread, color=color, capsize=3, linewidth=1, zorder=front)
+    padding = ", padding included" if comparison.unit == "positions" else ""
+    panels[0].set_xlabel(f"{comparison.unit} trained{padding}")
+    beside = f" ({comparison.plan.jobs} runs at once)" if comparison.plan.jobs > 1 else ""
+    panels[1].set_xlabel(f"seconds of training, selection and rescoring{beside}")
+    panels[0].set_ylabel(f"validation {comparison.scale.title}")
+    far = _far([comparison.sign * curve[:, 2] for curve, _ in curves.values()])
+    if far is not None:
+        best = max(comparison.sign * panels[0].dataLim.intervaly)
+        panels[0].set_ylim(*sorted(comparison.sign * quality for quality in (far, best + 0.05 * (best - far))))
+    for panel in panels:
+        figures.shorten(panel)
+        figures.finish(panel, figures.LIGHT)
+    canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    write_bytes(path, figures.png(canvas))
+
+
+def _far(curves: Sequence[np.ndarray]) -> float | None:
+    """The least quality to show: from the best down to the worst end, and twice as far on; None = all."""
+    curves = [known for curve in curves if len(known := curve[np.isfinite(curve)])]
+    if not curves:
+        return None
+    every, end = np.concatenate(curves), min(curve[-1] for curve in curves)
+    far = float(end - 2 * (every.max() - end))
+    return far if every.min() < far < end else None
+
+
+def _cell(difference: dict[str, Any] | None, alone: str | None, digits: int) -> str:
+    """A difference and its interval, and to which arm it is, unless the heading says so."""
+    if difference is None:
+        return "-"
+    text = f"{difference['mean']:+.{digits}f}"
+    if difference["low"] is not None:
+        text += f" ({difference['low']:+.{digits}f} to {difference['high']:+.{digits}f})"
+    return text if alone else f"{difference['to']}: {text}"
+
+
+def _title(found: dict[str, Any]) -> str:
+    seeds = found["plan"]["seeds"]
+    return f"{Path(found['plan']['script']).name}: {len(found['arms'])} arms, {seeds} seed{'s' * (seeds > 1)}"
+
+
+def _alt(found: dict[str, Any]) -> str:
+    return f"Validation {found['quality']['unit']} against what was trained and against seconds, a line for each arm"
+
+
+def _unit(found: dict[str, Any]) -> tuple[str, str]:
+    """What is counted, and what `found` calls it: an older comparison.json has positions under "tokens"."""
+    arm = found["arms"][0]
+    unit = "rows" if "rows" in arm else "positions"
+    return unit, unit if unit in arm else "tokens"
+
+
+def _notes(found: dict[str, Any]) -> list[str]:
+    quality, plan, (unit, _) = found["quality"], found["plan"], _unit(found)
+    over = "over seeds and test rows" if found["intervals"]["over_rows"] else "over seeds"
+    better = "higher" if quality["greater_is_better"] else "lower"
+    notes = [
+        f"Quality: {quality['unit']} on {quality['rows']:,} rows ({quality['split']}), {better} is better; "
+        "mean ± standard deviation over seeds. Every arm of a seed begins with the same weights and order of rows.",
+        "to full, to short, to uniform: mean paired difference to all rows, to all rows for fewer epochs and to random "
+        "rows, the last two where they read as much within a tenth; and its 95 % confidence interval, by bootstrap "
+        f"{over}, widened for few seeds. Each interval is for one comparison alone: of twenty without a difference, "
+        "one is expected to show one.",
+        f"saved: {unit} that the full arm read and this one did not; those of forward passes alone and of earlier runs "
+        "count as read" + (". Positions are what was computed: tokens and padding." if unit == "positions" else "."),
+        "The figure has what was trained, by earlier runs too.",
+        "seconds: training, selection and rescoring. seconds to full's: when a validation was first as good as the "
+        "full arm's last of the same seed" + (" (in as many seeds)." if _partly(found) else "."),
+    ]
+    if quality["margin"] is not None:
+        notes.append(f"The same quality is said where the whole interval lies within ± {quality['margin']:g}.")
+    if plan["jobs"] > 1:
+        notes.append(
+            f"Up to {plan['jobs']} runs went on at once: seconds are longer than of a run alone, and depend on what "
+            "else went on, so that those of two arms can't be compared."
+        )
+    if found["diverged"]:
+        notes.append(f"Diverged, and in no number: {'; '.join(found['diverged'])}.")
+    if found["missing"]:
+        notes.append(f"Not there (yet): {'; '.join(found['missing'])}.")
+    hardware = "; ".join(
+        f"{one['cpus']} CPU cores ({one['threads']} threads), {', '.join(one['gpus']) or 'no GPU'}"
+        for one in found["hardware"]
+    )
+    versions = "; ".join(", ".join(f"{name} {number}" for name, number in one.items()) for one in found["versions"])
+    commits = ", ".join(commit or "none" for commit in found["commit"])
+    parameters = ", ".join(f"{number:,}" for number in found["parameters"])
+    return [*notes, f"Parameters: {parameters}. Hardware: {hardware}. Versions: {versions}. Commit: {commits}."]
+
+
+def _partly(found: dict[str, Any]) -> bool:
+    return any(0 < arm["seeds_that_reached_full"][0] < arm["seeds_that_reached_full"][1] for arm in found["arms"])
+
+
+def _commands(found: dict[str, Any]) -> list[str]:
+    """What was run for each arm."""
+    recipe = [found["plan"]["script"], *found["plan"]["arguments"]]
+    seeds = found["plan"]["seeds"]
+    lines = [f"for seed in $(seq {seeds}); do"]
+    for arm in found["arms"]:
+        command = shlex.join(["python", *recipe, *arm["flags"]])
+        name = re.sub(r'([\\$`"])', r"\\\1", arm["arm"])
+        lines.append(f'    {command} --seed $seed --output_dir "out/{name}/seed-$seed"')
+    return [*lines, "done"]

@@ -1,0 +1,364 @@
+"""Reads every row's loss and signals from the training forward pass, and weights the loss where a policy asks."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Iterator, MutableMapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core import FACTS, IGNORED, Policy
+from .agreement import Agreement, second_terms
+from .prediction import Prediction, count_tokens
+from .readers import READ, TARGETS, NoLogits, Recipe, head_of, reads_targets, recipe_for, why_unread
+from .recorder import Recorder
+from .weighting import Weigher
+
+logger = logging.getLogger(__name__)
+
+_CURE = "Give example_loss_func=(outputs, inputs) -> (B,) losses to record them."
+_DECAY = 0.7  # of a row's score, where batches are all that is measured (BLS, Zhou et al., 2026)
+_WRAPPERS = ("DistributedDataParallel", "DeepSpeedEngine")  # that put nodes of their own behind a model's outputs
+
+
+@dataclass
+class Seen:
+    """One training forward pass as the hooks saw it."""
+
+    inputs: dict[str, Any]
+    parts: Tensor | None  # (B, T) bool: which positions are whose, where the rows were joined into one sequence
+    outputs: list[Any] = field(default_factory=list)
+    head_inputs: list[Tensor] = field(default_factory=list)
+
+
+class UserLosses:
+    """What `example_loss_func` gave, read as one target per row.
+
+    Args:
+        losses: (B,) floating point, nats.
+
+    Raises:
+        ValueError: Another shape.
+    """
+
+    def __init__(self, losses: Tensor):
+        if not isinstance(losses, Tensor) or losses.ndim != 1:
+            shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise ValueError(f"example_loss_func must return a (B,) tensor of losses, got {shape}.")
+        self._losses = losses.float()
+        self.is_target = torch.ones_like(losses, dtype=torch.bool).unsqueeze(1)
+
+    def terms(self) -> Tensor:
+        """(B, 1)."""
+        return self._losses.unsqueeze(1)
+
+    def signals(self, names: tuple[str, ...]) -> dict[str, Tensor]:
+        """The loss alone."""
+        del names
+        return {"loss": self._losses.detach()}
+
+
+class Meter:
+    """Measures training batches for one policy on one model.
+
+    Args:
+        model: The model without wrappers (DDP, compile, PEFT).
+        policy: Says which signals it needs and whether it weights rows.
+        example_loss_func: The user's (outputs, inputs) -> (B,) losses, which then replace the library's recipes.
+        columns: Names of the data set's columns that the trainer makes batches of; where no target is among them, its
+            loss is one of its own, whatever the model.
+        multiples: By which the trainer may multiply the mean of a batch's losses; none where it trains on others, such
+            as smoothed ones, than are recorded.
+        peft: The active PeftConfig, None without.
+        reads_all: Whether `example_loss_func` is given the outputs of all forward passes of a batch, in a list, and not
+            those of the first alone.
+
+    Attributes:
+        signals: Names of what is measured, the loss first; empty where the loss is not known and not needed.
+        is_encoder_decoder: Whether the model's labels are tokens that it reads, too.
+        joins_rows: Whether batches of several rows have come as one sequence.
+        by_batch: Whether a row's loss is that of its batch, for want of its own (see `blend`).
+        weigher: Weights the training loss where the policy says so.
+
+    Raises:
+        ValueError: The model can't give a signal that the policy needs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        policy: Policy,
+        example_loss_func: Callable | None,
+        columns: Collection[str] = TARGETS,
+        multiples: Collection[float] = (1.0,),
+        peft: Any = None,
+        reads_all: bool = False,
+    ):
+        self._policy = policy
+        self._name = type(model).__name__
+        self._example_loss_func = example_loss_func
+        self._reads_all = reads_all
+        has_targets = not {"label", "label_ids", *TARGETS}.isdisjoint(columns)
+        self._recipe: Recipe | None = recipe_for(model, peft) if has_targets and not example_loss_func else None
+        self._why_unread = why_unread(model, peft)
+        self.is_encoder_decoder = reads_targets(model)
+        gives = frozenset({"loss"}) if example_loss_func else self._recipe.gives if self._recipe else frozenset()
+        needs = policy.needs - FACTS
+        if needs and not has_targets and not example_loss_func:
+            raise ValueError(
+                f"policy={policy!r} needs {', '.join(sorted(needs))}, but the trainer makes a loss of its own out of "
+                f"{', '.join(sorted(columns))}. Give example_loss_func=(outputs, inputs) -> (B,) losses, or choose a "
+                "policy that needs no loss, such as 'uniform'."
+            )
+        self.by_batch = not gives and needs == {"loss"}
+        if (missing := sorted(needs - gives)) and not self.by_batch:
+            known = self._recipe is not None
+            task = f"{self._name} ({self._recipe.task})." if known else f"{self._name}. {self._why_unread}"
+            cure = "Choose"
+            if policy.instead and replace(policy, **policy.instead).needs - FACTS <= gives:
+                fields = ", ".join(f"{name}={value!r}" for name, value in policy.instead.items())
+                cure = f"Give {fields}, with which it does without, or choose"
+            raise ValueError(
+                f"policy={policy!r} needs {', '.join(missing)}, which hf_prune can't read from a {task} {cure} one "
+                "that needs less, such as 'uniform', or one of the loss alone with example_loss_func=(outputs, inputs) "
+                "-> (B,) losses."
+            )
+        self.signals = ("loss", *sorted(needs - {"loss"})) if gives or self.by_batch else ()
+        self._head = head_of(model) if "grad_norm" in policy.needs else None
+        self.weigher = Weigher(self._cannot_weigh, example_loss_func is not None)
+        self._agreement: Agreement | None = Agreement(multiples) if self._recipe and multiples else None
+        self.joins_rows = False
+        self._has_read = False
+        self._has_warned = False
+
+    @contextlib.contextmanager
+    def watch(
+        self,
+        model: nn.Module,
+        inputs: MutableMapping,
+        parts: Tensor | None,
+        on_forward: Callable[[Any], None] | None = None,
+    ) -> Iterator[Seen]:
+        """See the forward pass that the block makes; `inputs` is copied before the trainer takes labels out of it.
+
+        `on_forward` is told what each pass puts out, as soon as it does.
+        """
+        seen = Seen(dict(inputs), parts)
+        with_gradient = torch.is_grad_enabled()
+
+        def remember(module, args, outputs):
+            if torch.is_grad_enabled() == with_gradient:  # some trainers make further forward passes without gradients
+                seen.outputs.append(outputs)
+                if on_forward is not None:
+                    on_forward(outputs)
+
+        inner: Any = model.module if type(model).__name__ in _WRAPPERS else model
+        hooks = [inner.register_forward_hook(remember, prepend=True)]
+        if self._head is not None:
+            hooks.append(
+                self._head.register_forward_pre_hook(lambda _, args: seen.head_inputs.append(args[0].detach()))
+            )
+        try:
+            yield seen
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def measure(
+        self,
+        rows: Tensor,
+        seen: Seen,
+        loss: Tensor,
+        recorder: Recorder | None,
+        weights: Tensor | None,
+        items: Tensor | int | None,
+        devices: int,
+    ) -> Tensor:
+        """Record a batch and return the loss to train on.
+
+        Args:
+            rows: (B,) int64, the batch's row numbers.
+            seen: The forward pass.
+            loss: (), the trainer's own loss, or (D,) under nn.DataParallel: that of each device's part of the batch.
+            recorder: Takes what was measured; None where it has this batch already.
+            weights: (B,) float32 factors on the rows' losses; None leaves the loss untouched.
+            items: Target tokens in the whole optimizer step, by which the trainer may have divided.
+            devices: Number of processes or devices, if it multiplied by that.
+
+        Returns:
+            As `loss` and of its value; `loss` itself without weights.
+
+        Raises:
+            ValueError: The outputs don't fit the batch, or, of the first batch, the loss can't be weighted.
+        """
+        if isinstance(items, Tensor):
+            items = items.flatten()[0]  # nn.DataParallel: once for each device
+        prediction = self.record(rows, seen, loss, recorder, weights, items, devices)
+        if not self._policy.weighs:
+            return loss
+        return self.weigher.weigh(
+            loss, seen.outputs, prediction, self.by_batch, weights, len(rows), seen.parts, items, devices
+        )
+
+    def record(
+        self,
+        rows: Tensor,
+        seen: Seen,
+        loss: Tensor,
+        recorder: Recorder | None,
+        weights: Tensor | None,
+        items: Tensor | int | None,
+        devices: int,
+    ) -> Prediction | None:
+        """Record a batch, arguments as in `measure`; None where its rows' own losses can't be read."""
+        tokens, padded = count_tokens(rows, seen.inputs, self.is_encoder_decoder)
+        if seen.parts is not None:
+            tokens, self.joins_rows = seen.parts.sum(1), True
+        elif tokens.shape != rows.shape:  # several texts a row, as chosen and rejected: not told apart
+            tokens = torch.full_like(rows, -1)
+        prediction = self._try_to_read(rows, seen) if self.signals else None
+        if prediction is not None:
+            values = self._values(prediction, seen)
+        elif self.by_batch:
+            mean = self._batch_mean(loss.detach().mean(), seen.inputs, items, devices).expand(rows.shape)
+            values = [_as_recorded(mean, _has_target(rows, seen).to(mean.device))]
+        else:
+            values = [torch.full(rows.shape, torch.nan, device=rows.device)] * len(self.signals)
+        if recorder is not None:
+            recorder.add(rows, tokens, values, padded, weights)
+            if prediction is not None:
+                self._compare(loss, seen, prediction, values[0], items)
+        return prediction
+
+    def _compare(
+        self, loss: Tensor, seen: Seen, prediction: Prediction, losses: Tensor, items: Tensor | int | None
+    ) -> None:
+        """Note how a batch's loss stands to its rows'; that of several devices, or with known terms, is passed over."""
+        if self._agreement is None or loss.numel() > 1 or any(map(second_terms, seen.outputs)):
+            return
+        mean, count = prediction.mean_of(losses), prediction.is_target.sum()
+        self._agreement.add(loss.reshape(()), prediction.logits, mean, count, items)
+
+    def finding(self) -> str | None:
+        """What there is to say of the losses that a round has recorded, once, if anything; asked at its end."""
+        flaw = self._agreement and self._agreement.flaw()
+        if not flaw:
+            return None
+        self._agreement = None
+        return (
+            f"The loss of {self._name} {flaw}: it weights rows or classes, or has other terms or factors, which the "
+            f"recorded losses leave out. {_CURE}"
+        )
+
+    def warn_if_blind(self) -> None:
+        """Say that no loss will be recorded, or that of batches alone, where the model has no recipe."""
+        if self.by_batch:
+            self._warn_of_batches(self._why_unread)
+        elif not self.signals:
+            logger.warning(f"hf_prune records no losses of {self._name}. {self._why_unread} {_CURE}")
+
+    def _try_to_read(self, rows: Tensor, seen: Seen) -> Prediction | None:
+        if self.by_batch:
+            return None
+        try:
+            return self._read(rows, seen)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:  # as the user's own outputs bring about
+            needs = self._policy.needs - FACTS
+            if isinstance(error, NoLogits) and needs == {"loss"} and not self._has_read:
+                self.by_batch = True
+                self._warn_of_batches(str(error))
+                return None
+            if (needs or self._policy.weighs) and not self._has_read:
+                raise
+            if not self._has_warned:  # what changes in the middle of a run does not end it
+                self._has_warned = True
+                verb = "record or weight" if self._policy.weighs else "record"
+                logger.warning(f"hf_prune can't {verb} the losses of every batch of {self._name}: {error}")
+            return None
+
+    def _warn_of_batches(self, reason: str) -> None:
+        logger.warning(
+            f"hf_prune can't read the rows' losses of {self._name}; policy={self._policy!r} goes by the mean losses of "
+            f"the batches that a row was in, which tell less. {reason} {_CURE}"
+        )
+
+    def _read(self, rows: Tensor, seen: Seen) -> Prediction:
+        if not seen.outputs:
+            raise ValueError("The loss was computed without calling the model that the trainer was given.")
+        if self._example_loss_func is not None:
+            outputs = seen.outputs if self._reads_all else seen.outputs[0]
+            prediction = UserLosses(self._example_loss_func(outputs, seen.inputs))
+        else:
+            targets = {name: seen.inputs[name] for name in READ if name in seen.inputs}
+            prediction = self._recipe.read(seen.outputs[0], targets)
+            if seen.parts is not None and len(prediction.labels) == 1:
+                prediction.parts = seen.parts
+        if len(prediction.is_target) != len(rows):
+            raise ValueError(
+                f"The batch has {len(rows)} rows, but losses for {len(prediction.is_target)}: "
+                "data_collator must return one example for each that it is given, in the same order."
+            )
+        self._has_read = True
+        return prediction  # pyright: ignore[reportReturnType]
+
+    def _values(self, prediction: Prediction, seen: Seen) -> list[Tensor]:
+        with torch.no_grad():
+            if self._head is None:
+                signals = prediction.signals(self.signals)
+            else:
+                signals = prediction.signals(self.signals, seen.head_inputs[0], self._head.bias is not None)
+        has_target = prediction.is_target.any(1)
+        signals["loss"] = _as_recorded(signals["loss"], has_target)
+        return [signals[name] for name in self.signals]
+
+    def _batch_mean(self, loss: Tensor, inputs: dict[str, Any], items: Tensor | int | None, devices: int) -> Tensor:
+        """The mean over the batch's own targets of a loss that was divided by those of the whole optimizer step.
+
+        Models without a recipe are taken to give the mean itself: most that divide a loss by tokens have one.
+        """
+        labels = inputs.get("labels")
+        mean = loss.float()
+        if items is not None and self._recipe is not None and isinstance(labels, Tensor):
+            is_shifted = getattr(self._recipe, "is_shifted", False)  # then nothing predicts the first label
+            mean = mean * items / (labels[:, 1:] if is_shifted else labels).ne(IGNORED).sum() / devices
+        return torch.where(mean.isfinite(), mean, torch.inf)
+
+    def _cannot_weigh(self, reason: str) -> ValueError:
+        cure = "" if self._example_loss_func else "Give example_loss_func=(outputs, inputs) -> (B,) losses, or choose"
+        return ValueError(
+            f"policy={self._policy!r} weights rows, but the loss of {self._name} {reason}. {cure or 'Choose'} a policy "
+            "without weights, such as 'uniform'."
+        )
+
+
+def _has_target(rows: Tensor, seen: Seen) -> Tensor:
+    """(B,) bool, as far as the labels tell without a recipe."""
+    labels = seen.inputs.get("labels")
+    if isinstance(labels, Tensor) and labels.dim() > 0 and not labels.is_floating_point():
+        is_target = labels.ne(IGNORED)
+        if seen.parts is not None and is_target.shape == (1, seen.parts.shape[1]):
+            is_target = is_target & seen.parts
+        if len(is_target) == len(rows):
+            return is_target.reshape(len(rows), -1).any(1)
+    return torch.ones_like(rows, dtype=torch.bool)
+
+
+def _as_recorded(loss: Tensor, has_target: Tensor) -> Tensor:
+    """(B,) losses as `Measurements` has them: infinite for a fault, minus infinite where a row had no target."""
+    return torch.where(loss.isfinite(), loss, torch.where(has_target, torch.inf, -torch.inf))
+
+
+def blend(score: np.ndarray, batch_loss: np.ndarray) -> np.ndarray:
+    """A row's score after another batch, where batches are all that is measured (BLS: Zhou et al., 2026).
+
+    Args:
+        score: (K,) float32, NaN = never seen: then the batch's loss is its score.
+        batch_loss: (K,) float32, nats, mean over the batch's targets.
+
+    Returns:
+        (K,) float32: 0.7 of the old score and 0.3 of the batch's loss.
+    """
+    return np.where(np.isnan(score), batch_loss, _DECAY * score + (1 - _DECAY) * batch_loss).astype(np.float32)

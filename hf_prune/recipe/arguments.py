@@ -1,0 +1,307 @@
+"""Flags of a recipe, of its training arguments, and of the policy that `--policy` names, read into dataclasses."""
+
+import argparse
+import dataclasses
+import difflib
+import importlib
+import inspect
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from transformers import HfArgumentParser
+
+from .. import policies
+from ..common.command import MISTAKES, Parser, stage
+from ..core import Policy
+
+NO_POLICY = "none"
+_POLICY_HELP = (
+    "What chooses the rows of each round: a name below, NAME:FIELD=VALUE,..., the dotted path of a module of yours, "
+    f"or {NO_POLICY}."
+)
+
+_RANGES = {  # of training arguments, ends included
+    **dict.fromkeys(
+        ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+        (1, math.inf, "[1, inf)"),
+    ),
+    **dict.fromkeys(("learning_rate", "dataloader_num_workers", "weight_decay"), (0, math.inf, "[0, inf)")),
+    "label_smoothing_factor": (0, 1, "[0, 1]"),
+    "early_stopping_patience": (1, math.inf, "[1, inf)"),
+    "seed": (0, 2**32 - 1, "[0, 4294967295]"),
+}
+
+
+class _Parser(Parser, HfArgumentParser):
+    """Reads dataclasses."""
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and the list of policies line by line."""
+
+
+def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults: Any) -> tuple[Any, ...]:
+    """Read a command line into dataclasses and the policy that it names.
+
+    `--policy infobatch --ratio 0.3` and `--policy infobatch:ratio=0.3` give the same; a flag goes before a setting in
+    the policy's string, this before `defaults`, and these before the dataclasses' own. A JSON or YAML file of
+    `field: value` may stand as the first argument; its values act as `defaults` do.
+
+    Args:
+        *dataclass_types: Dataclasses whose fields become flags; a field without `help` in its metadata takes it from
+            the class's docstring.
+        argv: The arguments, without the program's name; None = those of this process.
+        **defaults: Other defaults by the name of the field, and `policy` (a name, or `"none"`). The field of a policy
+            counts only where the policy chosen has such a field.
+
+    Returns:
+        An instance of each of `dataclass_types`, in order, then the Policy, or None for `--policy none`.
+
+    Raises:
+        TypeError: A default that no dataclass and no policy has.
+        ValueError: Two classes that have a field of one name.
+        SystemExit: After `--help`, and with status 2 after a message where the arguments are wrong.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    _check_defaults(defaults, dataclass_types)
+    usage = "%(prog)s [FILE] [--policy NAME] [--FLAG VALUE ...]"
+    first = Parser(usage=usage, add_help=False, allow_abbrev=False)
+    first.add_argument("--policy")
+    stage.flags, stage.fields, stage.policy = ["policy"], [], None
+    try:
+        file = _read_settings(argv.pop(0)) if argv and argv[0].endswith((".json", ".yaml", ".yml")) else {}
+        defaults |= file
+        spec = str(first.parse_known_args(argv)[0].policy or defaults.get("policy") or NO_POLICY)
+        cls, settings = _read_policy(spec)
+    except ValueError as error:
+        first.error(str(error))
+
+    _check_clashes([*dataclass_types, cls])
+    flags: list[Any] = [_flags(type_, type_.__name__, defaults) for type_ in dataclass_types]
+    flags.append(_flags(cls, "data pruning", defaults | settings, policy=spec))
+    parser = _Parser(flags, usage=usage, formatter_class=_Formatter, epilog=_overview(), allow_abbrev=False)
+    namespace, unknown = parser.parse_known_args(argv)
+    known = [name for group in flags for name in _names(group)]
+    stage.flags, stage.fields = known, _names(cls)
+    unknown += [f"--{name}" for name in file if name not in known]
+    if unknown:
+        parser.error(_complaint(unknown, known, spec.partition(":")[0]))
+    if wrong := _out_of_range(vars(namespace)):
+        parser.error(wrong)
+    types = (*dataclass_types, cls)
+    try:
+        built = [type_(**{name: getattr(namespace, name) for name in _names(type_)}) for type_ in types]
+    except (*MISTAKES, TypeError) as error:  # some of transformers' settings are read as JSON, or from files
+        parser.error(_blame(vars(namespace), error))
+    if getattr(namespace, "do_predict", False) and not namespace.do_train:
+        parser.error("--do_predict without --do_train: a run trains, validates and tests; leave these flags out.")
+    policy = None if cls is _NoPolicy else built[-1]
+    stage.policy = policy and (repr(policy), spec)
+    return (*built[:-1], policy)
+
+
+def _blame(given: dict[str, Any], error: BaseException) -> str:
+    """What is wrong with arguments that can't be built, after the flag whose value it is about."""
+    text = str(error)
+    for name, value in given.items():
+        if not isinstance(value, str) or not value:
+            continue
+        if value.lstrip().startswith("{"):
+            try:
+                json.loads(value)
+            except ValueError as flaw:
+                return f"--{name} {value!r} is no JSON: {flaw}"
+        if isinstance(error, OSError) and error.filename == value:
+            return f"--{name} {value!r}: {error.strerror}"
+    return text
+
+
+def _out_of_range(given: dict[str, Any]) -> str | None:
+    """What is wrong with a number that transformers takes as it is, and fails on later or trains nothing with."""
+    for name, (least, most, interval) in _RANGES.items():
+        value = given.get(name)
+        if isinstance(value, int | float) and not least <= value <= most:
+            return f"--{name} {value:g} must be in {interval}."
+    if given.get("max_steps", 1) <= 0 and given.get("num_train_epochs", 1) <= 0:
+        return f"--num_train_epochs {given['num_train_epochs']:g} must be above 0, or --max_steps."
+    return None
+
+
+@dataclasses.dataclass
+class _NoPolicy:
+    """Stands for the absence of a policy while flags are made."""
+
+
+def _read_policy(spec: str) -> tuple[type, dict[str, Any]]:
+    """The class that a policy string names, and the fields that it sets."""
+    name, _, settings = (part.strip() for part in spec.partition(":"))
+    if name == NO_POLICY:
+        return _NoPolicy, {}
+    try:
+        cls = find_policy(name)
+        if not settings:
+            return cls, {}
+        policy = policies.make(spec)
+    except (ValueError, TypeError) as error:  # TypeError: one of the user's own that wants more
+        text = str(error)
+        raise ValueError(text if text.startswith("policy=") else f"policy={spec!r}: {text}") from error
+    keys = [setting.partition("=")[0].strip() for setting in settings.split(",") if setting]
+    return cls, {key: getattr(policy, key) for key in keys}
+
+
+def find_policy(name: str) -> type[Policy]:
+    """The policy of a name; a module of the user's own may lie in the working folder, installed or not."""
+    folder = os.getcwd()
+    if "." in name and folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        return policies.find(name)
+    except ImportError as error:  # what a module of the user's own imports
+        raise ValueError(f"policy={name!r} can't be imported: {error}") from error
+
+
+def _read_settings(path: str) -> dict[str, Any]:
+    """The `field: value` mapping of a JSON or YAML file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        settings = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold one mapping of field to value, not a {type(settings).__name__}.")
+    return settings
+
+
+def _flags(type_: type, title: str, defaults: dict[str, Any], policy: str | None = None) -> type:
+    """A dataclass that gives `HfArgumentParser` the fields of `type_`, with these defaults and help for each.
+
+    Args:
+        type_: The dataclass.
+        title: Heading of the flags in the help.
+        defaults: By field; others are left alone.
+        policy: Default of `--policy`, which is added where this is given.
+    """
+    help_texts = field_texts(type_)
+    hints = get_type_hints(type_)
+    fields: list[Any] = []
+    if policy is not None:
+        metadata = {"help": _POLICY_HELP, "metavar": "NAME"}
+        fields.append(("policy", str, dataclasses.field(default=policy, metadata=metadata)))
+    for field in dataclasses.fields(type_):
+        if not field.init:
+            continue
+        # argparse shows a default only beside some text, and reads a lone % as the start of a format
+        text = field.metadata.get("help") or help_texts.get(field.name) or " "
+        text = re.sub(r"%%|%\(\w+\)s|%", lambda match: "%%" if match[0] == "%" else match[0], text)
+        value = {"default": field.default, "default_factory": field.default_factory}
+        if field.name in defaults:
+            value = _default(defaults[field.name], hints[field.name])
+        given = {key: entry for key, entry in value.items() if entry is not dataclasses.MISSING}
+        metadata = {**field.metadata, "help": text}
+        fields.append((field.name, hints[field.name], dataclasses.field(metadata=metadata, **given)))
+    return dataclasses.make_dataclass(type_.__name__, fields, namespace={"_argument_group_name": title}, kw_only=True)
+
+
+def _default(value: Any, hint: Any) -> dict[str, Any]:
+    """A default for a field of that type; one of a file may be of another."""
+    union = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = set(union) - {NoneType}
+    if value is not None and kinds <= {int, float} and not isinstance(value, str):
+        value = str(value)  # which argparse reads, and refuses, as it does what is typed
+    elif value is not None and kinds == {bool} and not isinstance(value, (bool, str)):
+        value = str(value)
+    elif {get_origin(kind) for kind in kinds} == {list} and not isinstance(value, (list, NoneType)):
+        value = [value]
+    if isinstance(value, (list, dict, set)):  # a dataclass refuses these as plain defaults
+        return {"default_factory": lambda: value}
+    return {"default": value}
+
+
+def field_texts(type_: type) -> dict[str, str]:
+    """Each field's text in the `Args:` block of the docstring, of the class or of a base; one line, first paragraph."""
+    found: dict[str, str] = {}
+    for base in reversed(type_.__mro__):
+        lines = inspect.cleandoc(base.__dict__.get("__doc__") or "").splitlines()
+        start = next((i for i, line in enumerate(lines) if re.fullmatch(r"(Args|Parameters|Attributes):", line)), None)
+        if start is None:
+            continue
+        indent = None
+        name, open_ = "", False
+        for line in lines[start + 1 :]:
+            depth = len(line) - len(line.lstrip())
+            if line.strip() and depth == 0:
+                break
+            indent = indent or depth
+            entry = re.match(r"(\w+) ?(?:\(.*\))?: ?(.*)", line.strip()) if depth == indent else None
+            if entry:
+                name, open_ = entry.group(1), True
+                found[name] = entry.group(2).strip()
+            elif not line.strip() and found.get(name):
+                open_ = False
+            elif open_ and depth > indent:
+                found[name] = f"{found[name]} {line.strip()}".strip()
+    return found
+
+
+def _names(type_: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(type_) if field.init]
+
+
+def _check_defaults(defaults: dict[str, Any], dataclass_types: Sequence[type]) -> None:
+    known = {"policy"}.union(*map(_names, dataclass_types), *(_names(policies.find(name)) for name in policies.names()))
+    for name in defaults:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            raise TypeError(f"parse({name}=...): no dataclass and no policy has a field {name!r}{hint}")
+
+
+def _check_clashes(types: Sequence[type]) -> None:
+    owner = {"policy": "the flag --policy", "help": "the flag --help"}
+    for type_ in types:
+        for name in _names(type_):
+            if name in owner:
+                raise ValueError(
+                    f"{type_.__name__} has a field {name!r}, and so has {owner[name]}: "
+                    f"one flag can't set both, rename the field of {type_.__name__}."
+                )
+            owner[name] = type_.__name__
+
+
+def _complaint(unknown: Sequence[str], known: Sequence[str], policy: str) -> str:
+    """Why the first argument that nobody took is wrong, and what to write instead."""
+    flag = next((argument for argument in unknown if argument.startswith("--")), None)
+    if flag is None:
+        return f"unexpected argument {unknown[0]!r}; a value follows its flag, as in --policy infobatch."
+    flag = flag.partition("=")[0]
+    name = flag.removeprefix("--").replace("-", "_")
+    owners = [other for other in policies.names() if name in _names(policies.find(other))]
+    if owners:
+        noun = "policy" if len(owners) == 1 else "policies"
+        return f"{flag} belongs to {noun} {', '.join(owners)}, but --policy is {policy}."
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
+    hint = f"Did you mean {' or '.join(f'--{other}' for other in near)}?" if near else "See --help."
+    return f"unknown flag {flag}. {hint}"
+
+
+def card_of(policy: type[Policy]) -> str:
+    """The method card: docstring of the policy's module."""
+    module = importlib.import_module(policy.__module__)
+    return inspect.cleandoc(module.__doc__ or policy.__doc__ or "")
+
+
+def _overview() -> str:
+    """A line for each policy: its name and the first line of its card."""
+    names = policies.names()
+    width = max(map(len, [*names, NO_POLICY]))
+    lines = [f"  {name:{width}}  {card_of(policies.find(name)).splitlines()[0]}" for name in names]
+    lines.append(f"  {NO_POLICY:{width}}  The plain Trainer: every row in every epoch, nothing measured.")
+    return "\n".join(["policies:", *lines])

@@ -1,0 +1,418 @@
+"""What a recipe trains on: the flags of every recipe, files and data sets, their columns, labels and splits."""
+
+import copy
+import csv
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
+from datasets.exceptions import DatasetGenerationError
+from transformers import EarlyStoppingCallback
+
+from ..data.tokens import row_lengths
+from ..records.table import FILE_ROW
+from .files import check_file, unread
+
+_NAMES = 20  # of many that a message lists
+SPLITS = ("train", "validation", "test")
+_ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")  # of `datasets`, not data
+READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
+
+
+@dataclass
+class CommonArguments:
+    """Flags of every recipe.
+
+    Args:
+        train_file: File to train on (.parquet, .json, .jsonl, .csv, or .tsv, which has no quotes); without it, the
+            embedded data.
+        validation_file: File to validate on; without it, 5 % of the training rows, at most 1,000, are held out.
+        test_file: File for the final score; without it, the validation rows give that, too.
+        dataset_name: Data set of the Hub, or a folder, instead of files; it must have a split `train`. Where it has no
+            `validation` or `test`, `validation_matched` and `test_matched` serve, as those of MNLI.
+        dataset_config_name: Its configuration.
+        max_train_samples: Train on so many rows, drawn once and the same for every seed; without it, on all.
+        max_eval_samples: Validate on so many rows, drawn once and the same for every seed; without it, on all.
+        model_name_or_path: Model to fine-tune, of the Hub or in a folder; without it, one is made from scratch.
+        early_stopping_patience: Stop after so many validations without a better score.
+        history: What an earlier run has learnt of the same rows (its folder, or an id of the Hub), or scores of them;
+            the policy begins with it.
+        history_key: Column of the training rows that names each by a text or whole number of its own, and that is no
+            text or label to learn from: rows of `history` are matched by it, after filtering or in another order.
+    """
+
+    train_file: str | None = None
+    validation_file: str | None = None
+    test_file: str | None = None
+    dataset_name: str | None = None
+    dataset_config_name: str | None = None
+    max_train_samples: int | None = None
+    max_eval_samples: int | None = None
+    model_name_or_path: str | None = None
+    early_stopping_patience: int | None = None
+    history: str | None = None
+    history_key: str | None = None
+
+    @property
+    def source(self) -> str | None:
+        """The name of the data; None for the embedded ones."""
+        return self.dataset_name or self.train_file
+
+    def callbacks(self) -> list[EarlyStoppingCallback]:
+        """Those that the flags ask for."""
+        patience = self.early_stopping_patience
+        return [] if patience is None else [Patience(patience)]
+
+    def carried(self, rows: Dataset, *taken: str) -> list[str]:
+        """The columns of these rows that say which rows they are, and that go with them to the trainer.
+
+        Raises:
+            ValueError: The key is one of those that are `taken` for something else.
+        """
+        if self.history_key in taken:
+            raise ValueError(
+                f"history_key={self.history_key!r} is a column that is trained on, or called as one that is read; name "
+                "another that tells the rows apart, or rename it."
+            )
+        return [column for column in (FILE_ROW, self.history_key) if column in rows.column_names]
+
+
+class Patience(EarlyStoppingCallback):
+    """Early stopping that a resumed run goes on with where it was."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        name = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+        values = [entry[name] for entry in state.log_history if name in entry]
+        self.early_stopping_patience_counter = 0
+        until_now = copy.copy(state)
+        until_now.best_metric = None
+        for value in values:
+            self.check_metric_value(args, until_now, control, value)
+            if not self.early_stopping_patience_counter:
+                until_now.best_metric = value
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+
+def read_file(path: str) -> Dataset:
+    """All rows of a file; in CSV and TSV, an empty field is a missing value, and nothing else is.
+
+    Raises:
+        ValueError: There is no such file, its suffix is unknown, no row can be read, or what
+            `check_file` refuses.
+    """
+    _check_name(path)
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: give one file of it, or all of it by --dataset_name.")
+    suffix = Path(path).suffix.lower()
+    if suffix not in READERS:
+        raise ValueError(f"{path}: suffix {suffix!r} is not known; give one of {', '.join(READERS)}.")
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such file.")
+    options: dict[str, Any] = {}
+    if READERS[suffix] == "csv":
+        options = {"keep_default_na": False, "na_values": [""]}
+    if suffix == ".tsv":
+        options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
+    cure = "Separate columns by commas in .csv and by tabs in .tsv."
+    check_file(Path(path))
+    try:
+        rows = load_dataset(READERS[suffix], data_files=path, split="train", **options)
+    except (DatasetGenerationError, ValueError, OSError, StopIteration) as error:
+        cause = str(error.__cause__ or error).rstrip().rstrip(".")
+        if "as a scalar of type" in cause:
+            cause += ". A column has numbers first, and text below: store it as text, in Parquet or JSON lines"
+        elif "inside string" in cause:
+            cause += ". A quote is opened there and never closed: double a quote that is text"
+        elif options:
+            cause += f". {cure}"
+        raise unread(path, READERS[suffix], cause) from error
+    if options and len(rows.column_names) == 1 and set(rows.column_names[0]) & set(",;\t|"):
+        raise ValueError(f"{path} has one column, called {rows.column_names[0]!r}. {cure}")
+    return rows
+
+
+def _check_name(path: str) -> None:
+    if Path(path).exists() and any(character in path for character in "*?["):
+        raise ValueError(f"{path}: `datasets` reads * ? and [ in a name as a pattern of other files; rename it.")
+
+
+def read_splits(
+    common: CommonArguments, embedded: Callable[[], DatasetDict]
+) -> tuple[dict[str, Dataset], dict[str, str]]:
+    """The splits that the flags name, or the embedded ones, train first and its rows numbered, and what to call each.
+
+    Raises:
+        ValueError: Flags that don't go together, a data set without a split train, an empty split, or what `read_file`
+            refuses.
+    """
+    paths = (common.train_file, common.validation_file, common.test_file)
+    files = {split: path for split, path in zip(SPLITS, paths, strict=True) if path is not None}
+    if files and (common.dataset_name or "train" not in files):
+        raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
+    if common.dataset_config_name and not common.dataset_name:
+        raise ValueError(
+            "dataset_config_name: files and the embedded data have none; give dataset_name, or leave it out."
+        )
+    if common.dataset_name:
+        _check_folder(common.dataset_name)
+        try:
+            found: Any = load_dataset(common.dataset_name, common.dataset_config_name)
+        except (OSError, ValueError, DatasetGenerationError) as error:
+            cause = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+            raise ValueError(
+                f"dataset_name={common.dataset_name!r} can't be read: {cause}. Give a folder with data, a data set of "
+                "the Hub that this machine reaches, or --train_file."
+            ) from error
+        found = {name.removesuffix("_matched"): rows for name, rows in found.items()} | dict(found)
+        if "train" not in found:
+            raise ValueError(f"dataset_name={common.dataset_name!r} has no split train; it has {', '.join(found)}.")
+    else:
+        found = {split: _read_split(split, path) for split, path in files.items()} if files else embedded()
+    return number_rows(found, common, files)
+
+
+def _read_split(split: str, path: str) -> Dataset:
+    try:
+        return read_file(path)
+    except ValueError as error:
+        raise ValueError(f"{split}_file: {error}") from error
+
+
+def _check_folder(name: str) -> None:
+    """Refuse what is no name of a data set, and files in its folder that would not be read as they are meant."""
+    _check_name(name)
+    if Path(name).is_file():
+        raise ValueError(f"dataset_name={name!r} is a file: give it by --train_file.")
+    for path in sorted(Path(name).rglob("*")):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(name).parts)
+        if path.suffix.lower() in READERS and path.is_file() and path.name not in _ABOUT and not is_hidden:
+            try:
+                check_file(path)
+            except ValueError as error:
+                raise ValueError(f"dataset_name={name!r}: {error}") from error
+
+
+def number_rows(
+    found: Mapping[str, Dataset], common: CommonArguments, names: Mapping[str, str]
+) -> tuple[dict[str, Dataset], dict[str, str]]:
+    """The splits that a recipe takes, train first and its rows numbered, and what to call each where `names` has none.
+
+    Raises:
+        ValueError: An empty split, or one without the key column that the flags name.
+    """
+    raw = {split: found[split] for split in SPLITS if split in found}
+    names = {split: names.get(split) or f"split {split} of {common.source or 'the embedded data'}" for split in raw}
+    if empty := [names[split] for split, rows in raw.items() if not len(rows)]:
+        raise ValueError(f"{empty[0]} has no row; give one that has, or leave it out.")
+    if common.history_key is not None:
+        find_column(raw["train"], "history_key", common.history_key, names["train"])
+    if FILE_ROW not in raw["train"].column_names:
+        raw["train"] = raw["train"].add_column(FILE_ROW, np.arange(len(raw["train"])))
+    return raw, names
+
+
+def hold_out(splits: dict[str, Dataset], seed: int, stratify_by: str | None = None) -> DatasetDict:
+    """The splits; where there is no validation, 5 % of the training rows, at most 1,000, become it.
+
+    Args:
+        splits: With a split train.
+        seed: Chooses the rows.
+        stratify_by: A column of classes whose shares both parts keep; then as many rows as classes at least.
+
+    Raises:
+        ValueError: A class of the training rows has one row only, or there are too few rows for all classes.
+    """
+    if "validation" in splits:
+        return DatasetDict({**splits})
+    rows = splits["train"]
+    size = min(1000, math.ceil(len(rows) / 20))
+    cure = "Give rows to validate on: --validation_file, or a split or folder called validation."
+    if stratify_by is not None:
+        names, counts = rows.features[stratify_by].names, Counter(rows[stratify_by][:])
+        if single := [names[label] for label in sorted(counts) if counts[label] == 1]:
+            raise ValueError(f"label_column: {single[0]!r} has one training row: none can be held out of it. {cure}")
+        size = max(size, len(counts))
+    if size >= len(rows):
+        raise ValueError(f"Of {len(rows)} training rows, {size} can't be held out for validation. {cure}")
+    from sklearn.model_selection import train_test_split  # that of `datasets` reads the classes row by row
+
+    classes = stratify_by and rows[stratify_by][:]
+    kept, held = train_test_split(np.arange(len(rows)), test_size=size, random_state=seed, stratify=classes)
+    return DatasetDict({**splits, "train": rows.select(kept), "validation": rows.select(held)})
+
+
+def limit(splits: DatasetDict, common: CommonArguments) -> DatasetDict:
+    """The splits, of as many rows as `max_train_samples` and `max_eval_samples` say.
+
+    Raises:
+        ValueError: There are not so many.
+    """
+    found = {**splits}
+    for split, flag in (("train", "max_train_samples"), ("validation", "max_eval_samples")):
+        size, rows = getattr(common, flag), splits[split]
+        if size is None:
+            continue
+        if not 0 < size <= len(rows):
+            raise ValueError(f"{flag}={size}: give a number from 1 to {len(rows)}, the {split} rows there are.")
+        found[split] = rows.select(np.sort(np.random.default_rng(0).choice(len(rows), size, replace=False)))
+    return DatasetDict(found)
+
+
+def load_splits(
+    common: CommonArguments, embedded: Callable[[], DatasetDict], prepare: Callable[[Dataset, str], Dataset], seed: int
+) -> DatasetDict:
+    """Splits train, validation and, where there is one, test: those that the flags name, or the embedded ones.
+
+    Args:
+        common: The flags.
+        embedded: Makes the data of a run without arguments.
+        prepare: (rows, what to call them in a message) -> the rows as the recipe wants them.
+        seed: Chooses the rows that are held out for validation.
+
+    Raises:
+        ValueError: What `read_splits`, `prepare`, `hold_out` and `limit` refuse.
+    """
+    raw, names = read_splits(common, embedded)
+    splits = {split: prepare(rows, names[split]) for split, rows in raw.items()}
+    return limit(hold_out(splits, seed), common)
+
+
+def columns_of(rows: Dataset) -> str:
+    """The columns that rows have in their file, in words."""
+    return ", ".join(column for column in rows.column_names if column != FILE_ROW)
+
+
+def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:
+    """`column`, if the rows have it.
+
+    Raises:
+        ValueError: They don't; names `flag`, what the rows are called, and the columns they have.
+    """
+    if column not in rows.column_names:
+        plain = {other.strip().casefold(): other for other in rows.column_names}
+        near = plain.get(column.strip().casefold())
+        hint = f" Did you mean {near!r}?" if near else ""
+        raise ValueError(f"{flag}={column!r}: {name} has no such column; it has {columns_of(rows)}.{hint}")
+    return column
+
+
+def find_text(rows: Dataset, flag: str, column: str, name: str) -> str:
+    """`column`, if the rows have texts there.
+
+    Raises:
+        ValueError: What `find_column` refuses, or a column of something else.
+    """
+    feature = rows.features[find_column(rows, flag, column, name)]
+    if feature not in (Value("string"), Value("large_string"), Value("null")):
+        raise ValueError(
+            f"{flag}={column!r}: {name} has {feature} there, no text. Name another column, or store text in it (in "
+            "Parquet or JSON lines, where 7 and '7' differ)."
+        )
+    return column
+
+
+def keep_rows(rows: Dataset, is_whole: Callable[[Any], bool], what: str, name: str, say: Callable[[str], None]):
+    """The rows that are whole, and `say` how many others there were.
+
+    Raises:
+        ValueError: None is; names the rows and what they lack.
+    """
+    kept = rows.filter(is_whole)
+    if not len(kept):
+        raise ValueError(f"{name} has no row with {what} ({len(rows)} rows read).")
+    if lost := len(rows) - len(kept):
+        say(f"{name}: {lost:,} of {len(rows):,} rows are left out, for only those with {what} can serve.")
+    return kept
+
+
+def tell_cuts(rows: Dataset, max_length: int, say: Callable[[str], None]) -> None:
+    """Say how many training rows have a text of `max_length` tokens, the input or the target: these may be cut."""
+    lengths = row_lengths(rows, None, "input_ids", targets_too=True)
+    if full := int(np.count_nonzero(lengths.reshape(len(rows), -1).max(1) >= max_length)):
+        say(f"{full:,} of {len(rows):,} training rows fill max_length={max_length} and may be cut")
+
+
+def label_texts(rows: Dataset, column: str, name: str) -> list[str]:
+    """The label of each row as a text: the name that the column's ClassLabel feature gives it, else its value.
+
+    Raises:
+        ValueError: Labels that are lists or the like; a row without a label, or with one that its ClassLabel does not
+            know, by its number.
+    """
+    feature, labels, flag = rows.features[column], rows[column][:], f"label_column={column}"
+    if not isinstance(feature, (ClassLabel, Value)):
+        found = "of several types" if type(feature).__name__ == "Json" else feature  # how numbers beside texts are read
+        raise ValueError(f"{flag}: labels of {name} are {found}; give one class for each row, all of one type.")
+    names = feature.names if isinstance(feature, ClassLabel) else None
+    for row, label in enumerate(labels):
+        if label is None:
+            raise ValueError(f"{flag}: row {row} of {name} has no label; remove such rows, or name another column.")
+        if names is not None and not 0 <= label < len(names):
+            raise ValueError(
+                f"{flag}: row {row} of {name} has the label {label}, but its classes are 0 ... {len(names) - 1} "
+                f"({_listed(names)}); correct it, or remove such rows."
+            )
+    return [str(label) if names is None else names[label] for label in labels]
+
+
+def class_names(rows: Dataset, column: str, name: str) -> list[str]:
+    """The classes of training rows: those of the column's ClassLabel feature, in its order, or its sorted values.
+
+    Raises:
+        ValueError: There are fewer than two, or what `label_texts` refuses.
+    """
+    feature = rows.features[column]
+    texts = label_texts(rows, column, name)
+    if len(set(texts)) < 2:
+        raise ValueError(
+            f"label_column={column}: all {len(rows)} rows of {name} have the label {texts[0]!r}; two are needed."
+        )
+    stripped = Counter(text.strip() for text in set(texts))
+    if alike := [text for text, count in stripped.items() if count > 1]:
+        warnings.warn(
+            f"label_column={column}: {name} has labels that differ by blanks alone, such as {alike[0]!r} with and "
+            "without: they are taken for two classes. Strip them where they are one.",
+            stacklevel=2,
+        )
+    return list(feature.names) if isinstance(feature, ClassLabel) else list(map(str, sorted(set(rows[column][:]))))
+
+
+def encode_labels(rows: Dataset, column: str, classes: Sequence[str], name: str) -> Dataset:
+    """The rows with the column `labels`, a ClassLabel of `classes`, in place of `column`; labels go by their names.
+
+    Raises:
+        ValueError: A label that is not in `classes`, those of the training rows, or what `label_texts` refuses.
+    """
+    number = {label: i for i, label in enumerate(classes)}
+    texts = label_texts(rows, column, name)
+    for row, text in enumerate(texts):
+        if text not in number:
+            raise ValueError(
+                f"label_column={column}: row {row} of {name} has the label {text!r}, which no training row has; they "
+                f"have {_listed(classes)}. Correct it, remove such rows, or add some to the training rows."
+            )
+    labels = [number[text] for text in texts]
+    return rows.remove_columns(column).add_column("labels", labels, feature=ClassLabel(names=list(classes)))
+
+
+def warn_if_untaught(splits: DatasetDict) -> None:
+    """Warn of classes that rows of other splits have in `labels`, a ClassLabel, but no training row has."""
+    names = splits["train"].features["labels"].names
+    taught = set(splits["train"]["labels"][:])
+    for split, rows in splits.items():
+        if untaught := sorted(set(rows["labels"][:]) - taught):
+            found = _listed([names[label] for label in untaught])
+            warnings.warn(f"Split {split} has classes of which there is no training row: {found}.", stacklevel=2)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_NAMES])} ... and {more:,} more"

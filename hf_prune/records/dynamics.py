@@ -1,0 +1,173 @@
+"""Training dynamics: what a run's rounds tell of each row, and which rows were never learnt or learnt at once."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .history import History
+from .trace import TracedRound, read_trace
+
+_QUANTILES = (0.1, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What was measured of N rows in E epochs.
+
+    Attributes:
+        rounds: Those that can be read, in order.
+        flaws: What is wrong with others, a line each.
+        epochs: (E,) int64, the epochs that they belong to, from 0.
+        times_trained: (N,) int32.
+        times_measured: (N,) int32, finite losses, of training and rescoring.
+        mean: (N,) float32, mean of these losses in nats; NaN = none.
+        variability: (N,) float32, their standard deviation; NaN = none.
+        excess: (N,) float32, by how many nats the row's loss exceeded the mean of all rows' latest losses when the
+            round had ended: the mean over the rounds, of which round r, from 1, weighs r (early losses tell little),
+            and one more of excess 0 that weighs as the last (which draws rows of few losses towards 0); NaN = no loss.
+        never_learnt: (N,) bool, measured at least twice, never below the mean of all rows' latest losses, and not
+            predicted right at last, where that was measured.
+        learnt_at_once: (N,) bool, measured at least twice, and from the second time on always in the easiest quarter
+            of all rows by their latest losses.
+        level: Mean of all rows' latest losses, nats; NaN = none.
+        trained: (E, 3) float64, 10 %, 50 % and 90 % quantiles of the losses of the rows that the epoch trained.
+        left_out: (E, 3) float64, the same of the latest losses of those that it did not train; NaN = no such row.
+        rows_rescored: (E,) int64.
+        tokens_rescored: (E,) int64, real tokens.
+    """
+
+    rounds: list[TracedRound]
+    flaws: list[str]
+    epochs: np.ndarray
+    times_trained: np.ndarray
+    times_measured: np.ndarray
+    mean: np.ndarray
+    variability: np.ndarray
+    excess: np.ndarray
+    never_learnt: np.ndarray
+    learnt_at_once: np.ndarray
+    level: float
+    trained: np.ndarray
+    left_out: np.ndarray
+    rows_rescored: np.ndarray
+    tokens_rescored: np.ndarray
+
+    @classmethod
+    def read(cls, run: str | os.PathLike[str], history: History) -> "Dynamics | None":
+        """Read the rounds of a run, one at a time.
+
+        Args:
+            run: Its folder.
+            history: What it knows of the rows at its end.
+
+        Returns:
+            None where no round can be read.
+        """
+        n, tokens = len(history), history.tokens
+        rounds, flaws = read_trace(run, n, history.facts.get("run"))
+        if not rounds:
+            return None
+        times_trained, times = np.zeros(n, np.int32), np.zeros(n, np.int32)
+        mean, variability, excess, weights = (np.zeros(n, np.float32) for _ in range(4))
+        lowest, latest = np.full(n, np.inf, np.float32), np.full(n, np.nan, np.float32)
+        easy = np.ones(n, bool)
+        epochs, trained_quantiles, left_quantiles, rescored_counts = [], [], [], []
+        for epoch, parts in itertools.groupby(rounds, lambda round: round.epoch):
+            in_epoch, again = np.zeros(n, bool), np.zeros(2, np.int64)
+            for part in parts:
+                trained, rescored, losses = part.read()
+                times_trained += trained
+                in_epoch |= trained
+                again += np.count_nonzero(rescored), tokens[rescored].sum(dtype=np.int64)
+                rows = np.flatnonzero(np.isfinite(losses))
+                losses = losses[rows]
+                latest[rows] = losses
+                times[rows] += 1
+                # Welford's running mean and sum of squares, which float32 could not hold of all that it can itself
+                change = np.subtract(losses, mean[rows], dtype=np.float64)
+                squares = (times[rows] - 1) * np.square(variability[rows], dtype=np.float64)
+                squares += change * (change - change / times[rows])
+                mean[rows] += change / times[rows]
+                variability[rows] = np.sqrt(squares / times[rows])
+                lowest[rows] = np.minimum(lowest[rows], losses)
+                if len(rows):
+                    weights[rows] += part.round + 1
+                    exceeds = losses - np.nanmean(latest, dtype=np.float64)
+                    excess[rows] += (exceeds - excess[rows]) * ((part.round + 1) / weights[rows])
+                    easy[rows] &= (losses <= np.nanquantile(latest, 0.25)) | (times[rows] == 1)
+            epochs.append(epoch)
+            rescored_counts.append(again)
+            trained_quantiles.append(_quantiles(latest[in_epoch]))
+            left_quantiles.append(_quantiles(latest[~in_epoch]))
+        known = times > 0
+        level = float(np.mean(latest[known], dtype=np.float64)) if known.any() else np.nan
+        wrong = history.signals.get("correct", np.zeros(1, np.float32)) != 1
+        nothing = np.where(known, np.float32(0), np.float32(np.nan))
+        return cls(
+            rounds=rounds,
+            flaws=flaws,
+            epochs=np.array(epochs),
+            times_trained=times_trained,
+            times_measured=times,
+            mean=mean + nothing,
+            variability=variability + nothing,
+            excess=excess * (weights / (weights + rounds[-1].round + 1)) + nothing,
+            never_learnt=(times > 1) & (lowest >= level) & wrong,
+            learnt_at_once=(times > 1) & easy,
+            level=level,
+            trained=np.array(trained_quantiles),
+            left_out=np.array(left_quantiles),
+            rows_rescored=np.array(rescored_counts)[:, 0],
+            tokens_rescored=np.array(rescored_counts)[:, 1],
+        )
+
+    def losses_by_epoch(self, size: int) -> Iterator[np.ndarray]:
+        """The losses of the rows in order, `size` rows at a time, a multiple of 8.
+
+        Yields:
+            (size, E) float32, nats, the last one of each epoch; NaN = not measured in it.
+        """
+        place = {epoch: number for number, epoch in enumerate(self.epochs.tolist())}
+        for blocks in zip(*(round.blocks(size) for round in self.rounds), strict=True):
+            table = np.full((len(blocks[0][2]), len(place)), np.nan, np.float32)
+            for round, (_, _, losses) in zip(self.rounds, blocks, strict=True):
+                column = table[:, place[round.epoch]]
+                np.copyto(column, losses, where=np.isfinite(losses))
+            yield table
+
+    def losses_of(self, rows: np.ndarray) -> np.ndarray:
+        """(K, E) float32, the same of the rows (K,) int64 alone."""
+        size, parts = 1 << 17, []
+        for number, table in enumerate(self.losses_by_epoch(size)):
+            inside = (rows >= number * size) & (rows < (number + 1) * size)
+            parts.append((np.flatnonzero(inside), table[rows[inside] - number * size]))
+        found = np.full((len(rows), len(self.epochs)), np.nan, np.float32)
+        for places, values in parts:
+            found[places] = values
+        return found
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether any row was measured twice; else none can be told from one that is not learnt yet."""
+        return bool((self.times_measured > 1).any())
+
+    def hardest(self, count: int) -> np.ndarray:
+        """(<= count,) int64, the rows never learnt, of largest excess first; of all rows unless `is_repeated`."""
+        return _first(self.never_learnt if self.is_repeated else self.times_measured > 0, -self.excess, count)
+
+    def easiest(self, count: int) -> np.ndarray:
+        """(<= count,) int64, the rows learnt at once, of lowest mean loss first; of all rows unless `is_repeated`."""
+        return _first(self.learnt_at_once if self.is_repeated else self.times_measured > 0, self.mean, count)
+
+
+def _first(candidates: np.ndarray, key: np.ndarray, count: int) -> np.ndarray:
+    rows = np.flatnonzero(candidates)
+    return rows[np.argsort(key[rows], kind="stable")[:count]]
+
+
+def _quantiles(losses: np.ndarray) -> np.ndarray:
+    losses = losses[~np.isnan(losses)]
+    return np.quantile(losses, _QUANTILES) if len(losses) else np.full(len(_QUANTILES), np.nan)

@@ -1,0 +1,80 @@
+"""A History that is kept: in a file, in a folder, or on the Hub."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import core
+from ..common import storage
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+HISTORY = "history.safetensors"  # beside a saved model, and in a data set of its own on the Hub
+
+
+class History(core.History):
+    """The `core.History` of N rows, with what puts it into a file or on the Hub, and reads it from there."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one checksummed safetensors file, aside first, so that no reader meets half a file."""
+        more = {} if self.keys is None else {"keys": self.keys}
+        for name, values in self.signals.items():
+            more[f"signals/{name}"] = np.where(np.isinf(values), np.float32(np.nan), values)  # as never measured
+        storage.save(path, self.arrays() | more, {"kind": "history", **self.facts})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], rows: int | None = None) -> "Self":
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+            rows: Number of rows of the training set at hand; another number in the file is refused.
+
+        Raises:
+            ValueError: Another number of rows, a damaged file, or one of something else.
+        """
+        arrays, facts = storage.load(path)
+        if (kind := facts.pop("kind", None)) != "history":
+            raise storage.DamagedFile(f"{path} is no History but of the kind {kind!r:.60}.")
+        try:
+            history = cls.from_arrays(arrays, rows)
+            history.keys, history.facts = arrays.get("keys"), facts
+            if infinite := [name for name, values in history.signals.items() if np.isinf(values).any()]:
+                raise ValueError(
+                    f"This is no History: signals/{infinite[0]} is infinite; what was not measured is NaN."
+                )
+            return history.check()
+        except ValueError as error:
+            raise storage.DamagedFile(f"{path}: {error}") from error
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> "Self":
+        """Read what a run, or `push_to_hub`, has left in a folder or on the Hub.
+
+        Args:
+            source: The file, the folder that holds it, or the id of a model or a data set on the Hub.
+            **options: Those of `huggingface_hub.hf_hub_download`, such as `revision`, `token` and `cache_dir`; without
+                `repo_type`, a model of that id goes before a data set.
+
+        Raises:
+            ValueError: There is none, it can't be had, or it is damaged.
+        """
+        from ..records import hub
+
+        return cls.load(hub.find_history(source, **options))
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Put it on the Hub as a data set of its own, with a table of its rows and a card.
+
+        Args:
+            repo_id: "user/name"; made where it does not exist.
+            **options: Those of `hub.push_history`: `private`, `token`, `revision`, `commit_message`.
+
+        Returns:
+            The address of the commit.
+        """
+        from ..records import hub
+
+        return hub.push_history(self, repo_id, **options)

@@ -1,0 +1,225 @@
+"""What each round measured, in a file of its own, so that nothing grows in memory and a resumed run goes on with it."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from safetensors import safe_open
+
+from ..common import storage
+from ..common.foreign import MOST, number, of_kind, why
+from ..core import Clock
+
+FOLDER = "_pruning"  # in a run's folder; `push_to_hub` leaves out what begins with "_"
+_PATTERN = "round-*.safetensors"
+_LARGEST = float(np.finfo(np.float16).max)
+_NOTHING = float(np.finfo(np.float16).smallest_subnormal) / 2  # and what is smaller is 0 in float16
+_MOST_ROUNDS = 1 << 31  # of a run
+_CHUNK = 1 << 16  # losses handled at a time, which stay in a processor's cache
+
+
+class Trace:
+    """Writes the rounds of a run, about 2.2 bytes for each row that a round measured.
+
+    Losses are rounded to float16: by 1 part in 2,048 at most, and by 3e-8 at most where they are below 6e-5. A round
+    with a loss that would be rounded to nothing or lies beyond 65,504 keeps them all as they are, in 4.2 bytes a row.
+
+    Args:
+        run: Folder of the run.
+        learning_rates: Gives those in force, one for each group of parameters.
+        warn: Is told once if a round can't be written; training goes on.
+
+    Attributes:
+        name: Of the run, which its rounds bear; one that is resumed keeps its own.
+    """
+
+    def __init__(
+        self, run: str | os.PathLike[str], learning_rates: Callable[[], list[float]], warn: Callable[[str], None]
+    ):
+        self.run = Path(run)
+        self.name = uuid4().hex
+        self._learning_rates = learning_rates
+        self._warn = warn
+        self._has_warned = False
+
+    def begin(self, round: int) -> None:
+        """Remove what lies there of `round` and later ones, which are of a run that was left or of another one.
+
+        What kills have left unfinished in the run's folder goes with them.
+        """
+        for path in Path(self.run, FOLDER).glob(_PATTERN):
+            if _number(path) >= round:
+                self._try(path.unlink)
+        for folder in (self.run, self.run / FOLDER, *self.run.glob("checkpoint-*")):
+            self._try(partial(storage.sweep, folder))
+
+    def write(
+        self,
+        clock: Clock,
+        lr_scale: float,
+        seconds: float,
+        rows: int,
+        measured: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    ) -> None:
+        """Write a round that has ended.
+
+        Args:
+            clock: When it began.
+            lr_scale: Factor on its learning rate.
+            seconds: Spent in its steps.
+            rows: N, rows of the training set.
+            measured: What was trained and, where there is any, what was rescored: (N,) bool, which rows; the same as
+                (K,) int64, in any order; their losses (K,) float32 in nats, NaN = not read, infinite = a fault.
+        """
+        losses = np.full(rows, np.nan, np.float16 if all(_fit(values) for *_, values in measured) else np.float32)
+        for _, chosen, values in measured:
+            for begin in range(0, len(chosen), _CHUNK):
+                losses[chosen[begin : begin + _CHUNK]] = values[begin : begin + _CHUNK]
+        marks = [mark for mark, _, _ in measured]
+        arrays = {"losses": losses[np.logical_or.reduce(marks)]}
+        arrays |= {name: np.packbits(mark) for name, mark in zip(("trained", "rescored"), marks, strict=False)}
+        header = {"kind": "round", "rows": rows, "round": clock.round, "epoch": clock.epoch, "seconds": seconds}
+        header |= {"lr_scale": lr_scale, "learning_rates": self._learning_rates(), "run": self.name}
+        path = Path(self.run, FOLDER, f"round-{clock.round:05d}.safetensors")
+        self._try(lambda: storage.save(path, arrays, header))
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError as error:
+            if not self._has_warned:
+                self._warn(f"{error}. The report of this run will lack rounds; training goes on.")
+            self._has_warned = True
+
+
+def _fit(losses: np.ndarray) -> bool:
+    """Whether float16 holds each of (K,) float32 losses: as a finite one where it is, as 0 only where it is."""
+    for begin in range(0, len(losses), _CHUNK):
+        size = np.abs(losses[begin : begin + _CHUNK])
+        if (((size > _LARGEST) & (size < np.inf)) | ((size > 0) & (size <= _NOTHING))).any():
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class TracedRound:
+    """A round on disk.
+
+    Attributes:
+        path: Its file.
+        rows: N, rows of the training set.
+        round: Its number, from 0.
+        epoch: That of its epoch, from 0.
+        lr_scale: Factor on its learning rate.
+        learning_rates: Those in force when it had ended, one for each group of parameters.
+        seconds: Spent in its steps.
+        run: Name of its run.
+    """
+
+    path: Path
+    rows: int
+    round: int
+    epoch: int
+    lr_scale: float
+    learning_rates: list[float]
+    seconds: float
+    run: str
+
+    def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Its rows in order, `size` at a time, a multiple of 8.
+
+        Yields:
+            (size,) bool, which were trained; (size,) bool, which were rescored; (size,) float32, their losses in nats,
+            NaN where not measured, infinite for a fault. The last ones may be shorter.
+        """
+        at = 0
+        for begin in range(0, self.rows, size):
+            end = min(begin + size, self.rows)
+            with safe_open(self.path, framework="numpy") as file:
+                marks = [
+                    np.unpackbits(file.get_slice(name)[begin // 8 : -(-end // 8)], count=end - begin).astype(bool)
+                    if name in file.keys()  # noqa: SIM118
+                    else np.zeros(end - begin, bool)
+                    for name in ("trained", "rescored")
+                ]
+                measured = marks[0] | marks[1]
+                count = int(np.count_nonzero(measured))
+                losses = np.full(end - begin, np.nan, np.float32)
+                if count:
+                    losses[measured] = file.get_slice("losses")[at : at + count]
+            at += count
+            yield marks[0], marks[1], losses
+
+    def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All rows at once, as `blocks` yields them."""
+        return next(self.blocks(-(-self.rows // 8) * 8))
+
+
+def read_trace(run: str | os.PathLike[str], rows: int, name: str | None = None) -> tuple[list[TracedRound], list[str]]:
+    """The rounds of a run that can be read.
+
+    Args:
+        run: Folder of the run.
+        rows: N, rows of its training set; files of other data are passed over.
+        name: Of the run; the rounds of one that wrote into its folder later are passed over. None = not known.
+
+    Returns:
+        The rounds in order, and what is wrong with the others, a line each.
+    """
+    found, flaws, others = [], [], 0
+    for path in sorted(Path(run, FOLDER).glob(_PATTERN), key=_number):
+        try:
+            arrays, header = storage.load(path)
+            if header.pop("kind") != "round" or header["rows"] != rows:
+                raise ValueError(f"it is not of a training set of {rows:,} rows")
+            traced = _checked(TracedRound(path, **header), arrays)
+            if name in (None, traced.run):
+                found.append(traced)
+            else:
+                others += 1
+        except (OSError, ValueError) as error:
+            flaws.append(f"{path.name} is left out: {str(error).replace(str(path), 'it')}")
+        except (KeyError, TypeError) as error:
+            flaws.append(f"{path.name} is left out: {why(error)}")
+    if others:
+        flaws.append(f"Another run wrote {others} rounds into this folder, which are left out: give each run its own.")
+    known = sorted({round.round for round in found})
+    missing = known[-1] + 1 - len(known) if known else 0
+    if missing:
+        first = next((place for place, number in enumerate(known) if place != number), len(known))
+        flaws.append(f"Of the rounds before the last, {missing:,} can't be read, the first of them {first}.")
+    return found, flaws
+
+
+def _checked(round: TracedRound, arrays: dict[str, np.ndarray]) -> TracedRound:
+    """A round whose numbers can be counted with, and whose arrays are as long as its rows.
+
+    Raises:
+        ValueError: They are not.
+    """
+    number(round.round, "its round", 0, _MOST_ROUNDS, whole=True)
+    number(round.epoch, "its epoch", 0, round.round, whole=True)
+    number(round.seconds, "its seconds")
+    number(round.lr_scale, "lr_scale")
+    for rate in of_kind(round.learning_rates, "learning_rates", list):
+        number(rate, "a learning rate", -MOST)
+    of_kind(round.run, "its run", str)
+    if round.round != _number(round.path):
+        raise ValueError(f"it is of round {round.round:,}")
+    marks = [arrays[name] for name in ("trained", "rescored") if name in arrays]
+    if not marks or any(mark.dtype != np.uint8 or mark.shape != (-(-round.rows // 8),) for mark in marks):
+        raise ValueError("it does not say which rows it measured")
+    measured = np.unpackbits(np.bitwise_or.reduce(marks), count=round.rows).sum(dtype=np.int64)
+    losses = arrays["losses"]
+    if losses.shape != (measured,):
+        raise ValueError(f"it has {losses.shape} losses of {measured:,} rows")
+    return round
+
+
+def _number(path: Path) -> int:
+    digits = path.stem.removeprefix("round-")
+    return int(digits) if digits.isdigit() else -1

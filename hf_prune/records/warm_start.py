@@ -1,0 +1,119 @@
+"""What a run begins with: facts read from its data set, and what an earlier run has learnt."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..common import storage
+from ..core import Policy
+from ..core.features import Features
+from ..data.features import read_features
+from ..data.fingerprint import fingerprint
+from ..data.keys import match, row_keys
+from ..data.tokens import row_tokens
+from .history import History
+
+
+class Facts:
+    """What a policy needs to know of a data set, read once.
+
+    Args:
+        dataset: The training set.
+        policy: Says what it needs.
+        is_encoder_decoder: Whether the model's labels are tokens that it reads, too.
+        key: Column of unique values that name the rows; None = they go by their place.
+
+    Attributes:
+        keys: (N,) uint64, the rows' names; None = they have none.
+
+    Raises:
+        ValueError: The rows do not have it.
+    """
+
+    def __init__(self, dataset: Any, policy: Policy, is_encoder_decoder: bool, key: str | None = None):
+        self._dataset, self._rows, self._policy = dataset, len(dataset), policy
+        self.keys = None if key is None else row_keys(dataset, key)
+        counts = "tokens" in policy.needs or getattr(policy, "unit", "rows") == "tokens"
+        self._tokens = row_tokens(dataset, is_encoder_decoder) if counts else 0
+        wanted = policy.needs & {"features", "classes"}
+        self._features = read_features(dataset, is_encoder_decoder, wanted) if wanted else Features()
+
+    def fit(self, dataset: Any, policy: Policy) -> bool:
+        """Whether they are of this data set, as it is now, for this policy."""
+        return self._dataset is dataset and self._rows == len(dataset) and self._policy is policy
+
+    def fill(self, history: History) -> None:
+        """Write them into a history of the data set's rows."""
+        history.tokens[:] = self._tokens
+        history.features = self._features
+        history.keys = self.keys
+
+
+def load_history(
+    source: str | os.PathLike[str] | History | None,
+    dataset: Any,
+    policy: Policy,
+    keys: np.ndarray | None,
+    warn: Callable[[str], None],
+) -> tuple[History | None, dict[str, float] | None]:
+    """What an earlier run learnt, and what that run cost.
+
+    Args:
+        source: A `History`, its file, the folder or the repository of the Hub that holds it, or None.
+        dataset: The training set at hand.
+        policy: The policy that will begin with it; the notes of another one are left out.
+        keys: (N,) uint64, which row is which; where the source has such keys, too, rows are matched by them, in any
+            order. Else it must be of the same rows in the same order.
+        warn: Is told how many rows the source knows, where it does not know all.
+
+    Returns:
+        The history of the rows at hand, and `runs`, `rows`, `tokens`, `seconds` (None where not known).
+
+    Raises:
+        ValueError: There is none, it is damaged, or it is of other rows.
+    """
+    if source is None:
+        return None, None
+    name = "a History" if isinstance(source, History) else repr(str(source))
+    try:
+        earlier = source.check() if isinstance(source, History) else History.from_pretrained(source)
+    except storage.DamagedFile as error:
+        raise ValueError(f"history={name}: {error} Give another copy, or leave it out.") from error
+    except ValueError as error:
+        message = str(error) if str(error).startswith("history=") else f"history={name}: {error}"
+        raise ValueError(message) from error
+    facts = earlier.facts
+    if keys is not None and earlier.keys is not None:
+        history, found = match(earlier, keys)
+        if not found:
+            raise ValueError(
+                f"history={name} has none of the {len(keys):,} rows of train_dataset: its key column was "
+                f"{facts.get('key')!r}. Name that one by history_key, or give the History of a run on these rows."
+            )
+        if found < len(keys):
+            warn(f"history={name} has {found:,} of the {len(keys):,} rows; the others begin as never seen.")
+    else:
+        history = replace(earlier)
+        _check_rows(history, name, dataset)
+    if not earlier.is_of(policy):
+        history.notes = {}
+    return history, facts.get("cost")
+
+
+def _check_rows(earlier: History, name: str, dataset: Any) -> None:
+    """Refuse a History that is not of these rows, in this order."""
+    by_key = "give history_key=, the name of a column of unique values, to both runs"
+    if len(earlier) != len(dataset):
+        raise ValueError(
+            f"history={name}: This History is of {len(earlier)} rows, but the training set has {len(dataset)}. "
+            f"A History belongs to one training set, in one order: give the one it was made with, or {by_key}."
+        )
+    theirs, ours = earlier.facts.get("data"), fingerprint(dataset)
+    if theirs is not None and ours is not None and theirs != ours:
+        raise ValueError(
+            f"history={name} is of another data set: its rows differ from those of train_dataset. Give the "
+            f"History of a run on the same rows, in the same order, or {by_key}."
+        )

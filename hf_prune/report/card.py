@@ -1,0 +1,145 @@
+"""A model card: what a run leaves out, what stood beside it, how to do it again; its scores as the Hub reads them."""
+
+import math
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..common.privacy import public, public_arguments
+from ..common.storage import write_text
+from ..core import BudgetPolicy, Policy
+from .account import versions
+
+TAG = "hf_prune"
+ARMS = "arms"  # of a comparison: the folder of its runs
+BASELINES = "baselines.md"  # of a comparison: what the cards of its runs say of it
+_NO_BASE = re.compile(r"is a fine-tuned version of \[(None)?\]\(https://huggingface\.co/(None)?\)")
+_FROM_SCRATCH = "was trained from scratch"
+_BASE = re.compile(rf"{_FROM_SCRATCH}|is a fine-tuned version of \[[^\]]*\]\(https://huggingface\.co/[^)]*\)")
+_IDS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}  # as `evaluate` has them
+_BASELINES = "### Baselines"
+_PARENTS = 3  # folders above a run of a comparison: arms/ARM/seed-S
+
+
+def tags_of(policy: Policy) -> list[str]:
+    """Tags of a card: the library, and the policy's name."""
+    name = type(policy).__module__.rpartition(".")[2]
+    return [TAG, type(policy).__name__.lower() if name == "__main__" else name]
+
+
+def write_card(
+    path: Path,
+    sections: Sequence[str] = (),
+    metrics: Mapping[str, float] | None = None,
+    base: str | None = None,
+    **about: str | None,
+) -> None:
+    """Add to the card that a trainer has written.
+
+    Args:
+        path: The card.
+        sections: Markdown, put at its end.
+        metrics: Scores by name; what is no finite number is left out.
+        base: Name of the model that was fine-tuned where it is not of the Hub, which stock takes for none, and PEFT
+            for a name of the Hub.
+        **about: `task_type`, `dataset_type`, `dataset_name`, and further fields of `huggingface_hub.EvalResult`;
+            without a task and a data set, the Hub knows no place for the scores, and none are given.
+    """
+    from huggingface_hub import EvalResult, ModelCard
+
+    card = ModelCard.load(path)
+    data: Any = card.data
+    numbers = {
+        name: value
+        for name, value in (metrics or {}).items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    }
+    data.eval_results = None
+    if numbers and about.get("task_type") and about.get("dataset_type"):
+        fields: dict[str, Any] = {name: value for name, value in about.items() if value is not None}
+        data.model_name = data.get("model_name") or path.absolute().parent.name
+        data.eval_results = [
+            EvalResult(**fields, metric_type=_IDS.get(name, name), metric_name=name, metric_value=value)
+            for name, value in numbers.items()
+        ]
+    text = _NO_BASE.sub(_FROM_SCRATCH, card.text)  # what stock and TRL write of a model without a name
+    if base is not None:
+        text = _BASE.sub(lambda _: f"is a fine-tuned version of `{base}` (a model that is not on the Hub)", text, 1)
+        data.base_model = None
+        data.tags = [tag for tag in data.tags or [] if not tag.startswith("base_model:")]
+    card.text = "\n\n".join([text.rstrip(), *(section.strip() for section in sections)]) + "\n"
+    write_text(path, str(card))
+
+
+def budget(policy: Policy) -> str:
+    """What the user had set, in words."""
+    if not isinstance(policy, BudgetPolicy):
+        return "No budget was set: how much is trained follows from the rule."
+    return f"The budget was {100 * policy.keep:g} % of the {policy.unit} in each round."
+
+
+def baselines(run: str | os.PathLike[str]) -> str:
+    """The section on what the run was compared with: what the comparison that it is part of, if any, wrote of it."""
+    run = Path(run).absolute()
+    for folder in (run, *run.parents[:_PARENTS]):
+        path = folder / BASELINES
+        if path.is_file() and (folder == run or run.relative_to(folder).parts[0] == ARMS):
+            try:
+                return f"{_BASELINES}\n\n{path.read_text(encoding='utf-8').strip()}"
+            except (OSError, ValueError):
+                return f"{_BASELINES}\n\nThe comparison that this run is part of can't be read: {BASELINES} is damaged."
+    return (
+        f"{_BASELINES}\n\nNone was run beside this: what the same model gains from all rows, from fewer epochs "
+        "of them or from random rows of the same budget is not known. `recipes/compare.py` of hf_prune "
+        "measures it."
+    )
+
+
+def renew_baselines(run: str | os.PathLike[str]) -> None:
+    """Write this section of a run's card anew, where the run has a card."""
+    path = Path(run, "README.md")
+    if path.is_file():
+        parts = re.split(r"(?=^### )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        renewed = [f"{baselines(run)}\n\n" if part.startswith(_BASELINES) else part for part in parts]
+        write_text(path, "".join(renewed))
+
+
+def reproduction(policy: Policy, command: str | None, facts: Mapping[str, Any]) -> str:
+    """The section on how to train the same model again.
+
+    Args:
+        policy: Of the run.
+        command: What started it; None = a trainer of the user's own.
+        facts: What it was made with, by what it is, such as "seed of the order"; None is left out.
+    """
+    kind = type(policy)
+    imports = "" if kind.__module__ == "__main__" else f"from {kind.__module__} import {kind.__name__}\n"  # the user's
+    if command is None:
+        start = (
+            "Train the same model on the same rows, with the hyperparameters above and\n\n"
+            f"```python\nfrom hf_prune import PruningTrainer\n{imports}\n"
+            f"trainer = PruningTrainer(..., policy={public(repr(policy))})\n```"
+        )
+    else:
+        start = f"```bash\n{_public_command(command)}\n```"
+    made_with = {"versions": ", ".join(f"{name} {found}" for name, found in versions().items()), **facts}
+    known = [f"- {name}: {fact}" for name, fact in made_with.items() if fact is not None]
+    files = (
+        "`history.parquet` has a line for each row of the training set, `pruning.json` the numbers of this run, and "
+        "with `history.safetensors` another run on these rows can prune from its first epoch "
+        "(`PruningTrainer(..., history=...)` takes this repository's name)."
+    )
+    return "\n".join(["### How to reproduce", "", start, "", *known, "", files])
+
+
+def _public_command(command: str) -> str:
+    """A command as it was typed, unless it holds what is not to be shown."""
+    try:
+        argv = shlex.split(command)
+    except ValueError:  # a quotation without an end
+        return public(command)
+    shown = public_arguments(argv)
+    return command if shown == argv else shlex.join(shown)

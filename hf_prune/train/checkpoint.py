@@ -1,0 +1,322 @@
+"""The pruning state inside a Trainer checkpoint, and which checkpoint of a folder is whole."""
+
+import math
+import os
+import re
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common import storage
+from ..common.foreign import MOST, number, of_kind, read_json, setting, why
+from ..common.privacy import hide
+from ..core import Clock, Selection
+from ..measure.recorder import Measurements
+from ..records.history import History
+from . import seal
+from .schedule import FullRun, Place, RoundPlan
+
+STATE = "pruning_state.safetensors"
+_ACCOUNT = ("rows", "steps", "padded_tokens", "seconds_selecting", "seconds_training", "seconds_rescoring")
+_PLAIN = ("span", "steps_before", "skipped", "seconds_selecting", "seconds_training", "stopped")  # fields of `Round`
+TRAINER_STATE = "trainer_state.json"  # Trainer writes it last: a checkpoint that has it has the rest
+
+
+@dataclass
+class Round:
+    """A round in progress.
+
+    Attributes:
+        clock: When it began.
+        plan: Its optimizer steps.
+        selection: What is trained.
+        span: Places of the rows that it was offered in the order of the epoch: first, and last + 1.
+        rest: (R,) int64, sorted: the rows left to train when it was cut into the present batches; None = all.
+        steps_before: Optimizer steps that it had taken by then.
+        skipped: Optimizer steps of it that were trained before it was selected (by a run without a policy).
+        seconds_selecting: Spent in its selection, and in bringing its measurements together.
+        seconds_training: Spent in its steps so far.
+        stopped: A callback has ended its epoch before the last step.
+    """
+
+    clock: Clock
+    plan: RoundPlan
+    selection: Selection
+    span: tuple[int, int]
+    rest: np.ndarray | None = None
+    steps_before: int = 0
+    skipped: int = 0
+    seconds_selecting: float = 0.0
+    seconds_training: float = 0.0
+    stopped: bool = False
+
+    def is_over(self, step: int) -> bool:
+        """Whether nothing is left of it when `step` optimizer steps are done."""
+        return self.stopped or step >= self.plan.first_step + self.plan.steps
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(R,) int64, the rows that its plan is over."""
+        return self.selection.rows if self.rest is None else self.rest
+
+    @property
+    def share_before(self) -> float:
+        """Share of its selection that was trained before its plan began, in other batches."""
+        return 1 - len(self.rows) / len(self.selection.rows)
+
+    def share(self, step: int) -> float:
+        """Share of its selection trained when `step` optimizer steps are done."""
+        taken = (step - self.plan.first_step - self.skipped) / max(self.plan.updates, 1)
+        return self.share_before + (1 - self.share_before) * taken
+
+    def steps(self, step: int) -> int:
+        """Optimizer steps that it has taken when `step` of the run are done."""
+        return self.steps_before + step - self.plan.first_step - self.skipped
+
+    def steps_full(self, step: int, full: FullRun) -> float:
+        """Those of the full run that these stand for."""
+        if full.by_steps:
+            return self.steps(step)
+        skipped = self.plan.position(self.plan.first_step + self.skipped) - self.plan.start
+        return self.plan.position(step) - full.begin(self.plan.at) - skipped
+
+
+@dataclass
+class PruningState:
+    """All that a pruned run must find again when it goes on.
+
+    Attributes:
+        history: What is known of every row.
+        seed: Seed of the order and of every selection.
+        facts: What the run was made with, to be compared on resume: policy, batch geometry, data set.
+        epochs: One account per epoch that has ended, see `report/account.py`.
+        seconds_evaluating: Spent in evaluation so far.
+        round: The round in progress, None between rounds.
+    """
+
+    history: History
+    seed: int
+    facts: dict[str, Any]
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    seconds_evaluating: float = 0.0
+    round: Round | None = None
+
+    def add(self, epoch: int, account: dict[str, float]) -> None:
+        """Enter what a round cost; the rounds of an epoch share one account."""
+        if not self.epochs or self.epochs[-1]["epoch"] != epoch:
+            self.epochs.append({"epoch": epoch, **dict.fromkeys(account, 0)})
+        for name, value in account.items():
+            self.epochs[-1][name] = self.epochs[-1].get(name, 0) + value  # an older hf_prune may have begun it
+
+    def save(self, folder: str | os.PathLike, measured: Measurements, step: int) -> None:
+        """Write the state after `step` steps, and what the round in progress has measured, into a checkpoint folder."""
+        arrays = self.history.arrays()
+        header = {name: getattr(self, name) for name in ("seed", "facts", "epochs", "seconds_evaluating")}
+        header |= {"step": step, "round": None}
+        if self.round is not None:
+            selection = self.round.selection
+            arrays |= {f"measured/{name}": getattr(measured, name) for name in ("rows", "tokens", "values")}
+            for name in ("rows", "weights", "rescore"):
+                if getattr(selection, name) is not None:
+                    arrays[f"selection/{name}"] = getattr(selection, name)
+            if self.round.rest is not None:
+                arrays["rest"] = self.round.rest
+            header["round"] = {
+                "clock": asdict(self.round.clock),
+                "plan": asdict(self.round.plan),
+                "lr_scale": selection.lr_scale,
+                **{name: getattr(self.round, name) for name in _PLAIN},
+                "padded_tokens": measured.padded_tokens,
+            }
+        storage.save(Path(folder, STATE), arrays, header)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike, rows: int) -> tuple["PruningState", Measurements | None]:
+        """Read what `save` wrote.
+
+        Args:
+            folder: The checkpoint.
+            rows: Rows of the training set at hand.
+
+        Returns:
+            The state, and what the round in progress has measured (None between rounds).
+
+        Raises:
+            ValueError: The file is damaged (a whole checkpoint beside it is named), of other data or of another format.
+        """
+        try:
+            arrays, header = storage.load(Path(folder, STATE))
+        except storage.OtherFormat as error:
+            raise ValueError(f"resume_from_checkpoint={str(folder)!r}: {error}") from error
+        except storage.DamagedFile as error:
+            raise ValueError(f"resume_from_checkpoint={str(folder)!r}: {error} {_cure(folder)}") from error
+        if not {"seed", "facts", "epochs", "round"} <= set(header):
+            raise ValueError(
+                f"resume_from_checkpoint={str(folder)!r}: its {STATE} is no pruning state. {_cure(folder)}"
+            )
+        try:
+            history = History.from_arrays(arrays, rows)
+        except ValueError as error:
+            raise ValueError(f"resume_from_checkpoint={str(folder)!r}: {error}") from error
+        try:
+            return cls._of(history, arrays, header)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"resume_from_checkpoint={str(folder)!r}: its {STATE} is no pruning state ({why(error)}). "
+                f"{_cure(folder)}"
+            ) from error
+
+    @classmethod
+    def _of(
+        cls, history: History, arrays: dict[str, np.ndarray], header: dict[str, Any]
+    ) -> tuple["PruningState", Measurements | None]:
+        """The state that these are of, where their numbers and lengths fit each other."""
+        number(header["seed"], "the seed", -(1 << 63), 1 << 64, whole=True)
+        number(header["seconds_evaluating"], "seconds_evaluating")
+        facts = of_kind(header["facts"], "facts", dict)
+        facts["policy"] = hide(setting(facts["policy"], "the policy"))
+        if "order" in facts:
+            setting(facts["order"], "the order")
+        of_kind(facts["data"], "the fingerprint", int, type(None))
+        for name in ("batch", "accumulation"):
+            number(facts[name], name, 1, whole=True)
+        for epoch in of_kind(header["epochs"], "epochs", list):
+            for name in ("epoch", *_ACCOUNT):
+                number(epoch[name], name, -MOST, whole=name == "epoch")
+        state = cls(history, header["seed"], facts, header["epochs"], header["seconds_evaluating"])
+        if (begun := header["round"]) is None:
+            return state, None
+        clock, plan = begun["clock"], RoundPlan(Place(*begun["plan"].pop("at")), **begun["plan"])
+        for name, value in (*zip(Place._fields, plan.at, strict=True), ("round", clock["round"])):
+            number(value, name, name == "parts", whole=True)
+        number(plan.at.part, "the part", 0, plan.at.parts - 1, whole=True)
+        for name in ("first_step", "updates", "steps", "end"):
+            number(getattr(plan, name), name, whole=True)
+        n, chosen = len(history), {name: arrays.get(f"selection/{name}") for name in ("weights", "rescore")}
+        selection = Selection(arrays["selection/rows"], lr_scale=begun["lr_scale"], **chosen).check(n)
+        rows, tokens, values = (arrays[f"measured/{name}"] for name in ("rows", "tokens", "values"))
+        if tokens.shape != rows.shape or (len(values) and values.shape[1:] != rows.shape):
+            raise ValueError(f"it has {tokens.shape} tokens and {values.shape} values of {rows.shape} visits")
+        rest = arrays.get("rest")
+        for some in (rows, rows if rest is None else rest):
+            if some.dtype != np.int64 or some.ndim != 1 or some.min(initial=0) < 0 or some.max(initial=0) >= n:
+                raise ValueError(f"it is of rows that lie outside [0, {n})")
+        measured = Measurements(rows, tokens, values, number(begun["padded_tokens"], "padded_tokens", whole=True))
+        plain = {name: begun[name] for name in _PLAIN}
+        state.round = Round(Clock(**clock), plan, selection, rest=rest, **plain)
+        return state, measured
+
+
+def choose(asked: Any, run: str | os.PathLike, warn: Callable[[str], None]) -> tuple[str | None, str | None]:
+    """What to resume from.
+
+    Args:
+        asked: The folder of a checkpoint, or True: the newest whole one of the run.
+        run: The `output_dir` of the run.
+        warn: As of `last_whole`.
+
+    Returns:
+        The folder, or why there is none: begun with Trainer's own words, where these say as much.
+    """
+    if asked is not True:
+        # one without a state begins the policy anew, and says so
+        why = _flaw(Path(asked), spared=(STATE,)) if os.path.isdir(asked) else None
+        if why is None:
+            return str(asked), None
+        return None, f"resume_from_checkpoint={str(asked)!r}: {why.rstrip('.')}. {_cure(asked)}{_way_out(asked)}"
+    if (found := last_whole(run, warn)) is not None:
+        return found, None
+    none, cure = f"No valid checkpoint found in output directory ({run})", "Train without it, from the start."
+    return None, f"{none}: none of those there is whole. {cure}" if _newest_first(run) else none
+
+
+def last_whole(run: str | os.PathLike, warn: Callable[[str], None]) -> str | None:
+    """The newest checkpoint in the folder of a run that is whole, None where there is none.
+
+    Args:
+        run: The `output_dir` of a run.
+        warn: Is told of each newer checkpoint that is not, and of what is wrong with it.
+    """
+    flaws = {}
+    for folder in _newest_first(run):
+        flaw = _flaw(folder)
+        if flaw is None:
+            break
+        flaws[folder] = flaw
+    else:
+        folder = None
+    for passed, flaw in flaws.items():
+        goes_on = f"going on from {folder}" if folder else "no whole checkpoint is left"
+        warn(f"{passed} is incomplete or damaged ({flaw}); {goes_on}.")
+    return folder and str(folder)
+
+
+def without_state(folder: str | os.PathLike) -> str:
+    """What to say of a checkpoint that is resumed from and holds no pruning state."""
+    message = (
+        f"{folder} holds no {STATE} (it was saved without a policy or with save_only_model): the policy begins anew "
+        "and knows nothing of the rows."
+    )
+    others = (path for path in _nearest(folder) if Path(path, STATE).exists() and _flaw(path) is None)
+    other = next(others, None)
+    return f"{message} {other} beside it holds one: resume from there to keep what was learnt." if other else message
+
+
+def _flaw(folder: Path, spared: Collection[str] = ()) -> str | None:
+    """Why a checkpoint can't be resumed from; None where it is whole, as far as can be seen.
+
+    Args:
+        folder: The checkpoint.
+        spared: Names of files that need not be there.
+    """
+    try:
+        step = read_json(Path(folder, TRAINER_STATE), largest=MOST).get("global_step", 0)
+    except FileNotFoundError:
+        return f"{TRAINER_STATE} is missing: the run may have been killed while saving"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{TRAINER_STATE}: {error}"
+    path = Path(folder, STATE)
+    try:
+        first, last = _steps(storage.load(path)[1]) if path.exists() else (step, step)
+        if not first <= step <= last:
+            return f"{path} is of another step than {TRAINER_STATE}, which is of step {step}"
+    except storage.OtherFormat:
+        return None  # whole; loading it says who can read it
+    except (OSError, ValueError, TypeError) as error:
+        return str(error)
+    return seal.flaw(folder, spared)
+
+
+def _steps(header: dict[str, Any]) -> tuple[float, float]:
+    """The first and the last optimizer step that a state can be of."""
+    if "step" in header:
+        return header["step"], header["step"]
+    if plan := (header.get("round") or {}).get("plan"):  # an earlier hf_prune wrote it
+        return plan["first_step"], plan["first_step"] + plan["steps"]
+    return 0, math.inf
+
+
+def _newest_first(run: str | os.PathLike) -> list[Path]:
+    steps = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(run).glob("checkpoint-*")}
+    return sorted((path for path, step in steps.items() if step), key=lambda path: -int(steps[path][1]))
+
+
+def _nearest(folder: str | os.PathLike) -> list[Path]:
+    """The other checkpoints of a run, those before `folder` first."""
+    folders = _newest_first(Path(folder).parent)
+    at = folders.index(Path(folder)) if Path(folder) in folders else -1
+    return folders[at + 1 :] + folders[: max(at, 0)][::-1]
+
+
+def _cure(folder: str | os.PathLike) -> str:
+    whole = next((path for path in _nearest(folder) if _flaw(path) is None), None)
+    return f"Resume from {whole} instead." if whole else "There is no other whole checkpoint beside it: start again."
+
+
+def _way_out(folder: str | os.PathLike) -> str:
+    """For those who have changed a checkpoint themselves."""
+    sealed = Path(folder, seal.SEAL)
+    return f" (Was it changed on purpose? Remove {sealed}.)" if sealed.exists() else ""

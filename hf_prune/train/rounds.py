@@ -1,0 +1,49 @@
+"""Whether a policy leaves anything out: what keeps it from that, and after how many rounds it is late."""
+
+import math
+
+from ..core import FACTS, BudgetPolicy, Policy, rounds_of, whole_steps
+from ..report.account import keeps_all
+from .schedule import FullRun
+
+
+def why_idle(policy: Policy, full: FullRun, rows: int, step_rows: int, has_history: bool) -> str | None:
+    """What keeps the policy from leaving anything out, as far as it can be told before training; None if nothing does.
+
+    Args:
+        policy: Of the run.
+        full: The run over all rows.
+        rows: N.
+        step_rows: Rows in an optimizer step.
+        has_history: Whether an earlier run's is given.
+    """
+    if keeps_all(repr(policy)):
+        return None
+    rounds, named = rounds_of(policy), f"policy={policy!r}"
+    late = full.epochs <= 1 or full.epochs * getattr(policy, "anneal", math.inf) < 2
+    if (policy.needs - FACTS) and late and not has_history and rounds == 1:
+        return (
+            f"{named} learns from earlier epochs, and a run of {full.epochs:g} leaves none to prune in: "
+            "give more epochs, history= of an earlier run, or a rule that learns within an epoch."
+        )
+    if rounds > 1 and full.updates < 2 * rounds:
+        return (
+            f"{named} cuts an epoch into {rounds} rounds, and a round trains one optimizer step at least: of "
+            f"{full.updates} steps an epoch, little can be left out. Take fewer rounds, or smaller batches."
+        )
+    if (
+        isinstance(policy, BudgetPolicy)
+        and rounds == 1
+        and whole_steps(math.ceil(policy.keep * rows), step_rows) >= rows
+    ):
+        return (
+            f"{named} leaves nothing out: {policy.keep:g} of {rows} rows, in whole optimizer steps of {step_rows}, is "
+            "all of them. Take smaller batches, or a smaller keep."
+        )
+    return None
+
+
+def rounds_to_act(policy: Policy) -> int:
+    """Rounds after which a policy that has left nothing out is late; some wait for a window of losses, or warm up."""
+    window, warmup = (getattr(policy, name, 0) for name in ("window", "warmup"))
+    return max(3, int(window) + 4 if window >= 1 else 0) + int(warmup)

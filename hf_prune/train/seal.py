@@ -1,0 +1,126 @@
+"""What tells that a checkpoint is whole: the sizes and checksums of its files, written beside them at the end."""
+
+import json
+import os
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..common import storage
+from ..common.foreign import read_json, why
+
+SEAL = "pruning_files.json"
+_KEY = "size and crc32"
+_PASSING = (SEAL, "checkpoint-is-incomplete.txt")  # the second while `enable_jit_checkpoint` saves
+_BLOCK = 1 << 20  # bytes that are read at a time
+_SETTINGS = re.compile(r".*config\.json|.*\.index\.json")
+_TORCH = re.compile(r".*\.(pt|pth)|(pytorch_model|adapter_model|training_args|optimizer).*\.bin")
+
+
+def close(folder: str | os.PathLike[str], last: str, write: Callable[[str], None]) -> None:
+    """Write the last file of a checkpoint, and before it what all of its files are.
+
+    Args:
+        folder: The checkpoint.
+        last: Name of the file whose presence says that all is there.
+        write: Writes it to the path that it is given.
+    """
+    aside = storage.beside(Path(folder, last))  # the system's own folder for such files may be full, or not writable
+    try:
+        write(str(aside))
+        blob = aside.read_bytes()
+    finally:
+        aside.unlink(missing_ok=True)
+    files = {name: [path.stat().st_size, _checksum(path)] for name, path in _files(folder)}
+    files[last] = [len(blob), zlib.crc32(blob)]
+    storage.write_text(Path(folder, SEAL), json.dumps({_KEY: files}, indent=2) + "\n")
+    storage.write_bytes(Path(folder, last), blob)
+
+
+def flaw(folder: str | os.PathLike[str], spared: Collection[str] = ()) -> str | None:
+    """What is wrong with the files of a checkpoint; None where nothing is.
+
+    With the seal, a file that is gone or differs in a byte is found. Without it (another trainer wrote the checkpoint,
+    or an earlier hf_prune), a file of Trainer's is found that is cut, or zeroed from its beginning.
+
+    Args:
+        folder: The checkpoint.
+        spared: Names of files that need not be there.
+    """
+    folder = Path(folder)
+    try:
+        if not (folder / SEAL).exists():
+            unreadable = (text for name, path in _files(folder) if (text := _unreadable(name, path)))
+            return next(unreadable, None) or _lack(folder)
+        sealed = read_json(folder / SEAL)[_KEY]
+        return _difference(folder, {name: (size, checksum) for name, (size, checksum) in sealed.items()}, spared)
+    except OSError as error:
+        return str(error)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"{folder / SEAL} is damaged: {why(error)}"
+
+
+def _difference(folder: Path, sealed: dict[str, tuple[int, int]], spared: Collection[str]) -> str | None:
+    found = dict(_files(folder))
+    if gone := sorted(set(sealed) - set(found) - set(spared)):
+        return f"{folder / gone[0]} is missing"
+    there = {name: path for name, path in found.items() if name in sealed}
+    for name, path in there.items():  # all sizes first: they cost nothing
+        if (size := path.stat().st_size) != sealed[name][0]:
+            return f"{path} is damaged: it has {size:,} bytes, and was saved with {sealed[name][0]:,}"
+    changed = (path for name, path in there.items() if _checksum(path) != sealed[name][1])
+    path = next(changed, None)
+    return path and f"{path} is damaged: its checksum is not the one that it was saved with"
+
+
+def _files(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Path]]:
+    """Name within the folder, and path, of every file that a trainer may have written there for itself."""
+    for path in sorted(Path(folder).rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in _PASSING and not name.startswith(("_", ".")) and path.suffix != ".md":
+            yield name, path
+
+
+def _checksum(path: Path) -> int:
+    value, block = 0, memoryview(bytearray(_BLOCK))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(block):
+            value = zlib.crc32(block[:count], value)
+    return value
+
+
+# ---- Without the seal ----
+
+
+def _unreadable(name: str, path: Path) -> str | None:
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="np"):
+                return None
+        if _SETTINGS.fullmatch(path.name):
+            content = read_json(path)
+            shards = set(content["weight_map"].values()) if name.endswith(".index.json") else set()
+            if gone := sorted(shards - {other.name for other in path.parent.iterdir()}):
+                return f"{path.with_name(gone[0])} is missing"
+        elif _TORCH.fullmatch(path.name) and not (zipfile.is_zipfile(path) or _is_pickle(path)):
+            return f"{path} is damaged: it is no whole file of torch.save"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        return f"{path} is damaged: {error}"
+    return None
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether it begins as what torch.save wrote before it wrote archives."""
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x80"
+
+
+def _lack(folder: Path) -> str | None:
+    """Trainer's words where no weights are there, a file or a folder of shards, though what it writes next is."""
+    if not (folder / "training_args.bin").exists() or any(folder.glob("*model*")):
+        return None
+    return None if any(path.is_dir() for path in folder.iterdir()) else f"Can't find a valid checkpoint at {folder}"
