@@ -41,7 +41,7 @@ from hf_prune.report.account import surroundings
 from hf_prune.train.checkpoint import STATE, PruningState
 from hf_prune.train.engine import PruningRun
 from hf_prune.train.sampler import PruningSampler
-from hf_prune.train.schedule import FullRun, Place
+from hf_prune.train.schedule import Place, UnprunedSchedule
 
 STEP_ROWS = 1024
 BATCH = 1 << 20  # rows whose losses are drawn at once
@@ -69,11 +69,11 @@ def begin(policy: Policy, rows: int) -> PruningRun:
     history.tokens[:] = rng.integers(5, 60, rows, np.int32)
     earlier = History.empty(rows, ("el2n", "grad_norm"))
     earlier.loss[:] = earlier.signals["el2n"][:] = earlier.signals["grad_norm"][:] = rng.random(rows, np.float32)
-    earlier.seen[:] = 0
+    earlier.last_round[:] = 0
     earlier.notes["score"] = earlier.loss
     policy.begin(history, earlier)
     updates = math.ceil(rows / STEP_ROWS)
-    full = FullRun(updates, EPOCHS * updates, EPOCHS, by_steps=False)
+    full = UnprunedSchedule(updates, EPOCHS * updates, EPOCHS, by_steps=False)
     sampler = PruningSampler(RandomSampler(range(rows)), rows, 0)
     meter = SimpleNamespace(signals=signals, by_batch=False)
     facts = {"policy": repr(policy), "data": None, "batch": STEP_ROWS, "accumulation": 1}

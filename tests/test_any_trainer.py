@@ -454,7 +454,7 @@ def test_a_batch_that_is_too_large_is_halved_and_the_run_begins_anew(tmp_path):
     assert trained(ours) == [16, 12, 8]
     assert ours.state.global_step == ours.state.max_steps == 9
     assert told.rates[-1] == 0.0 and len(told.rates) == 1 + 9  # one step of the first attempt
-    assert np.count_nonzero(ours.history.seen == 2) == 8 and (ours.history.seen >= 0).all()
+    assert np.count_nonzero(ours.history.last_round == 2) == 8 and (ours.history.last_round >= 0).all()
 
 
 def test_the_best_model_is_loaded_where_epochs_shrink(tmp_path):
@@ -509,7 +509,7 @@ def test_a_callback_ends_an_epoch_and_the_clock_goes_on(tmp_path, accumulation):
     )  # fmt: skip
     assert trained(ours) == [8, 12, 8]  # of 16, 12, 8
     assert ours.state.global_step == ours.state.max_steps == 2 + 3 + 2
-    assert np.count_nonzero(ours.history.seen == 2) == 8
+    assert np.count_nonzero(ours.history.last_round == 2) == 8
     full = 6  # steps of an epoch over all rows
     assert told.rates[1] == pytest.approx(1e-2 * (1 - full / 2 / (3 * full)))  # half of the first pass
     assert told.rates[4] == pytest.approx(1e-2 / 3) and told.rates[-1] == 0.0  # two passes; three
@@ -520,8 +520,8 @@ def test_a_callback_ends_training_and_the_next_run_begins_anew(tmp_path):
     ours = train(tmp_path, PruningTrainer, policy=Shrinking(), num_train_epochs=3, callbacks=[told])
     assert trained(ours) == [16, 4]
     assert ours.state.global_step == 5
-    assert np.count_nonzero(ours.history.seen == 1) == 4
-    assert np.isfinite(ours.history.loss[ours.history.seen == 1]).all()
+    assert np.count_nonzero(ours.history.last_round == 1) == 4
+    assert np.isfinite(ours.history.loss[ours.history.last_round == 1]).all()
     told.stop_at = 0
     ours.train()
     assert trained(ours) == [16, 12, 8]

@@ -60,7 +60,7 @@ def test_the_recorded_loss_is_that_of_the_row_alone(tmp_path, name, how, setting
     ours.train()
     np.testing.assert_allclose(ours.history.loss, expected, rtol=0, atol=1e-5)
     assert ours.history.tokens.tolist() == [tokens_of(row, task.is_pair) for row in rows]
-    assert (ours.history.seen == 1).all()
+    assert (ours.history.last_round == 1).all()
     assert (ours.history.faults == 0).all()
 
 
@@ -325,7 +325,7 @@ def test_a_row_whose_labels_are_all_ignored_is_no_fault_and_stays_never_seen(tmp
     assert not ours.history.faults.any()
     assert ours.history.blanks.tolist() == [0 if ok else epochs for ok in known]  # never seen is never pruned
     assert np.isnan(ours.history.loss[empty])
-    assert ours.history.seen[empty] == -1
+    assert ours.history.last_round[empty] == -1
     assert np.isfinite(ours.history.loss[known]).all()
     assert all(value.isfinite().all() for value in weights.values())
     assert ours.state.log_history[-1]["train_loss"] < np.inf
@@ -363,7 +363,7 @@ def test_losses_that_become_nan_are_counted_and_the_run_ends(tmp_path, policy):
     assert ours.state.global_step == ours.state.max_steps
     assert ours.history.faults[7] == 3
     assert np.isnan(ours.history.loss[7])
-    before = ours.history.seen == 0  # met before row 7 in the first epoch, when the weights were still numbers
+    before = ours.history.last_round == 0  # met before row 7 in the first epoch, when the weights were still numbers
     assert 0 < before.sum() < 21
     assert (np.isfinite(ours.history.loss) == before).all()
 

@@ -48,7 +48,7 @@ def test_rows_that_never_have_a_target_take_little_of_a_budget(name):
     trained, history = visits(BUDGETS[name], chance)
     assert trained[:100].mean() < (16 if "period" in name else 8) < trained[100:].mean()  # 60 rounds, half of the rows
     assert (trained[:100] > 0).all() or name == "self_paced"
-    assert not history.faults.any() and not history.hopeless.any()
+    assert not history.faults.any() and not history.never_finite.any()
 
 
 @pytest.mark.parametrize("name", BUDGETS)
@@ -75,7 +75,7 @@ def test_chances_by_hand():
     for _ in range(300):
         history.record_blanks(np.array([0]))
     assert history.blanks.tolist() == [255, 3, 0, 0, 1]
-    assert history.hope[0] == 0 and not history.hopeless[0]
+    assert history.hope[0] == 0 and not history.never_finite[0]
 
 
 def test_they_are_kept_in_files_where_there_are_any_and_taken_over(tmp_path):
@@ -85,7 +85,7 @@ def test_they_are_kept_in_files_where_there_are_any_and_taken_over(tmp_path):
     history.save(tmp_path / "history.safetensors")
     again = History.load(tmp_path / "history.safetensors", rows=3)
     assert again.blanks.tolist() == [0, 0, 1] and again.blanks.dtype == np.uint8
-    assert History.empty(3).going_on(again).blanks.tolist() == [0, 0, 1]
+    assert History.empty(3).transfer_from(again).blanks.tolist() == [0, 0, 1]
 
 
 # ---- In training ----
@@ -115,7 +115,7 @@ def test_short_texts_under_random_masks_are_neither_faulty_nor_given_up(tmp_path
     ours = tiny.trainer(tmp_path, TASKS["masked"].model(), short_texts(), policy, **settings)
     ours.train()
     history = ours.history
-    assert history.blanks.any() and not history.faults.any() and not history.hopeless.any()
+    assert history.blanks.any() and not history.faults.any() and not history.never_finite.any()
     assert np.isfinite(history.loss).mean() > 0.9
     report = ours.pruning_report()
     assert report.faults == 0 and "NaN or infinite" not in report.card()
@@ -153,7 +153,7 @@ def test_rows_whose_labels_are_all_ignored_take_little_of_a_budget(tmp_path, nam
     ours = tiny.trainer(tmp_path, task.model(), rows, "ucb:keep=0.5,period=1", **settings)
     ours.train()
     assert not ours.history.faults.any()
-    assert (ours.history.seen[empty] == -1).all() and np.isfinite(ours.history.loss[16:]).all()
+    assert (ours.history.last_round[empty] == -1).all() and np.isfinite(ours.history.loss[16:]).all()
     trained = ours.pruning_report().dynamics.times_trained
     assert 1 <= trained[empty].mean() < 7 < trained[16:].mean()
 

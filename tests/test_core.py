@@ -17,7 +17,7 @@ def test_record_keeps_the_last_finite_loss_and_counts_the_others():
     history.record(np.array([2, 0]), np.array([0.5, np.nan], np.float32), 0, correct=np.array([1, 0], np.float32))
     history.record(np.array([2, 1]), np.array([np.inf, 3.0], np.float32), 1, correct=np.array([0, 0], np.float32))
     np.testing.assert_array_equal(history.loss, np.array([np.nan, 3.0, 0.5, np.nan], np.float32))
-    assert history.seen.tolist() == [-1, 1, 0, -1]
+    assert history.last_round.tolist() == [-1, 1, 0, -1]
     assert history.faults.tolist() == [1, 0, 1, 0]
     np.testing.assert_array_equal(history.signals["correct"], np.array([np.nan, 0, 1, np.nan], np.float32))
 
@@ -204,3 +204,17 @@ def test_numbers_of_numpy_become_plain_ones():
             Uniform(keep=wrong)
     with pytest.raises(ValueError, match="groups=...\\) must be a whole number, got 2.5"):
         SeTa(groups=np.float64(2.5))
+
+
+def test_a_history_is_read_by_the_names_that_earlier_versions_gave():
+    history = History.empty(3)
+    history.record(np.array([1]), np.float32([0.5]), 2)
+    history.faults[2] = 3
+    arrays = history.arrays()
+    arrays["seen"] = arrays.pop("last_round")
+    again = History.from_arrays(arrays)
+    assert again.last_round.tolist() == [-1, 2, -1]
+    with pytest.warns(DeprecationWarning, match="last_round"):
+        assert again.seen is again.last_round
+    with pytest.warns(DeprecationWarning, match="never_finite"):
+        assert again.hopeless.tolist() == [False, False, True]

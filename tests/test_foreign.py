@@ -51,7 +51,12 @@ def save(path, arrays, header):
 
 OTHERS = {
     "loss": [np.zeros(N, np.float64), np.zeros(N, np.int32), np.full(N, np.inf, np.float32), np.zeros(0, np.float32)],
-    "seen": [np.zeros(N, np.int64), np.zeros(N - 1, np.int32), np.full(N, -2, np.int32), np.zeros((N, 1), np.int32)],
+    "last_round": [
+        np.zeros(N, np.int64),
+        np.zeros(N - 1, np.int32),
+        np.full(N, -2, np.int32),
+        np.zeros((N, 1), np.int32),
+    ],
     "tokens": [np.full(N, -1, np.int32), np.zeros(N + 1, np.int32), np.zeros(N, np.float32)],
     "faults": [np.zeros(N, np.int8), np.zeros(3, np.uint8), np.zeros(N, bool)],
     "signals/correct": [np.ones(N - 1, np.float32), np.ones(N, np.int32), np.full(N, -np.inf, np.float32)],
@@ -90,8 +95,8 @@ def test_a_fact_of_another_kind_is_none_of_a_history(tmp_path, name, fact):
 
 
 def test_a_history_object_is_checked_as_a_file_is(tmp_path):
-    wrong = dataclasses.replace(history(), seen=np.zeros(N - 1, np.int32))
-    with pytest.raises(ValueError, match="history=a History: This is no History: seen must be"):
+    wrong = dataclasses.replace(history(), last_round=np.zeros(N - 1, np.int32))
+    with pytest.raises(ValueError, match="history=a History: This is no History: last_round must be"):
         tiny.trainer(tmp_path, TASK.model(), TASK.rows(N), "infobatch", history=wrong)
 
 
@@ -244,7 +249,7 @@ ARRAYS += [
     ("measured/values", np.float32(3)),
     ("rest", np.array([N])),
 ]
-ARRAYS += [("loss", np.zeros(N)), ("loss", np.full(N, np.inf, np.float32)), ("seen", np.zeros(3, np.int32))]
+ARRAYS += [("loss", np.zeros(N)), ("loss", np.full(N, np.inf, np.float32)), ("last_round", np.zeros(3, np.int32))]
 
 
 @pytest.mark.parametrize(("place", "value"), [*HEADERS, *ARRAYS], ids=lambda value: str(value)[:30])

@@ -84,7 +84,7 @@ def test_rows_take_their_values_along():
     assert found == 2
     np.testing.assert_array_equal(history.loss, np.array([2.0, np.nan, 0.5], np.float32))
     np.testing.assert_array_equal(history.signals["correct"], np.array([0, np.nan, 1], np.float32))
-    assert [history.seen.tolist(), history.tokens.tolist(), history.faults.tolist()] == [
+    assert [history.last_round.tolist(), history.tokens.tolist(), history.faults.tolist()] == [
         [6, -1, 6],
         [7, 0, 5],
         [2, 0, 0],
@@ -138,7 +138,7 @@ def test_a_second_run_knows_its_rows_again(tmp_path, caplog, kind):
     expected = first.history.loss[[5, 0, 0, 20, 0, 3]]
     expected[1:3] = np.nan
     np.testing.assert_array_equal(history.loss, expected)
-    assert history.seen.tolist() == [0, -1, -1, 0, 0, 0]
+    assert history.last_round.tolist() == [0, -1, -1, 0, 0, 0]
     second.train()
     assert second.pruning_report().earlier["rows"] == len(rows)
     assert caplog.text.count("has 4 of the 6 rows") == 1  # read once, told once

@@ -261,7 +261,7 @@ def test_a_run_goes_on_under_any_other_policy(make, tmp_path, name):
     assert ours.state.global_step == ours.state.max_steps
     assert set(ours.history.notes) - {"log_loss"} == set(fresh.history.notes) - {"log_loss"}  # what it has learnt of
     assert set(ours.history.signals) == set(fresh.history.signals)
-    assert ours.history.seen.max() == fresh.history.seen.max()
+    assert ours.history.last_round.max() == fresh.history.last_round.max()
 
 
 def test_the_same_policy_with_another_share_takes_that(make, tmp_path):

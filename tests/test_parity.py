@@ -215,7 +215,7 @@ def test_keeping_every_row_is_the_stock_trainer(tmp_path, cell):
         ours, ends = measured(policy)
         same(ends, stock)
         known = np.isfinite(ours.history.loss).sum()
-        assert known == len({row for row in range(22) if ours.history.seen[row] >= 0}) >= 8
+        assert known == len({row for row in range(22) if ours.history.last_round[row] >= 0}) >= 8
 
 
 def test_an_optimizer_and_a_schedule_of_the_users(tmp_path):
@@ -346,7 +346,7 @@ def test_an_unknown_loss_is_trained_and_not_recorded(tmp_path, caplog, case):
         ours, ends = run(tmp_path / "ours", UNIFORM, model(), rows, **settings)
     same(ends, stock)
     assert np.isnan(ours.history.loss).all()
-    assert (ours.history.seen == -1).all()
+    assert (ours.history.last_round == -1).all()
     assert (ours.history.faults == 0).all()
     assert ours.history.tokens.tolist() == [len(row["input_ids"]) for row in rows]
     assert "prune/loss_p50" not in ours.state.log_history[0]
@@ -373,7 +373,7 @@ def test_the_order_by_length_is_reproducible_and_whole(tmp_path):
             tmp_path, UNIFORM, task.model(), rows, is_pair=True, data_collator=collate, remove_unused_columns=False,
             train_sampling_strategy="group_by_length", num_train_epochs=2, data_seed=seed,
         )  # fmt: skip
-        assert (ours.history.seen == 1).all()
+        assert (ours.history.last_round == 1).all()
         return [read[:70], read[70:]], ends
 
     (first, second), ends = orders(5)

@@ -16,7 +16,7 @@ from torch.utils.data import BatchSampler, RandomSampler
 from hf_prune import History, Policy, Selection
 from hf_prune.train.engine import PruningRun
 from hf_prune.train.sampler import PruningSampler
-from hf_prune.train.schedule import FullRun, Place
+from hf_prune.train.schedule import Place, UnprunedSchedule
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Played:
         self.shards = [BatchSamplerShard(batches, sizes.ranks, rank) for rank in range(sizes.ranks)]
         updates = self.updates(rows)
         steps = max_steps or math.ceil(epochs * updates)
-        self.full = FullRun(updates, steps, steps / updates if max_steps else epochs, bool(max_steps))
+        self.full = UnprunedSchedule(updates, steps, steps / updates if max_steps else epochs, bool(max_steps))
         meter = SimpleNamespace(signals=("loss",), by_batch=False, weigher=SimpleNamespace(scale=None))
         step_rows = sizes.batch * sizes.accumulation * sizes.ranks
         facts = {"policy": "", "data": None, "order": "random"}

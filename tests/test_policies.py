@@ -51,7 +51,7 @@ def history_of(policy, losses):
     n, rng = len(losses), np.random.default_rng(0)
     history = begun(policy, n)
     unseen = np.isnan(losses)
-    history.loss[unseen], history.seen[unseen] = np.nan, -1
+    history.loss[unseen], history.last_round[unseen] = np.nan, -1
     signals = {signal: rng.random(n).astype(np.float32) for signal in history.signals}
     history.record(np.arange(n), losses, 0, **signals)
     return history
@@ -111,7 +111,7 @@ def test_nothing_known_and_one_row(name):
     policy = registry.find(name)()
     for n in (1, 7):
         history = begun(policy, n)
-        history.loss[:], history.seen[:] = np.nan, -1
+        history.loss[:], history.last_round[:] = np.nan, -1
         policy.select(history, clock_of(policy, 0), np.random.default_rng(0)).check(n)
 
 

@@ -141,7 +141,7 @@ def test_a_round_knows_the_losses_of_every_round_before(classifier, tmp_path):
     @dataclass(frozen=True)
     class Looking(Parts):
         def select(self, history, clock, rng):
-            seen.append((clock.round, clock.share, int((history.seen >= 0).sum())))
+            seen.append((clock.round, clock.share, int((history.last_round >= 0).sum())))
             return super().select(history, clock, rng)
 
     trainer_of(classifier, tmp_path, Looking(share=1.0), num_train_epochs=2).train()
@@ -197,7 +197,7 @@ class Learning(Parts):
         return Selection(order[: max(2, len(order) // 2)], rescore=np.setdiff1d(np.arange(20), history.offered)[:3])
 
     def update(self, history, clock, rng):
-        now = history.seen == clock.round
+        now = history.last_round == clock.round
         score = history.notes.get("score", np.zeros(len(history)))
         history.notes["score"] = np.where(now, 0.5 * score + history.loss + rng.random(len(history)), score)
 
@@ -330,7 +330,7 @@ class Broken(Parts):
     def update(self, history, clock, rng):
         if clock.round == self.fails_at:
             raise RuntimeError("no features")
-        history.notes[f"learnt {clock.round}"] = history.seen.copy()
+        history.notes[f"learnt {clock.round}"] = history.last_round.copy()
 
 
 @dataclass(frozen=True)
@@ -376,7 +376,7 @@ def test_a_checkpoint_is_whole_though_the_update_beside_it_failed(classifier, tm
     mended.train(resume_from_checkpoint=True)
     assert mended.state.global_step == whole.state.global_step > broken.state.global_step > 0
     assert sorted(mended.history.notes) == sorted(whole.history.notes)
-    np.testing.assert_array_equal(mended.history.seen, whole.history.seen)
+    np.testing.assert_array_equal(mended.history.last_round, whole.history.last_round)
     assert weights_of(mended) == weights_of(whole)
 
 
@@ -400,7 +400,7 @@ def test_hidden_rows_are_measured_by_the_model_as_it_stands(classifier, tmp_path
                 np.testing.assert_allclose(trainer.history.loss[rest], losses[rest], rtol=1e-5)
                 hits = (logits.argmax(1) == labels).numpy()
                 np.testing.assert_array_equal(trainer.history.signals["correct"][rest], hits[rest])
-                assert (trainer.history.seen == 0).all()
+                assert (trainer.history.last_round == 0).all()
                 hidden.append(len(rest))
                 trainer.model.train()
 

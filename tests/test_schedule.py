@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import LambdaLR
 
-from hf_prune.train.schedule import FullRun, Place, follow_clock, set_rate
+from hf_prune.train.schedule import Place, UnprunedSchedule, follow_clock, set_rate
 
 SIZES = st.lists(st.integers(1, 50), min_size=8, max_size=8)
 
@@ -25,7 +25,7 @@ def play(full, updates):
 @given(updates=st.integers(1, 40), quarters=st.integers(1, 30), sizes=SIZES)
 def test_a_run_by_epochs_ends_where_the_full_schedule_ends(updates, quarters, sizes):
     epochs = quarters / 4
-    full = FullRun(updates, math.ceil(epochs * updates), epochs, by_steps=False)
+    full = UnprunedSchedule(updates, math.ceil(epochs * updates), epochs, by_steps=False)
     plans = play(full, sizes.__getitem__)
     # ceil(1.25 passes of 2 updates) are whole passes: the step count decides, as it does for the stock Trainer.
     assert len(plans) == math.ceil(full.steps / updates)
@@ -43,7 +43,7 @@ def test_a_run_by_epochs_ends_where_the_full_schedule_ends(updates, quarters, si
 @given(updates=st.integers(8, 40), quarters=st.integers(1, 30), parts=st.integers(2, 8), sizes=SIZES)
 def test_several_rounds_an_epoch_end_there_too(updates, quarters, parts, sizes):
     epochs = quarters / 4
-    full = FullRun(updates, math.ceil(epochs * updates), epochs, by_steps=False)
+    full = UnprunedSchedule(updates, math.ceil(epochs * updates), epochs, by_steps=False)
     plans = [full.plan(Place(0, 0, parts), 0, sizes[0])]
     while not full.is_last(plans[-1]):
         last = plans[-1]
@@ -62,7 +62,7 @@ def test_several_rounds_an_epoch_end_there_too(updates, quarters, parts, sizes):
 @given(updates=st.integers(1, 40), quarters=st.integers(1, 30))
 def test_keeping_everything_is_the_stock_clock(updates, quarters):
     epochs = quarters / 4
-    full = FullRun(updates, math.ceil(epochs * updates), epochs, by_steps=False)
+    full = UnprunedSchedule(updates, math.ceil(epochs * updates), epochs, by_steps=False)
     plans = play(full, lambda _: updates)
     assert sum(plan.steps for plan in plans) == full.steps
     for plan in plans:
@@ -74,7 +74,7 @@ def test_keeping_everything_is_the_stock_clock(updates, quarters):
 
 @given(updates=st.integers(1, 10), steps=st.integers(1, 8), sizes=SIZES)
 def test_max_steps_is_the_budget(updates, steps, sizes):
-    full = FullRun(updates, steps, steps / updates, by_steps=True)
+    full = UnprunedSchedule(updates, steps, steps / updates, by_steps=True)
     plans = play(full, sizes.__getitem__)
     assert sum(plan.steps for plan in plans) == steps
     assert all(
@@ -87,7 +87,7 @@ def test_max_steps_is_the_budget(updates, steps, sizes):
 
 def test_sizes_by_hand():
     """Full epochs of 32 steps; the kept rows take 32, 17, 9 and 23: a linear rate passes 3/4, 1/2, 1/4, 0."""
-    full = FullRun(32, 128, 4, by_steps=False)
+    full = UnprunedSchedule(32, 128, 4, by_steps=False)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = LambdaLR(optimizer, lambda step: 1 - step / 128)
     plans = play(full, [32, 17, 9, 23].__getitem__)
@@ -122,8 +122,8 @@ def test_the_steps_of_very_many_rounds_are_told_by_the_first_thousand(kept):
         asked.append(at)
         return kept
 
-    full = FullRun(40, 40 * 5000, 5000.0, by_steps=False)
+    full = UnprunedSchedule(40, 40 * 5000, 5000.0, by_steps=False)
     assert full.total_steps(full.plan(Place(0), 0, kept), updates) == (kept * 5000, 5000)
     assert len(asked) <= 1000
-    full = FullRun(40, 200_000, 5000.0, by_steps=True)
+    full = UnprunedSchedule(40, 200_000, 5000.0, by_steps=True)
     assert full.total_steps(full.plan(Place(0), 0, kept), updates) == (200_000, math.ceil(200_000 / kept))

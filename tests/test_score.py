@@ -67,7 +67,7 @@ def test_the_mean_of_three_runs(script, capsys):
     np.testing.assert_array_equal(merged.notes["score"], [1, np.inf, 3, np.nan])
     assert merged.notes["score"].dtype == merged.loss.dtype == np.float32
     np.testing.assert_array_equal(merged.loss, [2, 2, 2, np.nan])
-    assert merged.seen.tolist() == [2, 2, 2, -1]
+    assert merged.last_round.tolist() == [2, 2, 2, -1]
     facts = storage.load("scores/history.safetensors")[1]
     assert facts["cost"] == {"runs": 3, "rows": 30, "tokens": 300, "seconds": 4.5}
     assert (facts["data"], facts["policy"], facts["kind"]) == (7, FACTS["policy"], "history")

@@ -271,7 +271,7 @@ def test_each_row_has_its_own_loss(folders, tmp_path, name):
     expected = np.array(losses_alone(ours, rows(kind), own))
     assert np.diff(np.sort(expected)).min() >= 0 and len(np.unique(expected)) > N / 2
     np.testing.assert_allclose(ours.history.loss, expected, rtol=1e-4, atol=1e-5)
-    assert (ours.history.faults == 0).all() and (ours.history.seen >= 0).all()
+    assert (ours.history.faults == 0).all() and (ours.history.last_round >= 0).all()
 
 
 @dataclass(frozen=True)
@@ -600,7 +600,7 @@ def two_processes(rank, folders, folder):
     assert [epoch["rows"] for epoch in ours.pruning_report().epochs] == [16, 12]
     assert ours.state.global_step == ours.state.max_steps == 7
     known = [torch.empty(N, dtype=torch.int32) for _ in range(2)]
-    distributed.all_gather(known, torch.from_numpy(ours.history.seen.astype(np.int32)))
+    distributed.all_gather(known, torch.from_numpy(ours.history.last_round.astype(np.int32)))
     assert torch.equal(*known)
 
 

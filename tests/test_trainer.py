@@ -214,7 +214,7 @@ def test_history_and_logs_tell_what_was_trained(classifier, tmp_path):
     assert trainer.history is None
     trainer.train()
     seen = {row for rows in trainer.watch.rows for row in rows}
-    assert set(np.flatnonzero(trainer.history.seen >= 0)) == seen == set(np.flatnonzero(trainer.history.tokens))
+    assert set(np.flatnonzero(trainer.history.last_round >= 0)) == seen == set(np.flatnonzero(trainer.history.tokens))
     assert np.isfinite(trainer.history.loss[sorted(seen)]).all()
     lengths = [len(row["input_ids"]) for row in classifier[1]]
     assert all(trainer.history.tokens[row] == lengths[row] for row in seen)

@@ -151,7 +151,7 @@ def test_each_row_has_its_own_loss(tmp_path, form, accumulation):
     assert np.diff(np.sort(expected)).min() > 1e-5, "rows that are mixed up would not show"
     np.testing.assert_allclose(ours.history.loss, expected, rtol=0, atol=2e-5)
     assert ours.history.tokens.tolist() == [len(row["input_ids"]) for row in data]
-    assert len(data) > 4 and (ours.history.seen == 1).all() and (ours.history.faults == 0).all()
+    assert len(data) > 4 and (ours.history.last_round == 1).all() and (ours.history.faults == 0).all()
 
 
 @pytest.mark.parametrize("form", [*FORMS, "dft", "smoothed"])
@@ -200,7 +200,7 @@ def test_weights_reach_joined_rows_as_they_do_padded_ones(tmp_path):
         ends[form] = ours
     padded, joined = ends["padded"], ends["joined"]
     assert [e["rows"] for e in padded.pruning_report().epochs] == [e["rows"] for e in joined.pruning_report().epochs]
-    assert padded.history.seen.tolist() == joined.history.seen.tolist()
+    assert padded.history.last_round.tolist() == joined.history.last_round.tolist()
     np.testing.assert_allclose(joined.history.loss, padded.history.loss, atol=1e-4)
     for name, value in padded.model.state_dict().items():
         torch.testing.assert_close(joined.model.state_dict()[name], value, atol=1e-4, rtol=0)
@@ -218,7 +218,7 @@ def test_hidden_rows_are_measured_joined_as_they_are_padded(tmp_path):
         ours.train()
         assert [epoch["rows_rescored"] for epoch in ours.pruning_report().epochs] == [0, 8, 0]  # whole steps of 4
     np.testing.assert_allclose(joined.history.loss, losses_alone(model(), joined.train_dataset), atol=2e-5)
-    assert joined.history.seen.tolist() == padded.history.seen.tolist()
+    assert joined.history.last_round.tolist() == padded.history.last_round.tolist()
 
 
 @pytest.mark.parametrize("adapter", [None, lora])

@@ -692,7 +692,7 @@ def test_the_users_own_losses_are_believed(tmp_path, caplog, policy, monkeypatch
 
     with caplog.at_level(logging.WARNING, "hf_prune"):
         made = run_own(tmp_path, class_weighted, policy, example_loss_func=own)
-    assert not findings(caplog) and np.isfinite(made.history.loss[made.history.seen >= 0]).all()
+    assert not findings(caplog) and np.isfinite(made.history.loss[made.history.last_round >= 0]).all()
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])

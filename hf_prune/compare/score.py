@@ -145,7 +145,7 @@ def _mean_of(files: Sequence[Path], scoring: Policy) -> History:
     cost = {name: sum(one[name] for one in costs) for name in costs[0]} if all(costs) else None
     return History(
         loss=_mean([history.loss for history in histories]),
-        seen=np.max([history.seen for history in histories], axis=0),
+        last_round=np.max([history.last_round for history in histories], axis=0),
         tokens=np.max([history.tokens for history in histories], axis=0),
         faults=np.max([history.faults for history in histories], axis=0),
         signals={name: _mean([history.signals[name] for history in histories]) for name in histories[0].signals},

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 NEVER = -1
-_TRIES = 3  # without a finite loss, after which a row is hopeless
+_TRIES = 3  # without a finite loss, after which we give a row up
 IGNORED = -100  # the label of a position that is no target, as in transformers
-_OWN = ("loss", "seen", "tokens", "faults")  # arrays that every History has
+_FORMER = {"seen": "last_round"}  # names of arrays in files that earlier versions wrote
+_OWN = ("loss", "last_round", "tokens", "faults")  # arrays that every History has
 _KINDS: dict[str, Any] = {  # of arrays that are not float32
-    **dict.fromkeys(("seen", "tokens"), np.int32),
+    **dict.fromkeys(("last_round", "tokens"), np.int32),
     **dict.fromkeys(("faults", "blanks"), np.uint8),
     "keys": np.uint64,
 }
@@ -31,7 +32,7 @@ class History:
     Attributes:
         loss: (N,) float32, latest finite per-example loss in nats (text: mean over the row's real target tokens);
             NaN = never seen.
-        seen: (N,) int32, the round in which `loss` was measured; -1 = never.
+        last_round: (N,) int32, the round in which `loss` was measured; -1 = never.
         tokens: (N,) int32, real tokens of the row (input, plus targets of an encoder-decoder); 0 = not known.
         faults: (N,) uint8, times the measured loss was NaN or infinite, as by overflow; saturates at 255.
         signals: Further measurements by name, each (N,) float32, NaN = never seen.
@@ -48,7 +49,7 @@ class History:
     """
 
     loss: np.ndarray
-    seen: np.ndarray
+    last_round: np.ndarray
     tokens: np.ndarray
     faults: np.ndarray
     signals: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
@@ -66,7 +67,7 @@ class History:
             raise ValueError(f"History.empty(n={n}): a training set needs at least one row.")
         return cls(
             loss=np.full(n, np.nan, np.float32),
-            seen=np.full(n, NEVER, np.int32),
+            last_round=np.full(n, NEVER, np.int32),
             tokens=np.zeros(n, np.int32),
             faults=np.zeros(n, np.uint8),
             signals={name: np.full(n, np.nan, np.float32) for name in sorted(set(signals) - {"loss"})},
@@ -91,7 +92,7 @@ class History:
             rows, loss = rows[finite], loss[finite]
             signals = {name: values[finite] for name, values in signals.items()}
         self.loss[rows] = loss
-        self.seen[rows] = round
+        self.last_round[rows] = round
         for name, values in signals.items():
             self.signals[name][rows] = values
 
@@ -120,7 +121,7 @@ class History:
                 )
 
     @property
-    def hopeless(self) -> np.ndarray:
+    def never_finite(self) -> np.ndarray:
         """(N,) bool, rows that were measured three times and never had a finite loss."""
         return (self.faults >= _TRIES) & np.isnan(self.loss)
 
@@ -129,9 +130,9 @@ class History:
         """(N,) float32, the chance that a row never measured is to get: halved by each visit without a target.
 
         So one whose target is drawn at random is tried until it has one, and one that never has any costs little. It is
-        0 for the hopeless, and 1 for all others.
+        0 for a row that was never finite, and 1 for all others.
         """
-        hope = np.where(self.hopeless, np.float32(0), np.float32(1))
+        hope = np.where(self.never_finite, np.float32(0), np.float32(1))
         if self.blanks is not None:
             rows = np.flatnonzero(np.isnan(self.loss) & (self.blanks > 0))
             hope[rows] *= np.exp2(-self.blanks[rows].astype(np.float32))
@@ -154,16 +155,16 @@ class History:
 
     def inherit(self, earlier: "History") -> None:
         """Take in the losses and signals of an earlier run on the same rows, as if round 0 had measured them."""
-        known = earlier.seen > NEVER
+        known = earlier.last_round > NEVER
         self.loss[known] = earlier.loss[known]
-        self.seen[known] = 0
+        self.last_round[known] = 0
         for name in self.signals.keys() & earlier.signals.keys():
             self.signals[name][known] = earlier.signals[name][known]
 
-    def going_on(self, earlier: "History") -> "Self":
+    def transfer_from(self, earlier: "History") -> "Self":
         """This one, of a policy that begins, with the losses and signals of the run of another that it goes on with."""
-        known = earlier.seen > NEVER
-        self.loss[known], self.seen[known] = earlier.loss[known], earlier.seen[known]
+        known = earlier.last_round > NEVER
+        self.loss[known], self.last_round[known] = earlier.loss[known], earlier.last_round[known]
         self.tokens = np.where(earlier.tokens > 0, earlier.tokens, self.tokens)
         self.faults, self.blanks = earlier.faults, earlier.blanks
         for name in self.signals.keys() & earlier.signals.keys():
@@ -185,6 +186,7 @@ class History:
         Raises:
             ValueError: It is of another number of rows than `rows`, or an array is missing or none of a History.
         """
+        arrays = {_FORMER.get(name, name): array for name, array in arrays.items()}
         if lost := [name for name in _OWN if name not in arrays]:
             raise ValueError(f"This is no History: it lacks {', '.join(lost)}.")
         if rows is not None and arrays["loss"].ndim == 1 and len(arrays["loss"]) != rows:
@@ -215,9 +217,9 @@ class History:
                 raise ValueError(f"This is no History: {name} must be (N,) {kind}, got {found.dtype} {found.shape}.")
         if wrong := [name for name, note in self.notes.items() if np.asarray(note).dtype.kind not in "biuf"]:
             raise ValueError(f"This is no History: notes/{wrong[0]} must be an array of numbers.")
-        if np.isinf(self.loss).any() or (np.isnan(self.loss) & (self.seen > NEVER)).any():
+        if np.isinf(self.loss).any() or (np.isnan(self.loss) & (self.last_round > NEVER)).any():
             raise ValueError("This is no History: a row that was seen has no finite loss.")
-        for name, least in (("seen", NEVER), ("tokens", 0)):
+        for name, least in (("last_round", NEVER), ("tokens", 0)):
             if (getattr(self, name) < least).any():
                 raise ValueError(f"This is no History: {name} must be {least} or more.")
         for name, kinds in {"policy": str, "key": str, "run": str, "data": int, "cost": dict}.items():

@@ -185,14 +185,14 @@ class Picked(Prediction):
         return self._by_row(super()._head_norms(head_input, head_bias))
 
 
-class Scored(Prediction):
+class FusedLogProbs(Prediction):
     """Targets whose log-probabilities are all that a fused loss gives: they stand for the logits, (B, T, 1)."""
 
     def token_losses(self) -> Tensor:
         return self._by_row(-self.logits.squeeze(-1).float().masked_fill(self.labels == IGNORED, 0.0))
 
 
-class Numbers(Prediction):
+class Regression(Prediction):
     """Regression: labels are numbers, (B, 1, C) float32, beside logits of the same shape."""
 
     measure: ClassVar = staticmethod(F.mse_loss)
@@ -205,14 +205,14 @@ class Numbers(Prediction):
         return self.measure(self.logits.float(), self.labels, reduction="none").mean(-1)
 
 
-class Shares(Numbers):
+class Shares(Regression):
     """One class a row, of which the labels say how likely each of the C is: (B, 1, C) float32."""
 
     def token_losses(self) -> Tensor:
         return -(F.log_softmax(self.logits.float(), dim=-1) * self.labels).sum(-1)
 
 
-class Switches(Numbers):
+class MultiLabel(Regression):
     """Multi-label: each of the C labels is on (1) or off (0)."""
 
     measure: ClassVar = staticmethod(F.binary_cross_entropy_with_logits)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import IGNORED
-from .prediction import Answer, Numbers, Picked, Prediction, Scored, Shares, Switches
+from .prediction import Answer, FusedLogProbs, MultiLabel, Picked, Prediction, Regression, Shares
 
 TARGETS = ("labels", "shift_labels", "start_positions", "end_positions")
 READ = (*TARGETS, "attention_mask", "bbox_first_token_mask")  # from the batch, by some recipe
@@ -135,7 +135,7 @@ class _LabelRecipe(_ChoiceRecipe):
             return super().read(outputs, targets)
         fits = labels.numel() == len(logits) if logits.shape[1:].numel() == 1 else labels.shape == logits.shape
         self._check(fits, logits, labels)
-        form = Numbers if problem == "regression" else Switches
+        form = Regression if problem == "regression" else MultiLabel
         shape = (len(logits), 1, -1)
         return form(logits.reshape(shape), labels.reshape(shape).float(), self.task, self.gives & _PROBLEMS[problem])
 
@@ -214,7 +214,7 @@ class _TokenRecipe(Recipe):
         if self.is_shifted and scores.shape[1] == labels.shape[1] - 1:
             scores = F.pad(scores, (0, 1))
         self._check(scores.shape == labels.shape, scores, labels)
-        return Scored(scores.unsqueeze(-1), labels, self.task, self.gives & {"loss", "confidence"})
+        return FusedLogProbs(scores.unsqueeze(-1), labels, self.task, self.gives & {"loss", "confidence"})
 
     def _labels(self, targets: Mapping[str, Tensor], logits: Tensor, missing: int = 0) -> Tensor:
         """(B, T) int64: the label that the logits of each position predict; they may lack the last `missing`."""

@@ -31,7 +31,7 @@ class Bandit(BudgetPolicy):
         """(K,) int64, the rows of the next period, by (N,) `score`: NaN comes first, infinity next."""
         return self.best(score, history, clock, rng)
 
-    def note_surprise(self, history: History, rows: np.ndarray, surprise: np.ndarray) -> None:
+    def update_variance(self, history: History, rows: np.ndarray, surprise: np.ndarray) -> None:
         """Learn from (M,) float64 latest losses of `rows` less their averages, before the averages move."""
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
@@ -44,15 +44,15 @@ class Bandit(BudgetPolicy):
         notes, loss = history.notes, history.loss
         mean: np.ndarray = np.array(notes.get("mean", np.full(len(history), np.nan, np.float32)))
         first = np.isnan(mean) & ~np.isnan(loss)
-        again = np.flatnonzero((history.seen == clock.round) & ~np.isnan(mean))
+        again = np.flatnonzero((history.last_round == clock.round) & ~np.isnan(mean))
         surprise = np.subtract(loss[again], mean[again], dtype=np.float64)
-        self.note_surprise(history, again, surprise)
+        self.update_variance(history, again, surprise)
         mean[again] += self.decay * surprise
         mean[first] = loss[first]
         notes["mean"] = mean
         if first.any() or (clock.round + 1) % self.period < 1:
             score = self.score(history)
             if self.patience:
-                passed_over = clock.round - history.seen >= self.patience * self.period
+                passed_over = clock.round - history.last_round >= self.patience * self.period
                 score = np.where(passed_over & ~np.isnan(score), np.inf, score)
             notes["chosen"] = marked(self.choose(score, history, clock, rng), len(history))

@@ -99,7 +99,7 @@ class AutoAssist(Policy):
 
     def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
         form, features, notes = _form(history), history.features, history.notes
-        rows = rng.permutation(np.flatnonzero(history.seen == clock.round))  # a data set may be sorted by class
+        rows = rng.permutation(np.flatnonzero(history.last_round == clock.round))  # a data set may be sorted by class
         if not len(rows):
             return
         parameters = np.array(notes["assistant"]) if "assistant" in notes else np.zeros(width(features), np.float32)

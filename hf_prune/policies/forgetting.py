@@ -71,7 +71,7 @@ class Forgetting(StaticPolicy):
         n, notes = len(history), history.notes
         score = notes.setdefault("score", np.full(n, np.nan, np.float32))
         right = notes.setdefault("right", np.zeros(n, np.uint8))  # when last presented
-        presented = history.seen == clock.round
+        presented = history.last_round == clock.round
         if self.threshold is None:
             now = presented & (history.signals["correct"] == 1)
         else:

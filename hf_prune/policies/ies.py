@@ -77,7 +77,7 @@ class IES(Policy):
             notes["lately"] = np.full((2, n), np.nan, np.float32)
             notes["bends"] = np.full((self.window, n), np.nan, np.float32)
             notes["visits"] = np.zeros(n, np.int32)
-        measured = history.seen == clock.round
+        measured = history.last_round == clock.round
         last, before = notes["lately"]
         with np.errstate(over="ignore", invalid="ignore"):  # a bend beyond float32 is no mastery
             bend = np.abs(history.loss - 2 * last + before)

@@ -120,7 +120,7 @@ class LossTrend(Policy):
             notes["back"] = np.zeros(n, np.int32)
             notes["pause"], notes["cooling"] = np.zeros((2, n), np.int16)
         losses, back, pause, cooling = (notes[name] for name in ("losses", "back", "pause", "cooling"))
-        measured = history.seen == clock.round
+        measured = history.last_round == clock.round
         for older, newer in zip(losses, [*losses[1:], history.loss], strict=True):
             np.copyto(older, newer, where=measured)
         cooling -= measured & (cooling > 0)

@@ -88,7 +88,7 @@ class Multistage(Policy):
         return Selection(rows[accepted(chance, clock.step_rows, rng)])
 
     def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
-        rows, notes = np.flatnonzero(history.seen == clock.round), history.notes
+        rows, notes = np.flatnonzero(history.last_round == clock.round), history.notes
         if not len(rows):
             return
         loss = history.loss[rows]

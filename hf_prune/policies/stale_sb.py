@@ -64,7 +64,7 @@ class StaleSB(Policy):
         percentile[order] = np.repeat((first + ties / 2) / len(loss), ties)
         chance = np.ones(len(history))
         chance[known] = percentile ** (1 / self.keep - 1)
-        chance[clock.round - history.seen > self.stale] = 1
+        chance[clock.round - history.last_round > self.stale] = 1
         return np.minimum(chance, history.hope)
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:

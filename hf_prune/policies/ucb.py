@@ -63,7 +63,7 @@ class UCB(Bandit):
     def score(self, history: History) -> np.ndarray:
         return history.notes["mean"] + self.bonus * history.notes["variance"]
 
-    def note_surprise(self, history: History, rows: np.ndarray, surprise: np.ndarray) -> None:
+    def update_variance(self, history: History, rows: np.ndarray, surprise: np.ndarray) -> None:
         variance: np.ndarray = np.array(history.notes.get("variance", np.zeros(len(history))))
         variance[rows] = (1 - self.decay) * variance[rows] + self.decay * surprise**2
         history.notes["variance"] = variance

@@ -61,4 +61,4 @@ class Uniform(BudgetPolicy):
     def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
         if self.cover:
             visits = history.notes.get("visits", np.zeros(len(history), np.int32))
-            history.notes["visits"] = visits + (history.seen == clock.round)
+            history.notes["visits"] = visits + (history.last_round == clock.round)

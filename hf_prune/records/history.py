@@ -1,6 +1,7 @@
 """A History that is kept: in a file, in a folder, or on the Hub."""
 
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,18 @@ HISTORY = "history.safetensors"  # beside a saved model, and in a data set of it
 
 class History(core.History):
     """The `core.History` of N rows, with what puts it into a file or on the Hub, and reads it from there."""
+
+    @property
+    def seen(self) -> np.ndarray:
+        """The former name of `last_round`."""
+        warnings.warn("History.seen is now History.last_round.", DeprecationWarning, stacklevel=2)
+        return self.last_round
+
+    @property
+    def hopeless(self) -> np.ndarray:
+        """The former name of `never_finite`."""
+        warnings.warn("History.hopeless is now History.never_finite.", DeprecationWarning, stacklevel=2)
+        return self.never_finite
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one checksummed safetensors file, aside first, so that no reader meets half a file."""

@@ -81,7 +81,7 @@ def _columns(history: History, dynamics: Dynamics | None, file_rows: np.ndarray 
         columns[FILE_ROW] = file_rows
     if history.keys is not None:
         columns["key"] = history.keys
-    columns |= {"loss": history.loss, "seen": history.seen}
+    columns |= {"loss": history.loss, "seen": history.last_round}
     if history.tokens.any():
         columns["tokens"] = history.tokens
     columns |= {"faults": history.faults} | {name: it for name, it in history.signals.items() if name not in COLUMNS}

@@ -17,7 +17,7 @@ from ..core import Clock, Selection
 from ..measure.recorder import Measurements
 from ..records.history import History
 from . import seal
-from .schedule import FullRun, Place, RoundPlan
+from .schedule import Place, RoundPlan, UnprunedSchedule
 
 STATE = "pruning_state.safetensors"
 _ACCOUNT = ("rows", "steps", "padded_tokens", "seconds_selecting", "seconds_training", "seconds_rescoring")
@@ -76,7 +76,7 @@ class Round:
         """Optimizer steps that it has taken when `step` of the run are done."""
         return self.steps_before + step - self.plan.first_step - self.skipped
 
-    def steps_full(self, step: int, full: FullRun) -> float:
+    def steps_full(self, step: int, full: UnprunedSchedule) -> float:
         """Those of the full run that these stand for."""
         if full.by_steps:
             return self.steps(step)

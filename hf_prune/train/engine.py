@@ -28,7 +28,7 @@ from .background import Learner
 from .checkpoint import PruningState, Round
 from .rounds import rounds_to_act
 from .sampler import PruningSampler
-from .schedule import FullRun, Place
+from .schedule import Place, UnprunedSchedule
 
 _COSTS = (
     *("rows", "rows_rescored", "padded_tokens", "padded_tokens_rescored"),
@@ -64,7 +64,7 @@ class PruningRun:
     def __init__(
         self,
         policy: Policy,
-        full: FullRun,
+        full: UnprunedSchedule,
         history: History,
         sampler: PruningSampler,
         meter: Meter,
@@ -502,7 +502,7 @@ class PruningRun:
                 f"{folder} was saved under {state.facts['policy']}; from the next epoch on, {facts['policy']} chooses, "
                 "by the losses of then and with no other memory of its own."
             )
-            state.history = self.state.history.going_on(state.history)
+            state.history = self.state.history.transfer_from(state.history)
         if state.seed != self._sampler.seed:
             warn(
                 f"{folder} was saved with data_seed {state.seed}, which its order and its selections go on with; "

@@ -41,7 +41,7 @@ from .rescore import rescore
 from .rounds import why_idle
 from .rows import RowsMixin
 from .sampler import Batch, PruningSampler, check_equal_batches
-from .schedule import FullRun, Place, follow_clock, set_rate
+from .schedule import Place, UnprunedSchedule, follow_clock, set_rate
 from .sentences import SentencesMixin, cuts_batches
 from .sharing import SharingMixin
 from .steps import StepsMixin
@@ -207,7 +207,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             return values
         epochs, updates, *others, steps = values
         by_steps = args.max_steps > 0
-        full = FullRun(updates, steps, steps / updates if by_steps else args.num_train_epochs, by_steps)
+        full = UnprunedSchedule(updates, steps, steps / updates if by_steps else args.num_train_epochs, by_steps)
         self._next_run = self._make_run(full, dataloader)  # begins in `_init_training_state`: others may ask too
         steps, begun = self._next_run.forecast()
         self._planned_epochs = begun if by_steps else epochs
@@ -243,7 +243,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         except ValueError as error:
             raise ValueError(f"{type(self).__name__} has a training sampler of its own. {error}") from error
 
-    def _make_run(self, full: FullRun, loader: DataLoader) -> PruningRun:
+    def _make_run(self, full: UnprunedSchedule, loader: DataLoader) -> PruningRun:
         self._check_sampler()
         shared = getattr(self.accelerator, "parallelism_config", None)
         if shared is not None and (shared.cp_enabled or getattr(shared, "sp_enabled", False)):

@@ -4,10 +4,10 @@ import math
 
 from ..core import FACTS, BudgetPolicy, Policy, rounds_of, whole_steps
 from ..report.account import keeps_all
-from .schedule import FullRun
+from .schedule import UnprunedSchedule
 
 
-def why_idle(policy: Policy, full: FullRun, rows: int, step_rows: int, has_history: bool) -> str | None:
+def why_idle(policy: Policy, full: UnprunedSchedule, rows: int, step_rows: int, has_history: bool) -> str | None:
     """What keeps the policy from leaving anything out, as far as it can be told before training; None if nothing does.
 
     Args:

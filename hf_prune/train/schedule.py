@@ -12,7 +12,7 @@ _FORESEEN = 1000  # rounds
 
 
 @dataclass(frozen=True)
-class FullRun:
+class UnprunedSchedule:
     """The run over all rows that a pruned run stands for.
 
     Attributes:

@@ -113,7 +113,7 @@ def test_the_signal_of_an_earlier_run_is_taken_where_it_has_no_scores():
 def test_losses_of_the_earlier_run_are_not_inherited():
     history = begun(EL2N(keep=0.5), SCORES)
     assert np.isnan(history.loss).all()
-    assert (history.seen == -1).all()
+    assert (history.last_round == -1).all()
 
 
 @pytest.mark.parametrize(("policy", "name"), [(EL2N, "el2n"), (GraNd, "grand"), (Forgetting, "forgetting")])

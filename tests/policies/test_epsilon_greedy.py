@@ -116,7 +116,7 @@ def test_rows_never_seen_come_first_even_before_the_random_share(now):
 
 def test_a_row_without_a_number_stays_first_and_enters_nothing():
     history = history_of([1.0, 2.0, 3.0, 4.0], {0: np.nan, 1: np.inf})
-    history.loss[3], history.seen[3], history.notes["mean"][3] = np.nan, -1, np.nan
+    history.loss[3], history.last_round[3], history.notes["mean"][3] = np.nan, -1, np.nan
     rows = next_rows(EpsilonGreedy(keep=0.5, epsilon=0, period=1), history)
     np.testing.assert_array_equal(history.notes["mean"], np.array([1, 2, 3, np.nan], np.float32))
     assert rows.tolist() == [2, 3]
@@ -179,7 +179,7 @@ def test_patience_counts_selections():
     policy = EpsilonGreedy(keep=0.5, epsilon=0, period=3, patience=2)
     for now, rows in ((2, [2, 3]), (5, [2, 3]), (8, [0, 3])):
         history = history_of([1.0, 2.0, 3.0, 4.0])
-        history.seen[:] = [2, now, now, now]
+        history.last_round[:] = [2, now, now, now]
         assert next_rows(policy, history, round=now).tolist() == rows
 
 

@@ -64,7 +64,7 @@ def test_the_reference_is_no_loss_of_the_model():
     history = History.empty(8)
     RHOLoss().begin(history, history_of(REFERENCE))
     assert np.isnan(history.loss).all()
-    assert (history.seen == -1).all()
+    assert (history.last_round == -1).all()
     rows = RHOLoss(keep=0.25).select(history, CLOCK, np.random.default_rng(0)).rows
     assert len(rows) == 2
 
@@ -75,9 +75,9 @@ def test_a_run_sees_every_row_before_scores_decide():
     policy.begin(history, history_of(REFERENCE))
     for t in range(5):
         rows = policy.select(history, Clock(t, t, 10, t / 10), np.random.default_rng(t)).rows
-        assert (history.seen[rows] == -1).all() or t == 4
+        assert (history.last_round[rows] == -1).all() or t == 4
         history.record(rows, np.array(L8, np.float32)[rows], t)
-    assert (history.seen >= 0).all()
+    assert (history.last_round >= 0).all()
     assert rows.tolist() == [4, 6]
 
 

@@ -58,7 +58,7 @@ def test_the_share_kept_tends_to_keep(keep):
 def test_a_stale_row_is_trained_whatever_its_chance():
     """Losses of round 0, stale = 3: rounds 1 to 3 draw by chance, round 4 trains all; row 7 was measured in round 2."""
     history, policy = history_of(L8), StaleSB(keep=0.05, stale=3)
-    history.seen[7] = 2
+    history.last_round[7] = 2
     for now, trained in ((3, 1), (4, 7), (5, 7), (6, 8)):
         assert (policy.chance(history, at(now)) == 1).sum() == trained - (now == 3)
     assert set(range(7)) <= set(policy.select(history, at(4), np.random.default_rng(0)).rows.tolist())

@@ -106,7 +106,7 @@ def test_huge_losses_stay_finite():
 def test_a_row_without_a_number_stays_first():
     history = observed()
     history.record(np.array([0, 5]), np.array([np.nan, np.inf], np.float32), 2)
-    history.loss[5], history.seen[5], history.notes["mean"][5] = np.nan, -1, np.nan
+    history.loss[5], history.last_round[5], history.notes["mean"][5] = np.nan, -1, np.nan
     rows = next_rows(UCB(keep=1 / 3, period=1), history, 2)
     np.testing.assert_array_equal(history.notes["mean"], np.array([*MEAN[:5], np.nan], np.float32))
     assert rows.tolist() == [4, 5]
