@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import tiny
+from crashes import ROWS, TASK, end_of, fail_at, make
 from disk import largest_file
 from safetensors import SafetensorError
 from transformers import TrainerCallback
@@ -16,19 +17,6 @@ from hf_prune import Policy, Selection
 from hf_prune.common import storage
 from hf_prune.records.history import HISTORY
 from hf_prune.train.checkpoint import STATE, TRAINER_STATE, PruningState, last_whole
-
-TASK = tiny.TASKS["one label"]
-ROWS = 22
-
-
-def make(folder, policy="infobatch:ratio=0.6", dropout=0.1, **settings):
-    settings = {"save_strategy": "steps", "save_steps": 3, "num_train_epochs": 2} | settings
-    return tiny.trainer(folder, TASK.model(dropout), TASK.rows(ROWS), policy=policy, **settings)
-
-
-def end_of(trainer):
-    weights = {name: tensor.numpy().tobytes() for name, tensor in trainer.model.state_dict().items()}
-    return weights, {name: array.tobytes() for name, array in trainer.history.arrays().items()}
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +33,6 @@ def run(whole, tmp_path):
     """A copy of that run's folder."""
     shutil.copytree(whole[0], tmp_path / "run")
     return tmp_path / "run"
-
-
-def fail_at(owner, place, how, call=2):
-    """Make a method go wrong at its n-th call: `how` is called with the work that it would do."""
-    stock, calls = getattr(owner, place), []
-
-    def method(*args, **kwargs):
-        calls.append(place)
-        return how(lambda: stock(*args, **kwargs)) if len(calls) == call else stock(*args, **kwargs)
-
-    setattr(owner, place, method)
 
 
 def on_a_full_disk(work, room=100):

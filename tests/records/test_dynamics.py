@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_trace import write
+from traces import write
 
 from hf_prune import History
 from hf_prune.records.dynamics import Dynamics
@@ -48,7 +48,7 @@ def test_excess_is_over_the_mean_of_what_was_known_and_drawn_to_zero(dynamics):
     assert dynamics.level == means[4]
 
 
-def test_flags(dynamics):
+def test_arguments(dynamics):
     """Level 1.625: row 7 stays above; rows 5 and 6 too, but once. Easiest: row 3 at 0.5, 0.5, 0.25, row 4 at 0.5."""
     assert np.flatnonzero(dynamics.never_learnt).tolist() == [7]
     assert np.flatnonzero(dynamics.learnt_at_once).tolist() == [3, 4]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import ranks
 import torch
+from crashes import TASK, end_of, make
 from disk import largest_file
 from fork_server import SERVER
-from test_crash import TASK, end_of, make
 from transformers import TrainerCallback
 
 from hf_prune.records.trace import FOLDER

@@ -14,7 +14,7 @@ from recipe_runs import ROOT, environment, load
 
 from hf_prune.compare import page as comparison_page
 
-FAKE = str(Path(__file__).parent / "fake_recipe.py")
+FAKE = str(ROOT / "tests" / "support" / "fake_recipe.py")
 COMPARE = load("compare")
 EPOCHS = ("--num_train_epochs", "4")
 

@@ -43,7 +43,7 @@ SPECIAL, WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], [f"w{n}" for n 
 WIDTH, N = 16, 22
 KEEP, INFOBATCH = "uniform:keep=1.0", "infobatch:ratio=0.5,anneal=1.0"
 CLOCKS = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
 
 gc.freeze()  # each train() collects garbage, most of a second with all that is imported by now
 

@@ -51,7 +51,7 @@ TEMPLATE = (
 )
 QUIET = dict(use_cpu=True, bf16=False, report_to=[], disable_tqdm=True, logging_steps=1, save_strategy="no", seed=3)
 IGNORED = -100
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -13,7 +13,7 @@ from fork_server import run as run_in_fork
 
 from hf_prune.report.page import RunReport
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def load(name):
@@ -27,8 +27,12 @@ def load(name):
 
 
 def command(name, *flags, config=None):
-    """The command line of a recipe under accelerate: one process, or as a file of tests/configs says."""
-    processes = ["--config_file", ROOT / "tests" / "configs" / f"{config}.yaml"] if config else ["--num_processes", "1"]
+    """The command line of a recipe under accelerate: one process, or as a file of tests/support/configs says."""
+    processes = (
+        ["--config_file", ROOT / "tests" / "support" / "configs" / f"{config}.yaml"]
+        if config
+        else ["--num_processes", "1"]
+    )
     recipe = ROOT / "recipes" / f"{name}.py"
     return [sys.executable, "-m", "accelerate.commands.launch", *map(str, processes), str(recipe), *flags]
 

@@ -7,8 +7,8 @@ import pytest
 import ranks
 import sharded
 import transformers
+from launching import launch
 from packaging.version import Version
-from test_distributed import launch
 from tiny import TASKS
 
 pytestmark = pytest.mark.slow

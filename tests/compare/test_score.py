@@ -13,7 +13,7 @@ from hf_prune.compare.score import FailedRun, make_scores
 from hf_prune.policies.el2n import EL2N
 
 FACTS = {"policy": "EL2N(keep=1, unit='rows', skip=0.0)", "data": 7}
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 # Stands for a training script: scores 4 rows by its seed, and counts how often it is run.
 SCRIPT = """

@@ -1,13 +1,10 @@
 """Two and four processes on gloo, started as users start them, and two that are killed."""
 
 import itertools
-import json
 import math
 import os
 import pickle
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import launched
@@ -17,27 +14,13 @@ import ranks
 import stress
 import torch
 import transformers
-from packaging.version import Version
-from test_crash import fail_at
-from test_resume import build, result_of
+from crashes import fail_at
+from launching import PROCESSES, can_resume, launch
+from resumed import build, result_of
 from tiny import TASKS
 
 from hf_prune.measure.recorder import gather_columns
 from hf_prune.train import checkpoint
-
-HERE = Path(__file__).parent
-PROCESSES = {"two": 2, "four": 4, "fsdp2": 2, "zero2": 2, "zero3": 2}
-SCRIPTS = dict.fromkeys(("fsdp2", "zero2", "zero3"), "sharded.py")
-
-
-def launch(config: str, folder: Path) -> list[dict]:
-    """What every process ended with."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", HERE / "configs" / f"{config}.yaml"]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    script = HERE / SCRIPTS.get(config, "launched.py")
-    done = subprocess.run([*command, script, folder], capture_output=True, text=True, timeout=280, env=env)
-    assert done.returncode == 0, done.stderr
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(PROCESSES[config])]
 
 
 @pytest.fixture(scope="module", params=["two", pytest.param("four", marks=pytest.mark.slow)])
@@ -194,10 +177,6 @@ def test_processes_may_bring_unequally_much(tmp_path):
 
 
 # ---- Processes that see different things ----
-
-can_resume = pytest.mark.skipif(
-    Version(transformers.__version__) < Version("5.18"), reason="this Trainer can't load an optimizer for CPU DDP"
-)
 
 
 class LogsOnOne(transformers.TrainerCallback):

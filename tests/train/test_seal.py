@@ -9,9 +9,9 @@ import pytest
 import ranks
 import tiny
 import torch
+from crashes import ROWS, TASK, end_of, make
+from launching import can_resume
 from safetensors.numpy import load_file, save_file
-from test_crash import ROWS, TASK, end_of, make
-from test_distributed import can_resume
 from transformers import TrainerCallback
 
 from hf_prune.common import storage

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from launched import equally_long
-from test_resume import StopAt
+from resumed import StopAt
 from tiny import TASKS, trainer
 from torch import distributed
 

@@ -2,7 +2,7 @@
 
     python -m venv floor && floor/bin/pip install -e ".[dev]"
     floor/bin/pip install torch==2.6.0 transformers==5.3.0 accelerate==1.10.1
-    floor/bin/python tests/floor.py
+    floor/bin/python tests/support/floor.py
 
 The counts, versions and commit go to tests/results/floor.json; the exit status is pytest's.
 """
@@ -16,8 +16,12 @@ import pytest
 
 from hf_prune.report.account import surroundings
 
-SUITES = ("parity", "schedule", "rounds", "resume", "seams", "trainer", "own_code", "loading")
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
+SUITES = (
+    *("integration/test_parity.py", "integration/test_resume.py", "integration/test_own_code.py"),
+    *("train/test_schedule.py", "train/test_rounds.py", "train/test_compat.py", "train/test_trainer.py"),
+    "train/test_loading.py",
+)
 
 
 class Counting:
@@ -33,7 +37,7 @@ class Counting:
 
 def main() -> int:
     counting = Counting()
-    status = pytest.main(["-q", *(str(TESTS / f"test_{suite}.py") for suite in SUITES)], [counting])
+    status = pytest.main(["-q", *(str(TESTS / suite) for suite in SUITES)], [counting])
     results = {"suites": SUITES, "outcomes": counting.outcomes, "status": int(status)} | surroundings(__file__)
     (TESTS / "results" / "floor.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return int(status)

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pandas
 import pytest
-from test_trace import write
+from traces import write
 
 from hf_prune import History
 from hf_prune.records import table as export

@@ -390,7 +390,7 @@ def test_ctrl_c_ends_a_recipe_with_the_command_that_goes_on(tmp_path):
 
 
 def test_ctrl_c_ends_a_comparison_and_its_runs(tmp_path):
-    fake, compare = str(ROOT / "tests" / "fake_recipe.py"), str(ROOT / "recipes" / "compare.py")
+    fake, compare = str(ROOT / "tests" / "support" / "fake_recipe.py"), str(ROOT / "recipes" / "compare.py")
     flags = [fake, "--seeds", "1", "--output_dir", "out", "--", "--num_train_epochs", "4", "--wait", "go"]
     process = subprocess.Popen(
         [sys.executable, compare, *flags], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL,

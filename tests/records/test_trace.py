@@ -13,6 +13,7 @@ from disk import largest_file
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import TASKS
+from traces import write
 
 from hf_prune import History
 from hf_prune.common import storage
@@ -25,13 +26,6 @@ from hf_prune.train.checkpoint import STATE
 
 TASK = TASKS["one label"]
 CLOCK = Clock(round=0, epoch=0, epochs=3, share=0.0)
-
-
-def write(folder, round, *measured, rows=10, epoch=None, warn=pytest.fail):
-    clock = Clock(round=round, epoch=round if epoch is None else epoch, epochs=9, share=0.0)
-    pairs = [(np.array(chosen, np.int64), np.array(losses, np.float32)) for chosen, losses in measured]
-    parts = [(marked(chosen, rows), chosen, losses) for chosen, losses in pairs]
-    Trace(folder, lambda: [0.1], warn).write(clock, 1.5, 2.0, rows, parts)
 
 
 def history(rows=10):

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from pages import Page
+from reports import REPORT
 from safetensors.numpy import save as serialize
-from test_page import Page
-from test_report import REPORT
-from test_trace import write
+from traces import write
 
 from hf_prune import History
 from hf_prune.cli import main

@@ -5,7 +5,6 @@ import json
 import math
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,10 @@ import pytest
 import tiny
 from datasets import ClassLabel, Dataset, Features, List, Value
 from matplotlib.colors import to_rgb
-from test_report import EPOCHS, REPORT
-from test_trace import write
+from pages import Page
+from reports import EPOCHS, REPORT
 from tiny import TASKS
+from traces import write
 
 from hf_prune import History
 from hf_prune.cli import main
@@ -26,24 +26,6 @@ from hf_prune.report.figures import DARK, LIGHT
 from hf_prune.report.page import NUMBERS, RunReport
 
 EVIL = '<script>alert("1")</script> & so on'
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text between them."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.text = [], ""
-        self.feed(Path(path).read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")

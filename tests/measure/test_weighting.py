@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers as tf
 from packaging.version import Version
-from test_signals import TASKS as BATCHES
-from test_signals import build, read
+from test_prediction import TASKS as BATCHES
+from test_prediction import build, read
 from tiny import STOCK, TASKS, VOCAB, Collator, Net, trainer
 from torch.nn import functional as F
 

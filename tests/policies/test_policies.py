@@ -151,7 +151,7 @@ def test_every_field_is_explained(name):
 def test_a_file_is_short_and_has_its_golden_test(name):
     source = Path(inspect.getfile(registry.find(name)))
     assert len(source.read_text().splitlines()) <= 150
-    assert (Path(__file__).parent / "policies" / f"test_{name}.py").exists()
+    assert (Path(__file__).parent / f"test_{name}.py").exists()
 
 
 # ---- Names ----

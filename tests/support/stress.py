@@ -1,6 +1,6 @@
 """Kills training at random moments, goes on, and compares the end with that of a run that nobody killed, bit for bit.
 
-    python tests/stress.py --kills 100 --seed 0 --output tests/results/stress.json
+    python tests/support/stress.py --kills 100 --seed 0 --output tests/results/stress.json
 
 Cases are drawn: policy, processes (1, 2, 4; on gloo), accumulation, order, steps between saves. A case is killed a few
 times in a row, each time at a moment that is drawn, too: inside a step, a save or a change of rounds, after so many
@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import ranks
-from test_resume import assert_same, build, result_of
+from resumed import assert_same, build, result_of
 
 from hf_prune.report.account import surroundings
 
