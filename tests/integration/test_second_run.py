@@ -91,6 +91,7 @@ def test_a_schedule_of_a_subclass_follows_the_clock(make):
     assert ours.state.global_step < 36
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", policies.names())
 def test_a_run_goes_on_under_any_other_policy(make, tmp_path, name):
     """Its memory is what it begins with, whatever the policy before had noted."""

@@ -6,6 +6,7 @@ import torch
 from tiny import TASKS
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_read_as_what_it_is(make):
     model, ids = torch.compile(TASKS["one label"].model(0.0), backend="eager"), torch.tensor([[3, 4]])
     try:
