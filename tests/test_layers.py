@@ -1,6 +1,7 @@
 """A room imports from lower floors alone; nobody pays for a library that was not asked for."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -224,3 +225,72 @@ def test_recipes_do_not_import_each_other():
         modules = {node.module or "" for node in tree if isinstance(node, ast.ImportFrom)}
         imported = {module.partition(".")[0] for module in modules} & ({"recipes"} | set(recipes) - {name})
         assert not imported or name.startswith("benchmark")
+
+
+# ---- Sizes ----
+
+FILE, CLASS, FUNCTION, CONSTRUCTOR = 400, 350, 60, 7  # lines, lines, lines, arguments
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def lines_of(node: ast.AST) -> int:
+    return node.end_lineno - node.lineno + 1
+
+
+def arguments_of(cls: ast.ClassDef) -> int:
+    """How many arguments a class takes: those of its __init__, or the fields of a dataclass."""
+    for node in cls.body:
+        if isinstance(node, FUNCTIONS) and node.name == "__init__":
+            return len(node.args.posonlyargs + node.args.args + node.args.kwonlyargs) - 1
+    if "dataclass" not in {
+        name.id for decorator in cls.decorator_list for name in ast.walk(decorator) if isinstance(name, ast.Name)
+    }:
+        return 0
+    fields = [ast.unparse(node) for node in cls.body if isinstance(node, ast.AnnAssign)]
+    return sum("ClassVar" not in field and "init=False" not in field for field in fields)
+
+
+def oversized(text: str) -> dict[str, str]:
+    """What is larger than it should be in a file, by the name that its docstring must give with a reason."""
+    tree, found = ast.parse(text), {}
+    if (lines := len(text.splitlines())) > FILE:
+        found["file"] = f"{lines} lines"
+    for node in ast.walk(tree):
+        if isinstance(node, FUNCTIONS) and lines_of(node) > FUNCTION:
+            found[node.name] = f"{lines_of(node)} lines"
+        if isinstance(node, ast.ClassDef):
+            if lines_of(node) > CLASS:
+                found[node.name] = f"{lines_of(node)} lines"
+            if (arguments := arguments_of(node)) > CONSTRUCTOR:
+                found[node.name] = f"{arguments} arguments"
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_is_large_has_a_reason(path):
+    """A paragraph of the file's docstring that begins with "Size:" names it in backticks, and gives the reason."""
+    text = path.read_text(encoding="utf-8")
+    paragraphs = (ast.get_docstring(ast.parse(text)) or "").split("\n\n")
+    excused = {
+        name for paragraph in paragraphs if paragraph.startswith("Size:") for name in re.findall(r"`(\w+)`", paragraph)
+    }
+    large = oversized(text)
+    assert {name: size for name, size in large.items() if name not in excused} == {}
+    assert excused <= set(large), "a reason for what is not large"
+
+
+def test_sizes_are_measured():
+    long = "def long():\n" + "    pass\n" * 60
+    many = "@dataclass\nclass Many:\n" + "".join(f"    a{i}: int\n" for i in range(8)) + "    b: ClassVar[int] = 0\n"
+    own = f"class Own:\n    def __init__(self, {', '.join('abcdefgh')}):\n        pass\n"
+    assert oversized(long + many + own + "#\n" * 400) == {
+        "file": "475 lines",
+        "long": "61 lines",
+        "Many": "8 arguments",
+        "Own": "8 arguments",
+    }
+
+
+@pytest.mark.skipif(not RECIPES.is_dir(), reason="the recipes are not part of an installed package")
+def test_recipes_are_short():
+    assert not [path.name for path in RECIPES.glob("*.py") if len(path.read_text(encoding="utf-8").splitlines()) >= 300]
