@@ -34,8 +34,9 @@ from typing import Any
 
 from ..core import Policy
 from ._cards import HEADINGS, Card, card_of
+from ._static import StaticPolicy
 
-__all__ = ["HEADINGS", "Card", "card_of", "cards", "find", "make", "names"]
+__all__ = ["HEADINGS", "Card", "StaticPolicy", "card_of", "cards", "find", "make", "names"]
 
 
 def names() -> list[str]:
