@@ -1,4 +1,7 @@
-"""Training dynamics: what a run's rounds tell of each row, and which rows were never learnt or learnt at once."""
+"""Training dynamics: what a run's rounds tell of each row, and which rows were never learnt or learnt at once.
+
+Size: the fields of `Dynamics` are the arrays that `Dynamics.read` makes together in one pass; nobody else makes one.
+"""
 
 import itertools
 import os

@@ -1,4 +1,7 @@
-"""What each round measured, in a file of its own, so that nothing grows in memory and a resumed run goes on with it."""
+"""What each round measured, in a file of its own, so that nothing grows in memory and a resumed run goes on with it.
+
+Size: the fields of `TracedRound` are the header of a round's file; `read_trace` alone makes one.
+"""
 
 import functools
 import os
