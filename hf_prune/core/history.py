@@ -1,4 +1,7 @@
-"""What training has revealed about each row of a training set."""
+"""What training has revealed about each row of a training set.
+
+Size: the fields of `History` are its arrays; `History.empty` and `History.from_arrays` make one.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 NEVER = -1
 _TRIES = 3  # without a finite loss, after which we give a row up
 IGNORED = -100  # the label of a position that is no target, as in transformers
-_FORMER = {"seen": "last_round"}  # names of arrays in files that earlier versions wrote
+_FORMER = {"seen": "last_round"}  # names that earlier versions gave to arrays
 _OWN = ("loss", "last_round", "tokens", "faults")  # arrays that every History has
 _KINDS: dict[str, Any] = {  # of arrays that are not float32
     **dict.fromkeys(("last_round", "tokens"), np.int32),
@@ -27,7 +30,7 @@ _LONGEST = 10_000  # characters of a fact
 
 @dataclass
 class History:
-    """What training has revealed about each of N rows. The only mutable object; saved whole in every checkpoint.
+    """What training has revealed about each of N rows: arrays alone. The only mutable object of the core.
 
     Attributes:
         loss: (N,) float32, latest finite per-example loss in nats (text: mean over the row's real target tokens);
@@ -39,13 +42,13 @@ class History:
         notes: A policy's own memory by name, arrays of numbers; written by `Policy.begin` and `Policy.update` alone.
         blanks: (N,) uint8, visits that told nothing, for the row had no target then (a random mask fell on no token,
             all its labels are ignored); saturates at 255. None = there was no such visit.
-        features: What the data set tells of its rows, where the policy asks for it; not saved.
-        offered: (M,) int64 rows that the round may choose among; None = all. Not saved.
+        features: What the data set tells of its rows, where the policy asks for it; read anew by each run.
+        offered: (M,) int64 rows that the round may choose among; None = all. Of the round that is open alone.
         keys: (N,) uint64, a hash of what names each row whatever its place, see `data.keys.row_keys`; None = rows go by
-            their place alone. In a file of its own, not in a checkpoint.
+            their place alone. Not among `arrays()`.
         facts: What it was made with, where that is known: `policy`, `data` (the fingerprint of the training set), `key`
-            (the column that `keys` are of), `run` (the name that its rounds bear, see `trace.py`), `cost` (`runs`,
-            `rows`, `tokens` with padding, `seconds`). As `keys`.
+            (the column that `keys` are of), `run` (the name that its rounds bear, see `records.trace`), `cost` (`runs`,
+            `rows`, `tokens` with padding, `seconds`).
     """
 
     loss: np.ndarray
@@ -62,7 +65,15 @@ class History:
 
     @classmethod
     def empty(cls, n: int, signals: frozenset[str] | tuple[str, ...] = ()) -> "Self":
-        """A history of `n` rows that were never seen, with room for `signals` beside the loss."""
+        """A history of rows that were never seen.
+
+        Args:
+            n: How many.
+            signals: Names of what is measured beside the loss.
+
+        Raises:
+            ValueError: There are no rows.
+        """
         if n < 1:
             raise ValueError(f"History.empty(n={n}): a training set needs at least one row.")
         return cls(
@@ -162,7 +173,10 @@ class History:
             self.signals[name][known] = earlier.signals[name][known]
 
     def transfer_from(self, earlier: "History") -> "Self":
-        """This one, of a policy that begins, with the losses and signals of the run of another that it goes on with."""
+        """This one, with what the run so far has measured, where another policy takes over in the middle of it.
+
+        Unlike `inherit`, it keeps the rounds, tokens, faults and blanks of the run, which go on. Notes stay behind.
+        """
         known = earlier.last_round > NEVER
         self.loss[known], self.last_round[known] = earlier.loss[known], earlier.last_round[known]
         self.tokens = np.where(earlier.tokens > 0, earlier.tokens, self.tokens)
@@ -172,7 +186,7 @@ class History:
         return self
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every array under the name that it has in a file."""
+        """Every array that lasts, by name; those of `signals` and `notes` as "signals/NAME" and "notes/NAME"."""
         own = {name: getattr(self, name) for name in _OWN}
         if self.blanks is not None:
             own["blanks"] = self.blanks
@@ -181,7 +195,11 @@ class History:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], rows: int | None = None) -> "Self":
-        """The history whose `arrays()` these are; other names are left alone.
+        """The history whose `arrays()` these are.
+
+        Args:
+            arrays: By name; other names are left alone.
+            rows: Number of rows that it must have; None = any.
 
         Raises:
             ValueError: It is of another number of rows than `rows`, or an array is missing or none of a History.

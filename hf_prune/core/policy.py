@@ -23,7 +23,7 @@ class Policy(abc.ABC):
         needs: What the rule reads. Signals, measured in training: "loss", "correct", "confidence", "el2n", "grad_norm";
             facts, read from the data set before: "tokens" (`history.tokens`), "features" (the texts or else the pixels
             of `history.features`), "classes" (`history.features.classes`). Only these are made; a model or a data set
-            that can't give one is refused.
+            that can't give one is refused. Where it depends on the fields, a property takes its place.
         weighs: Whether its selections carry weights. A loss that can't be weighted row by row is refused.
         in_background: Whether `update` runs beside the next round, in a thread; then `select` sees what it wrote one
             round later.
