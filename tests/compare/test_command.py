@@ -328,7 +328,9 @@ def test_a_run_that_outlives_a_killed_comparison_is_waited_for():
             killed.kill()
             killed.wait()
         with started("--seeds", "1", "--jobs", "2", recipe=recipe) as again:
-            wait_for(lambda: Path("said.log").read_text().count("still goes on, from an earlier command") == 2, again)
+            wait_for(
+                lambda: Path("said.log").read_text().count("is still running, from an earlier command") == 2, again
+            )
             Path("go").touch()
             assert again.wait() == 0
     finally:

@@ -518,7 +518,7 @@ def changed(path, change):
 def test_the_name_of_an_arm_is_no_path(compare, tmp_path, name):
     compare({"full": [0.8]})
     changed(tmp_path / "command.json", lambda plan: plan["arms"].update({name: plan["arms"]["full"]}))
-    with pytest.raises(ValueError, match="command.json is none of a comparison, or damaged .*is no name"):
+    with pytest.raises(ValueError, match="command.json is not the plan of a comparison, or damaged .*is no name"):
         Comparison.load(tmp_path)
 
 
@@ -540,7 +540,7 @@ def test_the_name_of_an_arm_is_no_path(compare, tmp_path, name):
 def test_a_plan_out_of_bounds_is_refused(compare, tmp_path, change):
     compare({"full": [0.8]})
     changed(tmp_path / "command.json", lambda plan: plan.update(change))
-    with pytest.raises(ValueError, match="command.json is none of a comparison, or damaged") as refused:
+    with pytest.raises(ValueError, match="command.json is not the plan of a comparison, or damaged") as refused:
         Comparison.load(tmp_path)
     assert len(str(refused.value)) < 700
 
@@ -549,7 +549,7 @@ def test_a_plan_out_of_bounds_is_refused(compare, tmp_path, change):
 def test_a_plan_of_something_else_is_refused(compare, tmp_path, content):
     compare({"full": [0.8]})
     (tmp_path / "command.json").write_text(content, encoding="latin-1")
-    with pytest.raises(ValueError, match="command.json is none of a comparison, or damaged"):
+    with pytest.raises(ValueError, match="command.json is not the plan of a comparison, or damaged"):
         Comparison.load(tmp_path)
 
 
@@ -600,7 +600,7 @@ def test_results_out_of_bounds_are_refused(compare, tmp_path, change):
 def test_predictions_of_something_else_are_refused(compare, tmp_path, predictions):
     compare({"full": [0.8], "infobatch": [0.7]})
     (tmp_path / "arms" / "full" / "seed-1" / "predictions.json").write_text(json.dumps(predictions))
-    with pytest.raises(ValueError, match="seed-1/predictions.json is none of a recipe"):
+    with pytest.raises(ValueError, match="seed-1/predictions.json was not written by a recipe"):
         Comparison.load(tmp_path)
 
 
