@@ -25,7 +25,7 @@ FLOORS = (
 BESIDE = {("records", "data")}  # the first may import the second, though they are on one floor
 LATE = {("records/history", "records/hub")}  # imported inside a method, by those who ask for it
 AGAINST = set()  # (module, module of a room that it may not import): none is to be added
-PRIVATE = {("compare/score", "policies/_static")}  # (module, another room's own module): none is to be added
+PRIVATE = set()  # (module, another room's own module): none is to be added
 # Who imports what stands outside; a library that is not named here is free.
 OUTSIDE = {
     "torch": {

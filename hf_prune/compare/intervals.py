@@ -1,4 +1,11 @@
-"""Paired differences of quality, resampled over seeds and over test rows.
+"""All confidence intervals, of 95 % unless another level is given.
+
+interval             a mean difference between two arms, over seeds and, if known, over test rows
+proportion_interval  the share of test rows that one run gets right: Wilson's
+score_interval       any score of one run: percentiles of scores on resampled rows
+sentence_bootstrap   BLEU or chrF of one run, as sacreBLEU resamples its sentences
+
+Below is how the first, which is our own, is made.
 
 Two arms of a comparison train from the same seeds and are tested on the same rows. A row adds to sums that the quality
 is a function of (for BLEU its n-gram matches and lengths, for a loss its nats and tokens), so that the quality on rows
@@ -30,7 +37,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-RESAMPLES = 2000
+RESAMPLES = 2000  # of a comparison
+_RESAMPLES_OF_ONE = 1000  # of a run alone
 _MOST_MARKS = 1 << 27  # rows times labels that are in memory together
 _AT_ONCE = 100  # resamples whose row counts are in memory together
 
@@ -184,3 +192,74 @@ def interval(
         found = found + stdtrit(n - 1, tail) / ndtri(tail) * (n / (n - 1)) ** 0.5 * (drawn - mean)
     low, high = np.quantile(found, [1 - tail, tail])
     return float(low), float(high)
+
+
+def proportion_interval(right: int, rows: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share, such as one run's accuracy; it holds for few rows and for shares near 0 and 1 too.
+
+    Args:
+        right: Rows that count, at most `rows`.
+        rows: R, at least 1.
+        level: Share of cases in which such an interval is to hold the true share.
+
+    Returns:
+        (low, high), from 0 to 1.
+    """
+    from scipy.stats import binomtest  # takes long to import
+
+    low, high = binomtest(right, rows).proportion_ci(level, method="wilson")
+    return float(low), float(high)
+
+
+def score_interval(
+    score: Callable[[np.ndarray, np.ndarray], float],
+    references: np.ndarray,
+    predictions: np.ndarray,
+    resamples: int = _RESAMPLES_OF_ONE,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The interval of one run's score between percentiles of the scores on its rows, drawn with replacement.
+
+    Args:
+        score: (references, predictions) -> score.
+        references: (R,) labels or numbers, at least two.
+        predictions: (R,) those of the run.
+        resamples: How often R rows are drawn.
+        seed: Of the draws.
+
+    Returns:
+        (low, high), each NaN where the score of some draw is.
+
+    Raises:
+        ValueError: There are fewer than two rows.
+    """
+    from scipy.stats import bootstrap
+
+    found = bootstrap(
+        (references, predictions),
+        score,
+        n_resamples=resamples,
+        vectorized=False,
+        paired=True,
+        method="percentile",
+        rng=seed,
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def sentence_bootstrap(
+    scorer: Any, predictions: Sequence[str], references: Sequence[str], resamples: int = _RESAMPLES_OF_ONE
+) -> tuple[float, float, float]:
+    """A score of texts, and its mean and spread on sentences drawn with replacement, as sacreBLEU draws them.
+
+    Args:
+        scorer: A metric of sacreBLEU such as `BLEU()`; afterwards its signature names the resampling.
+        predictions: R texts of the run.
+        references: R texts, one for each.
+        resamples: How often R sentences are drawn.
+
+    Returns:
+        The score on all sentences, the mean on those drawn, and half the width of the interval around that mean.
+    """
+    found = scorer.corpus_score(predictions, [references], n_bootstrap=resamples)
+    return found.score, float(found._mean), float(found._ci)

@@ -15,7 +15,6 @@ from ..common.foreign import read_json
 from ..common.privacy import hide_arguments, public
 from ..common.storage import write_text
 from ..core import Policy
-from ..policies._static import StaticPolicy
 from ..records.history import HISTORY, History
 from .launch import LAUNCHERS, FailedRun, Run, check_script, run_all
 
@@ -78,8 +77,8 @@ def make_scores(
 def _scoring(policy: str) -> tuple[Policy, str]:
     """The policy that scores all rows, and how it is spelled."""
     name, _, settings = (part.strip() for part in policy.partition(":"))
-    if "." not in name and not issubclass(policies.find(name), StaticPolicy):
-        static = [other for other in policies.names() if issubclass(policies.find(other), StaticPolicy)]
+    if "." not in name and not issubclass(policies.find(name), policies.StaticPolicy):
+        static = [other for other in policies.names() if issubclass(policies.find(other), policies.StaticPolicy)]
         raise ValueError(f"--policy {name} chooses anew in every round and keeps no scores; {', '.join(static)} do.")
     given = [setting.strip() for setting in settings.split(",") if setting.strip()]
     if any(setting.partition("=")[0].strip() == "keep" for setting in given):

@@ -11,6 +11,9 @@ from types import ModuleType
 from typing import Any
 
 from ..core import Policy
+from ._static import StaticPolicy
+
+__all__ = ["StaticPolicy", "find", "make", "names"]
 
 
 def names() -> list[str]:
