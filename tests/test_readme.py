@@ -12,6 +12,7 @@ from recipe_runs import load
 from transformers import TrainingArguments
 
 from hf_prune import Clock, History, policies
+from hf_prune.compare import command
 from hf_prune.compare.tables import comparisons_table, runs_table
 from hf_prune.policies import make, names
 from hf_prune.recipe.splits import CommonArguments
@@ -41,7 +42,7 @@ def test_every_policy_stands_in_the_table():
 
 
 RECIPES = ("translate", "image_classification", "text_classification", "instruct")
-SAID = [README, MEASURED, *(load(name).__doc__ for name in (*RECIPES, "compare"))]
+SAID = [README, MEASURED, command.__doc__, *(load(name).__doc__ for name in (*RECIPES, "compare"))]
 CALLS = [
     (name, before, flags)
     for text in SAID
@@ -57,8 +58,8 @@ def test_flags_of_the_commands_are_those_of_the_recipes(name, before, flags):
     args = [type_ for type_ in recipe.values() if isinstance(type_, type) and issubclass(type_, TrainingArguments)]
     types = [CommonArguments, recipe["RecipeArguments"], *args, *map(policies.find, names())]
     known = {field.name for type_ in types for field in dataclasses.fields(type_)} | {"policy"}
-    if "compare.py" in before:
-        known |= set(vars(load("compare").read_arguments([])[0]))
+    if "compare" in before:
+        known |= set(vars(command.read_arguments([])[0]))
     assert set(re.findall(r"--(\w+)", flags)) <= known
 
 

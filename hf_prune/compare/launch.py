@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,7 @@ def check_script(script: Sequence[str]) -> None:
 
 def run_all(
     runs: Iterable[Run], jobs: int = 1, is_last: Callable[[Run], bool] = lambda run: False
-) -> Iterator[tuple[Run, int | None]]:
+) -> Generator[tuple[Run, int | None], None, None]:
     """Run commands, `jobs` at once, and tell of each that ends; those that still run are ended with this generator.
 
     A run that goes on from an earlier, killed caller is waited for and not started a second time.
@@ -120,7 +120,10 @@ def run_all(
 
 
 def _open_locked(log: Path) -> IO[bytes] | None:
-    """The log, open to add to it and locked until the last process that has it open ends; None where one has it."""
+    """The log, open to add to it and locked until the last process that has it open ends; None where one has it.
+
+    A lock of `filelock` would end with this process, and the run that it has started may outlive it.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     file = open(log, "ab")
     if fcntl is not None:

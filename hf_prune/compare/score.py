@@ -102,7 +102,7 @@ def _claim(folder: Path, command: list[str]) -> None:
         is_ours = isinstance(earlier, list) and all(isinstance(part, str) for part in earlier)
         hidden = hide_arguments(earlier) if is_ours else []
         if hidden != command:
-            was = shlex.join(hidden) if is_ours else "recipes/compare.py"  # its file has the same name
+            was = shlex.join(hidden) if is_ours else "hf-prune compare"  # its file has the same name
             raise ValueError(
                 f"{folder} has runs of another command, `{was}`, and this is `{shlex.join(command)}`. Give another "
                 "--output_dir, or remove it."
