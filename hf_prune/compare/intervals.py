@@ -85,7 +85,7 @@ def without_texts(metric: str, found: dict[str, Any], scores: dict[str, Any]) ->
     """What `row_sums` needs of the predictions, in numbers and labels alone; the arguments are the same.
 
     Returns:
-        Lists by name: BLEU's `sums` (10, R) in place of texts, what `found` has for the other metrics, and nothing for a
+        Lists by name: BLEU's `sums` (10, R) in place of texts; for the other metrics what `found` has; nothing for a
         metric that is no function of sums known here.
     """
     if metric == "bleu":

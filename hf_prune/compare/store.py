@@ -19,13 +19,18 @@ from typing import Any
 from ..common.foreign import why
 from ..common.storage import replacing
 from ..report.card import ARMS
-from .result import RESULTS, RunResult
+from .intervals import row_sums
+from .result import RESULTS, RunResult, check_results
 
 RUNS = "runs.parquet"
+_KEY = ["arm", "seed"]  # columns that tell one run from another
 _ANSWERS = ("predictions", "references", "losses", "tokens", "sums")  # columns of what a run says of the test rows
-_REPEATED = [f"{name}.list.element" for name in ("predictions", "references")]  # columns of few different values
-_LEVEL = 19  # of zstd; the runs of a comparison are much alike, and in one page
-_PAGE = 1 << 28  # bytes
+_WRITTEN: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 19,
+    "data_page_size": 1 << 28,  # bytes: the runs of a comparison are much alike, and together in one page
+    "use_dictionary": [f"{name}.list.element" for name in ("predictions", "references")],  # of few different values
+}
 
 
 def run_folder(folder: str | os.PathLike[str], arm: str, seed: int) -> Path:
@@ -62,7 +67,7 @@ def ended(folder: str | os.PathLike[str], runs: Iterable[tuple[str, int]]) -> li
         ValueError: runs.parquet holds something else.
         ImportError: It can't be read without pyarrow.
     """
-    packed = set(_keys(_read(folder, ["arm", "seed"])))
+    packed = set(_keys(_read(folder, _KEY)))
     return [key for key in runs if key in packed or (run_folder(folder, *key) / RESULTS).exists()]
 
 
@@ -105,14 +110,7 @@ def pack(folder: str | os.PathLike[str], runs: Iterable[tuple[str, int]]) -> Non
 
     found = load_runs(folder, runs)
     with replacing(Path(folder, RUNS)) as file:
-        parquet.write_table(
-            _table(found),
-            file,
-            compression="zstd",
-            compression_level=_LEVEL,
-            use_dictionary=_REPEATED,
-            data_page_size=_PAGE,
-        )
+        parquet.write_table(_table(found), file, **_WRITTEN)
     for path in (run_folder(folder, *key) for key in found):
         if path.is_dir() and path.resolve().is_relative_to(Path(folder).resolve()):
             shutil.rmtree(path)
@@ -153,20 +151,31 @@ def _read(folder: str | os.PathLike[str], columns: list[str] | None = None) -> A
     from pyarrow import parquet
 
     try:
-        return parquet.read_table(path, columns=columns)
-    except (pyarrow.ArrowException, OSError) as error:
+        table = parquet.read_table(path, columns=columns)
+        table.select(_KEY)  # both are there
+        return table
+    except (pyarrow.ArrowException, KeyError, OSError) as error:
         raise _damaged(path, error) from error
 
 
 def _keys(table: Any) -> list[tuple[str, int]]:
     """(arm, seed) of each line."""
-    return [] if table is None else list(zip(*table.select(["arm", "seed"]).to_pydict().values(), strict=True))
+    return [] if table is None else list(zip(*table.select(_KEY).to_pydict().values(), strict=True))
 
 
 def _unpack(line: dict[str, Any], path: Path) -> RunResult:
     try:
+        results = json.loads(line["results"])
+        check_results(results)
+        quality = results["quality"]
+        if quality["value"] is None:
+            return RunResult(results)
         answers = {name: line[name] for name in _ANSWERS if line.get(name) is not None}
-        return RunResult.of(json.loads(line["results"]), answers, line["tested_on"], line["is_constant"])
+        rows = row_sums(quality["metric"], answers, results["scores"])
+        run = RunResult(results, answers, rows, line["tested_on"], line["is_constant"])
+        if run.mismatch:
+            raise ValueError(run.mismatch)
+        return run
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise _damaged(path, error) from error
 

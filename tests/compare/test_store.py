@@ -14,7 +14,6 @@ from recipe_runs import ROOT
 from hf_prune.compare.intervals import row_sums
 from hf_prune.compare.page import markdown
 from hf_prune.compare.plan import Arm, Plan
-from hf_prune.compare.result import RunResult
 from hf_prune.compare.store import RUNS, ended, load_runs, pack, run_folder
 from hf_prune.compare.verdict import Comparison
 
@@ -160,7 +159,9 @@ def refused(folder):
     with pytest.raises(ValueError) as refusal:
         Comparison.load(folder)
     said = str(refusal.value)
-    assert said.startswith(f"{folder / RUNS} is damaged (") and said.endswith("Remove it, and run again what was in it.")
+    assert said.startswith(f"{folder / RUNS} is damaged (") and said.endswith(
+        "Remove it, and run again what was in it."
+    )
     assert "\n" not in said
     return said
 
