@@ -22,8 +22,9 @@ files under OUTPUT_DIR that must be kept:
 
     hf-prune compare --output_dir comparison
 
-makes them again, and the Baselines section in the cards of its runs. hf_prune/compare/intervals.py says how intervals
-are made; with fewer than five seeds they are wide, as they must be.
+makes them again, and the Baselines section in the cards of its runs. `--keep results` packs all runs that have ended
+into one small file, runs.parquet, which is enough for that and to continue; it removes their folders.
+hf_prune/compare/intervals.py says how intervals are made; with fewer than five seeds they are wide, as they must be.
 """
 
 import argparse
@@ -42,8 +43,9 @@ from ..common.foreign import number, of_kind
 from ..report.card import renew_baselines
 from .launch import LAUNCHERS, Run, check_script, run_all
 from .page import markdown, write
-from .plan import ALL, OURS, Arm, Plan, check_beginning, epochs_of, flag_names, join, plan_arms, run_folder
-from .result import PREDICTIONS, RESULTS, RunResult, prunes_nothing
+from .plan import ALL, OURS, Arm, Plan, check_beginning, epochs_of, flag_names, join, plan_arms
+from .result import PREDICTIONS, RESULTS, prunes_nothing
+from .store import check_pyarrow, load_runs, pack, run_folder
 from .verdict import Comparison
 
 _CURE = "a recipe ends with results.json in its --output_dir, as those of hf_prune do"
@@ -76,8 +78,8 @@ def read_arguments(argv: Sequence[str], program: str | None = None) -> tuple[arg
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, as on one GPU; default 1")
     parser.add_argument("--margin", type=float, help="largest difference that counts as equal, in the table's unit")
     parser.add_argument("--launcher", choices=LAUNCHERS, default="python", help="starts the recipe; default python")
-    keep = "of ended runs, earlier ones too: all, all but checkpoints (models), or the two files that count (results); "
-    keep += "default: models, and earlier runs stay as they are"
+    keep = "of ended runs, earlier ones too: all, all but checkpoints (models), or runs.parquet alone, one small file "
+    keep += "of all runs (results); default: models, and earlier runs stay as they are"
     parser.add_argument("--keep", choices=("all", "models", "results"), help=keep)
     parser.add_argument("--output_dir", default="comparison", help="default comparison")
     options, arguments = parser.parse_args(argv[:cut]), argv[cut + 1 :]
@@ -101,7 +103,7 @@ def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.
     for arm, seed in plan.runs():
         out = run_folder(folder, arm, seed)
         if (arm, seed) in ended_before:
-            if options.keep:
+            if options.keep and out.exists():
                 _tidy(out, options.keep)
             continue
         own = (*plan.arguments, *plan.arms[arm].flags, "--seed", str(seed), "--output_dir", str(out))
@@ -132,15 +134,13 @@ def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.
 
 def _tell_idle(plan: Plan, folder: Path, idle: set[str], bar: tqdm) -> None:
     """Name each arm once that pruned nothing with its first seed, and add it to `idle`."""
-    ended = [arm for arm, seed in plan.ended(folder) if seed == 1]
-    if plan.seeds == 1 or "full" not in ended:
+    if plan.seeds == 1:
         return
     with contextlib.suppress(ValueError):  # a damaged run is told at the end
-        full = RunResult.load(run_folder(folder, "full", 1))
-        for arm in ended:
-            if arm in idle or plan.arms[arm].kind != "policy":
-                continue
-            if prunes_nothing(RunResult.load(run_folder(folder, arm, 1)), full):
+        firsts = load_runs(folder, [(arm, 1) for arm in plan.arms if arm not in idle])
+        full = firsts.get(("full", 1))
+        for (arm, _), run in firsts.items():
+            if full and plan.arms[arm].kind == "policy" and prunes_nothing(run, full):
                 idle.add(arm)
                 bar.write(
                     f"Arm {arm} pruned nothing with seed 1: it trained as much as full. Its other seeds run last; "
@@ -164,6 +164,8 @@ def _tidy(folder: Path, keep: str) -> None:
 def _compare(options: argparse.Namespace, arguments: list[str]) -> int:
     """Run, compare and tell; the status to end with."""
     folder, failed = Path(options.output_dir), []
+    if options.keep == "results":
+        check_pyarrow()
     earlier = Plan.load(folder)
     if options.script is not None:
         failed = _run_arms(options, arguments, earlier, folder)
@@ -182,6 +184,8 @@ def _compare(options: argparse.Namespace, arguments: list[str]) -> int:
     for run in (run_folder(folder, *key) for key in comparison.runs):
         if run.resolve().is_relative_to(folder.resolve()):  # a link may lead to runs of others
             renew_baselines(run)
+    if options.keep == "results":
+        pack(folder, comparison.plan.runs())
     sys.stdout.write(f"{markdown(comparison.to_dict())}\n")
     return 1 if failed else 0
 
@@ -202,7 +206,7 @@ def _run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan |
         first = dataclasses.replace(plan, arms={"full": Arm(ALL, "full")}, seeds=1)
         if failed := _run_plan(first, earlier, folder, options):
             return failed
-        said = RunResult.load(run_folder(folder, "full", 1)).results.get("arguments")
+        said = load_runs(folder, [("full", 1)])["full", 1].results.get("arguments")
         epochs = number(of_kind(said, "arguments", dict).get("num_train_epochs"), "num_train_epochs")
     plan = dataclasses.replace(plan, arms=plan_arms(options.arms, options.budgets, epochs))
     return _run_plan(plan, Plan.load(folder), folder, options)

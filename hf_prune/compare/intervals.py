@@ -67,19 +67,37 @@ def row_sums(metric: str, found: dict[str, Any], scores: dict[str, Any]) -> RowS
     Args:
         metric: "bleu", "accuracy", "f1", "matthews", "pearson" or "loss".
         found: `predictions` and `references` by row (texts, labels or numbers), or, for "loss", `losses` (mean nats per
-            target token) and `tokens` (target tokens).
+            target token) and `tokens` (target tokens); or what `without_texts` makes of these.
         scores: Of the run: `bleu_signature` names BLEU's tokenizer; `f1_label` is the label that F1 is of, None
             where it is the mean of all that occur.
     """
+    if metric == "bleu":
+        return RowSums(np.asarray(without_texts(metric, found, scores)["sums"], dtype=float).T, _bleu_score)
     if metric == "loss":
         tokens = np.asarray(found["tokens"], dtype=float)
         nats = np.asarray(found["losses"], dtype=float) * tokens
         return RowSums(np.stack([nats, tokens], axis=1), lambda sums: sums[:, 0] / sums[:, 1])
-    makers = {"bleu": _bleu, "accuracy": _accuracy, "f1": _f1, "matthews": _matthews, "pearson": _pearson}
-    return makers[metric](found["predictions"], found["references"], scores) if metric in makers else None
+    maker = _MAKERS.get(metric)
+    return maker(found["predictions"], found["references"], scores) if maker else None
 
 
-def _bleu(predictions: Sequence[str], references: Sequence[str], scores: dict[str, Any]) -> RowSums:
+def without_texts(metric: str, found: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
+    """What `row_sums` needs of the predictions, in numbers and labels alone; the arguments are the same.
+
+    Returns:
+        Lists by name: BLEU's `sums` (10, R) in place of texts; for the other metrics what `found` has; nothing for a
+        metric that is no function of sums known here.
+    """
+    if metric == "bleu":
+        sums = found["sums"] if "sums" in found else _bleu_sums(found["predictions"], found["references"], scores)
+        return {"sums": sums}
+    if metric == "loss":
+        return {name: found[name] for name in ("losses", "tokens")}
+    return {name: found[name] for name in ("predictions", "references")} if metric in _MAKERS else {}
+
+
+def _bleu_sums(predictions: Sequence[str], references: Sequence[str], scores: dict[str, Any]) -> list[list[int]]:
+    """(10, R): matches and numbers of n-grams, for n from 1 to 4 each, and the lengths of the two texts."""
     from sacrebleu.metrics.bleu import BLEU
 
     signature = dict(part.split(":", 1) for part in scores["bleu_signature"].split("|"))
@@ -87,13 +105,14 @@ def _bleu(predictions: Sequence[str], references: Sequence[str], scores: dict[st
     tokenizer = max((name for name in BLEU.TOKENIZERS if signature["tok"].startswith(name)), key=len)
     counter = BLEU(tokenize=tokenizer, effective_order=True)  # which sums don't depend on
     counted = [counter.sentence_score(*pair) for pair in zip(predictions, [[text] for text in references], strict=True)]
-    parts = np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in counted], dtype=float)
+    return np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in counted]).T.tolist()
 
-    def score(sums: np.ndarray) -> np.ndarray:
-        whole = sums.astype(int).tolist()
-        return np.array([BLEU.compute_bleu(row[:4], row[4:8], *row[8:], smooth_method="exp").score for row in whole])
 
-    return RowSums(parts, score)
+def _bleu_score(sums: np.ndarray) -> np.ndarray:
+    from sacrebleu.metrics.bleu import BLEU
+
+    whole = sums.astype(int).tolist()
+    return np.array([BLEU.compute_bleu(row[:4], row[4:8], *row[8:], smooth_method="exp").score for row in whole])
 
 
 def _accuracy(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str, Any]) -> RowSums:
@@ -140,6 +159,9 @@ def _pearson(predictions: Sequence[float], references: Sequence[float], scores: 
         return np.divide(over, under, out=np.zeros_like(over), where=under > 0)
 
     return RowSums(np.stack([x, y, x * x, y * y, x * y, np.ones(len(x))], axis=1), score)
+
+
+_MAKERS = {"accuracy": _accuracy, "f1": _f1, "matthews": _matthews, "pearson": _pearson}
 
 
 def _by_label(

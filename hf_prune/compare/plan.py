@@ -16,8 +16,7 @@ from ..common.foreign import file_name, number, of_kind, read_json, setting, why
 from ..common.privacy import hide_arguments, public_arguments
 from ..common.storage import write_text
 from ..core import FACTS, History
-from ..report.card import ARMS
-from .result import RESULTS
+from .store import ended, run_folder
 
 COMMAND = "command.json"
 KINDS = ("full", "short", "uniform", "policy")  # of arms; each is compared with those before it
@@ -105,7 +104,7 @@ class Plan:
 
     def ended(self, folder: str | os.PathLike[str]) -> list[tuple[str, int]]:
         """(arm, seed) of every run that has ended in the folder of the comparison, in the order of `runs`."""
-        return [key for key in self.runs() if (run_folder(folder, *key) / RESULTS).exists()]
+        return ended(folder, self.runs())
 
 
 def _arm(found: dict[str, Any]) -> Arm:
@@ -128,17 +127,6 @@ def rule_of(arm: str, budget: float | None) -> str:
         budget: Its budget, None where it has none.
     """
     return arm if budget is None else arm.rpartition("-")[0]
-
-
-def run_folder(folder: str | os.PathLike[str], arm: str, seed: int) -> Path:
-    """Where a run of a comparison is.
-
-    Args:
-        folder: Of the comparison.
-        arm: Its name.
-        seed: Its seed, from 1.
-    """
-    return Path(folder, ARMS, arm, f"seed-{seed}")
 
 
 # ---- From the command line ----

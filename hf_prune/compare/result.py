@@ -1,8 +1,10 @@
 """What came out of the runs of a comparison: read from their files, and checked."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from ..common.foreign import label, number, of_kind, read_json, why
 from ..report.account import NOTHING, keeps_all
-from .intervals import RowSums, row_sums
+from .intervals import RowSums, row_sums, without_texts
 
 RESULTS, PREDICTIONS = "results.json", "predictions.json"  # of a run; the first is written last
 LARGEST = 1e30  # quality
@@ -57,14 +59,16 @@ class RunResult:
 
     Args:
         results: Its results.json.
+        answers: Its predictions as labels and numbers, see `without_texts`.
         rows: Its quality as sums over the test rows; None where the metric is no function of such.
-        references: What the test rows are, to see that all runs were tested on the same.
+        tested_on: A checksum of the test rows, to see that all runs were tested on the same.
         is_constant: Whether it gives every test row one answer, where the rows have several.
     """
 
     results: dict[str, Any]
-    rows: RowSums | None
-    references: Any
+    answers: dict[str, Any] = field(default_factory=dict)
+    rows: RowSums | None = None
+    tested_on: str = ""
     is_constant: bool = False
 
     @classmethod
@@ -82,19 +86,35 @@ class RunResult:
             check_results(results)
         quality = results["quality"]
         if quality["value"] is None:
-            return cls(results, None, None)
+            return cls(results)
         found = _read(folder / PREDICTIONS)
         with _naming(folder / PREDICTIONS):
-            rows = row_sums(quality["metric"], found, results["scores"])
-            answers = {str(answer) for answer in found.get("predictions", ())}
+            answers = without_texts(quality["metric"], found, results["scores"])
+            rows = row_sums(quality["metric"], answers, results["scores"])
+            said = {str(answer) for answer in found.get("predictions", ())}
             truths = {str(truth) for truth in found.get("references") or ()}
-        if rows is not None and not np.isclose(rows.value, quality["value"], rtol=1e-4):
+            tested_on = json.dumps(found.get("references") or found.get("tokens"))
+        run = cls(
+            results,
+            answers,
+            rows,
+            hashlib.sha256(tested_on.encode()).hexdigest(),
+            is_constant=len(said) == 1 and len(truths) > 1,
+        )
+        if run.mismatch:
             raise ValueError(
-                f"{folder}: {PREDICTIONS} gives {quality['metric']} {rows.value:.6g}, but {RESULTS} says "
-                f"{quality['value']:.6g}. They are of different runs; remove the folder and run it again."
+                f"{folder}: {run.mismatch}. They are of different runs; remove the folder and run it again."
             )
-        references = found.get("references") or found.get("tokens")
-        return cls(results, rows, references, is_constant=len(answers) == 1 and len(truths) > 1)
+        return run
+
+    @property
+    def mismatch(self) -> str:
+        """What is wrong where its predictions are not those of its quality; "" where they are."""
+        quality = self.results["quality"]
+        if self.rows is None or np.isclose(self.rows.value, quality["value"], rtol=1e-4):
+            return ""
+        name, value = quality["metric"], quality["value"]
+        return f"{PREDICTIONS} gives {name} {self.rows.value:.6g}, but {RESULTS} says {value:.6g}"
 
     @property
     def has_diverged(self) -> bool:

@@ -13,8 +13,9 @@ import numpy as np
 
 from ..report.account import NOTHING
 from .intervals import interval, resample_rows
-from .plan import COMMAND, KINDS, Plan, run_folder
+from .plan import COMMAND, KINDS, Plan
 from .result import RunResult, scale_of
+from .store import load_runs
 
 CLOSE = 0.1  # two arms read as much where what they read differs by no more than this share
 _SURROUNDINGS = ("parameters", "hardware", "versions", "commit")
@@ -41,7 +42,7 @@ class Comparison:
         for (arm, seed), run in runs.items():
             same = ("metric", "greater_is_better", "split", "rows")
             if any(run.results["quality"][name] != first.results["quality"][name] for name in same) or (
-                run.references != first.references
+                run.tested_on != first.tested_on
             ):
                 raise ValueError(f"{arm}, seed {seed} was tested on other rows, or by another metric, than the others.")
         self.metric = first.results["quality"]["metric"]
@@ -64,7 +65,7 @@ class Comparison:
         plan = Plan.load(folder)
         if plan is None:
             raise ValueError(f"{folder} has no {COMMAND}, so it is not the folder of a comparison.")
-        runs = {key: RunResult.load(run_folder(folder, *key)) for key in plan.ended(folder)}
+        runs = load_runs(folder, plan.runs())
         if not runs:
             raise ValueError(f"{folder} has no run that has ended.")
         return cls(plan, runs)
