@@ -10,9 +10,11 @@ import pytest
 from matplotlib.image import imread
 
 from hf_prune.cli import main as hf_prune
-from hf_prune.compare.comparison import Arm, Comparison, Plan, RunResult
 from hf_prune.compare.page import _far, markdown, page, table, write
+from hf_prune.compare.plan import Arm, Plan
+from hf_prune.compare.result import RunResult
 from hf_prune.compare.tables import comparisons_table
+from hf_prune.compare.verdict import Comparison
 
 ROWS = 1000
 ALL = Arm(("--policy", "uniform:keep=1"), "full")
@@ -94,9 +96,9 @@ def test_the_same_arm_under_another_name(compare):
     found = compare({"full": [0.8, 0.82, 0.81], "infobatch": [0.8, 0.82, 0.81]})
     assert conclusion(found, "infobatch") == (
         "infobatch: same quality as full within 0.5 (+0.00 points, 95 % CI +0.00 to +0.00) with 37.5 % fewer "
-        "positions; nothing that read as much stands beside it: add --budgets 0.62."
+        "positions; no baseline read as much: add --budgets 0.62."
     )
-    assert conclusion(found, "full") == "full: what the others are measured by."
+    assert conclusion(found, "full") == "full: the baseline of the other arms."
 
 
 def test_a_worse_arm_and_a_better_one(compare):
@@ -115,8 +117,8 @@ def test_a_worse_arm_and_a_better_one(compare):
 def test_an_interval_too_wide_for_the_same(compare):
     found = compare({"full": [0.80, 0.82, 0.81], "infobatch": [0.81, 0.81, 0.815]})
     text = conclusion(found, "infobatch")
-    assert text.startswith("infobatch: no difference seen to full (+0.17 points, 95 % CI -")
-    assert ": too wide to say the same within 0.5) with 37.5 % fewer positions; nothing that read as much" in text
+    assert text.startswith("infobatch: no significant difference from full (+0.17 points, 95 % CI -")
+    assert ", too wide to show the same within 0.5) with 37.5 % fewer positions; no baseline read as much" in text
 
 
 def test_few_rows_without_a_difference_are_not_called_the_same(tmp_path):
@@ -125,7 +127,10 @@ def test_few_rows_without_a_difference_are_not_called_the_same(tmp_path):
         for arm in ("full", "infobatch"):
             save(tmp_path, arm, seed, results_of(value=1.0, rows=3), SAME)
     text = conclusion(Comparison.load(tmp_path), "infobatch")
-    assert "no difference seen to full (+0.00 points, 95 % CI +0.00 to +0.00: too few rows to say the same" in text
+    assert (
+        "no significant difference from full (+0.00 points, 95 % CI +0.00 to +0.00, too few rows to show the same"
+        in text
+    )
 
 
 def test_a_run_that_diverged_is_named_and_in_no_number(compare, tmp_path):
@@ -135,25 +140,25 @@ def test_a_run_that_diverged_is_named_and_in_no_number(compare, tmp_path):
         save(tmp_path, arm, seed, results_of(value=None), {"predictions": [None], "references": ["yes"]})
     found = Comparison.load(tmp_path)
     assert conclusion(found, "infobatch").startswith(
-        "infobatch: diverged with 1 of 3 seeds, with the others worse than full (-10.00 points"
+        "infobatch: diverged with 1 of 3 seeds; with the others, worse than full (-10.00 points"
     )
     text = markdown(found.to_dict())
     assert "- Diverged, and in no number: short-50, seed 1; infobatch, seed 2." in text
-    assert "short-50, seed 2" in text and "infobatch, seed 2;" not in text.partition("Not there")[2]
+    assert "short-50, seed 2" in text and "infobatch, seed 2;" not in text.partition("Not run")[2]
     with pytest.raises(ValueError, match="they have diverged"):
         Comparison(found.plan, {key: replace(run, results=results_of(value=None)) for key, run in found.runs.items()})
 
 
 def test_the_margin_decides_what_is_the_same(compare):
     accuracies = {"full": [0.80, 0.82, 0.81], "infobatch": [0.80, 0.82, 0.809]}
-    assert "no difference seen to full" in conclusion(compare(accuracies, margin=0.01), "infobatch")
+    assert "no significant difference from full" in conclusion(compare(accuracies, margin=0.01), "infobatch")
     assert "same quality as full within 0.4 (" in conclusion(compare(accuracies, margin=0.4), "infobatch")
 
 
 def test_one_seed_is_said_to_be_one(compare):
     text = conclusion(compare({"full": [0.8], "infobatch": [0.7]}), "infobatch")
-    assert text.startswith("infobatch: with the one seed, worse than full (-10.00 points, 95 % CI -1")
-    assert " over rows alone) with 37.5 % fewer" in text
+    assert text.startswith("infobatch: with one seed, worse than full (-10.00 points, 95 % CI -1")
+    assert " over rows only) with 37.5 % fewer" in text
 
 
 def test_of_a_metric_without_rows_seeds_alone_count(tmp_path):
@@ -163,14 +168,14 @@ def test_of_a_metric_without_rows_seeds_alone_count(tmp_path):
             save(tmp_path, arm, seed, results_of("rouge", value), {"predictions": [1.0], "references": [1.0]})
             if seed == 1 and arm == "infobatch":
                 text = conclusion(Comparison.load(tmp_path), "infobatch")
-                assert "+0.0000 rouge beside full with one seed, from which nothing follows" in text
+                assert "+0.0000 rouge compared with full (one seed, so no interval)" in text
     found = Comparison.load(tmp_path)
     assert "bootstrap over seeds, widened" in markdown(found.to_dict())
     difference = found.difference("infobatch", "full")
     k = 2.68867  # mean 0.01, extremes 0.01 to either side
     assert (difference["low"], difference["high"]) == pytest.approx((0.01 - k * 0.01, 0.01 + k * 0.01), abs=1e-5)
     assert conclusion(found, "infobatch").endswith(
-        "+0.0369) with as many positions; it left nothing out."
+        "+0.0369) with as many positions; it pruned nothing."
     )  # no margin is known
 
 
@@ -266,7 +271,7 @@ def test_an_arm_that_read_far_more_is_not_called_better(compare):
     found = compare(accuracies)  # 2,500 tokens beside 2,000
     text = conclusion(found, "infobatch")
     assert "short-50" not in text
-    assert text.endswith("; nothing that read as much stands beside it: add --budgets 0.62.")
+    assert text.endswith("; no baseline read as much: add --budgets 0.62.")
     assert "to short" not in table(found.to_dict())[1][2]
 
 
@@ -393,9 +398,9 @@ def test_page_and_markdown_say_the_same(compare, tmp_path):
 
 def test_several_runs_at_once_are_said_to_take_longer(compare):
     found = compare({"full": [0.8, 0.81]})
-    assert "at once" not in markdown(found.to_dict())
+    assert "shared the machine" not in markdown(found.to_dict())
     found.plan.jobs = 4
-    assert "Up to 4 runs went on at once: seconds are longer" in markdown(found.to_dict())
+    assert "Up to 4 runs shared the machine: seconds are longer" in markdown(found.to_dict())
 
 
 def test_the_figure_has_a_line_for_each_arm(compare, tmp_path):
@@ -483,7 +488,7 @@ def test_what_is_not_known_is_marked_in_the_table(compare, tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", '{"arms": [{}]}'])
 def test_a_file_that_is_no_comparison_is_named(tmp_path, content):
     (tmp_path / "comparison.json").write_text(content)
-    with pytest.raises(ValueError, match="comparison.json is no comparison.json of recipes/compare.py"):
+    with pytest.raises(ValueError, match="comparison.json is no comparison.json of `hf-prune compare`"):
         comparisons_table([tmp_path / "comparison.json"])
 
 
@@ -495,9 +500,7 @@ def test_models_that_have_learnt_nothing_support_nothing(tmp_path):
         for seed in (1, 2):
             save(tmp_path, arm, seed, results_of(value=0.5), answers)
     text = conclusion(Comparison.load(tmp_path), "infobatch")
-    assert (
-        text == "infobatch: nothing follows, for full gives every row one answer: it has not learnt to tell them apart."
-    )
+    assert text == "infobatch: no conclusion, because full gives every row the same answer: it has learnt nothing."
 
 
 # ---- Files of others ----
@@ -515,7 +518,7 @@ def changed(path, change):
 def test_the_name_of_an_arm_is_no_path(compare, tmp_path, name):
     compare({"full": [0.8]})
     changed(tmp_path / "command.json", lambda plan: plan["arms"].update({name: plan["arms"]["full"]}))
-    with pytest.raises(ValueError, match="command.json is none of a comparison, or damaged .*is no name"):
+    with pytest.raises(ValueError, match="command.json is not the plan of a comparison, or damaged .*is no name"):
         Comparison.load(tmp_path)
 
 
@@ -537,7 +540,7 @@ def test_the_name_of_an_arm_is_no_path(compare, tmp_path, name):
 def test_a_plan_out_of_bounds_is_refused(compare, tmp_path, change):
     compare({"full": [0.8]})
     changed(tmp_path / "command.json", lambda plan: plan.update(change))
-    with pytest.raises(ValueError, match="command.json is none of a comparison, or damaged") as refused:
+    with pytest.raises(ValueError, match="command.json is not the plan of a comparison, or damaged") as refused:
         Comparison.load(tmp_path)
     assert len(str(refused.value)) < 700
 
@@ -546,7 +549,7 @@ def test_a_plan_out_of_bounds_is_refused(compare, tmp_path, change):
 def test_a_plan_of_something_else_is_refused(compare, tmp_path, content):
     compare({"full": [0.8]})
     (tmp_path / "command.json").write_text(content, encoding="latin-1")
-    with pytest.raises(ValueError, match="command.json is none of a comparison, or damaged"):
+    with pytest.raises(ValueError, match="command.json is not the plan of a comparison, or damaged"):
         Comparison.load(tmp_path)
 
 
@@ -597,7 +600,7 @@ def test_results_out_of_bounds_are_refused(compare, tmp_path, change):
 def test_predictions_of_something_else_are_refused(compare, tmp_path, predictions):
     compare({"full": [0.8], "infobatch": [0.7]})
     (tmp_path / "arms" / "full" / "seed-1" / "predictions.json").write_text(json.dumps(predictions))
-    with pytest.raises(ValueError, match="seed-1/predictions.json is none of a recipe"):
+    with pytest.raises(ValueError, match="seed-1/predictions.json was not written by a recipe"):
         Comparison.load(tmp_path)
 
 
@@ -640,5 +643,5 @@ def test_a_page_and_a_folder_of_others_reach_nothing_outside(compare, tmp_path):
 def test_a_table_of_something_else_is_refused(compare, tmp_path, change):
     write(compare({"full": [0.8, 0.81], "infobatch": [0.75, 0.76]}), tmp_path)
     changed(tmp_path / "comparison.json", lambda found: found.update(change))
-    with pytest.raises(ValueError, match="is no comparison.json of recipes/compare.py"):
+    with pytest.raises(ValueError, match="is no comparison.json of `hf-prune compare`"):
         comparisons_table([tmp_path / "comparison.json"])

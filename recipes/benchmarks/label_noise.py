@@ -2,7 +2,7 @@
 
     python recipes/image_classification.py --train_file TRAIN --label_file NOISY --label_column worse_label \
         --validation_file TEST --output_dir RUN
-    python recipes/benchmark_label_noise.py RUN ... --output label_noise.json
+    python recipes/benchmarks/label_noise.py RUN ... --output label_noise.json
 
 A run's own ranking is `excess_loss` in its `history.parquet`, the largest first. cleanlab's is the lowest label
 quality score (`cleanlab.rank.get_label_quality_scores`) of the probabilities that the run's saved model predicts for
@@ -23,7 +23,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from hf_prune.common.markdown import markdown_table
 from hf_prune.common.storage import write_text
-from hf_prune.compare.comparison import RESULTS
+from hf_prune.compare.result import RESULTS
 from hf_prune.data.pixels import eight_bits
 from hf_prune.recipe.splits import find_column, label_texts, read_file
 from hf_prune.records.table import FILE_ROW, ROWS
