@@ -155,6 +155,7 @@ def test_help_shows_no_doubled_percent(argv, capsys):
     assert "%%" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [[], ["compare"], ["score"]])
 def test_help_does_not_wait_for_large_libraries(argv):
     code = f"import sys; from hf_prune.cli import main\ntry: main({[*argv, '--help']})\nexcept SystemExit: pass\n"

@@ -76,7 +76,7 @@ def read_arguments(argv: Sequence[str], program: str | None = None) -> tuple[arg
     parser.add_argument("--budgets", nargs="+", type=float, default=[0.5], help="shares of the full arm; default 0.5")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each arm; default 3")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, as on one GPU; default 1")
-    parser.add_argument("--margin", type=float, help="largest difference that counts as none, in the table's unit")
+    parser.add_argument("--margin", type=float, help="largest difference that counts as equal, in the table's unit")
     parser.add_argument("--launcher", choices=LAUNCHERS, default="python", help="starts the recipe; default python")
     keep = "of ended runs, earlier ones too: all, all but checkpoints (models), or runs.parquet alone, one small file "
     keep += "of all runs (results); default: models, and earlier runs stay as they are"
@@ -118,11 +118,11 @@ def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.
         _tell_idle(plan, folder, idle, bar)
         for run, status in ended:
             if status is None:
-                bar.write(f"{runs[run]} still goes on, from an earlier command; waiting for it.", file=sys.stderr)
+                bar.write(f"{runs[run]} is still running, from an earlier command; waiting for it.", file=sys.stderr)
                 continue
             if failure := run.failure(status, _CURE):
                 failed.append(runs[run])
-                bar.write(f"{failure}\n{runs[run]} failed; the others go on.", file=sys.stderr)
+                bar.write(f"{failure}\n{runs[run]} failed; the others continue.", file=sys.stderr)
             bar.update()
             if run.result.exists():
                 _tidy(run.result.parent, options.keep or "models")

@@ -22,9 +22,9 @@ they are few: of 3, the bootstrap's interval holds the true difference in 74 % o
     k = t(0.975, n - 1) / z(0.975) * sqrt(n / (n - 1))
 
 gives it the width that Student's t has (3 seeds: 2.7, 5: 1.6, 10: 1.2, many: 1). Simulated, the interval then holds the
-true difference in 92 % of cases (2 seeds), 94 % (3) and 95 % (5) where rows do not matter, and in 94 % or more where
-they do; nearly always where seeds differ mainly in which rows they get right, which both parts count. One seed says
-nothing of others: its interval is over rows alone.
+true difference in 92 % of cases (2 seeds), 94 % (3) and 95 % (5) if rows do not matter, and in 94 % or more if they do;
+nearly always if seeds differ mainly in which rows they get right, which both parts count. One seed says nothing about
+others: its interval is over rows alone.
 
 BLEU's sums are those of sacreBLEU, and so is the score made of them. Its own paired test compares two systems of one
 run each by a p-value; resampling the same statistics jointly gives an interval, over seeds too.
@@ -176,7 +176,16 @@ def _by_label(
 
 
 def resample_rows(runs: Sequence[RowSums], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """(Q, B) qualities of Q runs on B resamples of their R rows, each resample the same rows for every run."""
+    """Qualities of runs on rows drawn with replacement, each time the same rows for every run.
+
+    Args:
+        runs: Q runs that were tested on the same R rows.
+        resamples: B, how often R rows are drawn.
+        seed: Of the draws.
+
+    Returns:
+        (Q, B) float64.
+    """
     rng, rows = np.random.default_rng(seed), len(runs[0].parts)
     ends = np.cumsum([run.parts.shape[1] for run in runs])[:-1]
     parts = np.concatenate([run.parts for run in runs], axis=1)
@@ -201,8 +210,8 @@ def interval(
         seed: Of the resampling of seeds; another than that of the rows.
 
     Returns:
-        (low, high), or None where rows are not resampled and all differences are equal, as that of one seed is: of
-        what they vary by nothing is known.
+        (low, high), or None where rows are not resampled and all differences are equal, as with one seed: they do not
+        show how much they vary.
     """
     n, mean = len(differences), differences.mean()
     if resampled is None and np.ptp(differences) == 0:

@@ -60,7 +60,14 @@ class Run:
 
 
 def check_script(script: Sequence[str]) -> None:
-    """Raise a ValueError where `script`, a Python file and its arguments, can't be run."""
+    """Refuse what can't be run.
+
+    Args:
+        script: A Python file and its arguments.
+
+    Raises:
+        ValueError: There is none, or no such file.
+    """
     if not script:
         raise ValueError("There is no script: put it and its arguments after --, as in `... -- train.py --bf16`.")
     if not Path(script[0]).is_file():
@@ -72,7 +79,7 @@ def run_all(
 ) -> Generator[tuple[Run, int | None], None, None]:
     """Run commands, `jobs` at once, and tell of each that ends; those that still run are ended with this generator.
 
-    A run that goes on from an earlier, killed caller is waited for and not started a second time.
+    A run that a killed caller has left running is waited for, and not started a second time.
 
     Args:
         runs: What to run; those whose result exists when their turn comes are not started.
@@ -80,7 +87,7 @@ def run_all(
         is_last: Whether a run is started after all others; asked again whenever one has ended.
 
     Yields:
-        A run and the status that it ended with, or None when it is found to go on elsewhere (once for each).
+        A run and the status that it ended with, or None when it is found to be running already (once for each).
     """
     waiting, running, elsewhere = list(runs), {}, set()
     is_main = threading.current_thread() is threading.main_thread()  # others can't say what a signal does

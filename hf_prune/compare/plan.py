@@ -50,8 +50,9 @@ class Plan:
         arms: By name.
         seeds: Arms are run with the seeds 1 to this.
         jobs: Most runs at once, now or earlier.
-        margin: Largest difference that counts as none, in the unit that is shown; None = that of the metric.
-        paths: A checksum of the arguments with paths that are shortened in `arguments`; None = no path is.
+        margin: Largest difference that counts as the same quality, in the unit that is shown; None = the metric's own.
+        paths: A checksum of the arguments with whole paths, which `arguments` has without their folders; None = there
+            are no such paths.
     """
 
     script: str
@@ -68,7 +69,10 @@ class Plan:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Plan | None":
-        """That of a folder, None where there is none; as it may be shown, whoever wrote it.
+        """Read the plan of a folder; what is read may be shown, whoever wrote it.
+
+        Returns:
+            The plan, None where the folder has none.
 
         Raises:
             ValueError: The file holds something else.
@@ -90,7 +94,8 @@ class Plan:
             return plan
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
-                f"{path} is none of a comparison, or damaged ({why(error)}). Name another folder, or remove that file."
+                f"{path} is not the plan of a comparison, or damaged ({why(error)}). Name another folder, or remove "
+                "that file."
             ) from error
 
     def runs(self) -> list[tuple[str, int]]:

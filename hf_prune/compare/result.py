@@ -27,7 +27,7 @@ class Scale:
         unit: Of a difference.
         factor: What values are multiplied by.
         digits: Digits behind the point.
-        margin: Largest difference, after `factor`, that counts as none unless another is given; None = none does.
+        margin: Largest difference, after `factor`, that counts as the same quality; None = no difference does.
     """
 
     title: str
@@ -189,7 +189,9 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise ValueError(f"{path} is none of a recipe ({why(error)}). Remove its folder, and run it again.") from error
+        raise ValueError(
+            f"{path} was not written by a recipe ({why(error)}). Remove its folder, and run it again."
+        ) from error
 
 
 _COUNTED = ("rows", "padded_tokens", "rows_rescored", "padded_tokens_rescored", "optimizer_steps")
