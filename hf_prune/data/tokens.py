@@ -126,7 +126,11 @@ def _refuse_tokens(names: str) -> None:
 
 
 def lists_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
-    """All entries of an Arrow column of lists, or of lists of lists, one after another, and how many each row has."""
+    """All entries of an Arrow column of lists, or of lists of lists, one after another, and how many each row has.
+
+    Raises:
+        ValueError: It holds no lists.
+    """
     column = _stored_lists(column)
     if not hasattr(column.type, "value_type"):
         raise ValueError(
@@ -153,7 +157,15 @@ def _lengths(column: Any) -> np.ndarray:
 
 
 def numbers_of(example: Mapping[str, Any], name: str, row: int) -> np.ndarray:
-    """(T,) int64, what a row has under a name: numbers, or numbers for each of the texts to choose from.
+    """What a row has under a name: numbers, or numbers for each of the texts to choose from.
+
+    Args:
+        example: The row.
+        name: Of its tokens, mask or labels.
+        row: Its number, for the message.
+
+    Returns:
+        (T,) int64.
 
     Raises:
         ValueError: It has something else there.

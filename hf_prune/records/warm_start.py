@@ -42,7 +42,12 @@ class Facts:
         self._features = read_features(dataset, is_encoder_decoder, wanted) if wanted else Features()
 
     def fit(self, dataset: Any, policy: Policy) -> bool:
-        """Whether they are of this data set, as it is now, for this policy."""
+        """Whether they were read of this data set, as it is now, for this policy.
+
+        Args:
+            dataset: The training set.
+            policy: The policy of the run that begins.
+        """
         return self._dataset is dataset and self._rows == len(dataset) and self._policy is policy
 
     def fill(self, history: History) -> None:
