@@ -1,4 +1,4 @@
-"""What a rule is: a `Policy`, and one whose user sets the share of the data that it trains."""
+"""What a rule is: a `Policy`, and a `BudgetPolicy`, whose user sets the share of the data to train on."""
 
 import abc
 import math

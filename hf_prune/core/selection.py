@@ -1,4 +1,4 @@
-"""What a round begins with and what it is to do: a `Clock` goes into a policy, a `Selection` comes out."""
+"""Where a round stands and what it does: a `Clock` goes into a policy, a `Selection` comes out."""
 
 import math
 import sys

@@ -35,13 +35,13 @@ def row_tokens(dataset: Any, targets_too: bool) -> np.ndarray:
 
 
 def row_lengths(dataset: Any, column: str | None, inputs: str, targets_too: bool) -> np.ndarray:
-    """Length of every row, which says how much its batch is padded, read before training.
+    """Length of every row, read before training; rows are grouped by it, so that batches need little padding.
 
     Args:
         dataset: A `datasets.Dataset` is read in bulk unless it makes its rows as they are read, any other row by row.
-        column: Name of a column of lengths, which is taken where a `datasets.Dataset` has it; None = of none.
-        inputs: Name of the model's main input, whose length is taken where there is no such column.
-        targets_too: Take the length of `labels` as well, where they are lists (an encoder-decoder reads both).
+        column: Name of a column of lengths, used where a `datasets.Dataset` has it; None = there is none.
+        inputs: Name of the model's main input, whose length is used where there is no such column.
+        targets_too: Measure `labels` as well, where they are lists (an encoder-decoder reads both).
 
     Returns:
         (N,) numbers, or (N, 2) of input and labels.
