@@ -17,7 +17,7 @@ from transformers import EarlyStoppingCallback
 
 from ..data.tokens import row_lengths
 from ..records.table import FILE_ROW
-from .history_file import check_file, unread
+from .files import check_file, unread
 
 _NAMES = 20  # of many that a message lists
 SPLITS = ("train", "validation", "test")
