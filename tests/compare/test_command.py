@@ -359,6 +359,33 @@ def test_a_comparison_is_made_again_from_its_small_files(capsys):
     assert set(begun().values()) == {1}
 
 
+def test_runs_that_are_packed_are_not_run_again_and_more_are_added(capsys):
+    """The number of epochs, too, is what the packed run of the full arm says."""
+    compare(
+        "--seeds", "1", "--arms", "infobatch", "--keep", "results", recipe=[]
+    )  # 4 epochs, as the full arm's run says
+    alone = compare("--seeds", "2", "--arms", "infobatch", "kakurenbo --share 1", recipe=[])
+    assert "Arm kakurenbo pruned nothing with seed 1" in capsys.readouterr().err
+    assert files("full", 2) == ["model.safetensors", "predictions.json", "results.json"]
+    assert not Path("out", "arms", "full", "seed-1").exists() and set(begun().values()) == {1}
+    packed = compare("--seeds", "2", "--arms", "infobatch", "kakurenbo --share 1", "--keep", "results", recipe=[])
+    assert packed == alone and set(begun().values()) == {1} and not Path("out", "arms").exists()
+    assert "Arm infobatch was run with `--policy infobatch`" in refused(capsys, FAKE, "--arms", "infobatch:ratio=0.3")
+
+
+def test_a_folder_of_former_times_is_packed_without_the_recipe():
+    found = compare("--seeds", "1")
+    assert command.main(["--output_dir", "out", "--keep", "results"]) == 0
+    assert not Path("out", "arms").exists() and Path("out", "runs.parquet").exists()
+    assert json.loads(Path("out", "comparison.json").read_text()) == found
+
+
+def test_runs_are_not_begun_where_they_can_not_be_packed(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert "runs.parquet needs pyarrow: pip install pyarrow" in refused(capsys, FAKE, "--keep", "results")
+    assert not Path("out").exists()
+
+
 # ---- For real ----
 
 
