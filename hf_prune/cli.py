@@ -149,7 +149,6 @@ def _installed(package: str) -> str:
 
 
 def _list_policies() -> str:
-
     lines = []
     for name, card in policies.cards().items():
         lines += [name, f"    {card.title}", f"    needs: {', '.join(_needs(policies.find(name)())) or 'nothing'}"]

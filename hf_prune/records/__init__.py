@@ -1,13 +1,13 @@
 """What lasts on disk and on the Hub.
 
-The History that users see (`history`), in a file (`files`) and on the Hub (`hub`), the trace of every round (`trace`),
-what the rounds together tell of each row (`dynamics`), and the table of rows (`table`). `warm_start` begins a run with
-what an earlier one has learnt; import it by its own name, for it reads `data`, which loads torch.
+The History that users see (`history`), in a file (`history_file`) and on the Hub (`hub`), the trace of every round
+(`trace`), what the rounds together tell about each row (`dynamics`), and the table of rows (`table`). `warm_start`
+begins a run with what an earlier one has learnt; import it by its own name, for it reads `data`, which loads torch.
 """
 
 from .dynamics import Dynamics
-from .files import HISTORY
 from .history import History
+from .history_file import HISTORY
 from .table import FILE_ROW, ROWS, write_rows
 from .trace import FOLDER, Trace, TracedRound, read_trace
 

@@ -14,7 +14,6 @@ from recipe_runs import ROOT, environment
 
 from hf_prune.compare import command
 from hf_prune.compare import page as comparison_page
-from hf_prune.compare.plan import plan_arms
 
 FAKE = str(ROOT / "tests" / "support" / "fake_recipe.py")
 EPOCHS = ("--num_train_epochs", "4")
@@ -91,21 +90,6 @@ def test_a_loss(capsys):
 
 
 # ---- Arms ----
-
-
-def test_every_budget_has_its_baselines_and_policies_that_take_one_get_it():
-    arms = plan_arms(["ucb:period=2 --bf16 True", "infobatch", "mine=ucb:keep=0.4"], [0.3, 0.705], 10)
-    assert {name: (" ".join(arm.flags), arm.kind, arm.budget) for name, arm in arms.items()} == {
-        "full": ("--policy uniform:keep=1", "full", None),
-        "short-30": ("--policy uniform:keep=1 --num_train_epochs 3", "short", 0.3),
-        "uniform-30": ("--policy uniform:keep=0.3", "uniform", 0.3),
-        "short-70.5": ("--policy uniform:keep=1 --num_train_epochs 7.05", "short", 0.705),
-        "uniform-70.5": ("--policy uniform:keep=0.705", "uniform", 0.705),
-        "ucb-30": ("--policy ucb:period=2,keep=0.3 --bf16 True", "policy", 0.3),
-        "ucb-70.5": ("--policy ucb:period=2,keep=0.705 --bf16 True", "policy", 0.705),
-        "infobatch": ("--policy infobatch", "policy", None),
-        "mine": ("--policy ucb:keep=0.4", "policy", None),
-    }
 
 
 def test_a_policy_of_the_users_own():
@@ -362,7 +346,8 @@ def test_a_comparison_is_made_again_from_its_small_files(capsys):
     compare("--seeds", "2", "--keep", "models")
     assert files() == ["model.safetensors", "predictions.json", "results.json"]
     compare("--seeds", "2", "--keep", "results")
-    assert files() == ["predictions.json", "results.json"]
+    assert not Path("out", "arms").exists()
+    assert Path("out", "runs.parquet").exists()
     names = ("comparison.json", "comparison.md", "comparison.html", "comparison.png")
     before = {name: Path("out", name).read_bytes() for name in names}
     for name in names:
@@ -372,6 +357,33 @@ def test_a_comparison_is_made_again_from_its_small_files(capsys):
     assert command.main(["--output_dir", "out", "--margin", "90"]) == 0
     assert "same quality as full within 90" in Path("out", "comparison.md").read_text()
     assert set(begun().values()) == {1}
+
+
+def test_runs_that_are_packed_are_not_run_again_and_more_are_added(capsys):
+    """The number of epochs, too, is what the packed run of the full arm says."""
+    compare(
+        "--seeds", "1", "--arms", "infobatch", "--keep", "results", recipe=[]
+    )  # 4 epochs, as the full arm's run says
+    alone = compare("--seeds", "2", "--arms", "infobatch", "kakurenbo --share 1", recipe=[])
+    assert "Arm kakurenbo pruned nothing with seed 1" in capsys.readouterr().err
+    assert files("full", 2) == ["model.safetensors", "predictions.json", "results.json"]
+    assert not Path("out", "arms", "full", "seed-1").exists() and set(begun().values()) == {1}
+    packed = compare("--seeds", "2", "--arms", "infobatch", "kakurenbo --share 1", "--keep", "results", recipe=[])
+    assert packed == alone and set(begun().values()) == {1} and not Path("out", "arms").exists()
+    assert "Arm infobatch was run with `--policy infobatch`" in refused(capsys, FAKE, "--arms", "infobatch:ratio=0.3")
+
+
+def test_a_folder_of_former_times_is_packed_without_the_recipe():
+    found = compare("--seeds", "1")
+    assert command.main(["--output_dir", "out", "--keep", "results"]) == 0
+    assert not Path("out", "arms").exists() and Path("out", "runs.parquet").exists()
+    assert json.loads(Path("out", "comparison.json").read_text()) == found
+
+
+def test_runs_are_not_begun_where_they_can_not_be_packed(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert "runs.parquet needs pyarrow: pip install pyarrow" in refused(capsys, FAKE, "--keep", "results")
+    assert not Path("out").exists()
 
 
 # ---- For real ----
