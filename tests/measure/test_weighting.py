@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from hf_prune import Policy, PruningTrainer, Selection, pruned
 from hf_prune.measure.agreement import Agreement
+from hf_prune.measure.graph import carriers, edge_of, order, reached, row_outputs
 from hf_prune.measure.prediction import Picked
-from hf_prune.measure.weighting import carriers, edge_of, factors_of, order, reached, reweigh, row_outputs, weigh
+from hf_prune.measure.weighting import factors_of, reweigh, weigh
 
 # Of EncoderDecoderModel, whenever it computes a loss.
 pytestmark = pytest.mark.filterwarnings("ignore:Version v4.12.0 introduces a better way:FutureWarning")
