@@ -76,7 +76,7 @@ def row_outputs(outputs: Any, rows: int, parts: Tensor | None, picked: Tensor | 
 
 
 def carriers(loss: Tensor, outputs: Mapping[Any, Tensor]) -> list[Any]:
-    """Names of the outputs that a loss is made of, other than through another of them.
+    """Names of the outputs that a loss is made of directly, not through another of them.
 
     Args:
         loss: (), with its graph.
@@ -115,7 +115,12 @@ def order(outputs: Mapping[Any, Tensor]) -> dict[Any, set[Any]]:
 
 
 def is_carried(terms: Tensor, outputs: Mapping[Any, Tensor]) -> bool:
-    """Whether losses depend on the parameters through these outputs alone, or have no graph."""
+    """Whether losses depend on the parameters through these outputs alone, or have no graph.
+
+    Args:
+        terms: (B, T), the losses.
+        outputs: See `row_outputs`.
+    """
     if terms.grad_fn is None:
         return True
     edges = {edge_of(value) for value in outputs.values()}

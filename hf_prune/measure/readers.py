@@ -252,7 +252,7 @@ def recipe_for(model: nn.Module, peft: Any = None) -> Recipe | None:
 
 
 def why_unread(model: nn.Module, peft: Any = None) -> str:
-    """Why `recipe_for` gives None, in a sentence."""
+    """Why `recipe_for` gives None, in a sentence; arguments as there."""
     names = [cls.__name__ for cls in type(model).__mro__]
     return _refusal(names, model, peft) or "There is no recipe for them."
 
