@@ -57,8 +57,8 @@ class Agreement:
     def flaw(self) -> str | None:
         """How the losses of the round's batches differed from the means of their rows' losses; None = they agreed.
 
-        Nobody says whether the trainer divided a loss by the batch's own targets or by those of the whole step: it is
-        enough that one of the two gives a constant factor, for the most batches.
+        Nothing says whether the trainer divided a loss by the targets of the batch or of the whole optimizer step. One
+        of the two must give a known factor, the same in most batches.
         """
         if not self._batches:
             return None
