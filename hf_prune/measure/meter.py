@@ -48,7 +48,7 @@ class Meter:
         example_loss_func: The user's (outputs, inputs) -> (B,) losses, which then replace the library's recipes.
         columns: Names of the data set's columns that the trainer makes batches of. Without a target among them the
             trainer makes a loss of its own, whatever the model.
-        multiples: Factors by which the trainer may multiply the mean of a batch's losses; none where it trains on
+        multiples: Factors that the trainer may multiply the mean of a batch's losses by; none where it trains on
             other losses than are recorded, such as smoothed ones.
         peft: The active PeftConfig, None without.
         reads_all: Whether `example_loss_func` takes a list with the outputs of all forward passes of a batch; else it
@@ -159,8 +159,8 @@ class Meter:
             loss: (), the trainer's own loss, or (D,) under nn.DataParallel: that of each device's part of the batch.
             recorder: Takes what was measured; None where it has this batch already.
             weights: (B,) float32 factors on the rows' losses; None leaves the loss untouched.
-            items: Target tokens in the whole optimizer step, by which the trainer may have divided.
-            devices: Number of processes or devices, by which it may have multiplied.
+            items: Target tokens in the whole optimizer step; the trainer may have divided by them.
+            devices: Number of processes or devices; it may have multiplied by it.
 
         Returns:
             As `loss` and of its value; `loss` itself without weights.

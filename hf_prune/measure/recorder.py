@@ -65,9 +65,9 @@ class Measurements:
         few = few[np.argsort(rows[few], kind="stable")]
         first = np.flatnonzero(np.diff(rows[few], prepend=-1))
         values = self.values[:, few].astype(np.float64)
-        told = values[:1] > -np.inf  # NaN compares false
-        counts = np.add.reduceat(told, first, axis=1, dtype=np.int64)
-        sums = np.add.reduceat(np.where(told, values, 0), first, axis=1)
+        has_loss = values[:1] > -np.inf  # NaN compares false
+        counts = np.add.reduceat(has_loss, first, axis=1, dtype=np.int64)
+        sums = np.add.reduceat(np.where(has_loss, values, 0), first, axis=1)
         means[:, last[rows[few[first]]]] = np.where(counts, sums / np.maximum(counts, 1), values[:, first])
         return rows[is_last], self.tokens[is_last], means[:, is_last]
 

@@ -35,20 +35,20 @@ _TOLERANCE = 1e-2  # relative, in addition to the rounding of the loss's own typ
 _NOTHING = 1e-5  # nats: a loss whose rows are all learnt is this small, and is rounding
 
 
-def weigh(output: Tensor, factors: Tensor | None, told: Callable[[], bool]) -> None:
+def weigh(output: Tensor, factors: Tensor | None, is_wanted: Callable[[], bool]) -> None:
     """Multiply the gradient that will flow back through an output.
 
     Args:
         output: Of the model's forward, before the backward pass.
-        factors: Of the shape of the output's first dimensions, float32; None = 1: `told` is called, and that is all.
-        told: Called when a gradient comes; says whether to multiply it.
+        factors: Of the shape of the output's first dimensions, float32; None = 1: only `is_wanted` is called.
+        is_wanted: Called when a gradient comes; says whether to multiply it.
     """
     node, number = edge_of(output)
     left = 0 if factors is None else output.dim() - factors.dim()
 
     def multiply(gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...] | None:
         gradient = gradients[number]
-        if gradient is None or not told() or factors is None:
+        if gradient is None or not is_wanted() or factors is None:
             return None
         shaped = factors.to(gradient.device).reshape(*factors.shape, *[1] * left)
         weighted = torch.mul(gradient, shaped, out=torch.empty_like(gradient))  # computed in float32, without a copy
@@ -122,8 +122,8 @@ class Weighable:
         prediction: What was read of them; None where the rows' own losses can't be read.
         rows: B.
         parts: (B, T) bool where the rows were joined into one sequence.
-        items: Target tokens in the whole optimizer step, by which the trainer may have divided.
-        devices: Number of processes or devices, by which it may have multiplied.
+        items: Target tokens in the whole optimizer step; the trainer may have divided by them.
+        devices: Number of processes or devices; it may have multiplied by it.
     """
 
     loss: Tensor
@@ -225,7 +225,9 @@ class Weigher:
         off = {name: (losses - scale * totals).abs() for name, scale in scales.items()}
         name = min(off, key=lambda name: float(off[name].sum()))
         rounding = max(torch.finfo(each.dtype).eps for each in (batch.loss, prediction.logits))
-        largest = prediction.logits.detach().abs().max().float()
+        largest = (
+            prediction.logits.detach().abs().max().float()
+        )  # a loss is a difference of logits, and rounds as they do
         allowed = (_TOLERANCE + 4 * rounding) * losses.abs() + _NOTHING + rounding * largest
         if not any(map(second_terms, batch.outputs)) and (off[name] > allowed).any():
             means = ", ".join(f"{float(mean):.6g}" for mean in totals / counts)
@@ -246,12 +248,12 @@ class Weigher:
             is_wanted: Asked in the backward pass, whether `weigh` has not been called since.
         """
 
-        def told() -> bool:
+        def is_wanted_now() -> bool:
             wanted = is_wanted()
             self._has_flowed |= wanted
             return wanted
 
-        self._weigh_each(row_outputs(outputs, rows, parts), weights, parts, None, told)
+        self._weigh_each(row_outputs(outputs, rows, parts), weights, parts, None, is_wanted_now)
 
     def _weigh_each(
         self,
@@ -259,7 +261,7 @@ class Weigher:
         weights: Tensor | None,
         parts: Tensor | None,
         picked: Picked | None,
-        told: Callable[[], bool],
+        is_wanted: Callable[[], bool],
     ) -> None:
         """Weigh the gradients of a pass's outputs, each at the first output that it reaches on its way back.
 
@@ -271,9 +273,9 @@ class Weigher:
         flowed: set[Any] = set()
 
         def is_first(name: Any) -> bool:
-            is_wanted = told() and flowed.isdisjoint(made_of[name])
+            is_due = is_wanted() and flowed.isdisjoint(made_of[name])
             flowed.add(name)
-            return is_wanted
+            return is_due
 
         for name in made_of:
             factors = None if weights is None else factors_of(weights, outputs[name], parts, picked)
