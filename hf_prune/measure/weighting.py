@@ -225,9 +225,8 @@ class Weigher:
         off = {name: (losses - scale * totals).abs() for name, scale in scales.items()}
         name = min(off, key=lambda name: float(off[name].sum()))
         rounding = max(torch.finfo(each.dtype).eps for each in (batch.loss, prediction.logits))
-        largest = (
-            prediction.logits.detach().abs().max().float()
-        )  # a loss is a difference of logits, and rounds as they do
+        # A loss is a difference of logits: it is no more exact than the largest of them.
+        largest = prediction.logits.detach().abs().max().float()
         allowed = (_TOLERANCE + 4 * rounding) * losses.abs() + _NOTHING + rounding * largest
         if not any(map(second_terms, batch.outputs)) and (off[name] > allowed).any():
             means = ", ".join(f"{float(mean):.6g}" for mean in totals / counts)
