@@ -31,6 +31,7 @@ OUTSIDE = {
         "cli",
         "common/generators",
         "measure/agreement",
+        "measure/graph",
         "measure/meter",
         "measure/prediction",
         "measure/readers",
