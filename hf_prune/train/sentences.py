@@ -101,10 +101,7 @@ class PrunedBatches(BatchSampler):
     ):
         super().__init__(sampler, whole.batch_size, whole.drop_last)
         self._planned, self._whole, self._over = sampler, whole, over
-        self._latest: list[Any] = [
-            None,
-            None,
-        ]  # rows and their batches; shared with copies, which are asked for a length
+        self._latest: list[Any] = [None, None]  # rows and their batches; a copy that is asked for its length shares it
 
     def __iter__(self) -> Iterator[list[int]]:
         rows, batches = self._planned.rows, self._batches()
