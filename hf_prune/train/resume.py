@@ -115,9 +115,8 @@ class Resumption:
             warn: Is told where the batches are others.
         """
         plan = current.plan
-        if (
-            self.measured is None or not self._changed or current.is_over(step)
-        ):  # but the run may have become longer or shorter since
+        if self.measured is None or not self._changed or current.is_over(step):
+            # the run may have become longer or shorter since
             current.plan = schedule.plan(plan.at, plan.first_step, plan.updates, current.share_before)
             return
         current.steps_before = current.steps(step)
