@@ -5,6 +5,7 @@ import functools
 import logging
 
 import datasets
+import inside
 import numpy as np
 import pytest
 import torch
@@ -310,7 +311,7 @@ def test_an_evaluation_that_a_callback_asks_for_is_counted_once(make):
     timed = []
 
     def compute_metrics(outputs):
-        timed.append(ours._run._mark)
+        timed.append(inside.engine(ours)._mark)
         return {}
 
     rows = TASKS["one label"].rows(4)
@@ -670,4 +671,4 @@ def test_the_class_of_a_text_is_no_token(make, is_arrow):
     rows = [{"input_ids": [0, 5, 6, 2][: 3 + i % 2], "labels": i % 3} for i in range(8)]
     data = datasets.Dataset.from_list(rows) if is_arrow else rows
     ours = make("competence", model=tf.BartForSequenceClassification(config), rows=data)
-    assert ours._begin_history(ours.train_dataset, ours._make_meter()).tokens.tolist() == [3, 4] * 4
+    assert inside.begun(ours).tokens.tolist() == [3, 4] * 4
