@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import Trainer
 
-from .engine import PruningRun
+from .engine import Engine
 
 
 class Logs:
@@ -18,7 +18,7 @@ class Logs:
         engine: Of the run.
     """
 
-    def __init__(self, trainer: Trainer, engine: PruningRun):
+    def __init__(self, trainer: Trainer, engine: Engine):
         self.trainer = trainer
         self.engine = engine
         self._is_evaluating = False
@@ -74,5 +74,4 @@ class Logs:
 
     def _count(self) -> None:
         """What all processes have trained so far, for the log: that may be written on one of them alone."""
-        accelerator: Any = self.trainer.accelerator
-        self.engine.count(lambda counts: accelerator.reduce(counts.to(accelerator.device)))
+        self.engine.count()

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 from transformers import Trainer
 
+from ..measure.meter import Meter
 from ..measure.recorder import Recorder
-from .engine import PruningRun
+from ..records.trace import Trace
+from .engine import Engine
 from .events import PlainLoader, RoundEvents, show_total
 from .loading import begun_loaders, draw_apart
 from .logs import Logs
@@ -24,15 +26,18 @@ class Loop:
     Args:
         trainer: Trains.
         engine: Of the run.
+        meter: Reads the batches.
         training: What is trained on.
         rates: The trainer's learning rates.
         warn: Is told what a user should know, on the main process.
-        epochs: Of the run; under `max_steps`, a forecast.
+        earlier_cost: What the runs had cost whose History this one begins with; None = it begins with none.
 
     Attributes:
         engine: As given.
+        meter: As given.
         training: As given.
-        epochs: As given.
+        earlier_cost: As given.
+        trace: Writes what each round measured; None on a process that writes no files.
         steps: Measures the batches.
         logs: Writes into the trainer's logs.
         begun_loaders: Which loaders had begun before the checkpoint that was resumed from, see `loading`.
@@ -41,28 +46,30 @@ class Loop:
     def __init__(
         self,
         trainer: Trainer,
-        engine: PruningRun,
+        engine: Engine,
+        meter: Meter,
         training: TrainingRows,
         rates: Rates,
         warn: Callable[[str], None],
-        epochs: int,
+        earlier_cost: dict[str, float] | None,
     ):
         self.trainer = trainer
         self.engine = engine
+        self.meter = meter
         self.training = training
-        self.steps = Steps(trainer, engine, training.collator)
+        self.earlier_cost = earlier_cost
+        self.trace: Trace | None = None
+        self.steps = Steps(trainer, engine, meter, training.collator)
         self.logs = Logs(trainer, engine)
         self.begun_loaders: frozenset[str] = frozenset()
         self._rates = rates
         self._warn = warn
-        self.epochs = epochs
-        self._goes_on = False  # the round in progress is that of the checkpoint
 
     # ---- Beginning ----
 
     def is_finished(self) -> bool:
         """Whether a run of so many steps has done them all, in the checkpoint that it goes on from."""
-        full = self.engine.full
+        full = self.engine.schedule
         return full.by_steps and self.trainer.state.global_step >= full.steps
 
     def restore(self, checkpoint: str, epochs: int) -> tuple[int, int]:
@@ -77,21 +84,34 @@ class Loop:
         """
         trainer, engine, step = self.trainer, self.engine, self.trainer.state.global_step
         self.begun_loaders = begun_loaders(trainer.state.log_history)
-        engine.restore(checkpoint, trainer.is_world_process_zero(), step, self._warn)
+        engine.restore(checkpoint, step, self._warn)
+        self._begin_trace(engine.next_round)
         self._show_total()
-        current = engine.state.round
         if self.is_finished():
             return epochs, 0
-        if current is None:
-            return len(engine.state.epochs), 0
-        at = current.plan.at
-        if current.is_over(step):
-            return at.epoch if at.part + 1 < at.parts and not current.stopped else at.epoch + 1, 0
-        self._goes_on = True
-        done = step - current.plan.first_step
+        epoch, done = engine.stands_at(step)
         if done and trainer.args.ignore_data_skip:
             self._warn(f"ignore_data_skip=True: the rows of {done} steps of this epoch are trained twice.")
-        return at.epoch, 0 if trainer.args.ignore_data_skip else done * trainer.args.gradient_accumulation_steps
+        return epoch, 0 if trainer.args.ignore_data_skip else done * trainer.args.gradient_accumulation_steps
+
+    def begin(self, trace: Trace | None) -> None:
+        """The run begins.
+
+        Args:
+            trace: Writes what each round measured; None on a process that writes no files.
+        """
+        self.trace = trace
+        if trace is not None:
+            self.engine.name = trace.name
+
+    def begin_anew(self) -> None:
+        """The run begins with its first round."""
+        self._begin_trace(0)
+
+    def _begin_trace(self, round: int) -> None:
+        if self.trace is not None:
+            self.trace.name = self.engine.name or self.trace.name  # a run that is resumed keeps its own
+            self.trace.begin(round)
 
     def prepare(self, loader: Any) -> None:
         """Trainer has made optimizer and schedule: put the schedule on the clock.
@@ -117,38 +137,30 @@ class Loop:
             stock: Trainer's `_run_epoch`, which trains a round as if it were an epoch.
             kwargs: Of it.
         """
-        control, engine, epoch = self.trainer.control, self.engine, kwargs["epoch"]
-        if control.should_training_stop:
+        if self.trainer.control.should_training_stop:
             return  # a callback had ended the run that is resumed
-        batches = self.trainer.args.gradient_accumulation_steps
-        resumed = kwargs["steps_trained_in_current_epoch"] // batches if epoch == kwargs["epochs_trained"] else 0
-        step = self.trainer.state.global_step
-        at, skipped = engine.first_place(epoch, step, 0 if self._goes_on else resumed)
-        if not self._goes_on:
-            kwargs["steps_trained_in_current_epoch"] = skipped * batches
+        epoch = kwargs["epoch"]
+        at = self.engine.first_place(epoch, self.trainer.state.global_step)
         while True:
-            self.open_round(at, skipped)
+            self.open_round(at)
             self._train_round(at, stock, kwargs)
             self.close_round(at)
             at, control = at.next(), self.trainer.control
             if at.epoch > epoch or control.should_epoch_stop or control.should_training_stop:
                 break
-            skipped = 0
             kwargs |= {"resume_from_checkpoint": None, "steps_trained_in_current_epoch": 0}
 
-    def open_round(self, at: Place, skipped: int) -> None:
-        """Select the rows of a round, and tell everybody; one that a checkpoint holds is selected.
+    def open_round(self, at: Place) -> None:
+        """Select the rows of a round, and tell everybody; one that a checkpoint has left unfinished is selected.
 
         Args:
             at: Which.
-            skipped: Optimizer steps of it that a run without a policy has done.
         """
         engine, step = self.engine, self.trainer.state.global_step
-        if not self._goes_on:
-            engine.close_round(step, self._rescore)  # one that was saved at its end, before it was closed
+        if not engine.goes_on(step):
+            self._close(self._rescore)  # one that was saved at its end, before it was closed
             self._warn_of_update("Mend it and go on from the last checkpoint: train(resume_from_checkpoint=True).")
-            engine.open_round(at, step, skipped)
-        self._goes_on = False
+            engine.open_round(at, step)
         engine.plan()
         self.training.numbered.total_dataset_length = len(self.training.sampler)
         self.steps.weights = engine.weights(self.trainer.args.device)
@@ -164,7 +176,7 @@ class Loop:
         engine, trainer = self.engine, self.trainer
         current, handler = engine.state.round, trainer.callback_handler
         assert current is not None
-        plan, share_before, full = current.plan, current.share_before, engine.full
+        plan, share_before, full = current.plan, current.share_before, engine.schedule
         engine.start_timing()
         if at.parts > 1 or share_before:
             before = at.epoch * full.updates
@@ -188,18 +200,25 @@ class Loop:
         """
         engine, current = self.engine, self.engine.state.round
         assert current is not None
-        ends = self.trainer.control.should_training_stop or engine.full.is_last(current.plan)
-        engine.close_round(self.trainer.state.global_step, None if ends else self._rescore)
-        if finding := engine.meter.finding():
+        ends = self.trainer.control.should_training_stop or engine.schedule.is_last(current.plan)
+        self._close(None if ends else self._rescore)
+        if finding := self.meter.finding():
             self._warn(finding)
-        if rounds := engine.idle_rounds(at.round, ends):
+        if rounds := engine.idle.idle_rounds(at.round, ends):
             self._warn(
                 f"policy={engine.policy!r} has left no row out in {rounds} rounds: so far, as many are trained as "
                 "without a policy. Other settings, more epochs or another rule may be needed to save something."
             )
 
+    def _close(self, rescore: Callable[[np.ndarray, Recorder], None] | None = None) -> None:
+        """Close the round in progress, if there is one, and hand on what it measured."""
+        result = self.engine.close_round(self.trainer.state.global_step, rescore)
+        if result is not None and self.trace is not None:
+            with self.engine.overhead():
+                self.trace.write(result.clock, result.lr_scale, result.seconds, result.rows, result.losses)
+
     def _rescore(self, rows: np.ndarray, recorder: Recorder) -> None:
-        rescore(self.trainer, self.training, rows, self.engine.meter, recorder)
+        rescore(self.trainer, self.training, rows, self.meter, recorder)
 
     def _warn_of_update(self, hint: str) -> None:
         if self.engine.learner.failure is not None:
@@ -213,7 +232,7 @@ class Loop:
         """Show how many steps the run will take, as far as can be said now."""
         steps, epochs = self.engine.forecast()
         self.trainer.state.max_steps = steps
-        if self.engine.full.by_steps:
+        if self.engine.schedule.by_steps:
             self.trainer.state.num_train_epochs = epochs
         show_total(self.trainer.callback_handler, steps)
 
@@ -227,7 +246,7 @@ class Loop:
     def finish(self) -> float:
         """Training has ended; how many rows Trainer should say that it has trained."""
         state, engine = self.trainer.state, self.engine
-        engine.close_round(state.global_step)  # resumed from the end of the last epoch
+        self._close()  # resumed from the end of the last epoch
         engine.learner.wait()
         self._warn_of_update("No round was left to select: training is whole, but the History lacks its notes.")
         rows = sum(epoch["rows"] for epoch in engine.state.epochs)

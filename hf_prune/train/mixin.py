@@ -166,7 +166,7 @@ class PruningMixin(_Trainer):
         if (loop := self._pruning.loop) is None:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         # the schedule is made for the unpruned run, and read through the clock of the pruned one
-        steps = loop.engine.full.steps
+        steps = loop.engine.schedule.steps
         model, loader = super()._prepare_for_training(steps, train_dataloader, resume_from_checkpoint)
         loop.prepare(loader)
         return model, loader

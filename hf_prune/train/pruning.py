@@ -1,11 +1,9 @@
 """What a pruning trainer holds: its policy, its rows, and the run in progress."""
 
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,19 @@ from ..common.privacy import hide
 from ..core import BudgetPolicy, Policy
 from ..data.fingerprint import fingerprint
 from ..measure.meter import Meter
-from ..measure.recorder import gather_columns, gather_numbers
 from ..records.history import History
 from ..records.trace import FOLDER, Trace
 from . import seal
 from .beginning import Beginning, trace_folder
-from .checkpoint import STATE, TRAINER_STATE, choose, without_state
-from .engine import PruningRun
+from .checkpoint import STATE, TRAINER_STATE, Setup, choose, without_state
+from .collator import RowDataset
+from .engine import Engine
+from .idle import why_idle
 from .lock import RunLock
 from .loop import Loop
+from .ranks import Ranks
 from .rates import Rates
-from .rounds import why_idle
+from .resume import check_at_epochs_end
 from .rows import (
     TrainingRows,
     check_dataset,
@@ -36,10 +36,10 @@ from .rows import (
     order_seed,
     rows_side_by_side,
 )
-from .sampler import RowDataset, check_equal_batches
+from .sampler import check_equal_batches
 from .schedule import UnprunedSchedule
 from .sentences import number_batches
-from .sharing import Shared, Sharing
+from .sharing import Sharing
 from .steps import meter_of
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Pruning:
         self._lock = RunLock()
         self._has_own_sampler = False
         self._training: TrainingRows | None = None
-        self._next: Loop | None = None  # begins in `restore`: others may ask for the numbers of a run, too
+        self._next: tuple[Loop, int] | None = None  # and its epochs; begins in `restore`: others may ask `plan`, too
         self._makes_loader = False
         self._has_begun: bool | None = None  # whether the `train` in progress has come to Trainer's loop
 
@@ -222,17 +222,17 @@ class Pruning:
         args = self.trainer.args
         epochs, updates, *others, steps = values
         by_steps = args.max_steps > 0
-        full = UnprunedSchedule(updates, steps, steps / updates if by_steps else args.num_train_epochs, by_steps)
-        engine, training = self._make_engine(self.policy, full, loader)
-        steps, begun = engine.forecast()
-        self._next = Loop(self.trainer, engine, training, self._rates, self.warn, begun if by_steps else epochs)
+        schedule = UnprunedSchedule(updates, steps, steps / updates if by_steps else args.num_train_epochs, by_steps)
+        loop = self._make_loop(self.policy, schedule, loader)
+        steps, begun = loop.engine.forecast()
+        self._next = loop, begun if by_steps else epochs
         # Under max_steps the epochs follow; each takes a step at least, and DefaultFlowCallback ends the run.
         return (steps if by_steps else epochs, updates, *others, steps)
 
-    def _make_engine(self, policy: Policy, full: UnprunedSchedule, loader: Any) -> tuple[PruningRun, TrainingRows]:
+    def _make_loop(self, policy: Policy, schedule: UnprunedSchedule, loader: Any) -> Loop:
         trainer = self.trainer
         training = self._training or TrainingRows(trainer, self._has_own_sampler)
-        sampler, data, accelerator = training.sampler, training.data, trainer.accelerator
+        sampler, accelerator = training.sampler, trainer.accelerator
         shared = getattr(accelerator, "parallelism_config", None)
         if shared is not None and (shared.cp_enabled or getattr(shared, "sp_enabled", False)):
             raise ValueError(
@@ -245,33 +245,22 @@ class Pruning:
         if trainer.is_world_process_zero():
             meter.warn_if_blind()
         history = self.begin_history(policy, meter)
-        batches = trainer.args.gradient_accumulation_steps
-        facts = {
-            "policy": hide(repr(policy)),  # a checkpoint may be pushed
-            "data": fingerprint(data),
-            "key": self._beginning.key,
-            "batch": rows_side_by_side(trainer),
-            "accumulation": batches,
-            "order": sampler.kind,
-        }
         if not isinstance(policy, BudgetPolicy):  # that one keeps whole optimizer steps
             check_equal_batches(loader)
-
-        def updates(rows: int) -> int:
-            check_equal_batches(loader, rows)
-            planned, sampler.length = sampler.length, rows  # the loader knows every way to cut batches: ask it
-            count = len(loader)
-            sampler.length = planned
-            return math.ceil(count / batches)
-
-        step_rows = facts["batch"] * facts["accumulation"]
-        gather = partial(gather_columns, accelerator)
-        numbers = partial(gather_numbers, accelerator) if accelerator.num_processes > 1 else None
-        engine = PruningRun(policy, full, history, sampler, meter, facts, step_rows, updates, gather, numbers)
-        if reason := why_idle(policy, full, len(history), step_rows, self._beginning.source is not None):
-            engine.may_be_idle = False  # once is enough
+        sampler.is_cut_by(loader, trainer.args.gradient_accumulation_steps)
+        setup = Setup(
+            policy=hide(repr(policy)),  # a checkpoint may be pushed
+            data=fingerprint(training.data),
+            batch=rows_side_by_side(trainer),
+            accumulation=trainer.args.gradient_accumulation_steps,
+            order=sampler.kind,
+            key=self._beginning.key,
+        )
+        engine = Engine(policy, schedule, history, sampler, meter, setup, Ranks(accelerator))
+        if reason := why_idle(policy, schedule, len(history), setup.step_rows, self._beginning.source is not None):
+            engine.idle.close()  # once is enough
             self.warn(reason)
-        return engine, training
+        return Loop(trainer, engine, meter, training, self._rates, self.warn, self._beginning.cost)
 
     def restore(self, stock: tuple[int, int], epochs: int, checkpoint: str | None, trial: Any) -> tuple[int, int]:
         """The planned run begins, anew or where a checkpoint has left it.
@@ -288,29 +277,28 @@ class Pruning:
         Raises:
             ValueError: Another run trains in the folder, or the checkpoint can't be gone on from.
         """
-        loop, trainer = self._next, self.trainer
-        if loop is None:
+        if self._next is None:
             self._rates.leave()
-            self.loop = self.sharing.run = None
+            self.loop = self.sharing.loop = None
             return stock
+        trainer = self.trainer
         self._hold(trial)
-        self.loop, engine = loop, loop.engine
-        self.sharing.run = Shared(engine, loop.training, self._beginning.cost)
-        if trainer.args.should_save:
-            engine.trace = Trace(trace_folder(trainer, trial), self._learning_rates, self.warn)
-        trainer.state.num_train_epochs = loop.epochs
+        loop, trainer.state.num_train_epochs = self._next
+        self.loop = self.sharing.loop = loop
+        folder = trace_folder(trainer, trial)
+        loop.begin(Trace(folder, self._learning_rates, self.warn) if trainer.args.should_save else None)
         begins_anew = checkpoint is None
         if checkpoint is not None:
             (begins_anew,) = broadcast_object_list([not os.path.isfile(os.path.join(checkpoint, STATE))])
-        if begins_anew and engine.trace is not None:
-            engine.trace.begin(0)
-        if checkpoint is None:
-            return stock
-        if begins_anew:
+        if checkpoint is not None and not begins_anew:
+            return loop.restore(checkpoint, epochs)
+        start = (epochs, 0) if loop.is_finished() else stock
+        if checkpoint is not None:
+            check_at_epochs_end(checkpoint, start[1])
             if trainer.is_world_process_zero():
                 self.warn(without_state(checkpoint))
-            return (epochs, 0) if loop.is_finished() else stock
-        return loop.restore(checkpoint, epochs)
+        loop.begin_anew()
+        return start
 
     def _hold(self, trial: Any) -> None:
         """Keep other runs out of the folder, before anything in it is deleted."""

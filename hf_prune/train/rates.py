@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
 
-from .engine import PruningRun
+from .engine import Engine
 from .schedule import follow_clock, set_rate
 
 
@@ -16,11 +16,11 @@ class Rates:
     """
 
     def __init__(self):
-        self._engine: PruningRun | None = None
+        self._engine: Engine | None = None
         self._scheduler: LambdaLR | None = None
         self._steps_before = 0  # that it had counted when the run began
 
-    def follow(self, scheduler: Any, engine: PruningRun, step: int) -> None:
+    def follow(self, scheduler: Any, engine: Engine, step: int) -> None:
         """Put a scheduler on the clock of a run.
 
         Args:
@@ -35,7 +35,7 @@ class Rates:
         self._engine = engine
         if not isinstance(scheduler, LambdaLR):
             self._scheduler = None
-            if not (engine.full.by_steps or "metrics" in inspect.signature(scheduler.step).parameters):
+            if not (engine.schedule.by_steps or "metrics" in inspect.signature(scheduler.step).parameters):
                 raise ValueError(
                     f"The learning-rate scheduler {type(scheduler).__name__} counts its own steps, and a pruned run "
                     "has fewer than the full one. Use a LambdaLR (as lr_scheduler_type gives), or fix the steps by "

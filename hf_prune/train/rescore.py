@@ -13,8 +13,8 @@ from ..common.generators import unchanged_generators
 from ..core import whole_steps
 from ..measure.meter import Meter
 from ..measure.recorder import Recorder
+from .collator import PARTS, ROW
 from .rows import TrainingRows
-from .sampler import PARTS, ROW
 
 
 def rescore(trainer: Trainer, training: TrainingRows, rows: np.ndarray, meter: Meter, recorder: Recorder) -> None:

@@ -14,11 +14,13 @@ from ..core import Policy
 from ..data.fingerprint import row_checksums
 from ..data.kinds import is_arrow
 from ..data.tokens import row_lengths
+from ..measure.meter import Meter
 from ..measure.readers import reads_targets
 from ..measure.recorder import gather_numbers
 from ..report.padding import causes
-from .engine import PruningRun
-from .sampler import PruningSampler, RowCollator, RowDataset
+from .collator import RowCollator, RowDataset
+from .engine import Engine
+from .sampler import PruningSampler
 from .sentences import cuts_batches
 
 
@@ -217,16 +219,17 @@ def order_seed(trainer: Trainer) -> int:
     return torch.initial_seed() if trainer.args.data_seed is None else trainer.args.data_seed
 
 
-def padding_causes(trainer: Trainer, training: TrainingRows, engine: PruningRun) -> tuple[str, ...]:
+def padding_causes(trainer: Trainer, training: TrainingRows, engine: Engine, meter: Meter) -> tuple[str, ...]:
     """See `padding.causes`; none where rows are joined or packed, which no order fits better together.
 
     Args:
         trainer: Has its arguments.
         training: What it trains on.
         engine: Of the run.
+        meter: Reads the batches.
     """
     args, data, order = trainer.args, training.data, "order"
-    if engine.meter.joins_rows or getattr(args, "packing", False):  # TRL's
+    if meter.joins_rows or getattr(args, "packing", False):  # TRL's
         return ()
     if cuts_batches(trainer) or training.sampler.kind == "grouped":
         order = "batch"
@@ -234,5 +237,5 @@ def padding_causes(trainer: Trainer, training: TrainingRows, engine: PruningRun)
         order = "own"
     elif is_arrow(data) and {"input_ids", args.length_column_name}.isdisjoint(data.column_names):
         order = "lengths"
-    tokens, batch = engine.state.history.tokens, engine.state.facts["batch"]
-    return causes(order, engine.widths, tokens, batch, engine.meter.is_encoder_decoder)
+    tokens, batch = engine.state.history.tokens, engine.state.setup.batch
+    return causes(order, engine.widths, tokens, batch, meter.is_encoder_decoder)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from transformers import Trainer
@@ -21,27 +21,13 @@ from ..records.table import FILE_ROW, ROWS
 from ..report import card
 from ..report.account import NUMBERS
 from ..report.page import EXAMPLES, RunReport
-from .engine import PruningRun
-from .rows import TrainingRows, padding_causes
+from .loop import Loop
+from .rows import padding_causes
 from .uploads import uploads_of
 
 _PLACES = ("dataset", "dataset_tags", "dataset_name", "finetuned_from")  # arguments that may name a path
 _FORMATS = ("csv", "json", "pandas", "parquet", "text", "generator", "imagefolder")  # builders, no data sets of the Hub
 _COSTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # no scores
-
-
-class Shared(NamedTuple):
-    """The run that is told of.
-
-    Attributes:
-        engine: Of the run.
-        training: What it trains on.
-        cost: What the runs before it had cost, whose History it began with; None = it began with none.
-    """
-
-    engine: PruningRun
-    training: TrainingRows
-    cost: dict[str, float] | None
 
 
 class Sharing:
@@ -52,12 +38,12 @@ class Sharing:
         warn: Is told what could not be written.
 
     Attributes:
-        run: The latest; None before training.
+        loop: The latest run; None before the first, and where the latest had no policy.
     """
 
     def __init__(self, trainer: Trainer, warn: Callable[[str], None]):
         self.trainer = trainer
-        self.run: Shared | None = None
+        self.loop: Loop | None = None
         self._warn = warn
         self._missing: dict[str, str] = {}  # what the latest account lacks, and why
         self._told: set[str] = set()
@@ -68,9 +54,9 @@ class Sharing:
         Raises:
             ValueError: There is no policy, or training has not begun.
         """
-        if self.run is None:
+        if (loop := self.loop) is None:
             raise ValueError("pruning_report(): nothing to report; give the trainer a policy and call train() first.")
-        engine, training, cost = self.run
+        engine, output_dir = loop.engine, str(self.trainer.args.output_dir)
         history, epochs = engine.state.history, engine.state.epochs
         return RunReport(
             policy=public(repr(engine.policy)),
@@ -80,10 +66,10 @@ class Sharing:
             faults=int(np.count_nonzero(history.faults)),
             seconds_evaluating=engine.state.seconds_evaluating,
             steps_full=round(sum(epoch["steps_full"] for epoch in epochs)),
-            earlier=cost,
+            earlier=loop.earlier_cost,
             missing=dict(self._missing),
-            padding_causes=padding_causes(self.trainer, training, engine),
-            run=Path(str(self.trainer.args.output_dir)) if engine.trace is None else engine.trace.run,
+            padding_causes=padding_causes(self.trainer, loop.training, engine, loop.meter),
+            run=Path(output_dir) if loop.trace is None else loop.trace.run,
             history=history,
         )
 
@@ -91,12 +77,11 @@ class Sharing:
 
     def save_account(self, folder: str) -> None:
         """Write what is for people, and for other runs; what can't be written is named, and costs this run nothing."""
-        if self.run is None or not self.trainer.args.should_save:
+        if (loop := self.loop) is None or not self.trainer.args.should_save:
             return
-        engine, training, _ = self.run
         self._missing = {}  # which the report tells from now on
-        self._attempt(HISTORY, lambda: engine.save_history(os.path.join(folder, HISTORY)))
-        self._attempt("the report", lambda: self._save_report(folder, engine, training))
+        self._attempt(HISTORY, lambda: loop.engine.save_history(os.path.join(folder, HISTORY)))
+        self._attempt("the report", lambda: self._save_report(folder, loop))
         if HISTORY in self._missing:
             self._warn_once(
                 f"{folder}: {HISTORY} COULD NOT BE WRITTEN ({self._missing[HISTORY]}). Without it no other run can "
@@ -106,8 +91,8 @@ class Sharing:
         if others := [f"{name} ({error})" for name, error in self._missing.items() if name != HISTORY]:
             self._warn_once(f"{folder}: the account of this run lacks {'; '.join(others)}. The run itself goes on.")
 
-    def _save_report(self, folder: str, engine: PruningRun, training: TrainingRows) -> None:
-        report, data, config = self.report(), training.data, getattr(self.trainer.model, "config", None)
+    def _save_report(self, folder: str, loop: Loop) -> None:
+        report, data, config = self.report(), loop.training.data, getattr(self.trainer.model, "config", None)
 
         def save_rows():
             is_numbered = is_arrow(data) and FILE_ROW in data.column_names
@@ -120,7 +105,7 @@ class Sharing:
         self._attempt(ROWS, save_rows)
         self._attempt(EXAMPLES, save_examples)
         self._attempt(NUMBERS, lambda: replace(report, missing=self._missing).save(Path(folder, NUMBERS)))
-        if engine.state.epochs and report.flaws:
+        if loop.engine.state.epochs and report.flaws:
             self._warn_once(f"{folder}: {' '.join(report.flaws)}")
 
     def _attempt(self, name: str, write: Callable[[], Any]) -> None:
@@ -153,7 +138,7 @@ class Sharing:
             split: See there.
             command: See there.
         """
-        if self.run is None and not metrics:
+        if self.loop is None and not metrics:
             return stock(*args, **kwargs)
         for name in set(_PLACES) & set(kwargs):
             named = kwargs[name]
@@ -162,9 +147,9 @@ class Sharing:
         given = {**dict(zip(takes, args, strict=False)), **kwargs}
         known = inspect.signature(Trainer.create_model_card).parameters
         kwargs = {name: value for name, value in kwargs.items() if name in takes or name not in known}
-        if self.run is not None:
+        if self.loop is not None:
             tags = kwargs.get("tags") or []
-            kwargs["tags"] = [*([tags] if isinstance(tags, str) else tags), *card.tags_of(self.run.engine.policy)]
+            kwargs["tags"] = [*([tags] if isinstance(tags, str) else tags), *card.tags_of(self.loop.engine.policy)]
         self._make_public(stock, args, kwargs)
         if self.trainer.is_world_process_zero():
             error = _error_of(lambda: self._add_to_card(metrics, split, command, given))
@@ -189,7 +174,7 @@ class Sharing:
         self, metrics: dict[str, float] | None, split: str | None, command: str | None, given: dict[str, Any]
     ) -> None:
         """Add to the card that stock has written."""
-        sections = [] if self.run is None else self._sections(command, *self.run)
+        sections = [] if self.loop is None else self._sections(command, self.loop)
         scores = metrics or self._last_scores()
         base = getattr(getattr(self._model(), "config", None), "_name_or_path", "") or ""
         is_local = Path(base).name and (Path(base).is_dir() or public(base) != base)
@@ -197,17 +182,16 @@ class Sharing:
         path = Path(str(self.trainer.args.output_dir), "README.md")
         card.write_card(path, sections, scores, base, dataset_split=split, **self._about_scores(given))
 
-    def _sections(
-        self, command: str | None, engine: PruningRun, training: TrainingRows, cost: dict[str, float] | None
-    ) -> list[str]:
-        facts, args = engine.state.facts, self.trainer.args
+    def _sections(self, command: str | None, loop: Loop) -> list[str]:
+        engine, args, earlier = loop.engine, self.trainer.args, loop.earlier_cost
+        setup = engine.state.setup
         known = {
-            "rows of the training set": f"{len(training.data):,}",
-            "fingerprint of the training set": facts["data"],
+            "rows of the training set": f"{len(engine.state.history):,}",
+            "fingerprint of the training set": setup.data,
             "seed": args.seed,
             "seed of the order and of every selection": engine.state.seed,
-            "rows in an optimizer step": f"{facts['batch']} x {facts['accumulation']}",
-            "earlier runs that this one began with": cost and cost["runs"],
+            "rows in an optimizer step": f"{setup.batch} x {setup.accumulation}",
+            "earlier runs that this one began with": earlier and earlier["runs"],
         }
         return [
             self.report().card(),
@@ -254,7 +238,7 @@ class Sharing:
         before, args = uploads_of(self.trainer), self.trainer.args
         waits = not args.hub_always_push and not all(job.done() for job in before)  # then stock leaves this push out
         pushes = self.trainer.is_world_process_zero() and args.hub_strategy != "end" and not waits
-        if self.run is not None and pushes:
+        if self.loop is not None and pushes:
             self.save_account(str(args.output_dir))
             name: Any = self.trainer.hub_model_id
             error = _error_of(lambda: self.trainer.create_model_card(model_name=name.split("/")[-1]))

@@ -10,8 +10,8 @@ from transformers.trainer_utils import unwrap_peft_model
 from ..core import Policy
 from ..data.kinds import has_own_loss, is_arrow
 from ..measure.meter import Meter
-from .engine import PruningRun
-from .sampler import PARTS, ROW, Batch, RowCollator
+from .collator import PARTS, ROW, Batch, RowCollator
+from .engine import Engine
 from .sentences import cuts_batches, row_losses
 
 
@@ -21,15 +21,17 @@ class Steps:
     Args:
         trainer: Takes the steps.
         engine: Of the run.
+        meter: Reads the batches.
         collator: Numbers the rows of the batches.
 
     Attributes:
         weights: (N,) float32 factor on each row's loss in the round in progress; None where all are 1.
     """
 
-    def __init__(self, trainer: Trainer, engine: PruningRun, collator: RowCollator):
+    def __init__(self, trainer: Trainer, engine: Engine, meter: Meter, collator: RowCollator):
         self.trainer = trainer
         self.engine = engine
+        self.meter = meter
         self.weights: torch.Tensor | None = None
         self._collator = collator
         self._batch: Batch | None = None
@@ -53,7 +55,7 @@ class Steps:
         inputs = self.trainer._prepare_inputs(inputs)  # pyright: ignore[reportArgumentType]
         batch = self._numbered(inputs)  # without its numbers: `compute_loss` may give it to other models, too
         self.engine.begin_batch(self.trainer.state.global_step)
-        meter, weights, weighs = self.engine.meter, self._weights_of(batch), self.engine.policy.weighs
+        meter, weights, weighs = self.meter, self._weights_of(batch), self.engine.policy.weighs
 
         def weigh(outputs):
             meter.weigher.weigh_ahead(outputs, weights, len(batch.rows), batch.parts, lambda: not batch.is_recorded)
@@ -84,15 +86,14 @@ class Steps:
             return stock(model, inputs, return_outputs, *args, **kwargs)
         self._collator.is_checked = True  # by whoever made this batch: the workers of later epochs need not
         self.engine.begin_batch(self.trainer.state.global_step)
-        meter = self.engine.meter
-        with meter.watch(model, inputs, batch.parts) as seen:
+        with self.meter.watch(model, inputs, batch.parts) as seen:
             result = stock(model, inputs, return_outputs, *args, **kwargs)
         loss, *rest = result if return_outputs else (result,)
         recorder = None if batch.is_recorded else self.engine.recorder
         batch.is_recorded = True
         items = args[0] if args else kwargs.get("num_items_in_batch")
         weights = self._weights_of(batch)
-        loss = meter.measure(batch.rows, seen, loss, recorder, weights, items, loss_factor(self.trainer))
+        loss = self.meter.measure(batch.rows, seen, loss, recorder, weights, items, loss_factor(self.trainer))
         return (loss, *rest) if return_outputs else loss
 
     def _batch_of(self, inputs: MutableMapping) -> Batch | None:

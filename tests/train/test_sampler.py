@@ -23,7 +23,8 @@ from torch.utils.data import (
 from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 
 from hf_prune import pruned
-from hf_prune.train.sampler import ROW, PruningSampler, RowCollator, RowDataset
+from hf_prune.train.collator import ROW, RowCollator, RowDataset
+from hf_prune.train.sampler import PruningSampler
 
 LENGTHS = [1 + (7 * row) % 13 for row in range(40)]
 
