@@ -17,7 +17,7 @@ class RoundEvents:
         steps: All of these steps.
     """
 
-    def __init__(self, handler: Any, epoch: int, begin: int, end: int, steps: int):
+    def __init__(self, handler: Any, epoch: int, begin: float, end: float, steps: int):
         own = {"_handler": handler, "_epoch": epoch, "_begin": begin, "_end": end, "_steps": steps}
         self.__dict__.update(own)  # all that is set later is the handler's
 

@@ -1,5 +1,6 @@
 """The lengths that a grouped order goes by, read of every kind of data set."""
 
+import inside
 import numpy as np
 import pytest
 import torch
@@ -122,7 +123,7 @@ def test_both_sides_of_an_encoder_decoder_shape_its_order(tmp_path):
     rows = [{"input_ids": [2] * (1 + row % 3), "labels": [3] * (1 + row // 3)} for row in range(20)]
     trainer = trainer_of(tmp_path, rows)
     trainer.train()
-    order = [rows[row] for row in trainer._sampler]
+    order = [rows[row] for row in inside.training(trainer).sampler]
     widths = [max(len(row["input_ids"]), len(row["labels"])) for row in order]
     cuts = [sorted(widths[at : at + 4]) for at in range(0, 20, 4)]
     assert max(cuts[0]) == 7  # the longest first

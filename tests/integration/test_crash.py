@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import ClassVar
 
+import inside
 import numpy as np
 import pytest
 import tiny
@@ -72,7 +73,7 @@ def test_a_state_that_can_not_be_written_is_named(tmp_path):
     class Disk(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 6:
-                fail_at(trainer._run, "save", on_a_full_disk, call=1)
+                fail_at(inside.engine(trainer), "save", on_a_full_disk, call=1)
 
     trainer.add_callback(Disk())
     with pytest.raises(OSError, match=f"File too large: can't write .* Make room.*{tmp_path}/checkpoint-6/{STATE}"):
@@ -87,7 +88,7 @@ def test_a_history_that_can_not_be_written_leaves_the_old_one(run):
     trainer.save_model()
     before = (run / HISTORY).read_bytes()
     with pytest.raises(OSError, match=f"File too large: can't write .* Make room.*{run}/{HISTORY}"):
-        on_a_full_disk(lambda: trainer._run.save_history(run / HISTORY))
+        on_a_full_disk(lambda: inside.engine(trainer).save_history(run / HISTORY))
     assert (run / HISTORY).read_bytes() == before
 
 
@@ -318,7 +319,7 @@ def test_interrupted_by_the_keyboard(tmp_path, whole, place, moment):
                     work()
                 raise KeyboardInterrupt
 
-            fail_at(trainer._run, place, interrupted, call=1 if place == "_take_in" else 2)
+            fail_at(inside.engine(trainer), place, interrupted, call=1 if place == "_take_in" else 2)
 
     trainer.add_callback(Keyboard())
     with pytest.raises(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 import logging
 
+import inside
 import numpy as np
 import pytest
 import torch
@@ -127,7 +128,8 @@ def test_weights_act_on_the_batch_by_their_mean(classifier, tmp_path):
         def training_step(self, model, inputs, *args, **kwargs):
             stock = model(labels=inputs["labels"])["loss"]
             (gradient,) = torch.autograd.grad(stock, model.layer.weight)
-            weights = 1.0 if self._weights is None else self._weights[inputs[ROW]].mean().item()
+            table = inside.steps(self).weights
+            weights = 1.0 if table is None else table[inputs[ROW]].mean().item()
             model.zero_grad()
             loss = super().training_step(model, inputs, *args, **kwargs)
             assert loss == stock

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import inside
 import numpy as np
 import pytest
 from hub_server import Fault, HubServer, Repository
@@ -74,7 +75,7 @@ def train(folder, again=0, policy=POLICY, rows=22, history=None, metrics=None, *
         **{"num_train_epochs": 2, "eval_strategy": "epoch"} | settings,
     )
     made.add_callback(Waits(made))
-    began_with = made._begin_history(made.train_dataset, made._make_meter()).loss
+    began_with = inside.begun(made).loss
     made.train()
     made.save_model()
     for _ in range(again):
@@ -486,7 +487,7 @@ def test_the_stock_trainer_uploads_as_it_does(monkeypatch):
     from huggingface_hub import HfApi
     from transformers import Trainer
 
-    from hf_prune.train.sharing import _rows_kept
+    from hf_prune.train.uploads import rows_kept
 
     given = []
     monkeypatch.setattr(HfApi, "upload_folder", lambda self, **kwargs: given.append(kwargs["ignore_patterns"]))
@@ -497,7 +498,7 @@ def test_the_stock_trainer_uploads_as_it_does(monkeypatch):
         call(ignore_patterns=patterns)
 
     upload(["_*"])
-    with _rows_kept():
+    with rows_kept():
         upload("_*")
         upload(None)
     upload(["_*"])
@@ -507,7 +508,7 @@ def test_the_stock_trainer_uploads_as_it_does(monkeypatch):
 def test_the_token_still_serves_after_the_arguments_are_pickled():
     from copy import deepcopy
 
-    from hf_prune.train.sharing import Secret
+    from hf_prune.train.uploads import Secret
 
     token = Secret(TOKEN)
     assert token == TOKEN and f"Bearer {token}" == f"Bearer {TOKEN}" and deepcopy([token]) == [TOKEN]

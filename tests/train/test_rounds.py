@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass
 from typing import ClassVar
 
+import inside
 import numpy as np
 import pytest
 import torch
@@ -59,7 +60,7 @@ class Watch(TrainerCallback):
 
 class Watched(PruningTrainer):
     def training_step(self, model, inputs, *args, **kwargs):
-        self.watch.rows.setdefault(self._run.state.round.clock.round, []).extend(inputs[ROW].tolist())
+        self.watch.rows.setdefault(inside.engine(self).state.round.clock.round, []).extend(inputs[ROW].tolist())
         return super().training_step(model, inputs, *args, **kwargs)
 
 

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+import inside
 import numpy as np
 import pytest
 import torch
@@ -133,7 +134,7 @@ def module_clock(epoch):
 
 
 def rng_of(trainer, epoch):
-    return np.random.default_rng([trainer._run.state.seed, epoch])
+    return np.random.default_rng([inside.engine(trainer).state.seed, epoch])
 
 
 def full_rates(schedule, updates, epochs):
