@@ -10,8 +10,6 @@ in for the forward pass of the original; a row whose loss is older than `stale` 
 Needs      loss, which the training forward pass gives: no extra pass, 8 bytes per row.
 Good for   many easy rows; training from scratch with SGD.
 Not for    noisy labels (it favours them, without weights to make up for it); few epochs.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second
-           (recipes/results), most of it to rank all losses.
 Defaults   keep = 0.25 (beta = 3), stale = 3: the authors' script.
 Deviates   one percentile over all stored losses instead of a running histogram of the last 1024; ties count half, where
            the code counts rows strictly below and never trains the one of lowest loss; stale rows are trained where
