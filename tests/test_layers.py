@@ -217,10 +217,9 @@ def test_every_public_name_is_there():
 
 @pytest.mark.skipif(not RECIPES.is_dir(), reason="the recipes are not part of an installed package")
 def test_recipes_do_not_import_each_other():
-    """But for benchmarks, which measure recipes and share a clock."""
     recipes = {path.stem: path for path in RECIPES.glob("*.py")}
     for name, path in recipes.items():
         tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         modules = {node.module or "" for node in tree if isinstance(node, ast.ImportFrom)}
         imported = {module.partition(".")[0] for module in modules} & ({"recipes"} | set(recipes) - {name})
-        assert not imported or name.startswith("benchmark")
+        assert not imported

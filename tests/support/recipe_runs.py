@@ -17,10 +17,11 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def load(name):
-    """The module of a recipe, which finds the others as a script does."""
-    if str(ROOT / "recipes") not in sys.path:
-        sys.path.append(str(ROOT / "recipes"))
-    spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
+    """The module of a recipe or of a benchmark, which finds its neighbours as a script does."""
+    path = ROOT / "recipes" / f"{name}.py"
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

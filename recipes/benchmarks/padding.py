@@ -1,6 +1,6 @@
 """What padding costs and what rows grouped by length save: three orders of the same rows beside each other.
 
-    OMP_NUM_THREADS=1 python recipes/benchmark_padding.py --data data
+    OMP_NUM_THREADS=1 python recipes/benchmarks/padding.py --data data
 
 The orders are the stock random one, the stock `group_by_length` (each 50 batches sorted, and trained from the longest
 to the shortest), and that of `PruningTrainer` under a policy that keeps everything: sorted likewise, the batches in
@@ -36,11 +36,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import instruct
 import numpy as np
 import torch
-import translate
-from benchmark import Times, now
 from datasets import load_dataset
 from tqdm.auto import tqdm
 from transformers import (
@@ -55,6 +52,11 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the recipes
+import instruct
+import translate
+from steps import Times, now
+
 from hf_prune import PruningTrainer
 from hf_prune.common.storage import write_text
 from hf_prune.compare.comparison import Scale, scale_of
@@ -66,6 +68,7 @@ from hf_prune.train import grouping
 from hf_prune.train.grouping import group, lengths_as_ranks
 from hf_prune.train.sampler import PruningSampler
 
+RECIPES = Path(translate.__file__).parent
 ALL = "uniform:keep=1"  # the bits of the stock trainer where the order is random
 ORDERS = {  # strategy and policy
     "random": ("random", ALL),
@@ -259,7 +262,7 @@ def run_of(
     recipe, folder, files, arguments = RUNS[name]
     arguments = re.sub(r"(?<=--num_train_epochs )\d+", lambda found: f"{int(found[0]) * longer:.3g}", arguments)
     strategy, policy = ORDERS[order]
-    script = [str(Path(__file__).with_name(f"{recipe}.py"))]
+    script = [str(RECIPES / f"{recipe}.py")]
     if size is not None:
         script = [__file__, "--size", str(size), "--"]
     command = [sys.executable, *script, *arguments.split(), *QUIET.split(), "--seed", str(seed)]

@@ -2,7 +2,7 @@
 
     python recipes/image_classification.py --train_file TRAIN --label_file NOISY --label_column worse_label \
         --validation_file TEST --output_dir RUN
-    python recipes/benchmark_label_noise.py RUN ... --output label_noise.json
+    python recipes/benchmarks/label_noise.py RUN ... --output label_noise.json
 
 A run's own ranking is `excess_loss` in its `history.parquet`, the largest first. cleanlab's is the lowest label
 quality score (`cleanlab.rank.get_label_quality_scores`) of the probabilities that the run's saved model predicts for

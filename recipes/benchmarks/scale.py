@@ -1,6 +1,6 @@
 """A run over 100 million rows without a model: what a round, its memory and a checkpoint cost, for each policy.
 
-    OMP_NUM_THREADS=1 python recipes/benchmark_scale.py
+    OMP_NUM_THREADS=1 python recipes/benchmarks/scale.py
 
 Rounds are opened, planned, measured and closed by the library's own code; in place of a model, losses are drawn. Each
 policy is played in a process of its own, which gives its peak memory. In the table:
@@ -14,7 +14,7 @@ overhead   select, order and close, as a share of an epoch over the data set at 
 memory     peak of the process, in bytes per row: what each rank of a distributed run needs
 file       the checkpoint's pruning state with the round's last step done: bytes per row, seconds to write and to read
 
-Policies that read texts are left out: their features are what limits them (`benchmark_selection.py`). Results go to
+Policies that read texts are left out: their features are what limits them (`selection.py`). Results go to
 `--output`, with versions and hardware, and are printed as a Markdown table.
 """
 

@@ -1,6 +1,6 @@
 """What pruning costs per step, and whether time falls with tokens: paired measurements in one process, ratios, medians.
 
-    OMP_NUM_THREADS=1 python recipes/benchmark.py
+    OMP_NUM_THREADS=1 python recipes/benchmarks/steps.py
 
 Three measurements, each of a causal language model trained from scratch on random tokens:
 
@@ -181,7 +181,7 @@ def assistant(folder: Path, pairs: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder of benchmark.json")
+    parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder of steps.json")
     parser.add_argument("--pairs", type=int, default=25, help="pairs of steps for the overhead")
     parser.add_argument("--epochs", type=int, default=12, help="pairs of epochs for the tokens and for the assistant")
     parser.add_argument("--hidden", type=int, default=768, help="width of the body whose steps are timed")
@@ -193,7 +193,7 @@ def main() -> None:
         "tokens": tokens(chosen.output, chosen.epochs, chosen.keep),
         "assistant": assistant(chosen.output, chosen.epochs),
     } | surroundings(__file__)
-    write_text(Path(chosen.output, "benchmark.json"), json.dumps(results, indent=2) + "\n")
+    write_text(Path(chosen.output, "steps.json"), json.dumps(results, indent=2) + "\n")
     cost, fall, beside = results["overhead"], results["tokens"], results["assistant"]
     print(
         "keep-everything step over stock step: {:.4f} (quartiles {:.4f} and {:.4f})".format(

@@ -1,6 +1,6 @@
 """What it costs to bring a round's losses together: bytes and milliseconds, by the number of rows that were trained.
 
-    accelerate launch --config_file tests/support/configs/two.yaml recipes/benchmark_gather.py
+    accelerate launch --config_file tests/support/configs/two.yaml recipes/benchmarks/gather.py
 
 Every process holds its share of the visits of a round (row number and tokens as int64, loss as float32, each row once),
 as the recorder has them when the round ends, and all are gathered as in training, on the CPU over gloo. Given are the

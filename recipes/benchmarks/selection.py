@@ -1,6 +1,6 @@
 """What each policy's choice costs: ratios to one `np.argpartition` over the same rows, and bytes kept per row.
 
-    OMP_NUM_THREADS=1 python recipes/benchmark_selection.py
+    OMP_NUM_THREADS=1 python recipes/benchmarks/selection.py
 
 A run is played without a model. Losses of the rows that a policy selects are drawn anew in each round, a little lower
 every time, and the policy selects and learns as in training. Given for each policy, medians over the rounds in which
