@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"hf_prune {_installed('hf_prune')}")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("policies", help="list the policies, or print the card of one")
-    listing.add_argument("name", nargs="?", help="a policy's name, or the dotted path of a module of yours")
+    shown = listing.add_mutually_exclusive_group()
+    shown.add_argument("name", nargs="?", help="a policy's name, or the dotted path of a module of yours")
+    shown.add_argument("--markdown", action="store_true", help="print the cards of all as a page in Markdown")
     _add_score(commands)
     tables = commands.add_parser("table", help="print runs of the recipes, or comparisons, as a Markdown table")
     tables.add_argument("results", nargs="+", help="folders of runs or of comparisons, or their JSON files")
@@ -61,6 +63,8 @@ def _run(chosen: argparse.Namespace, script: Sequence[str], parser: argparse.Arg
             find_policy(chosen.policy.partition(":")[0].strip())
             settings = (chosen.output_dir, chosen.seeds, chosen.num_train_epochs, chosen.launcher)
             text = make_scores(chosen.policy, script, *settings)
+        elif chosen.markdown:
+            text = policies.markdown()
         else:
             text = _list_policies() if chosen.name is None else _describe_policy(chosen.name)
     except FailedRun as error:
