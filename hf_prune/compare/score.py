@@ -15,8 +15,9 @@ from ..common.foreign import read_json
 from ..common.privacy import hide_arguments, public
 from ..common.storage import write_text
 from ..core import Policy
-from ..policies._static import StaticPolicy
-from ..records.history import HISTORY, History
+from ..policies import StaticPolicy
+from ..records.files import HISTORY
+from ..records.history import History
 from .launch import LAUNCHERS, FailedRun, Run, check_script, run_all
 
 COMMAND = "command.json"  # in output_dir: whose runs these are

@@ -31,7 +31,7 @@ def top(score: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
         return np.sort(rng.choice(np.flatnonzero(np.isnan(score)), k, replace=False, shuffle=False))
     chosen = ~(score <= threshold)
     ties = np.flatnonzero(score == threshold)
-    chosen[rng.choice(ties, k - np.count_nonzero(chosen), replace=False, shuffle=False)] = True
+    chosen[rng.choice(ties, k - int(np.count_nonzero(chosen)), replace=False, shuffle=False)] = True
     return np.flatnonzero(chosen)
 
 

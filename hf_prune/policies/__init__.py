@@ -35,8 +35,9 @@ from typing import Any
 from ..core import Policy
 from ._cards import HEADINGS, Card, card_of
 from ._page import page
+from ._static import StaticPolicy
 
-__all__ = ["HEADINGS", "Card", "card_of", "cards", "find", "make", "markdown", "names"]
+__all__ = ["HEADINGS", "Card", "StaticPolicy", "card_of", "cards", "find", "make", "markdown", "names"]
 
 
 def names() -> list[str]:

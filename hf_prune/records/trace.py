@@ -1,10 +1,11 @@
 """What each round measured, in a file of its own, so that nothing grows in memory and a resumed run goes on with it."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any, cast
 from uuid import uuid4
 
 import numpy as np
@@ -55,7 +56,7 @@ class Trace:
             if _number(path) >= round:
                 self._try(path.unlink)
         for folder in (self.run, self.run / FOLDER, *self.run.glob("checkpoint-*")):
-            self._try(partial(storage.sweep, folder))
+            self._try(functools.partial(storage.sweep, folder))
 
     def write(
         self,
@@ -80,7 +81,7 @@ class Trace:
             for begin in range(0, len(chosen), _CHUNK):
                 losses[chosen[begin : begin + _CHUNK]] = values[begin : begin + _CHUNK]
         marks = [mark for mark, _, _ in measured]
-        arrays = {"losses": losses[np.logical_or.reduce(marks)]}
+        arrays = {"losses": losses[functools.reduce(np.logical_or, marks)]}
         arrays |= {name: np.packbits(mark) for name, mark in zip(("trained", "rescored"), marks, strict=False)}
         header = {"kind": "round", "rows": rows, "round": clock.round, "epoch": clock.epoch, "seconds": seconds}
         header |= {"lr_scale": lr_scale, "learning_rates": self._learning_rates(), "run": self.name}
@@ -139,7 +140,7 @@ class TracedRound:
         at = 0
         for begin in range(0, self.rows, size):
             end = min(begin + size, self.rows)
-            with safe_open(self.path, framework="numpy") as file:
+            with cast(Any, safe_open(self.path, framework="numpy")) as file:
                 marks = [
                     np.unpackbits(file.get_slice(name)[begin // 8 : -(-end // 8)], count=end - begin).astype(bool)
                     if name in file.keys()  # noqa: SIM118
@@ -170,7 +171,9 @@ def read_trace(run: str | os.PathLike[str], rows: int, name: str | None = None) 
     Returns:
         The rounds in order, and what is wrong with the others, a line each.
     """
-    found, flaws, others = [], [], 0
+    found: list[TracedRound] = []
+    flaws: list[str] = []
+    others = 0
     for path in sorted(Path(run, FOLDER).glob(_PATTERN), key=_number):
         try:
             arrays, header = storage.load(path)
@@ -213,7 +216,7 @@ def _checked(round: TracedRound, arrays: dict[str, np.ndarray]) -> TracedRound:
     marks = [arrays[name] for name in ("trained", "rescored") if name in arrays]
     if not marks or any(mark.dtype != np.uint8 or mark.shape != (-(-round.rows // 8),) for mark in marks):
         raise ValueError("it does not say which rows it measured")
-    measured = np.unpackbits(np.bitwise_or.reduce(marks), count=round.rows).sum(dtype=np.int64)
+    measured = np.unpackbits(functools.reduce(np.bitwise_or, marks), count=round.rows).sum(dtype=np.int64)
     losses = arrays["losses"]
     if losses.shape != (measured,):
         raise ValueError(f"it has {losses.shape} losses of {measured:,} rows")
