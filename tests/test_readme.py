@@ -109,11 +109,11 @@ def test_the_policy_that_the_page_writes_works(tmp_path, monkeypatch):
     assert set(chosen.rows.tolist()) == {0, 5, 6, 7}
 
 
-def test_the_readme_has_a_situation_for_every_policy():
+def test_the_policies_that_the_readme_advises_exist():
     table = TEXTS["readme"].partition("| situation |")[2].partition("\n\n")[0]
-    named = set(re.findall(r"`(\w+)[`:]", table))
-    assert named - {"max_steps", "per_class", "scaled_learning_rate"} <= set(names())
-    assert set(names()) - named == {"ucb", "epsilon_greedy", "stale_sb"}  # these train the hard rows
+    advised = [name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)[`:]", line.split("|")[2])]
+    assert len(advised) > 12
+    assert set(advised) - {"max_steps", "scaled_learning_rate"} <= set(names())
 
 
 def test_the_policies_docstring_says_where_a_round_takes_long():
