@@ -60,7 +60,7 @@ OUTSIDE = {
     "datasets": {"recipe/splits"},
     "matplotlib": {"report/figures"},
     "scipy": {"compare/intervals", "core/features", "policies"},
-    "pyarrow": {"recipe/files", "records/hub", "records/table"},
+    "pyarrow": {"compare/store", "recipe/files", "records/hub", "records/table"},
     "huggingface_hub": {"records/hub", "report/card"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

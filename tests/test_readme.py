@@ -13,6 +13,7 @@ from recipe_runs import load
 from transformers import TrainingArguments
 
 from hf_prune import Clock, History, policies
+from hf_prune.compare import command
 from hf_prune.compare.tables import comparisons_table, runs_table
 from hf_prune.policies import make, names
 from hf_prune.recipe.splits import CommonArguments
@@ -126,7 +127,7 @@ def test_the_policies_docstring_says_where_a_round_takes_long():
 # ---- Commands ----
 
 RECIPES = ("translate", "image_classification", "text_classification", "instruct")
-SAID = [*TEXTS.values(), *(load(name).__doc__ for name in (*RECIPES, "compare"))]
+SAID = [*TEXTS.values(), command.__doc__, *(load(name).__doc__ for name in (*RECIPES, "compare"))]
 CALLS = [
     (name, before, flags)
     for text in SAID
@@ -143,7 +144,7 @@ def test_flags_of_the_commands_are_those_of_the_recipes(name, before, flags):
     types = [CommonArguments, recipe["RecipeArguments"], *args, *map(policies.find, names())]
     known = {field.name for type_ in types for field in dataclasses.fields(type_)} | {"policy"}
     if "compare" in before:
-        known |= set(vars(load("compare").read_arguments([])[0]))
+        known |= set(vars(command.read_arguments([])[0]))
     assert set(re.findall(r"--(\w+)", flags)) <= known
 
 

@@ -113,7 +113,19 @@ def step(parameters: np.ndarray, x: Any, label: np.ndarray, rate: float, l2: flo
 
 
 def learn(parameters: np.ndarray, x: Any, label: np.ndarray, parts: int, rate: float, l2: float) -> float:
-    """A `step` for each of `parts` parts of a batch; the share of the batch whose label was predicted before."""
+    """Take a `step` for each part of a batch.
+
+    Args:
+        parameters: (P,) float32, changed in place.
+        x: (M, P) float32, what `joined` gave, or rows of it.
+        label: (M,) bool, what the rows turned out to be.
+        parts: How many, at most M.
+        rate: Learning rate.
+        l2: L2.
+
+    Returns:
+        The share of the batch whose label was predicted before the first step.
+    """
     predicted: np.ndarray = x @ parameters > 0
     right = float((predicted == label).mean())
     for part in np.array_split(np.arange(len(label)), parts):

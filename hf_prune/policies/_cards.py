@@ -9,6 +9,7 @@ from ..core import Policy
 
 HEADINGS = ("Needs", "Good for", "Not for", "Defaults", "Deviates", "Reference")
 _ENTRY = re.compile(rf"^({'|'.join(HEADINGS)}) {{2,}}(.*(?:\n {{11}}.*)*)", re.MULTILINE)
+_SIZE = re.compile(r"\n\nSize: .*?(?=\n\n|\Z)", re.DOTALL)  # why a class is large, for those who change it
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Card:
     """What the module of a policy says about it.
 
     Attributes:
-        text: The whole docstring.
+        text: The whole docstring, but for a paragraph that begins with "Size:".
         title: Its first line: the rule in a sentence, and who published it.
         method: The paragraphs and formulas that follow, with their line breaks.
         entries: By heading of `HEADINGS`, what stands under it, as one line; a policy of the user's own may have none.
@@ -31,7 +32,7 @@ class Card:
 def card_of(policy: type[Policy]) -> Card:
     """The card of a policy's class: its module's docstring, or its own where the module has none."""
     module = importlib.import_module(policy.__module__)
-    text = inspect.cleandoc(module.__doc__ or policy.__doc__ or "")
+    text = _SIZE.sub("", inspect.cleandoc(module.__doc__ or policy.__doc__ or ""))
     title, _, rest = text.partition("\n")
     entries = {entry[1]: " ".join(entry[2].split()) for entry in _ENTRY.finditer(rest)}
     first = _ENTRY.search(rest)

@@ -17,6 +17,8 @@ Defaults   all ours, to be tuned: w = 4, w' = 2, p = 1, P = 4, 30 % of the rows 
 Deviates   nobody can say: public is that types of rows are pruned for a time by the trend of their losses; window,
            test, pauses, return and guards are not. The learning-rate adjustment of Li's thesis (2020) is left out.
 Reference  J. Li et al., "Data Fine-Pruning: A Simple Way to Accelerate Neural Network Training", NPC 2018, LNCS 11276
+
+Size: each field of `LossTrend` is a hyper-parameter that users tune; no two belong together.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""SelfPaced: train on the easiest rows first and let the others in by and by (Kumar et al., NIPS 2010).
+"""SelfPaced: train on the easiest rows first and add harder ones gradually (Kumar et al., NIPS 2010).
 
 With pace_e growing evenly from `start` in the first epoch to 1 in the last of the ramp, all rows from there on
 

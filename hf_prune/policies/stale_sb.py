@@ -52,7 +52,15 @@ class StaleSB(Policy):
         self.check_range("stale", "[1, inf]")
 
     def chance(self, history: History, clock: Clock) -> np.ndarray:
-        """(N,) float64 in [0, 1], how likely each row is to be trained."""
+        """How likely each row is to be trained.
+
+        Args:
+            history: Gives the losses and their rounds.
+            clock: Gives the round that begins.
+
+        Returns:
+            (N,) float64 in [0, 1].
+        """
         known = ~np.isnan(history.loss)
         loss = history.loss[known]
         order = np.argsort(loss)

@@ -21,7 +21,7 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from ..common.command import MISTAKES, again, interruptible, refuse, stage
 from ..common.privacy import hide, public, public_arguments, public_value
 from ..common.storage import write_text
-from ..compare.comparison import PREDICTIONS, RESULTS
+from ..compare.result import PREDICTIONS, RESULTS
 from ..core import Policy
 from ..records.trace import FOLDER
 from ..report.account import plain, surroundings

@@ -1,4 +1,7 @@
-"""Training dynamics: what a run's rounds tell of each row, and which rows were never learnt or learnt at once."""
+"""Training dynamics: what a run's rounds tell about each row, and which rows were never learnt or learnt at once.
+
+Size: the fields of `Dynamics` are the arrays that `Dynamics.read` makes together in one pass; nobody else makes one.
+"""
 
 import itertools
 import os
@@ -25,11 +28,12 @@ class Dynamics:
         times_measured: (N,) int32, finite losses, of training and rescoring.
         mean: (N,) float32, mean of these losses in nats; NaN = none.
         variability: (N,) float32, their standard deviation; NaN = none.
-        excess: (N,) float32, by how many nats the row's loss exceeded the mean of all rows' latest losses when the
-            round had ended: the mean over the rounds, of which round r, from 1, weighs r (early losses tell little),
-            and one more of excess 0 that weighs as the last (which draws rows of few losses towards 0); NaN = no loss.
-        never_learnt: (N,) bool, measured at least twice, never below the mean of all rows' latest losses, and not
-            predicted right at last, where that was measured.
+        excess: (N,) float32, by how many nats the row's loss exceeded the mean of all rows' latest losses at the end of
+            a round: a weighted mean over rounds. Round r, counted from 1, has weight r, because early losses tell
+            little. One more excess of 0, with the weight of the last round, draws rows of few losses towards 0. NaN =
+            no loss.
+        never_learnt: (N,) bool, measured at least twice, never below the mean of all rows' latest losses, and wrongly
+            predicted in the end, where that was measured.
         learnt_at_once: (N,) bool, measured at least twice, and from the second time on always in the easiest quarter
             of all rows by their latest losses.
         level: Mean of all rows' latest losses, nats; NaN = none.

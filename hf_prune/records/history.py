@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import core
-from .files import read_history, write_history
+from .history_file import read_history, write_history
 from .hub import find_history, push_history
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from ..common import storage
 from ..common.markdown import in_code, markdown_table
 from ..core import History
-from .files import HISTORY, write_history
+from .history_file import HISTORY, write_history
 from .table import COLUMNS, ROWS, write_rows
 
 CARD = "README.md"

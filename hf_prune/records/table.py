@@ -1,4 +1,4 @@
-"""What is known of the rows as a table that anybody can read: `history.parquet`, a line a row."""
+"""What is known of the rows as a Parquet table, `history.parquet`: one line for each row."""
 
 import os
 from contextlib import ExitStack

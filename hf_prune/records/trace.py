@@ -1,4 +1,7 @@
-"""What each round measured, in a file of its own, so that nothing grows in memory and a resumed run goes on with it."""
+"""What each round measured, in one file a round: memory does not grow, and a resumed run adds to the same files.
+
+Size: the fields of `TracedRound` are the header of a round's file; `read_trace` alone makes one.
+"""
 
 import functools
 import os
@@ -26,8 +29,8 @@ _CHUNK = 1 << 16  # losses handled at a time, which stay in a processor's cache
 class Trace:
     """Writes the rounds of a run, about 2.2 bytes for each row that a round measured.
 
-    Losses are rounded to float16: by 1 part in 2,048 at most, and by 3e-8 at most where they are below 6e-5. A round
-    with a loss that would be rounded to nothing or lies beyond 65,504 keeps them all as they are, in 4.2 bytes a row.
+    Losses are rounded to float16: by 1 part in 2,048 at most, and by 3e-8 at most where they are below 6e-5. If a loss
+    would round to 0 or is above 65,504, all losses of its round stay float32, which takes 4.2 bytes a row.
 
     Args:
         run: Folder of the run.
@@ -35,7 +38,7 @@ class Trace:
         warn: Is told once if a round can't be written; training goes on.
 
     Attributes:
-        name: Of the run, which its rounds bear; one that is resumed keeps its own.
+        name: Of the run, written into the file of each round; a resumed run keeps it.
     """
 
     def __init__(
@@ -48,9 +51,9 @@ class Trace:
         self._has_warned = False
 
     def begin(self, round: int) -> None:
-        """Remove what lies there of `round` and later ones, which are of a run that was left or of another one.
+        """Remove the files of `round` and of later rounds: another run wrote them, or this one before it was resumed.
 
-        What kills have left unfinished in the run's folder goes with them.
+        Files that killed processes left unfinished in the run's folder are removed, too.
         """
         for path in Path(self.run, FOLDER).glob(_PATTERN):
             if _number(path) >= round:

@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ..common.foreign import MOST, number, of_kind, read_json, setting, why
 from ..common.markdown import in_code, markdown_table
@@ -322,6 +321,8 @@ def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
         `versions` (a package that is not installed is left out), `hardware`, and `commit`, which ends in "-dirty" where
         files differ from it and is None outside of a repository.
     """
+    import torch  # takes seconds to import, which tables and comparisons need not wait for
+
     git = ["git", "-C", str(Path(script).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         commit = subprocess.run([*git, "--exclude=*"], capture_output=True, text=True).stdout.strip() or None

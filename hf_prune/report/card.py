@@ -15,6 +15,7 @@ from .account import versions
 
 TAG = "hf_prune"
 ARMS = "arms"  # of a comparison: the folder of its runs
+COMPARISON = "comparison.json"  # of a comparison: its numbers
 BASELINES = "baselines.md"  # of a comparison: what the cards of its runs say of it
 _NO_BASE = re.compile(r"is a fine-tuned version of \[(None)?\]\(https://huggingface\.co/(None)?\)")
 _FROM_SCRATCH = "was trained from scratch"
@@ -85,16 +86,22 @@ def baselines(run: str | os.PathLike[str]) -> str:
     """The section on what the run was compared with: what the comparison that it is part of, if any, wrote of it."""
     run = Path(run).absolute()
     for folder in (run, *run.parents[:_PARENTS]):
+        if folder != run and run.relative_to(folder).parts[0] != ARMS:
+            continue
         path = folder / BASELINES
-        if path.is_file() and (folder == run or run.relative_to(folder).parts[0] == ARMS):
+        if path.is_file():
             try:
                 return f"{_BASELINES}\n\n{path.read_text(encoding='utf-8').strip()}"
             except (OSError, ValueError):
                 return f"{_BASELINES}\n\nThe comparison that this run is part of can't be read: {BASELINES} is damaged."
+        if (folder / COMPARISON).is_file():
+            return (
+                f"{_BASELINES}\n\nAn earlier version of hf_prune has compared this run with others: "
+                "`hf-prune compare --output_dir FOLDER`, with the folder of the comparison, writes the result here."
+            )
     return (
         f"{_BASELINES}\n\nNone was run beside this: what the same model gains from all rows, from fewer epochs "
-        "of them or from random rows of the same budget is not known. `recipes/compare.py` of hf_prune "
-        "measures it."
+        "of them or from random rows of the same budget is not known. `hf-prune compare` measures it."
     )
 
 

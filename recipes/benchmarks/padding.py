@@ -59,9 +59,9 @@ from steps import Times, now
 
 from hf_prune import PruningTrainer
 from hf_prune.common.storage import write_text
-from hf_prune.compare.comparison import Scale, scale_of
 from hf_prune.compare.intervals import interval
 from hf_prune.compare.launch import Run, run_all
+from hf_prune.compare.result import Scale, scale_of
 from hf_prune.data.tokens import row_lengths
 from hf_prune.report.account import surroundings
 from hf_prune.train import grouping

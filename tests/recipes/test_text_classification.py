@@ -14,7 +14,7 @@ from recipe_runs import load, run, run_forked
 from sklearn.metrics import matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from hf_prune.compare.comparison import RunResult
+from hf_prune.compare.result import RunResult
 from hf_prune.recipe.splits import CommonArguments
 
 
