@@ -51,7 +51,9 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"hf_prune {_installed('hf_prune')}")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("policies", help="list the policies, or print the card of one")
-    listing.add_argument("name", nargs="?", help="a policy's name, or the dotted path of a module of yours")
+    shown = listing.add_mutually_exclusive_group()
+    shown.add_argument("name", nargs="?", help="a policy's name, or the dotted path of a module of yours")
+    shown.add_argument("--markdown", action="store_true", help="print the cards of all as a page in Markdown")
     commands.add_parser("compare", help="run a recipe over policies and seeds, and say whether pruning paid")
     _add_score(commands)
     tables = commands.add_parser("table", help="print runs of the recipes, or comparisons, as a Markdown table")
@@ -76,6 +78,8 @@ def _run(chosen: argparse.Namespace, script: Sequence[str], parser: argparse.Arg
             text = _environment()
         elif chosen.command == "score":
             text = _score(chosen, script)
+        elif chosen.markdown:
+            text = policies.markdown()
         else:
             text = _list_policies() if chosen.name is None else _describe_policy(chosen.name)
     except FailedRun as error:

@@ -34,9 +34,10 @@ from typing import Any
 
 from ..core import Policy
 from ._cards import HEADINGS, Card, card_of
+from ._page import page
 from ._static import StaticPolicy
 
-__all__ = ["HEADINGS", "Card", "StaticPolicy", "card_of", "cards", "find", "make", "names"]
+__all__ = ["HEADINGS", "Card", "StaticPolicy", "card_of", "cards", "find", "make", "markdown", "names"]
 
 
 def names() -> list[str]:
@@ -47,6 +48,11 @@ def names() -> list[str]:
 def cards() -> dict[str, Card]:
     """The cards of the built-in policies by name, sorted."""
     return {name: card_of(find(name)) for name in names()}
+
+
+def markdown() -> str:
+    """The page of the built-in policies, which stands in this folder as README.md."""
+    return page({name: (card, find(name)()) for name, card in cards().items()})
 
 
 def __getattr__(name: str) -> type[Policy]:
