@@ -1,4 +1,7 @@
-"""What a recipe trains on: the flags of every recipe, files and data sets, and their splits."""
+"""What a recipe trains on: the flags of every recipe, files and data sets, and their splits.
+
+Size: each field of `CommonArguments` is a flag of the command line.
+"""
 
 import copy
 import csv

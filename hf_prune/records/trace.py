@@ -1,6 +1,6 @@
 """What each round measured, in one file a round: memory does not grow, and a resumed run adds to the same files.
 
-Size: the fields of `TracedRound` are the header of a round's file; `read_trace` alone makes one.
+Size: the fields of `TracedRound` are the header of a round's file; only the reader below makes one.
 """
 
 import functools

@@ -1,7 +1,6 @@
 """The account of a pruned run: how much was offered and how much trained, as numbers, Markdown and a figure.
 
-`PruningReport` has more than seven fields, for it is the content of one file, `pruning.json`: each field is an entry
-there.
+Size: `PruningReport` is the content of one file, pruning.json: each field is an entry there.
 """
 
 import json
