@@ -149,12 +149,9 @@ def _installed(package: str) -> str:
 
 
 def _list_policies() -> str:
-    from .recipe.arguments import card_of
-
     lines = []
-    for name in policies.names():
-        cls = policies.find(name)
-        lines += [name, f"    {card_of(cls).splitlines()[0]}", f"    needs: {', '.join(_needs(cls())) or 'nothing'}"]
+    for name, card in policies.cards().items():
+        lines += [name, f"    {card.title}", f"    needs: {', '.join(_needs(policies.find(name)())) or 'nothing'}"]
     return "\n".join(lines)
 
 
@@ -170,13 +167,13 @@ def _needs(policy: Policy) -> list[str]:
 
 
 def _describe_policy(name: str) -> str:
-    from .recipe.arguments import card_of, field_texts, find_policy
+    from .recipe.arguments import field_texts, find_policy
 
     cls = find_policy(name)
     texts = field_texts(cls)
     fields = [(f"--{field.name}{_shown(field)}", texts.get(field.name, "")) for field in dataclasses.fields(cls)]
     width = max((len(flag) for flag, _ in fields), default=0)
-    lines = [card_of(cls)]
+    lines = [policies.card_of(cls).text]
     if fields:
         lines += ["", "Flags and their defaults"]
     return "\n".join([*lines, *(f"  {flag:{width}}  {text}" for flag, text in fields)])

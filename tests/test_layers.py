@@ -23,9 +23,7 @@ FLOORS = (
     {"cli"},
 )
 BESIDE = {("records", "data")}  # the first may import the second, though they are on one floor
-LATE = {("records/history", "records/hub")}  # imported inside a method, by those who ask for it
 AGAINST = set()  # (module, module of a room that it may not import): none is to be added
-PRIVATE = set()  # (module, another room's own module): none is to be added
 # Who imports what stands outside; a library that is not named here is free.
 OUTSIDE = {
     "torch": {
@@ -129,23 +127,19 @@ def test_a_file_imports_lower_floors_only(path):
         }
         assert not wrong
         strangers = {other for other in own if room_of(other) != room and "/_" in other}
-        assert {(name, other) for other in strangers} <= PRIVATE
+        assert not strangers, "what another room's __init__.py exports may be imported, not its private modules"
     for library, modules in OUTSIDE.items():
         assert library not in outside or name in modules or room_of(name) in modules, f"{name} may not import {library}"
 
 
 def test_exceptions_are_needed():
     pairs = {(name, other) for name, path in NAMES.items() for other in imports_of(path)[0]}
-    assert AGAINST | PRIVATE | LATE <= pairs
+    assert AGAINST <= pairs
 
 
 def test_no_module_waits_for_itself():
-    """A circle that is closed inside functions alone is named in LATE."""
-    waits = {
-        name: {other for other in imports_of(path)[0] if other != name and (name, other) not in LATE}
-        for name, path in NAMES.items()
-        if name
-    }
+    """Nor inside a function."""
+    waits = {name: imports_of(path)[0] - {name} for name, path in NAMES.items() if name}
     while free := {name for name, others in waits.items() if not others & set(waits)}:
         waits = {name: others for name, others in waits.items() if name not in free}
     assert not waits

@@ -15,7 +15,8 @@ from ..common.foreign import read_json
 from ..common.privacy import hide_arguments, public
 from ..common.storage import write_text
 from ..core import Policy
-from ..records.history import HISTORY, History
+from ..records.history import History
+from ..records.history_file import HISTORY
 from .launch import LAUNCHERS, FailedRun, Run, check_script, run_all
 
 COMMAND = "command.json"  # in output_dir: whose runs these are

@@ -15,7 +15,8 @@ import numpy as np
 from ..common.storage import DamagedFile, write_bytes, write_text
 from ..data.examples import read_shown, show
 from ..records.dynamics import Dynamics
-from ..records.history import HISTORY, History
+from ..records.history import History
+from ..records.history_file import HISTORY
 from ..records.table import ROWS, write_rows
 from ..records.trace import FOLDER, read_trace
 from . import figures
