@@ -55,3 +55,22 @@ def translator():
 
 
 _MARIAN = {"layers": 1, "attention_heads": 2, "ffn_dim": 32}
+
+
+@pytest.fixture
+def make(tmp_path):
+    """(policy, class, more) -> a trainer of 22 rows, or, by another model, of the task "one label"."""
+
+    from tiny import STOCK, TASKS, trainer
+
+    from hf_prune import PruningTrainer
+
+    def made(policy=STOCK, cls=PruningTrainer, model=None, rows=None, **more):
+        model = TASKS["one label"].model(0.0) if model is None else model
+        rows = TASKS["one label"].rows() if rows is None else rows
+        found = trainer(tmp_path / "run", model, rows, policy, **more)
+        if policy is not STOCK or cls is not PruningTrainer:
+            found.__class__ = cls
+        return found
+
+    return made

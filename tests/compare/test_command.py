@@ -319,6 +319,7 @@ def wait_for(condition, process):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_run_that_outlives_a_killed_comparison_is_waited_for():
     recipe = ["--num_train_epochs", "4", "--wait", "go"]
     checkpoints = [Path("out", "arms", arm, "seed-1", "checkpoint-1") for arm in ("full", "short-50")]
@@ -336,6 +337,7 @@ def test_a_run_that_outlives_a_killed_comparison_is_waited_for():
     assert begun() == {"full 1": 1, "short-50 1": 1, "uniform-50 1": 1}
 
 
+@pytest.mark.slow
 def test_a_comparison_that_is_ended_ends_its_runs_and_goes_on():
     recipe = ["--num_train_epochs", "4", "--wait", "go"]
     with started("--seeds", "1", recipe=recipe) as ended:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from tiny import STOCK, TASKS, trainer
 
+pytestmark = pytest.mark.slow  # runs of several processes
+
 DEVICES = 2
 
 

@@ -22,6 +22,8 @@ from tiny import TASKS
 from hf_prune.measure.recorder import gather_columns
 from hf_prune.train import checkpoint
 
+pytestmark = pytest.mark.slow  # runs of several processes
+
 
 @pytest.fixture(scope="module", params=["two", pytest.param("four", marks=pytest.mark.slow)])
 def ends(request, tmp_path_factory):

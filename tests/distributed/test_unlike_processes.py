@@ -18,6 +18,8 @@ from tiny import TASKS
 from hf_prune import Policy, Selection, pruned
 from hf_prune.data.fingerprint import row_checksums
 
+pytestmark = pytest.mark.slow  # runs of several processes
+
 
 @dataclass(frozen=True)
 class Apart(Policy):

@@ -59,6 +59,7 @@ class EndEpochsAt(TrainerCallback):
         control.should_epoch_stop = state.global_step in self.steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "accumulation", "order"), [(POLICIES[1], 3, "random"), (POLICIES[0], 1, ORDERS[1])])
 def test_stopped_at_every_step(tmp_path, policy, accumulation, order):
     settings = {"policy": policy, "accumulation": accumulation, "order": order, "save_strategy": "no"}
@@ -76,6 +77,7 @@ def test_stopped_at_every_step(tmp_path, policy, accumulation, order):
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{}, {"policy": "autoassist:rounds=2"}, {"eval_strategy": "steps", "eval_steps": 4}]
 )
@@ -92,6 +94,7 @@ def test_workers_that_stay_draw_what_they_drew(tmp_path, monkeypatch, settings):
         assert_same(result_of(trainer, log), reference)
 
 
+@pytest.mark.slow
 def test_saved_at_the_end_of_an_epoch(tmp_path):
     trainer, log = build(tmp_path, save_strategy="epoch")
     trainer.train()

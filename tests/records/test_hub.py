@@ -157,6 +157,7 @@ def card_of(files):
 # ---- A History by itself ----
 
 
+@pytest.mark.slow
 def test_a_history_goes_there_and_comes_back(hub, client, history):
     url = client(push, history, "lab/losses", private=True, token=TOKEN)
     repository = hub.dataset("lab/losses")

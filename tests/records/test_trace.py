@@ -157,6 +157,7 @@ def content(run):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "settings"), SETTINGS, ids=[policy for policy, _ in SETTINGS])
 def test_a_run_that_is_resumed_anywhere_leaves_the_trace_of_one_that_was_not(tmp_path, policy, settings):
     whole = make(tmp_path / "whole", policy, save_strategy="steps", save_steps=1, **settings)

@@ -18,7 +18,8 @@ from hf_prune.report.account import surroundings
 
 TESTS = Path(__file__).parent.parent
 SUITES = (
-    *("integration/test_parity.py", "integration/test_resume.py", "integration/test_own_code.py"),
+    *("integration/test_parity.py", "integration/test_resume.py", "integration/test_own_loss.py"),
+    "integration/test_second_run.py",
     *("train/test_schedule.py", "train/test_rounds.py", "train/test_compat.py", "train/test_trainer.py"),
     "train/test_loading.py",
 )

@@ -52,6 +52,7 @@ def files(folder):
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [None, True])
 def test_a_second_run_is_refused_and_the_first_loses_nothing(tmp_path, resume):
     first = started(tmp_path)
@@ -80,6 +81,7 @@ def test_a_killed_run_holds_nobody_up_though_its_workers_live_on(tmp_path):
     assert trainer.state.global_step == 12
 
 
+@pytest.mark.slow
 def test_another_trainer_of_this_process_is_refused_and_the_next_is_not(tmp_path):
     refusals = []
 
@@ -117,6 +119,7 @@ def test_a_run_without_a_policy_locks_nothing(tmp_path):
     assert not (tmp_path / FOLDER).exists()
 
 
+@pytest.mark.slow
 def test_the_trials_of_a_search_hold_their_own_folders_one_after_another(tmp_path):
     held = []
 

@@ -323,6 +323,7 @@ def test_another_process_speaks_only_where_it_is_left(monkeypatch, capsys):
     assert caught.value.code == 130 and capsys.readouterr().err == "" and not waited
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_speaks(tmp_path):
     flags = f"--train_file text_classification.csv {SHORT} --label_column lable"
     call = command("text_classification", *flags.split(), config="two")
@@ -369,6 +370,7 @@ def test_what_a_recipe_says_that_is_interrupted(recipes, monkeypatch, capsys, si
     assert interrupted("load_texts").startswith(f"{start}This goes on from {Path('out', 'checkpoint-4')}: python ")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_recipe_with_the_command_that_goes_on(tmp_path):
     flags = "--train_file text_classification.csv --use_cpu --report_to none --num_train_epochs 500 --output_dir out"
     recipe = str(ROOT / "recipes" / "text_classification.py")

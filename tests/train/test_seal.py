@@ -320,6 +320,7 @@ def train_two(rank, folder, how):
         (folder / f"refusal{rank}").write_text(str(error))
 
 
+@pytest.mark.slow
 @can_resume
 def test_what_one_process_had_written_is_sealed_and_all_agree(tmp_path):
     assert ranks.run(train_two, tmp_path, "train", processes=2, folder=tmp_path)
