@@ -1,4 +1,4 @@
-"""recipes/instruct.py: its corpus, the losses of held-out rows, and whole runs from the command line."""
+"""recipes/instruct.py: its tokenizer, the losses of held-out rows, and whole runs from the command line."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""recipes/text_classification.py: its corpus, its labels, its metrics, and whole runs from the command line."""
+"""recipes/text_classification.py: its labels, its tokenizer, and whole runs from the command line."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""recipes/translate.py: its corpus, its metric, and whole runs from the command line."""
+"""recipes/translate.py: its pairs, its languages, and whole runs from the command line."""
 
 import json
 import string
