@@ -19,7 +19,6 @@ from .account import versions
 
 TAG = "hf_prune"
 ARMS = "arms"  # folder of a comparison with its runs
-COMPARISON = "comparison.json"  # file of a comparison with its numbers
 BASELINES = "baselines.md"  # file of a comparison: the text on it in the cards of its runs
 _NO_BASE = re.compile(r"is a fine-tuned version of \[(None)?\]\(https://huggingface\.co/(None)?\)")
 _FROM_SCRATCH = "was trained from scratch"
@@ -27,6 +26,7 @@ _BASE = re.compile(rf"{_FROM_SCRATCH}|is a fine-tuned version of \[[^\]]*\]\(htt
 _IDS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}  # as `evaluate` has them
 _BASELINES = "### Baselines"
 _PARENTS = 3  # folders above a run of a comparison: arms/ARM/seed-S
+COMPARISON = "comparison.json"  # file of a comparison: its numbers
 
 
 def tags_of(policy: Policy) -> list[str]:
