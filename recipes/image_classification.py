@@ -36,7 +36,6 @@ import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from scipy.special import softmax
-from scipy.stats import binomtest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from transformers import (
@@ -51,6 +50,7 @@ from transformers import (
 )
 
 from hf_prune import PruningTrainer
+from hf_prune.compare.intervals import proportion_interval
 from hf_prune.recipe.arguments import parse
 from hf_prune.recipe.columns import count_rows, find_column
 from hf_prune.recipe.labels import class_names, encode_labels, join_labels, warn_if_untaught
@@ -274,7 +274,7 @@ def test(trainer: PruningTrainer, rows: dict[str, Dataset], classes: list[str]) 
     probabilities, references = softmax(output.predictions, axis=1), output.label_ids
     predictions = probabilities.argmax(1)
     has_diverged = not np.isfinite(probabilities).all()
-    low, high = binomtest(np.count_nonzero(predictions == references), len(references)).proportion_ci(method="wilson")
+    low, high = proportion_interval(np.count_nonzero(predictions == references), len(references))
     low, high = (math.nan, math.nan) if has_diverged else (low, high)
     measured = {name: output.metrics.get(f"{final}_{name}") for name in ("accuracy", "accuracy_top5", "loss")}
     scores = {name: value for name, value in measured.items() if value is not None}

@@ -9,6 +9,8 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from ..compare.intervals import sentence_bootstrap
+
 BLEU_LANGUAGES = {"zho": "zh", "cmn": "zh", "yue": "zh", "jpn": "ja", "kor": "ko"}  # as sacreBLEU calls them
 
 
@@ -55,10 +57,10 @@ class SacreBleu(evaluate.Metric):
     def _compute(self, predictions, references, target_lang="", n_bootstrap=1):
         results = {}
         for name, scorer in (("bleu", new_bleu(target_lang)), ("chrf", PlainCHRF())):
-            score = scorer.corpus_score(predictions, [references], n_bootstrap=n_bootstrap)
-            results |= {name: score.score, f"{name}_signature": str(scorer.get_signature())}
+            score, mean, half = sentence_bootstrap(scorer, predictions, references, n_bootstrap)
+            results |= {name: score, f"{name}_signature": str(scorer.get_signature())}
             if n_bootstrap > 1:
-                results |= {f"{name}_mean": float(score._mean), f"{name}_interval": float(score._ci)}
+                results |= {f"{name}_mean": mean, f"{name}_interval": half}
         return results
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, top_k_accuracy_score
 
+from ..compare.intervals import score_interval
+
 
 def correlation(measure: Callable, references: np.ndarray, predictions: np.ndarray) -> float:
     """Pearson's or Spearman's correlation; 0 where either side is constant, which has none."""
@@ -67,17 +69,7 @@ class LabelScorer:
             predictions: (N,) what `predict` gives.
             seed: Chooses the resamples.
         """
-        found = stats.bootstrap(
-            (references, predictions),
-            self.metrics[self.metric],
-            n_resamples=1000,
-            vectorized=False,
-            paired=True,
-            method="percentile",
-            rng=seed,
-        )
-        low, high = map(float, found.confidence_interval)
-        return low, high
+        return score_interval(self.metrics[self.metric], references, predictions, seed=seed)
 
 
 class Accuracy(evaluate.Metric):
