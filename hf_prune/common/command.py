@@ -76,11 +76,7 @@ def refuse(error: BaseException | str) -> NoReturn:
 def end(status: int, line: str) -> NoReturn:
     """End this process with a line on stderr; of several that a launcher has started, the main one alone writes it.
 
-    Another process may have failed by itself: it writes its line if the launcher has not ended it after the main one.
-
-    Args:
-        status: Of the process.
-        line: Without its end.
+    Another one, whose mistake may be its own, speaks where the launcher has not ended it after the main one.
     """
     rank = os.environ.get("RANK", "0")
     if rank != "0":

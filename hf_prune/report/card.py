@@ -14,15 +14,15 @@ from ..core import BudgetPolicy, Policy
 from .account import versions
 
 TAG = "hf_prune"
-ARMS = "arms"  # of a comparison: the folder of its runs
-COMPARISON = "comparison.json"  # of a comparison: its numbers
-BASELINES = "baselines.md"  # of a comparison: what the cards of its runs say of it
+ARMS = "arms"  # folder of a comparison with its runs
+BASELINES = "baselines.md"  # file of a comparison: the text on it in the cards of its runs
 _NO_BASE = re.compile(r"is a fine-tuned version of \[(None)?\]\(https://huggingface\.co/(None)?\)")
 _FROM_SCRATCH = "was trained from scratch"
 _BASE = re.compile(rf"{_FROM_SCRATCH}|is a fine-tuned version of \[[^\]]*\]\(https://huggingface\.co/[^)]*\)")
 _IDS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}  # as `evaluate` has them
 _BASELINES = "### Baselines"
 _PARENTS = 3  # folders above a run of a comparison: arms/ARM/seed-S
+COMPARISON = "comparison.json"  # file of a comparison: its numbers
 
 
 def tags_of(policy: Policy) -> list[str]:
@@ -83,7 +83,7 @@ def budget(policy: Policy) -> str:
 
 
 def baselines(run: str | os.PathLike[str]) -> str:
-    """The section on what the run was compared with: what the comparison that it is part of, if any, wrote of it."""
+    """The section on what the run was compared with: the text of the comparison that the run is part of, if any."""
     run = Path(run).absolute()
     for folder in (run, *run.parents[:_PARENTS]):
         if folder != run and run.relative_to(folder).parts[0] != ARMS:
