@@ -1,7 +1,7 @@
 """Whether pruning paid: runs of several arms with the same seeds, compared in numbers and in sentences.
 
-A comparison is a folder: `command.json` says what was to be run, `arms/ARM/seed-S/` holds `results.json` and
-`predictions.json` of a run that has ended. Everything else is made from these.
+A comparison is a folder: `command.json` says what was to be run, and the runs that have ended are where `store` says.
+Everything else is made from these.
 """
 
 import os

@@ -6,6 +6,7 @@ import json
 import numpy as np
 from compared import ARMS
 from matplotlib.image import imread
+from PIL import Image
 
 from hf_prune.compare.page import _far, markdown, page, table, write
 from hf_prune.compare.plan import Arm
@@ -70,6 +71,8 @@ def test_the_figure_has_a_line_for_each_arm(compare, tmp_path):
     for color, there in (((26, 26, 26), True), ((140, 140, 140), True), ((138, 79, 191), False)):
         near = (np.abs(picture * 255 - color).max(axis=-1) < 2).sum()
         assert (near > 50) == there
+    with Image.open(tmp_path / "comparison.png") as image:
+        assert image.mode == "P"  # small, for it is kept twice
 
 
 def test_beginnings_far_below_the_ends_are_left_out_of_the_figure():

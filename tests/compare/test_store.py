@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from compared import results_of, save
 from pyarrow import parquet
 from recipe_runs import ROOT
 
@@ -48,27 +49,10 @@ def write_run(folder, arm, seed, metric="accuracy", value=None):
     """A run that has ended, as a recipe leaves it."""
     found, scores = predictions_of(metric, np.random.default_rng([seed, len(arm)]))
     rows = row_sums(metric, found, scores)
-    totals = dict.fromkeys(("rows", "padded_tokens", "optimizer_steps"), 100 * seed + 1) | {"tokens": 90 + len(arm)}
-    totals |= dict.fromkeys(("rows_rescored", "padded_tokens_rescored"), 0)
-    totals |= {f"seconds_{part}": 0.1 + seed / 3 for part in ("training", "selecting", "rescoring")}
-    evaluations = [{"rows": i, "tokens": 10 * i, "seconds": i / 3, f"eval_{metric}": i / 7} for i in (1, 2)]
-    quality = {"metric": metric, "greater_is_better": metric != "loss", "split": "test", "rows": ROWS}
-    results = {
-        "arguments": {"seed": seed, "learning_rate": 1e-4, "report_to": []},
-        "policy": "InfoBatch()",
-        "quality": quality | {"value": rows.value if value is None and rows else value},
-        "parameters": 7,
-        "scores": scores,
-        "pruning": {"totals": totals, "earlier_runs": None, "evaluations": evaluations},
-        "hardware": {"cpus": 2, "threads": 1, "gpus": []},
-        "versions": {"torch": "2"},
-        "commit": None,
-    }
-    path = run_folder(folder, arm, seed)
-    path.mkdir(parents=True)
-    (path / "results.json").write_text(json.dumps(results, indent=2))
-    (path / "predictions.json").write_text(json.dumps(found))
-    (path / "model.safetensors").touch()
+    value = rows.value if value is None and rows else value
+    results = results_of(metric, value, tokens=100 * seed / 3 + len(arm), curve=(1 / 3, 1 / 7), rows=ROWS)
+    save(folder, arm, seed, results | {"scores": scores}, found)
+    (run_folder(folder, arm, seed) / "model.safetensors").touch()
 
 
 @pytest.fixture
