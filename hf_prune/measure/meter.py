@@ -134,6 +134,15 @@ class Meter:
         self._has_read = False
         self._has_warned = False
 
+    @property
+    def scale(self) -> str | None:
+        """Which of `SCALES` the weighted loss goes by, None = not known yet; a resumed run keeps its own."""
+        return self.weigher.scale
+
+    @scale.setter
+    def scale(self, scale: str | None) -> None:
+        self.weigher.scale = scale
+
     @contextlib.contextmanager
     def watch(
         self,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from .sampler import PARTS, ROW
+from .collator import PARTS, ROW
 
 
 class RoundEvents:

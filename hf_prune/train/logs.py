@@ -57,5 +57,4 @@ class LogsMixin:
 
     def _count(self):
         """What all processes have trained so far, for the log: that may be written on one of them alone."""
-        device = self.accelerator.device
-        self._run.count(lambda counts: self.accelerator.reduce(counts.to(device)))
+        self._run.count()

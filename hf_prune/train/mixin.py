@@ -2,10 +2,8 @@
 
 import inspect
 import logging
-import math
 import os
 from collections.abc import Callable, MutableMapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +22,26 @@ from ..core import BudgetPolicy, Policy, Selection
 from ..data.fingerprint import fingerprint
 from ..data.kinds import has_own_loss, is_arrow
 from ..measure.meter import Meter
-from ..measure.recorder import Recorder, gather_columns, gather_numbers
+from ..measure.recorder import Recorder
 from ..records.history import History
 from ..records.trace import FOLDER, Trace
 from ..records.warm_start import Facts
 from ..report.page import RunReport
 from . import seal
-from .checkpoint import STATE, TRAINER_STATE, choose, without_state
+from .checkpoint import STATE, TRAINER_STATE, Setup, choose, without_state
+from .collator import Batch
 from .compat import check_seams
-from .engine import PruningRun
+from .engine import Engine
 from .events import PlainLoader, RoundEvents, show_total
+from .idle import why_idle
 from .loading import LoadingMixin
 from .lock import RunLock
 from .logs import LogsMixin
+from .ranks import Ranks
 from .rescore import rescore
-from .rounds import why_idle
+from .resume import check_at_epochs_end
 from .rows import RowsMixin
-from .sampler import Batch, PruningSampler, check_equal_batches
+from .sampler import PruningSampler, check_equal_batches
 from .schedule import Place, UnprunedSchedule, follow_clock, set_rate
 from .sentences import SentencesMixin, cuts_batches
 from .sharing import SharingMixin
@@ -90,7 +91,9 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             name = "history" if history_key is None else "history_key"
             raise ValueError(f"{name}=...: only a policy can use an earlier history; give policy=, or leave it out.")
         self.example_loss_func = example_loss_func
-        self._run: PruningRun | None = None
+        self._run: Engine | None = None
+        self._meter: Meter | None = None
+        self._trace: Trace | None = None
         self._clocked_scheduler = None
         self._facts: Facts | None = None
         self._earlier = history
@@ -152,7 +155,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             earlier=self._earlier_cost,
             missing=dict(self._missing),
             padding_causes=self._padding_causes(),
-            run=Path(self.args.output_dir) if self._run.trace is None else self._run.trace.run,
+            run=Path(self.args.output_dir) if self._trace is None else self._trace.run,
             history=self.history,
         )
 
@@ -243,7 +246,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         except ValueError as error:
             raise ValueError(f"{type(self).__name__} has a training sampler of its own. {error}") from error
 
-    def _make_run(self, full: UnprunedSchedule, loader: DataLoader) -> PruningRun:
+    def _make_run(self, full: UnprunedSchedule, loader: DataLoader) -> Engine:
         self._check_sampler()
         shared = getattr(self.accelerator, "parallelism_config", None)
         if shared is not None and (shared.cp_enabled or getattr(shared, "sp_enabled", False)):
@@ -257,32 +260,21 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         if self.is_world_process_zero():
             meter.warn_if_blind()
         history = self._begin_history(data, meter)
-        facts = {
-            "policy": hide(repr(self.policy)),  # a checkpoint may be pushed
-            "data": fingerprint(data),
-            "key": self._key,
-            "batch": self._unit,
-            "accumulation": self.args.gradient_accumulation_steps,
-            "order": sampler.kind,
-        }
-
         if not isinstance(self.policy, BudgetPolicy):  # that one keeps whole optimizer steps
             check_equal_batches(loader)
-
-        def updates(rows: int) -> int:
-            check_equal_batches(loader, rows)
-            planned, sampler.length = sampler.length, rows  # the loader knows every way to cut batches: ask it
-            batches = len(loader)
-            sampler.length = planned
-            return math.ceil(batches / self.args.gradient_accumulation_steps)
-
-        step_rows = facts["batch"] * facts["accumulation"]
-        gathers = [partial(gather_columns, self.accelerator)]
-        if self.accelerator.num_processes > 1:
-            gathers.append(partial(gather_numbers, self.accelerator))
-        run = PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, *gathers)
-        if reason := why_idle(self.policy, full, len(history), step_rows, self._earlier is not None):
-            run.may_be_idle = False  # once is enough
+        sampler.is_cut_by(loader, self.args.gradient_accumulation_steps)
+        setup = Setup(
+            policy=hide(repr(self.policy)),  # a checkpoint may be pushed
+            data=fingerprint(data),
+            batch=self._unit,
+            accumulation=self.args.gradient_accumulation_steps,
+            order=sampler.kind,
+            key=self._key,
+        )
+        self._meter = meter
+        run = Engine(self.policy, full, history, sampler, meter, setup, Ranks(self.accelerator))
+        if reason := why_idle(self.policy, full, len(history), setup.step_rows, self._earlier is not None):
+            run.idle.close()  # once is enough
             self._warn(reason)
         return run
 
@@ -297,40 +289,35 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             return answer
         self._hold(trial)
         self._run = self._next_run
+        self._trace = None
         if self.args.should_save:
-            self._run.trace = Trace(self._trace_folder(trial), self._rates, self._warn)
+            self._trace = Trace(self._trace_folder(trial), self._rates, self._warn)
+            self._run.name = self._trace.name
         self.state.num_train_epochs = self._planned_epochs
-        self._goes_on = False
         begins_anew = resume_from_checkpoint is None
         if not begins_anew:
             (begins_anew,) = broadcast_object_list([not os.path.isfile(os.path.join(resume_from_checkpoint, STATE))])
         self._find_begun_loaders(not begins_anew)
-        if begins_anew and self._run.trace is not None:
-            self._run.trace.begin(0)
-        if resume_from_checkpoint is None:
-            return answer
-        full = self._run.full
-        finished = full.by_steps and self.state.global_step >= full.steps
-        if begins_anew:
+        full, step = self._run.schedule, self.state.global_step
+        finished = full.by_steps and step >= full.steps
+        if begins_anew and resume_from_checkpoint is not None:
+            check_at_epochs_end(resume_from_checkpoint, 0 if finished else answer[1])
             if self.is_world_process_zero():
                 self._warn(without_state(resume_from_checkpoint))
+        if not begins_anew:
+            self._run.restore(resume_from_checkpoint, step, self._warn)
+        if self._trace is not None:
+            self._trace.name = self._run.name
+            self._trace.begin(0 if begins_anew else self._run.next_round)
+        if begins_anew:
             return (num_train_epochs, 0) if finished else answer
-        step = self.state.global_step
-        self._run.restore(resume_from_checkpoint, self.is_world_process_zero(), step, self._warn)
-        current = self._run.state.round
         self._show_total(*self._run.forecast())
         if finished:
             return num_train_epochs, 0
-        if current is None:
-            return len(self._run.state.epochs), 0
-        at = current.plan.at
-        if current.is_over(step):
-            return at.epoch if at.part + 1 < at.parts and not current.stopped else at.epoch + 1, 0
-        self._goes_on = True
-        done = step - current.plan.first_step
+        epoch, done = self._run.stands_at(step)
         if done and self.args.ignore_data_skip:
             self._warn(f"ignore_data_skip=True: the rows of {done} steps of this epoch are trained twice.")
-        return at.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
+        return epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
 
     def _hold(self, trial):
         """Keep other runs out of the folder, before anything in it is deleted."""
@@ -358,7 +345,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         """
         if self.policy is None:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        full = self._run.full
+        full = self._run.schedule
         answer = super()._prepare_for_training(full.steps, train_dataloader, resume_from_checkpoint)
         if "train" in self._begun_loaders:
             self._draw_apart(answer[1])
@@ -385,27 +372,21 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
             return super()._run_epoch(**kwargs)
         if self.control.should_training_stop:
             return None  # a callback had ended the run that is resumed
-        run, epoch, batches = self._run, kwargs["epoch"], self.args.gradient_accumulation_steps
-        resumed = kwargs["steps_trained_in_current_epoch"] // batches if epoch == kwargs["epochs_trained"] else 0
-        at, skipped = run.first_place(epoch, self.state.global_step, 0 if self._goes_on else resumed)
-        if not self._goes_on:
-            kwargs["steps_trained_in_current_epoch"] = skipped * batches
+        epoch = kwargs["epoch"]
+        at = self._run.first_place(epoch, self.state.global_step)
         while True:
-            self._run_round(at, skipped, kwargs)
+            self._run_round(at, kwargs)
             at = at.next()
             if at.epoch > epoch or self.control.should_epoch_stop or self.control.should_training_stop:
                 break
-            skipped = 0
             kwargs |= {"resume_from_checkpoint": None, "steps_trained_in_current_epoch": 0}
 
-    def _run_round(self, at: Place, skipped: int, kwargs: dict[str, Any]):
+    def _run_round(self, at: Place, kwargs: dict[str, Any]):
         run, loader = self._run, kwargs["train_dataloader"]
-        if not self._goes_on:
-            # one that was saved at its end, before it was closed
-            run.close_round(self.state.global_step, self._rescore)
+        if not run.goes_on(self.state.global_step):
+            self._close_round(self._rescore)  # one that was saved at its end, before it was closed
             self._warn_of_update("Mend it and go on from the last checkpoint: train(resume_from_checkpoint=True).")
-            run.open_round(at, self.state.global_step, skipped)
-        self._goes_on = False
+            run.open_round(at, self.state.global_step)
         run.plan()
         self._rows.total_dataset_length = len(self._sampler)
         self._weights = run.weights(self.args.device)
@@ -421,27 +402,33 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         plan, share_before = current.plan, current.share_before
         run.start_timing()
         if at.parts > 1 or share_before:
-            before = at.epoch * run.full.updates
-            begin, end = run.full.begin(at) - before, run.full.begin(at.next()) - before
+            before = at.epoch * run.schedule.updates
+            begin, end = run.schedule.begin(at) - before, run.schedule.begin(at.next()) - before
             begin += share_before * (end - begin)
-            self.callback_handler = RoundEvents(handler, at.epoch, begin, end, run.full.updates)
+            self.callback_handler = RoundEvents(handler, at.epoch, begin, end, run.schedule.updates)
         try:
             super()._run_epoch(**{**kwargs, "steps_in_epoch": len(loader), "num_update_steps_per_epoch": plan.updates})
         finally:
             self.callback_handler = handler
         run.stop_timing()
-        ends = self.control.should_training_stop or run.full.is_last(plan)
-        run.close_round(self.state.global_step, None if ends else self._rescore)
-        if finding := run.meter.finding():
+        ends = self.control.should_training_stop or run.schedule.is_last(plan)
+        self._close_round(None if ends else self._rescore)
+        if finding := self._meter.finding():
             self._warn(finding)
-        if rounds := run.idle_rounds(at.round, ends):
+        if rounds := run.idle.idle_rounds(at.round, ends):
             self._warn(
                 f"policy={self.policy!r} has left no row out in {rounds} rounds: so far, as many are trained as "
                 "without a policy. Other settings, more epochs or another rule may be needed to save something."
             )
 
+    def _close_round(self, rescore: Callable | None = None):
+        result = self._run.close_round(self.state.global_step, rescore)
+        if result is not None and self._trace is not None:
+            with self._run.overhead():
+                self._trace.write(result.clock, result.lr_scale, result.seconds, result.rows, result.losses)
+
     def _rescore(self, rows: np.ndarray, recorder: Recorder):
-        rescore(self, self._rows, self._numbering, rows, self._run.meter, recorder)
+        rescore(self, self._rows, self._numbering, rows, self._meter, recorder)
 
     def _warn_of_update(self, hint: str):
         if self._run.learner.failure is not None:
@@ -451,7 +438,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
 
     def _show_total(self, steps: int, epochs: int):
         self.state.max_steps = steps
-        if self._run.full.by_steps:
+        if self._run.schedule.by_steps:
             self.state.num_train_epochs = epochs
         show_total(self.callback_handler, steps)
 
@@ -489,7 +476,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
 
     def _finalize_training(self, trial, num_train_samples, start_time):
         if self.policy is not None:
-            self._run.close_round(self.state.global_step)  # resumed from the end of the last epoch
+            self._close_round()  # resumed from the end of the last epoch
             self._run.learner.wait()
             self._warn_of_update("No round was left to select: training is whole, but the History lacks its notes.")
             num_train_samples = sum(epoch["rows"] for epoch in self._run.state.epochs)

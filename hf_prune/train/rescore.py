@@ -11,7 +11,7 @@ from ..common.generators import unchanged_generators
 from ..core import whole_steps
 from ..measure.meter import Meter
 from ..measure.recorder import Recorder
-from .sampler import PARTS, ROW, RowDataset
+from .collator import PARTS, ROW, RowDataset
 
 
 def rescore(trainer, data: RowDataset, collator, rows: np.ndarray, meter: Meter, recorder: Recorder) -> None:

@@ -17,7 +17,8 @@ from ..measure.recorder import gather_numbers
 from ..records.history import History
 from ..records.warm_start import Facts, load_history
 from ..report.padding import causes
-from .sampler import PruningSampler, RowCollator, RowDataset
+from .collator import RowCollator, RowDataset
+from .sampler import PruningSampler
 from .sentences import cuts_batches
 
 
@@ -126,7 +127,7 @@ class RowsMixin:
     def _padding_causes(self) -> tuple[str, ...]:
         """See `padding.causes`; none where rows are joined or packed, which no order fits better together."""
         run, args, data, order = self._run, self.args, self._raw_dataset, "order"
-        if run.meter.joins_rows or getattr(args, "packing", False):  # TRL's
+        if self._meter.joins_rows or getattr(args, "packing", False):  # TRL's
             return ()
         if cuts_batches(self) or self._sampler.kind == "grouped":
             order = "batch"
@@ -134,8 +135,8 @@ class RowsMixin:
             order = "own"
         elif is_arrow(data) and {"input_ids", args.length_column_name}.isdisjoint(data.column_names):
             order = "lengths"
-        tokens, batch = run.state.history.tokens, run.state.facts["batch"]
-        return causes(order, run.widths, tokens, batch, run.meter.is_encoder_decoder)
+        tokens, batch = run.state.history.tokens, run.state.setup.batch
+        return causes(order, run.widths, tokens, batch, self._meter.is_encoder_decoder)
 
     def _check_equal_rows(self, data):
         """Make sure that all processes number the same rows in the same way.

@@ -101,7 +101,7 @@ class PrunedBatches(BatchSampler):
     ):
         super().__init__(sampler, whole.batch_size, whole.drop_last)
         self._planned, self._whole, self._over = sampler, whole, over
-        self._latest: tuple[np.ndarray, BatchSampler] | None = None
+        self._latest: list[Any] = [None, None]  # rows and their batches; a copy that is asked for its length shares it
 
     def __iter__(self) -> Iterator[list[int]]:
         rows, batches = self._planned.rows, self._batches()
@@ -118,7 +118,7 @@ class PrunedBatches(BatchSampler):
             yield rows[batch].tolist()
 
     def __len__(self) -> int:
-        planned, whole = self._planned.length, len(self._whole)
+        planned, whole = len(self._planned), len(self._whole)
         if planned == len(self._planned.rows):
             return len(self._batches())
         # a forecast: nobody knows which rows they will be
@@ -132,9 +132,9 @@ class PrunedBatches(BatchSampler):
         rows = self._planned.rows
         if len(rows) == self._planned.n:
             return self._whole
-        if self._latest is None or self._latest[0] is not rows:
+        if self._latest[0] is not rows:
             try:
-                self._latest = (rows, self._over(rows, self._whole))
+                self._latest[:] = rows, self._over(rows, self._whole)
             except ValueError as error:
                 raise ValueError(
                     f"The trainer's {type(self._whole).__name__} makes no batches of the {len(rows)} rows that the "

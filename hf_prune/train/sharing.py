@@ -240,13 +240,13 @@ class SharingMixin:
             self._warn(message)
 
     def _card_sections(self, command: str | None) -> list[str]:
-        facts, args = self._run.state.facts, self.args
+        setup, args = self._run.state.setup, self.args
         known = {
             "rows of the training set": f"{len(self.history):,}",
-            "fingerprint of the training set": facts["data"],
+            "fingerprint of the training set": setup.data,
             "seed": args.seed,
             "seed of the order and of every selection": self._run.state.seed,
-            "rows in an optimizer step": f"{facts['batch']} x {facts['accumulation']}",
+            "rows in an optimizer step": f"{setup.batch} x {setup.accumulation}",
             "earlier runs that this one began with": self._earlier_cost and self._earlier_cost["runs"],
         }
         return [

@@ -4,7 +4,7 @@ from collections.abc import MutableMapping
 
 import torch
 
-from .sampler import PARTS, ROW, Batch
+from .collator import PARTS, ROW, Batch
 
 
 class StepsMixin:
@@ -27,7 +27,7 @@ class StepsMixin:
         inputs = self._prepare_inputs(inputs)
         batch = self._batch_of(inputs)  # without its numbers: `compute_loss` may give it to other models, too
         self._run.begin_batch(self.state.global_step)
-        meter, weights = self._run.meter, self._weights_of(batch)
+        meter, weights = self._meter, self._weights_of(batch)
 
         def weigh(outputs):
             meter.weigher.weigh_ahead(outputs, weights, len(batch.rows), batch.parts, lambda: not batch.is_recorded)
@@ -47,7 +47,7 @@ class StepsMixin:
             return super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
         self._numbering.is_checked = True  # by whoever made this batch: the workers of later epochs need not
         self._run.begin_batch(self.state.global_step)
-        meter = self._run.meter
+        meter = self._meter
         with meter.watch(model, inputs, batch.parts) as seen:
             result = super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
         loss, *rest = result if return_outputs else (result,)

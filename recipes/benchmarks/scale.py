@@ -26,11 +26,10 @@ import resource
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
-from torch.utils.data import RandomSampler
+from torch.utils.data import BatchSampler, RandomSampler
 from tqdm.auto import tqdm
 
 from hf_prune import History, Policy, policies
@@ -38,8 +37,9 @@ from hf_prune.common.storage import write_text
 from hf_prune.core import FACTS
 from hf_prune.records.trace import Trace
 from hf_prune.report.account import surroundings
-from hf_prune.train.checkpoint import STATE, PruningState
-from hf_prune.train.engine import PruningRun
+from hf_prune.train.checkpoint import STATE, PruningState, Setup
+from hf_prune.train.engine import Engine
+from hf_prune.train.recording import Signals
 from hf_prune.train.sampler import PruningSampler
 from hf_prune.train.schedule import Place, UnprunedSchedule
 
@@ -62,7 +62,7 @@ class Clocked:
         return answer
 
 
-def begin(policy: Policy, rows: int) -> PruningRun:
+def begin(policy: Policy, rows: int) -> Engine:
     rng = np.random.default_rng(0)
     signals = ("loss", *sorted(policy.needs - FACTS - {"loss"}))
     history = History.empty(rows, signals)
@@ -75,13 +75,9 @@ def begin(policy: Policy, rows: int) -> PruningRun:
     updates = math.ceil(rows / STEP_ROWS)
     full = UnprunedSchedule(updates, EPOCHS * updates, EPOCHS, by_steps=False)
     sampler = PruningSampler(RandomSampler(range(rows)), rows, 0)
-    meter = SimpleNamespace(signals=signals, by_batch=False)
-    facts = {"policy": repr(policy), "data": None, "batch": STEP_ROWS, "accumulation": 1}
-
-    def steps(kept: int) -> int:
-        return math.ceil(kept / STEP_ROWS)
-
-    return PruningRun(policy, full, history, sampler, meter, facts, STEP_ROWS, steps, lambda *held: held)
+    sampler.is_cut_by(BatchSampler(sampler, STEP_ROWS, drop_last=False))
+    setup = Setup(repr(policy), None, STEP_ROWS, 1, sampler.kind)
+    return Engine(policy, full, history, sampler, Signals(signals), setup)
 
 
 def play(name: str, rows: int, rounds: int) -> dict:
@@ -89,16 +85,15 @@ def play(name: str, rows: int, rounds: int) -> dict:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=".") as folder:
         run = begin(policies.make(name), rows)
-        run.trace = Trace(folder, lambda: [1e-3], print)
-        return play_rounds(name, run, rounds)
+        return play_rounds(name, run, Trace(folder, lambda: [1e-3], print), rounds)
 
 
-def play_rounds(name: str, run: PruningRun, rounds: int) -> dict:
+def play_rounds(name: str, run: Engine, trace: Trace, rounds: int) -> dict:
     rows = len(run.state.history)
     rng, level, step = np.random.default_rng(1), np.full(rows, 1.0, np.float32), 0
     for number in range(rounds):
         clocked = Clocked()
-        clocked("select", run.open_round, Place(number), step, 0)
+        clocked("select", run.open_round, Place(number), step)
         run.plan()
         clocked("stock", run._sampler._order_of, number)  # which keeps it
         order = clocked("order", run._sampler.order)
@@ -106,12 +101,13 @@ def play_rounds(name: str, run: PruningRun, rounds: int) -> dict:
             seen = visits.numpy()
             level[seen] *= 0.8 + 0.2 * rng.random(len(seen), np.float32)
             loss = torch.from_numpy(level[seen])
-            values = [loss] + [(-loss).exp()] * (len(run.meter.signals) - 1)
+            values = [loss] + [(-loss).exp()] * len(run.state.history.signals)
             run.recorder.add(visits, torch.full_like(visits, 20), values, 20 * len(visits))
         step += run.state.round.plan.steps
         if number + 1 == rounds:
             file = save_and_load(run, rows, step)
-        clocked("close", run.close_round, step)
+        result = clocked("close", run.close_round, step)
+        clocked("close", trace.write, result.clock, result.lr_scale, result.seconds, result.rows, result.losses)
     overhead = sum(clocked.seconds[name] for name in ("select", "order", "close")) / (rows / ROWS_A_SECOND)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     kept = run.state.epochs[-1]["rows"] / rows
@@ -119,10 +115,10 @@ def play_rounds(name: str, run: PruningRun, rounds: int) -> dict:
     return facts | {"seconds": clocked.seconds} | file
 
 
-def save_and_load(run: PruningRun, rows: int, step: int) -> dict:
+def save_and_load(run: Engine, rows: int, step: int) -> dict:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         start = time.perf_counter()
-        run.save(folder, step, True, False)
+        run.save(folder, step)
         written = time.perf_counter()
         PruningState.load(folder, rows)
         read = time.perf_counter()

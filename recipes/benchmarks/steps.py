@@ -29,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, Trainin
 from hf_prune import PruningTrainer
 from hf_prune.common.storage import write_text
 from hf_prune.report.account import surroundings
-from hf_prune.train.sampler import ROW
+from hf_prune.train.collator import ROW
 
 
 class Times(TrainerCallback):

@@ -8,7 +8,7 @@ import transformers as tf
 from datasets import Dataset
 from tokenizers import Tokenizer, models
 
-from hf_prune.train.sampler import PARTS, ROW, Numbered, RowCollator
+from hf_prune.train.collator import PARTS, ROW, Numbered, RowCollator
 
 
 def numbered(examples):

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from hf_prune import PruningTrainer
 from hf_prune.measure.meter import blend
-from hf_prune.train.sampler import ROW
+from hf_prune.train.collator import ROW
 
 
 class Plain(torch.nn.Module):

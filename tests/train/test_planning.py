@@ -4,7 +4,6 @@ import math
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -14,9 +13,11 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, RandomSampler
 
 from hf_prune import History, Policy, Selection
-from hf_prune.train.engine import PruningRun
+from hf_prune.train.checkpoint import Setup
+from hf_prune.train.engine import Engine
+from hf_prune.train.recording import Signals
 from hf_prune.train.sampler import PruningSampler
-from hf_prune.train.schedule import Place, UnprunedSchedule
+from hf_prune.train.schedule import UnprunedSchedule
 
 
 @dataclass(frozen=True)
@@ -52,36 +53,23 @@ class Played:
         self.sampler = PruningSampler(RandomSampler(range(rows)), rows, 3)
         batches = BatchSampler(self.sampler, sizes.batch, drop_last=False)
         self.shards = [BatchSamplerShard(batches, sizes.ranks, rank) for rank in range(sizes.ranks)]
-        updates = self.updates(rows)
+        self.sampler.is_cut_by(self.shards[0], sizes.accumulation)
+        updates = self.sampler.steps_for(rows)
         steps = max_steps or math.ceil(epochs * updates)
         self.full = UnprunedSchedule(updates, steps, steps / updates if max_steps else epochs, bool(max_steps))
-        meter = SimpleNamespace(signals=("loss",), by_batch=False, weigher=SimpleNamespace(scale=None))
-        step_rows = sizes.batch * sizes.accumulation * sizes.ranks
-        facts = {"policy": "", "data": None, "order": "random"}
-        facts |= {"batch": sizes.batch * sizes.ranks, "accumulation": sizes.accumulation}
-        history = History.empty(rows)
-        held = (lambda arrays, count: (arrays, count),)
-        self.run = PruningRun(
-            Shares(rounds), self.full, history, self.sampler, meter, facts, step_rows, self.updates, *held
-        )
+        setup = Setup("", None, sizes.batch * sizes.ranks, sizes.accumulation, "random")
+        self.run = Engine(Shares(rounds), self.full, History.empty(rows), self.sampler, Signals(), setup)
         self.step = 0
         self.visits: dict[tuple[int, int], list[int]] = {}  # rows trained, by epoch and part
         self.positions: list[float] = []
 
-    def updates(self, rows):
-        planned, self.sampler.length = self.sampler.length, rows
-        batches = {len(shard) for shard in self.shards}
-        self.sampler.length = planned
-        assert len(batches) == 1  # equally many on every rank
-        return math.ceil(batches.pop() / self.sizes.accumulation)
-
     def train(self, until=math.inf, goes_on=False):
         """Round after round, up to `until` steps or to the end."""
-        at = self.run.state.round.plan.at if goes_on else Place(0, 0, self.run._parts)
+        at = self.run.state.round.plan.at if goes_on else self.run.first_place(0, self.step)
         while True:
             if not goes_on:
                 self.run.close_round(self.step)
-                self.run.open_round(at, self.step, 0)
+                self.run.open_round(at, self.step)
             goes_on = False
             self.run.plan()
             plan = self.run.state.round.plan
@@ -105,14 +93,14 @@ class Played:
                 return
             at = at.next()
             if at.part == 0:
-                at, _ = self.run.first_place(at.epoch, self.step, 0)
+                at = self.run.first_place(at.epoch, self.step)
 
     def resumed(self, sizes, epochs, rounds):
         """Another run, on other sizes, that goes on from here."""
         other = Played(len(self.run.state.history), sizes, epochs, rounds)
         with tempfile.TemporaryDirectory() as folder:
             self.run.save(folder, self.step, True, False)
-            other.run.restore(folder, True, self.step, lambda message: None)
+            other.run.restore(folder, self.step, lambda message: None)
         other.step = self.step
         other.visits = {round: list(rows) for round, rows in self.visits.items()}
         return other

@@ -11,7 +11,8 @@ from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_prune import History, Policy, PruningTrainer, Selection
-from hf_prune.train.sampler import ROW, PruningSampler
+from hf_prune.train.collator import ROW
+from hf_prune.train.sampler import PruningSampler
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from transformers.trainer_callback import ProgressCallback
 
 import hf_prune.train.trainer as module
 from hf_prune import History, Policy, PruningSeq2SeqTrainer, PruningTrainer, Selection
-from hf_prune.train.sampler import ROW
+from hf_prune.train.collator import ROW
 
 
 @dataclass(frozen=True)
