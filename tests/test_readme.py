@@ -276,6 +276,16 @@ def test_the_kills_are_what_their_file_says():
     assert said in PLAIN["readme"]
 
 
+def test_the_oldest_versions_are_the_same_everywhere():
+    places = [ROOT / ".ci" / "run", PAGES["contributing"], ROOT / "tests" / "support" / "floor.py"]
+    pins = [dict(re.findall(r"(torch|transformers|accelerate)==([\d.]+)", path.read_text())) for path in places]
+    assert pins[0] == pins[1] == pins[2] and len(pins[0]) == 3
+    floors = dict(re.findall(r'"(\w+)>=([\d.]+)', (ROOT / "pyproject.toml").read_text()))
+    for package, pin in pins[0].items():
+        assert f"{pin}.0".startswith(floors[package])
+        assert f"{package} {floors[package]}" in PLAIN["readme"]
+
+
 # ---- Links ----
 
 
