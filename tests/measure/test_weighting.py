@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from batches import TASKS as BATCHES
+from batches import build, read
 from own_losses import (
     CLASSES,
     OwnLoss,
@@ -21,8 +23,6 @@ from own_losses import (
     two_passes,
 )
 from packaging.version import Version
-from test_prediction import TASKS as BATCHES
-from test_prediction import build, read
 from tiny import STOCK, TASKS, VOCAB, Collator, Net, trainer
 from torch.nn import functional as F
 

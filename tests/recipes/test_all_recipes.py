@@ -4,7 +4,7 @@ import ast
 import json
 
 import pytest
-import test_trl
+import talks
 from recipe_runs import FLAGS_OF, ROOT, load, run_and_kill, run_forked, write_rows
 
 ENDED = "output_dir='out' holds a finished run; give another, or remove it."
@@ -14,7 +14,7 @@ STEPS = {  # when the run is killed: in its second epoch; None = as soon as it h
     "image_classification": 14.5,
     "instruct": 9.5,
 }
-MARKS = {"instruct": test_trl.pytestmark}
+MARKS = {"instruct": talks.DEPRECATED}
 
 
 EVERY = [pytest.param(name, marks=MARKS.get(name, ())) for name in FLAGS_OF]

@@ -3,15 +3,17 @@
 import json
 
 import numpy as np
+import peft
 import pytest
-import test_trl
+import talks
 import torch
 from datasets import Dataset
 from recipe_runs import FLAGS_OF, load, run, write_rows
-from test_trl import QUIET, SFTConfig, losses_alone, peft
+from talks import QUIET, losses_alone
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+from trl import SFTConfig
 
-pytestmark = test_trl.pytestmark
+pytestmark = talks.DEPRECATED
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_score_is_by_token(instruct):
 @torch.no_grad()
 def rows_with_greedy_answers(n=11):
     """Tokens and targets, their greedy answers by turns as the model gives them and with another last token."""
-    net, rng = test_trl.model(), np.random.default_rng(0)
+    net, rng = talks.model(), np.random.default_rng(0)
     rows = []
     for row in range(n):
         prompt = ids = torch.tensor(rng.integers(6, 31, rng.integers(1, 6)))
@@ -92,15 +94,15 @@ def test_held_out_rows_have_their_own_losses(instruct, tmp_path, form, batch):
     rows = rows_with_greedy_answers()
     args = SFTConfig(str(tmp_path), **QUIET, per_device_eval_batch_size=batch, eval_packing=False, **form)
     trainer = instruct.InstructTrainer(
-        model=test_trl.model(),
+        model=talks.model(),
         args=args,
         train_dataset=rows,
-        processing_class=test_trl.tokenizer(),
+        processing_class=talks.tokenizer(),
         compute_metrics=lambda outputs: instruct.score(*outputs.predictions, outputs.label_ids),
     )
     output = trainer.predict(rows)
     nats, is_exact = output.predictions
-    np.testing.assert_allclose(nats / output.label_ids, losses_alone(test_trl.model(), rows), rtol=1e-5)
+    np.testing.assert_allclose(nats / output.label_ids, losses_alone(talks.model(), rows), rtol=1e-5)
     assert output.label_ids.tolist() == [sum(label != -100 for label in row["labels"]) for row in rows]
     assert is_exact.tolist() == [row % 2 == 0 for row in range(len(rows))]
     assert output.metrics["test_loss"] == pytest.approx(nats.sum() / output.label_ids.sum())
