@@ -38,7 +38,8 @@ from hf_prune.core import FACTS
 from hf_prune.records.trace import Trace
 from hf_prune.report.account import surroundings
 from hf_prune.train.checkpoint import STATE, PruningState, Setup
-from hf_prune.train.engine import Engine, Signals
+from hf_prune.train.engine import Engine
+from hf_prune.train.recording import Signals
 from hf_prune.train.sampler import PruningSampler
 from hf_prune.train.schedule import Place, UnprunedSchedule
 

@@ -75,6 +75,11 @@ class PruningState:
     round: Round | None = None
     more: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    @property
+    def next_epoch(self) -> int:
+        """Number of the epoch after those that have an account; a policy may have begun after the first."""
+        return self.epochs[-1]["epoch"] + 1 if self.epochs else 0
+
     def add(self, epoch: int, account: dict[str, float]) -> None:
         """Enter what a round cost; the rounds of an epoch share one account."""
         if not self.epochs or self.epochs[-1]["epoch"] != epoch:

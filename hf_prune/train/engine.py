@@ -1,30 +1,26 @@
 """The engine of a pruned run: opens and closes its rounds, and keeps its clock, its measurements and its accounts.
 
-It knows neither a trainer nor a model. Whoever trains calls it in this order, round after round::
+It knows neither a trainer nor a model. Whoever trains calls it in this order, round after round:
 
-    at, _ = engine.position_in_epochs(step)      where to begin, or to go on
-    engine.open_round(at, step)                  the policy selects rows
-    engine.plan()                                the sampler is told of them
-    engine.begin_batch(step); recorder.add(...)  for each batch, the meter puts what it measured into the recorder
-    result = engine.close_round(step)            the History learns, and then the policy does
+1. `first_place` says which round an epoch begins with, and `open_round` lets the policy select its rows.
+2. `plan` tells the sampler of them, and `weights` gives the factors on their losses.
+3. For each batch `begin_batch`; what is measured of it goes into `recorder`.
+4. `close_round` tells the History and then the policy what was measured, and returns what the round was.
 """
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from numbers import Real
-from typing import Protocol
+from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import torch
 
 from ..common.privacy import public
-from ..core import Clock, Policy, Selection, rounds_of
+from ..core import Clock, Policy
 from ..core.ranking import marked
-from ..measure.meter import blend
 from ..measure.recorder import Measurements, Recorder
 from ..measure.weighting import SCALES
 from ..records.history import History
@@ -34,38 +30,12 @@ from .background import Learner
 from .checkpoint import PruningState, Setup
 from .idle import IdleWatch
 from .ranks import Ranks
+from .recording import Measuring, record
 from .resume import Resumption
-from .rounds import Round, RoundResult
+from .rounds import RoundResult
 from .sampler import PruningSampler
 from .schedule import Place, UnprunedSchedule
-
-
-class Measuring(Protocol):
-    """What measures the batches, as far as the engine must know: a `Meter`, or `Signals`.
-
-    Attributes:
-        signals: Names of what is measured of a row, the loss first; none = nothing is.
-        by_batch: Whether a row's loss is that of its batch, for want of its own.
-        scale: Which of `SCALES` the weighted loss goes by, None = it was not needed yet.
-    """
-
-    signals: tuple[str, ...]
-    by_batch: bool
-
-    @property
-    def scale(self) -> str | None: ...
-
-    @scale.setter
-    def scale(self, scale: str | None) -> None: ...
-
-
-@dataclass
-class Signals:
-    """A `Measuring` without a model: whoever adds to the recorder knows what it adds."""
-
-    signals: tuple[str, ...] = ("loss",)
-    by_batch: bool = False
-    scale: str | None = None
+from .selecting import Selector, generator_of
 
 
 class Engine:
@@ -110,9 +80,7 @@ class Engine:
         self._sampler = sampler
         self._measuring = measuring
         self._ranks = Ranks() if ranks is None else ranks
-        # an epoch of fewer steps than rounds has a round for each step
-        self._parts = max(1, min(rounds_of(policy), schedule.updates))
-        self._span: tuple[int, int] | None = None  # of the round in progress, or of the latest
+        self._selector = Selector(policy, schedule, sampler, setup, self._ranks)
         self._mark: float | None = None  # when the training began that is being timed
         self._step: int | None = None  # the latest optimizer step that a batch was of
         self._counted: tuple[int, int] = 0, 0  # visits and positions of all processes in this round
@@ -122,13 +90,13 @@ class Engine:
     def forecast(self) -> tuple[int, int]:
         """Optimizer steps and epochs of the whole run, as far as can be said now."""
         start, current = time.perf_counter(), self.state.round
+        forecast = partial(self._selector.forecast, self.state.history)
         if current is not None:
-            answer = self.schedule.total_steps(current.plan, self._forecast_updates)
+            answer = self.schedule.total_steps(current.plan, forecast)
             current.seconds_selecting += time.perf_counter() - start
             return answer
-        at, step = Place(len(self.state.epochs), 0, self._parts), sum(epoch["steps"] for epoch in self.state.epochs)
-        plan = self.schedule.plan(at, step, self._forecast_updates(at, step))
-        return self.schedule.total_steps(plan, self._forecast_updates)
+        at, step = Place(self.state.next_epoch, 0, self._selector.parts), sum(e["steps"] for e in self.state.epochs)
+        return self.schedule.total_steps(self.schedule.plan(at, step, forecast(at, step)), forecast)
 
     def position(self, step: int) -> float:
         """Real optimizer step `step` in steps of the unpruned schedule, which learning rates are made for."""
@@ -138,34 +106,6 @@ class Engine:
     def lr_scale(self) -> float:
         """Factor on the learning rate of the round in progress."""
         return self.state.round.selection.lr_scale if self.state.round else 1.0
-
-    def _clock(self, at: Place, step: int) -> Clock:
-        share = self.schedule.share(at, step)
-        return Clock(at.round, at.epoch, self.schedule.epochs, share, self.state.setup.step_rows, at.parts)
-
-    def _forecast_updates(self, at: Place, step: int) -> int:
-        return self._steps_over(math.ceil(self._forecast_rows(at, step) / at.parts))
-
-    def _forecast_rows(self, at: Place, step: int) -> int:
-        kept, n = self.policy.forecast(self.state.history, self._clock(at, step)), len(self.state.history)
-        if isinstance(kept, bool) or not isinstance(kept, Real) or not kept > 0:
-            raise ValueError(
-                f"{type(self.policy).__name__}.forecast must return a number of rows above 0, with more than {n} for "
-                f"all, got {kept!r}."
-            )
-        return math.ceil(min(kept, n))
-
-    def _steps_over(self, rows: np.ndarray | int) -> int:
-        if (updates := self._sampler.steps_for(rows)) == 0:
-            count = rows if isinstance(rows, int) else len(rows)
-            raise ValueError(
-                f"policy={self.policy!r} keeps {count} rows, which fill no batch of {self.state.setup.batch}. "
-                "Keep more, take smaller batches, or train without dataloader_drop_last."
-            )
-        return updates
-
-    def _rng(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng([self.state.seed % 2**64, *key])
 
     # ---- Where the run stands ----
 
@@ -177,7 +117,7 @@ class Engine:
         """Where training goes on after `step` optimizer steps: the epoch, and the steps that its round has done."""
         current = self.state.round
         if current is None:
-            return len(self.state.epochs), 0
+            return self.state.next_epoch, 0
         at = current.plan.at
         if not current.is_over(step):
             return at.epoch, step - current.plan.first_step
@@ -187,14 +127,14 @@ class Engine:
         """The round of an epoch that training begins with, after `step` optimizer steps, or goes on with."""
         current = self.state.round
         if current is None or current.plan.at.epoch != epoch:
-            return Place(epoch, 0, self._parts)
+            return Place(epoch, 0, self._selector.parts)
         at = current.plan.at
         return at.next() if current.is_over(step) else at
 
     @property
     def next_round(self) -> int:
         """Number of the round in progress, or else of the next one."""
-        return self.state.round.clock.round if self.state.round else len(self.state.epochs) * self._parts
+        return self.state.round.clock.round if self.state.round else self.state.next_epoch * self._selector.parts
 
     # ---- Rounds ----
 
@@ -212,49 +152,11 @@ class Engine:
         """
         self.learner.check()
         start = time.perf_counter()
-        history, clock = self.state.history, self._clock(at, step)
-        span = self._span_of(at)
-        self._offer(at, span)
-        selection = self._select(at, clock)
-        if not self._ranks.is_alone:
-            self._ranks.check_equal(self.policy, selection, self._forecast_rows(at, step), at.round)
-        if selection.weights is not None and not self.policy.weighs:
-            raise ValueError(f"{type(self.policy).__name__} gave weights, but does not declare `weighs = True`.")
-        plan = self.schedule.plan(at, step, self._steps_over(selection.rows))
-        self.idle.see(selection, len(history if history.offered is None else history.offered))
-        self.state.round = Round(clock, plan, selection, span, seconds_selecting=time.perf_counter() - start)
-
-    def _select(self, at: Place, clock: Clock) -> Selection:
         history = self.state.history
-        if history.offered is not None and at.parts != self._parts:
-            selection = Selection(history.offered)  # another policy began the epoch; this one may know no parts
-        else:
-            selection = self.policy.select(history, clock, self._rng(at.round))
-        if not isinstance(selection, Selection):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(
-                f"{type(self.policy).__name__}.select must return a Selection, got a {type(selection).__name__}: "
-                "give Selection(rows), with the numbers of the rows to train."
-            )
-        return selection.check(len(history), history.offered)
-
-    def _span_of(self, at: Place) -> tuple[int, int]:
-        """The slice [start, stop) of the epoch's permutation that a round is offered.
-
-        Parts are cut at whole optimizer steps of the unpruned schedule, so that a run which keeps everything trains
-        the stock batches.
-        """
-        if at.parts == 1:
-            return 0, len(self.state.history)
-        before = at.epoch * self.schedule.updates
-        steps = (self.schedule.begin(place) - before for place in (at, at.next()))
-        begin, end = (step * self.state.setup.step_rows for step in steps)
-        if at.part > 0 and self._span is not None:
-            begin = self._span[1]  # where the round before ended, should it have been cut into other batches
-        return begin, max(end, begin + 1)
-
-    def _offer(self, at: Place, span: tuple[int, int]) -> None:
-        self._span = span
-        self.state.history.offered = None if at.parts == 1 else self._sampler.part(at.epoch, *span)
+        current = self._selector.select(self.state, at, step)
+        self.idle.see(current.selection, len(history if history.offered is None else history.offered))
+        current.seconds_selecting = time.perf_counter() - start
+        self.state.round = current
 
     def plan(self) -> None:
         """Tell the sampler the rows of the round in progress."""
@@ -304,28 +206,29 @@ class Engine:
         Raises:
             ValueError: Rows were trained that were not selected.
         """
-        current, history = self.state.round, self.state.history
+        current, history, n = self.state.round, self.state.history, len(self.state.history)
         if current is None:
             return None
         self.learner.wait()
         start = time.perf_counter()
-        measured, marks = self._collect(self.recorder)
-        if (marks > marked(current.selection.rows, len(history))).any():
+        measured = self.recorder.collect(self._ranks.join)
+        marks = marked(measured.rows, n)
+        if (marks > marked(current.selection.rows, n)).any():
             raise ValueError(
                 "Rows were trained that the policy had not selected: get_train_dataloader gives other batches than "
                 "those of Trainer's own sampler (does it join several loaders?). Train without a policy."
             )
         repeated = len(measured.rows) - int(np.count_nonzero(marks))
-        losses = [(marks, *self._record(measured.by_row(marks)))]
+        losses = [self._take_in(measured, marks)]
         rescored, seconds_rescoring = None, 0.0
         if rescore is not None and current.selection.rescore is not None and len(current.selection.rescore):
             begun = time.perf_counter()
             recorder = Recorder(len(self._measuring.signals))
             rescore(current.selection.rescore, recorder)
-            rescored, marks = self._collect(recorder)
-            losses.append((marks, *self._record(rescored.by_row(marks))))
+            rescored = recorder.collect(self._ranks.join)
+            losses.append(self._take_in(rescored, marked(rescored.rows, n)))
             seconds_rescoring = time.perf_counter() - begun
-        self.learner.teach(history, current.clock, self._rng(current.clock.round, 1))
+        self.learner.teach(history, current.clock, generator_of(self.state.seed, current.clock.round, 1))
         tokens = history.tokens if history.offered is None else history.tokens[history.offered]
         account = accounting.account_of(current, step, self.schedule, tokens, measured, repeated, rescored)
         account["seconds_rescoring"] = seconds_rescoring
@@ -338,32 +241,13 @@ class Engine:
         self._counted = 0, 0
         self.state.round = None
         lr_scale, seconds = current.selection.lr_scale, current.seconds_training
-        return RoundResult(current.clock, lr_scale, seconds, len(history), losses, account)
+        return RoundResult(current.clock, lr_scale, seconds, n, losses, account)
 
-    def _collect(self, recorder: Recorder) -> tuple[Measurements, np.ndarray]:
-        """What all processes measured, and (N,) bool, of which rows."""
-        measured = recorder.collect(self._ranks.join)
-        return measured, marked(measured.rows, len(self.state.history))
-
-    def _record(self, measured: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Tell the History; the rows (K,) int64 and their losses (K,) float32, NaN where the visit did not tell."""
-        history, (rows, tokens, values) = self.state.history, measured
-        every, losses = rows, np.full(len(rows), np.nan, np.float32)
-        told = tokens > 0
-        everywhere = told.all()  # else some batch did not tell
-        history.tokens[rows if everywhere else rows[told]] = tokens if everywhere else tokens[told]
-        if len(values):
-            history.record_blanks(rows[np.isneginf(values[0])])
-            read = values[0] > -np.inf  # NaN compares false
-            if not read.all():
-                rows, values = rows[read], values[:, read]
-            loss, *signals = values
-            if self._measuring.by_batch:
-                loss = blend(history.loss[rows], loss)
-            losses[read] = loss
-            more = dict(zip(self._measuring.signals[1:], signals, strict=True))
-            history.record(rows, loss, self.state.round.clock.round, **more)
-        return every, losses
+    def _take_in(self, measured: Measurements, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tell the History; the rows, (N,) bool and (K,) int64, and their losses."""
+        rows, tokens, values = measured.by_row(marks)
+        round = self.state.round.clock.round
+        return marks, rows, record(self.state.history, round, self._measuring, rows, tokens, values)
 
     # ---- Seconds and counts ----
 
@@ -465,45 +349,27 @@ class Engine:
         Raises:
             ValueError: The state is damaged, of other data, or in a round that can't be cut into other batches.
         """
-        own, sampler = self.state, self._sampler
-        resumed = Resumption(folder, len(own.history), own.setup)
-        resumed.check(self.schedule, sampler)
-        state, measured = resumed.state, resumed.measured
-        if measured is not None:
-            measured = measured.of_signals(("loss", *sorted(state.history.signals)), self._measuring.signals)
-        untaught = None
+        resumed = Resumption(folder, len(self.state.history), self.state.setup)
+        resumed.check(self.schedule, self._sampler)
         if resumed.is_same_policy:
-            untaught = state.more.get("untaught")
-            self._measuring.by_batch |= state.more.get("by_batch", False)
-            if state.more.get("scale") in SCALES:
-                self._measuring.scale = state.more["scale"]
-        else:
-            warn(
-                f"{folder} was saved under {state.setup.policy}; from the next epoch on, {own.setup.policy} chooses, "
-                "by the losses of then and with no other memory of its own."
-            )
-            state.history = own.history.transfer_from(state.history)
-        if state.seed != sampler.seed:
-            warn(
-                f"{folder} was saved with data_seed {state.seed}, which its order and its selections go on with; "
-                f"{sampler.seed} (data_seed, or seed where that is None) is left aside."
-            )
+            self._measuring.by_batch |= resumed.state.more.get("by_batch", False)
+            if (scale := resumed.state.more.get("scale")) in SCALES:
+                self._measuring.scale = scale
+        self.state = state = resumed.take_over(self.state, warn)
+        self._sampler.seed = state.seed
         if self.name is not None:
             self.name = state.more.get("run", self.name)
-        state.setup, sampler.seed = own.setup, state.seed
-        state.history.features, state.history.keys = own.history.features, own.history.keys
-        self.state = state
-        if untaught is not None:
-            clock = Clock(**untaught)
-            self.learner.teach(state.history, clock, self._rng(clock.round, 1))
+        if resumed.is_same_policy and "untaught" in state.more:
+            clock = Clock(**state.more["untaught"])
+            self.learner.teach(state.history, clock, generator_of(state.seed, clock.round, 1))
         left_out = sum(epoch["rows_offered"] - epoch["rows"] for epoch in state.epochs)
         if left_out > NOTHING * sum(epoch["rows_offered"] for epoch in state.epochs):
             self.idle.close()
         self._describe_history()
-        if (current := state.round) is None or measured is None:
+        if (current := state.round) is None or resumed.measured is None:
             return
         self.idle.see(current.selection, current.span[1] - current.span[0])
-        self._offer(current.plan.at, current.span)
-        resumed.fit(current, measured, step, self.schedule, sampler, warn)
-        if self._ranks.is_main:
-            self.recorder.restore(measured)
+        self._selector.offer(state.history, current.plan.at, current.span)
+        resumed.fit(current, step, self.schedule, self._sampler, warn)
+        if self._ranks.is_main:  # of what all processes had measured
+            self.recorder.restore(resumed.measured.of_signals(resumed.signals, self._measuring.signals))

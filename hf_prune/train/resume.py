@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..measure.recorder import Measurements
 from .checkpoint import PruningState, Setup
 from .rounds import Round
 from .sampler import PruningSampler
@@ -28,6 +27,7 @@ class Resumption:
     Attributes:
         state: That of the checkpoint.
         measured: What its round in progress had measured; None between rounds.
+        signals: Names of what was measured.
         is_same_policy: Whether the run goes on under the policy that it was saved with.
 
     Raises:
@@ -37,6 +37,7 @@ class Resumption:
     def __init__(self, folder: str | os.PathLike, rows: int, setup: Setup):
         self.folder = folder
         self.state, self.measured = PruningState.load(folder, rows)
+        self.signals = ("loss", *sorted(self.state.history.signals))
         saved = self.state.setup
         if saved.data != setup.data:
             raise ValueError(
@@ -73,10 +74,32 @@ class Resumption:
     def _reason(self) -> str:
         return f"{self.folder} was saved with other batches ({', '.join(self._changed)})"
 
+    def take_over(self, own: PruningState, warn: Callable[[str], None]) -> PruningState:
+        """The state to go on with: what was saved, under the policy and in the setup of now.
+
+        Args:
+            own: That of the run that goes on, which has just begun.
+            warn: Is told what is not as it was.
+        """
+        state = self.state
+        if not self.is_same_policy:
+            warn(
+                f"{self.folder} was saved under {state.setup.policy}; from the next epoch on, {own.setup.policy} "
+                "chooses, by the losses of then and with no other memory of its own."
+            )
+            state.history = own.history.transfer_from(state.history)
+        if state.seed != own.seed:
+            warn(
+                f"{self.folder} was saved with data_seed {state.seed}, which its order and its selections go on with; "
+                f"{own.seed} (data_seed, or seed where that is None) is left aside."
+            )
+        state.setup = own.setup
+        state.history.features, state.history.keys = own.history.features, own.history.keys  # in no checkpoint
+        return state
+
     def fit(
         self,
         current: Round,
-        measured: Measurements,
         step: int,
         schedule: UnprunedSchedule,
         sampler: PruningSampler,
@@ -86,18 +109,18 @@ class Resumption:
 
         Args:
             current: The round, whose plan is made anew.
-            measured: What it has measured.
             step: Optimizer steps done.
             schedule: The run over all rows, as it is now.
             sampler: Tells how many steps rows make now.
             warn: Is told where the batches are others.
         """
         plan = current.plan
-        if not self._changed or current.is_over(step):  # but the run may have become longer or shorter since
+        if self.measured is None or not self._changed or current.is_over(step):
+            # the run may have become longer or shorter since
             current.plan = schedule.plan(plan.at, plan.first_step, plan.updates, current.share_before)
             return
         current.steps_before = current.steps(step)
-        current.rest = np.setdiff1d(current.selection.rows, measured.rows)
+        current.rest = np.setdiff1d(current.selection.rows, self.measured.rows)
         updates = sampler.steps_for(current.rest)
         current.plan = schedule.plan(plan.at, step, updates, current.share_before)
         warn(f"{self._reason}; the {len(current.rest):,} rows left of its epoch are trained once, in batches of these.")

@@ -14,7 +14,8 @@ from torch.utils.data import BatchSampler, RandomSampler
 
 from hf_prune import History, Policy, Selection
 from hf_prune.train.checkpoint import Setup
-from hf_prune.train.engine import Engine, Signals
+from hf_prune.train.engine import Engine
+from hf_prune.train.recording import Signals
 from hf_prune.train.sampler import PruningSampler
 from hf_prune.train.schedule import UnprunedSchedule
 

@@ -307,7 +307,7 @@ def test_an_error_in_a_collator_is_raised_as_it_is(tmp_path, whole):
     assert end_of(trainer) == whole[1]
 
 
-@pytest.mark.parametrize("place", ["save", "close_round", "open_round", "_record"])
+@pytest.mark.parametrize("place", ["save", "close_round", "open_round", "_take_in"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_interrupted_by_the_keyboard(tmp_path, whole, place, moment):
     trainer = make(tmp_path)
@@ -319,7 +319,7 @@ def test_interrupted_by_the_keyboard(tmp_path, whole, place, moment):
                     work()
                 raise KeyboardInterrupt
 
-            fail_at(inside.engine(trainer), place, interrupted, call=1 if place == "_record" else 2)
+            fail_at(inside.engine(trainer), place, interrupted, call=1 if place == "_take_in" else 2)
 
     trainer.add_callback(Keyboard())
     with pytest.raises(KeyboardInterrupt):
