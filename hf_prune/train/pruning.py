@@ -130,7 +130,7 @@ class Pruning:
                     f"policy={self.policy!r} has chosen nothing: {type(self.trainer).__name__}.train trains without "
                     "Trainer's own loop."
                 )
-            elif wasted := self.sharing.report().padding():
+            elif wasted := self.sharing.told().padding():
                 self.warn(wasted)
         finally:
             self._has_begun = None

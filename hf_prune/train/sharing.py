@@ -46,7 +46,7 @@ class Sharing:
         self.loop: Loop | None = None
         self._warn = warn
         self._missing: dict[str, str] = {}  # what the latest account lacks, and why
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def report(self) -> RunReport:
         """What was kept and what was left out, so far.
@@ -73,6 +73,11 @@ class Sharing:
             history=history,
         )
 
+    def told(self) -> RunReport:
+        """The report that the user gets: a subclass's own, where it has one."""
+        trainer: Any = self.trainer
+        return trainer.pruning_report()
+
     # ---- The account ----
 
     def save_account(self, folder: str) -> None:
@@ -92,7 +97,7 @@ class Sharing:
             self._warn_once(f"{folder}: the account of this run lacks {'; '.join(others)}. The run itself goes on.")
 
     def _save_report(self, folder: str, loop: Loop) -> None:
-        report, data, config = self.report(), loop.training.data, getattr(self.trainer.model, "config", None)
+        report, data, config = self.told(), loop.training.data, getattr(self.trainer.model, "config", None)
 
         def save_rows():
             is_numbered = is_arrow(data) and FILE_ROW in data.column_names
@@ -113,8 +118,8 @@ class Sharing:
             self._missing[name] = error
 
     def _warn_once(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
+        if message not in self._warned:
+            self._warned.add(message)
             self._warn(message)
 
     # ---- The card ----
@@ -194,7 +199,7 @@ class Sharing:
             "earlier runs that this one began with": earlier and earlier["runs"],
         }
         return [
-            self.report().card(),
+            self.told().card(),
             card.budget(engine.policy),
             card.baselines(str(args.output_dir)),
             card.reproduction(engine.policy, command, known),

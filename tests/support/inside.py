@@ -20,6 +20,11 @@ def training(trainer: Any) -> Any:
     return trainer._pruning.loop.training
 
 
+def sharing(trainer: Any) -> Any:
+    """What tells others of its runs."""
+    return trainer._pruning.sharing
+
+
 def begun(trainer: Any) -> History:
     """The History that its next run begins with."""
     inside = trainer._pruning
