@@ -63,6 +63,12 @@ def test_the_readme_is_short_and_in_order():
     assert headings == HEADINGS
 
 
+def test_the_top_of_the_repository_is_short():
+    listed = subprocess.run(["git", "ls-tree", "--name-only", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    names = {name for name in listed.stdout.split() if not name.startswith(".")}
+    assert names <= {"LICENSE", "README.md", "hf_prune", "pyproject.toml", "recipes", "tests"}
+
+
 def test_the_script_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", TEXTS["readme"], re.DOTALL)
     monkeypatch.chdir(tmp_path)
