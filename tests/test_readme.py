@@ -63,6 +63,12 @@ def test_the_readme_is_short_and_in_order():
     assert headings == HEADINGS
 
 
+def test_the_top_of_the_repository_is_short():
+    listed = subprocess.run(["git", "ls-tree", "--name-only", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    names = {name for name in listed.stdout.split() if not name.startswith(".")}
+    assert names <= {"LICENSE", "README.md", "hf_prune", "pyproject.toml", "recipes", "tests"}
+
+
 def test_the_script_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", TEXTS["readme"], re.DOTALL)
     monkeypatch.chdir(tmp_path)
@@ -208,6 +214,26 @@ def test_how_often_a_rule_beats_fewer_epochs_is_counted():
     assert not better
     said = f"Of {total} comparisons on {len(COMPARISONS)} data sets, none is significantly better and {worse} are"
     assert said.replace(" 9 data", " nine data") in PLAIN["readme"]
+
+
+def test_what_the_comparisons_tell_in_short():
+    arms = {name: {arm["arm"]: arm["differences"] for arm in found["arms"]} for name, found in COMPARISONS.items()}
+    random = arms["digits"]["infobatch"]["uniform"]
+    assert random["to"] == "uniform-60" and random["high"] < 0
+    text = PLAIN["recipes"]
+    assert f"`infobatch` is {-random['mean']:.1f} points worse than 60 % of the rows at random" in text
+    worst = max(-arms["cifar10n"][f"ucb-{budget}"]["short"]["mean"] for budget in (30, 50, 70))
+    assert f"train wrong labels: up to {worst:.0f} points worse than fewer epochs" in text
+    quarter = arms["cifar10n"]["infobatch"]["full"]
+    assert quarter["low"] < 0 < quarter["high"] and round(100 * quarter["saved"]) == 24  # a quarter
+    few = [full for name in ("sst2-1", "sst2-2", "sst2-3") for arm in arms[name].values() if (full := arm["full"])]
+    assert all(full["low"] <= 0 <= full["high"] for full in few)
+    assert f"(intervals up to {max(max(-full['low'], full['high']) for full in few):.0f} points)" in text
+    for name in ("cifar10", "multi30k", "tatoeba", "dolly"):
+        sign = 1 if COMPARISONS[name]["quality"]["greater_is_better"] else -1
+        rules = [arm for arm in COMPARISONS[name]["arms"] if arm["kind"] == "policy"]
+        for full in (rule["differences"]["full"] for rule in rules):
+            assert full["saved"] < 0.1 or max(sign * full["low"], sign * full["high"]) < 0, name
 
 
 @pytest.mark.parametrize("name", ["selection", "scale", "gather", "label_noise", "padding"])
