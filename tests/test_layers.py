@@ -132,6 +132,13 @@ def test_a_file_imports_lower_floors_only(path):
         assert library not in outside or name in modules or room_of(name) in modules, f"{name} may not import {library}"
 
 
+def test_nobody_imports_a_private_name():
+    for name, path in NAMES.items():
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        own = [alias.name for node in nodes if node.level for alias in node.names]
+        assert not [imported for imported in own if imported.startswith("_")], name
+
+
 def test_exceptions_are_needed():
     pairs = {(name, other) for name, path in NAMES.items() for other in imports_of(path)[0]}
     assert AGAINST <= pairs
