@@ -86,16 +86,27 @@ class PruningSampler(Sampler[int]):
         )
 
     def part(self, epoch: int, begin: int, end: int) -> np.ndarray:
-        """(M,) int64, sorted: the rows from place `begin` to place `end` (not included) in the order of an epoch.
+        """A slice of an epoch's permutation.
 
         Rows are grouped by length after the choice, within such a part; until then their order is random.
+
+        Args:
+            epoch: From 0.
+            begin: The first place.
+            end: The place after the last.
+
+        Returns:
+            (M,) int64, sorted: the rows in these places.
         """
         return np.sort(self._order_of(epoch)[begin:end].numpy())
 
     def plan(self, epoch: int, rows: np.ndarray, round: int | None = None) -> None:
-        """From now on, an iteration yields `rows`, (K,) int64, in the order of `epoch`.
+        """Say what an iteration yields from now on.
 
-        `round` is the number of the round; None = that of the epoch.
+        Args:
+            epoch: Whose order the rows come in.
+            rows: (K,) int64.
+            round: The number of the round, which shuffles a grouped order; None = that of the epoch.
         """
         self.epoch = epoch
         self.rows = rows
