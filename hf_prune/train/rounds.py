@@ -1,4 +1,7 @@
-"""A round: what is trained between two selections, where it stands, and what is left of it when it ends."""
+"""A round: what is trained between two selections, where it stands, and what is left of it when it ends.
+
+Size: `Round` is what a checkpoint keeps of a round in progress; most of its fields begin empty.
+"""
 
 from dataclasses import dataclass
 from typing import Any

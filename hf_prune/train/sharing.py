@@ -15,7 +15,7 @@ from transformers.trainer_utils import unwrap_peft_model
 from ..common.generators import unchanged_generators
 from ..common.privacy import public
 from ..data.kinds import is_arrow
-from ..records.history import HISTORY
+from ..records.history_file import HISTORY
 from ..records.hub import first_line
 from ..records.table import FILE_ROW, ROWS
 from ..report import card

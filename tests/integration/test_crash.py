@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from hf_prune import Policy, Selection
 from hf_prune.common import storage
-from hf_prune.records.history import HISTORY
+from hf_prune.records.history_file import HISTORY
 from hf_prune.train.checkpoint import STATE, TRAINER_STATE, PruningState, last_whole
 
 

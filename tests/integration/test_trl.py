@@ -51,7 +51,7 @@ TEMPLATE = (
 )
 QUIET = dict(use_cpu=True, bf16=False, report_to=[], disable_tqdm=True, logging_steps=1, save_strategy="no", seed=3)
 IGNORED = -100
-README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "hf_prune" / "train" / "README.md").read_text(encoding="utf-8")
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -338,16 +338,16 @@ def test_rows_alone_are_pruned_whatever_the_loss(tmp_path, caplog, make):
     assert "records no losses of Llama" in caplog.text and "example_loss_func" in caplog.text
 
 
-def readme_functions() -> dict:
-    (code,) = re.findall(r"```python\n(import torch\n.*?def orpo.*?)```", README, re.DOTALL)
+def page_functions() -> dict:
+    (code,) = re.findall(r"```python\n(import torch\n.*?def orpo.*?)```", PAGE, re.DOTALL)
     functions: dict = {}
     exec(code, functions)
     return functions
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_they_are_served_by_the_functions_of_the_readme(tmp_path, make):
-    seen, theirs, losses_of = [], [], readme_functions()[make.__name__]
+def test_they_are_served_by_the_functions_of_the_page(tmp_path, make):
+    seen, theirs, losses_of = [], [], page_functions()[make.__name__]
 
     def losses(outputs, inputs):
         found = losses_of(outputs, inputs)
@@ -366,7 +366,7 @@ def test_they_are_served_by_the_functions_of_the_readme(tmp_path, make):
 
 
 def test_each_pair_of_answers_has_its_own_loss(tmp_path):
-    ours = reward(tmp_path, "infobatch:ratio=0.5", example_loss_func=readme_functions()["reward"], learning_rate=0.0)
+    ours = reward(tmp_path, "infobatch:ratio=0.5", example_loss_func=page_functions()["reward"], learning_rate=0.0)
     ours.train()
     net, expected = judge(), []
     for row in ours.train_dataset:

@@ -14,7 +14,7 @@ import torch
 from disk import largest_file
 
 from hf_prune import History
-from hf_prune.records.history import HISTORY
+from hf_prune.records.history_file import HISTORY
 from hf_prune.records.table import ROWS
 from hf_prune.records.trace import FOLDER
 from hf_prune.report import page
