@@ -27,7 +27,7 @@ from .lock import RunLock
 from .loop import Loop
 from .ranks import Ranks
 from .rates import Rates
-from .resume import check_at_epochs_end
+from .resume import first_epoch
 from .rows import (
     TrainingRows,
     check_dataset,
@@ -292,9 +292,10 @@ class Pruning:
             (begins_anew,) = broadcast_object_list([not os.path.isfile(os.path.join(checkpoint, STATE))])
         if checkpoint is not None and not begins_anew:
             return loop.restore(checkpoint, epochs)
-        start = (epochs, 0) if loop.is_finished() else stock
+        start = stock
         if checkpoint is not None:
-            check_at_epochs_end(checkpoint, start[1])
+            epoch, ignores_rest = trainer.state.epoch or 0, trainer.args.ignore_data_skip
+            start = (epochs if loop.is_finished() else first_epoch(checkpoint, epoch, ignores_rest)), 0
             if trainer.is_world_process_zero():
                 self.warn(without_state(checkpoint))
         loop.begin_anew()

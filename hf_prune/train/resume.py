@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .checkpoint import PruningState, Setup
+from .checkpoint import STATE, PruningState, Setup
 from .rounds import Round
 from .sampler import PruningSampler
 from .schedule import UnprunedSchedule
@@ -130,19 +130,25 @@ class Resumption:
         warn(f"{self._reason}; the {len(current.rest):,} rows left of its epoch are trained once, in batches of these.")
 
 
-def check_at_epochs_end(folder: str | os.PathLike, steps: int) -> None:
-    """Let a policy begin on a checkpoint without a state only where no rows were trained that it can't know of.
+def first_epoch(folder: str | os.PathLike, epoch: float, ignores_rest: bool) -> int:
+    """The epoch in which a policy begins on a checkpoint without a state, from 0.
+
+    It can't know which rows of an epoch were trained, and so begins between two. How many steps have been done says
+    nothing: those of a pruned run, saved with save_only_model, are fewer than the unpruned epochs have.
 
     Args:
         folder: The checkpoint.
-        steps: Batches of its epoch that were trained.
+        epoch: Where it stands.
+        ignores_rest: Whether an epoch that it stands in is to begin anew (`ignore_data_skip`).
 
     Raises:
-        ValueError: The checkpoint is of the middle of an epoch.
+        ValueError: The checkpoint is of the middle of an epoch, which is not to begin anew.
     """
-    if steps:
+    if epoch != int(epoch) and not ignores_rest:
         raise ValueError(
-            f"resume_from_checkpoint={str(folder)!r}: it was saved without a policy inside an epoch, whose rows a "
-            "policy can't choose any more. Resume from the end of an epoch, or give ignore_data_skip=True, with which "
-            "the epoch begins anew, or train on without a policy."
+            f"resume_from_checkpoint={str(folder)!r}: it holds no {STATE} (it was saved without a policy or with "
+            "save_only_model) and stands inside an epoch, whose rows a policy can't choose any more. Resume from the "
+            "end of an epoch, or give ignore_data_skip=True, with which the epoch begins anew, or train on without a "
+            "policy."
         )
+    return int(epoch)

@@ -5,6 +5,7 @@ import math
 import random
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class PruningSampler(Sampler[int]):
         self._check_whole()
         self._ranks = lengths_as_ranks(self.base.lengths) if self.kind == "grouped" else None  # pyright: ignore[reportAttributeAccessIssue]
         self._count: _BatchCount | None = None
+        self._stand: _Stand | None = None
         self._accumulation = 1
         self._latest: tuple[tuple[int, int], torch.Tensor] | None = None
         self.plan(0, np.arange(n))
@@ -141,21 +143,30 @@ class PruningSampler(Sampler[int]):
         batches = self._count(self.rows, rows) if isinstance(rows, int) else self._count(rows, len(rows))
         return math.ceil(batches / self._accumulation)
 
-    def __len__(self):
-        return len(self.rows)
+    @contextmanager
+    def replaced(self, stand: "_Stand") -> Iterator[None]:
+        """Within the block, `stand` answers in this one's place."""
+        self._stand = stand
+        try:
+            yield
+        finally:
+            self._stand = None
 
-    def order(self) -> torch.Tensor:
-        """(K,) int64, the planned rows in the order of the epoch."""
-        order = self._filtered(self._order_of(self.epoch))
+    def __len__(self):
+        return len(self.rows if self._stand is None else self._stand)
+
+    def order(self, rows: np.ndarray | None = None) -> torch.Tensor:
+        """(K,) int64, the planned rows, or `rows` (K,) int64 in their place, in the order of the epoch."""
+        order = self._filtered(self._order_of(self.epoch), self.rows if rows is None else rows)
         if self._ranks is None:
             return order
         rng = np.random.default_rng([self.seed % 2**64, self._round])
         return torch.from_numpy(group(order.numpy(), self._ranks, self.unit, rng, longest_first=self._round == 0))
 
-    def _filtered(self, order: torch.Tensor) -> torch.Tensor:
-        if len(self.rows) == self.n:
+    def _filtered(self, order: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        if len(rows) == self.n:
             return order
-        kept, filtered, end = marked(self.rows, self.n), np.empty(len(self.rows), np.int64), 0
+        kept, filtered, end = marked(rows, self.n), np.empty(len(rows), np.int64), 0
         for places in map(torch.Tensor.numpy, order.split(_CHUNK)):  # in parts that stay in a processor's cache
             part = places[kept[places]]
             filtered[end : end + len(part)] = part
@@ -197,7 +208,7 @@ class PruningSampler(Sampler[int]):
         return 0 if shape is None else zlib.crc32(shape.data)
 
     def __iter__(self) -> Iterator[int]:
-        for chunk in self.order().split(_CHUNK):
+        for chunk in self.order(None if self._stand is None else self._stand.take()).split(_CHUNK):
             yield from chunk.tolist()
 
 
@@ -212,15 +223,30 @@ def _kind_of(base: Any) -> str:
 
 
 class _Stand(Sampler[int]):
-    """Stands where the sampler stands in a copy of its loader, and has the length that is asked about."""
+    """Stands where the sampler stands in a copy of its loader: has the rows and the length that are asked about.
 
-    def __init__(self, n: int):
-        self.n = n
-        self.rows = np.arange(n)
-        self.length = n
+    Attributes:
+        is_asked: Whether somebody has counted it.
+    """
+
+    def __init__(self, sampler: PruningSampler):
+        self.n = sampler.n
+        self.rows = sampler.rows
+        self.length = len(sampler)
+        self.is_asked = False
+        self._sampler = sampler
+
+    def take(self) -> np.ndarray:
+        """(K,) int64, the rows."""
+        self.is_asked = True
+        return self.rows
 
     def __len__(self):
+        self.is_asked = True
         return self.length
+
+    def __iter__(self) -> Iterator[int]:  # for batches whose number depends on which rows they are, as by their tokens
+        return iter(self._sampler.order(self.take()).tolist())
 
 
 class _BatchCount:
@@ -228,24 +254,34 @@ class _BatchCount:
 
     Only the loader knows all ways to cut batches (drop_last, even_batches, split_batches, dispatch_batches, a batch
     sampler of the trainer's own), so it is asked for its length. What is asked is a copy of it, round a stand-in for
-    the sampler: the loader itself, which may be in use, never sees another length than that of the planned rows.
+    the sampler: the loader itself, which may be in use, never sees another length than that of the planned rows. A
+    loader that keeps the sampler where no copy can reach it is asked itself, while the sampler answers as its stand-in.
     """
 
     def __init__(self, loader: Any, sampler: PruningSampler):
-        self._stand = _Stand(sampler.n)
+        self._stand = _Stand(sampler)
+        self._sampler = sampler
         self._loader = _around(loader, sampler, self._stand)
-        if self._loader is loader:
+        self._is_hidden = self._loader is loader
+        if self._is_hidden and not self._asks(sampler):
             raise ValueError(
                 f"{type(loader).__name__}, the training loader, shows no way to Trainer's own sampler, so nobody can "
                 "say how many batches a part of the rows makes. Keep the stock loader in an attribute of it, or train "
                 "without a policy."
             )
 
+    def _asks(self, sampler: PruningSampler) -> bool:
+        """Whether the loader counts the sampler's rows for its own length."""
+        with sampler.replaced(self._stand):
+            _ = len(self._loader)
+        return self._stand.is_asked
+
     def __call__(self, rows: np.ndarray, length: int) -> int:
         """The batches over `length` rows; where `rows`, (K,) int64, are as many, over these."""
         check_equal_batches(self._loader, length)
         self._stand.rows, self._stand.length = rows, length
-        return len(self._loader)
+        with self._sampler.replaced(self._stand) if self._is_hidden else nullcontext():
+            return len(self._loader)
 
 
 def _around(part: Any, sampler: PruningSampler, stand: _Stand, above: tuple[int, ...] = ()) -> Any:
@@ -253,7 +289,7 @@ def _around(part: Any, sampler: PruningSampler, stand: _Stand, above: tuple[int,
     if part is sampler:
         return stand
     is_several, above = type(part) in (list, tuple), (*above, id(part))
-    named = dict(enumerate(part)) if is_several else getattr(part, "__dict__", {})
+    named = dict(enumerate(part)) if is_several else _own_attributes(part)
     inner = {name: value for name, value in named.items() if name != "dataset" and _may_hold(value, above)}
     copies = {name: _around(value, sampler, stand, above) for name, value in inner.items()}
     if all(copies[name] is inner[name] for name in inner):
@@ -265,11 +301,19 @@ def _around(part: Any, sampler: PruningSampler, stand: _Stand, above: tuple[int,
     return copy
 
 
+def _own_attributes(part: Any) -> dict[str, Any]:
+    """Of an object, and not of one that it hands questions on to."""
+    try:
+        return object.__getattribute__(part, "__dict__")
+    except AttributeError:
+        return {}
+
+
 def _may_hold(value: Any, above: tuple[int, ...]) -> bool:
     """Whether a sampler may be inside: loaders and samplers have a length, and so have those that users put round."""
     if type(value) in (list, tuple):
         return len(value) <= _FEW
-    is_sized = hasattr(type(value), "__len__") and hasattr(value, "__dict__")
+    is_sized = hasattr(type(value), "__len__") and bool(_own_attributes(value))
     return is_sized and id(value) not in above and not isinstance(value, (Dataset, torch.Tensor))
 
 

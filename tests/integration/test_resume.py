@@ -322,6 +322,33 @@ def test_a_stock_checkpoint_of_the_middle_of_an_epoch_is_refused_with_the_cure(t
     assert trainer.pruning_report().epochs[0]["rows_offered"] == ROWS
 
 
+def test_weights_of_a_pruned_run_go_on_from_the_end_of_an_epoch(tmp_path):
+    """After fewer steps than unpruned epochs have: the epoch is the one that it says."""
+    settings = {"policy": "uniform:keep=0.5", "save_strategy": "epoch", "save_only_model": True}
+    trainer, _ = build(tmp_path, num_train_epochs=2, **settings)
+    trainer.train()
+    steps = trainer.state.global_step
+    assert steps % 9, "not at the end of an unpruned epoch"
+    trainer, _ = build(tmp_path, save_strategy="no")
+    trainer.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{steps}"))
+    assert [(epoch["epoch"], epoch["rows_offered"]) for epoch in trainer.pruning_report().epochs] == [(2, ROWS)]
+    assert trainer.state.epoch == EPOCHS
+
+
+def test_weights_of_the_middle_of_a_pruned_epoch_are_refused_with_the_cure(tmp_path):
+    trainer, _ = build(tmp_path, save_only_model=True)
+    trainer.add_callback(StopAt(13))
+    trainer.train()
+    trainer, log = build(tmp_path)
+    with pytest.raises(ValueError, match="checkpoint-13'.* with save_only_model.* inside an epoch.* or .*data_skip"):
+        trainer.train(resume_from_checkpoint=True)
+    assert log == {}
+    trainer, log = build(tmp_path, ignore_data_skip=True)
+    trainer.train(resume_from_checkpoint=True)
+    epochs = trainer.pruning_report().epochs
+    assert [(epoch["epoch"], epoch["rows_offered"]) for epoch in epochs] == [(1, ROWS), (2, ROWS)]
+
+
 def test_another_policy_goes_on_with_a_warning(stopped, caplog):
     trainer, _ = build(stopped, policy="uniform:keep=0.5")
     trainer.train(resume_from_checkpoint=True)

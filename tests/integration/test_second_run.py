@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import STOCK, TASKS
 
-from hf_prune import History, PruningTrainer, Selection, policies
+from hf_prune import History, PruningTrainer, Selection, core, policies
 
 
 def losses_of(ours):
@@ -167,3 +167,13 @@ def test_without_its_policy_a_trainer_forgets_the_run(make):
     ours.policy = None
     ours.train()
     assert ours.history is None and not any("prune/rows" in entry for entry in ours.state.log_history)
+
+
+def test_a_history_of_arrays_alone_is_taken_as_one(make):
+    """As of `hf_prune.core`, which has no files."""
+    ours = make("uniform:keep=0.5", num_train_epochs=1)
+    ours.train()
+    arrays = core.History.from_arrays(ours.history.arrays())
+    again = make("infobatch", num_train_epochs=1, history=arrays)
+    again.train()
+    assert again.pruning_report().epochs[0]["rows"] < len(arrays), "it prunes in the first epoch, by what was learnt"

@@ -7,7 +7,7 @@ import transformers as tf
 from accelerate.data_loader import BatchSamplerShard, SeedableRandomSampler
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import TASKS
+from tiny import TASKS, Collator
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -283,6 +283,123 @@ def test_steps_are_counted_through_whatever_stands_round_the_sampler(name):
     sampler.is_cut_by(CUTS[name](BatchSampler(sampler, 4, drop_last=False)), accumulation=2)
     assert [sampler.steps_for(rows) for rows in (22, 9, 8, 1)] == [3, 2, 1, 1]
     assert len(sampler) == 22
+
+
+class ByTokens(Sampler):
+    """Batches of at most so many tokens, which are counted by making them."""
+
+    def __init__(self, sampler, most=20):
+        self.sampler, self.most = sampler, most
+
+    def __iter__(self):
+        batch, tokens = [], 0
+        for row in self.sampler:
+            if batch and tokens + LENGTHS[row] > self.most:
+                yield batch
+                batch, tokens = [], 0
+            batch.append(row)
+            tokens += LENGTHS[row]
+        yield batch
+
+    def __len__(self):
+        return sum(1 for _ in self)
+
+
+@given(rows=st.sets(st.integers(0, 39), min_size=1), planned=st.sets(st.integers(0, 39), min_size=1))
+def test_batches_that_depend_on_the_rows_are_counted_over_these_rows(rows, planned):
+    sampler, rows = PruningSampler(RandomSampler(range(40)), 40, seed=5), np.array(sorted(rows))
+    batches = ByTokens(sampler)
+    sampler.is_cut_by(batches)
+    sampler.plan(1, np.array(sorted(planned)))
+    before = list(batches)
+    steps = sampler.steps_for(rows)
+    assert list(batches) == before, "who asks changes nothing"
+    assert sampler.steps_for(len(planned)) == len(before)
+    sampler.plan(1, rows)
+    assert len(batches) == steps
+
+
+def test_batches_of_so_many_tokens_are_trained_as_the_stock_trainer_does(tmp_path):
+    """The trainer makes a loader of its own, whose batches have any number of rows."""
+    rows = TASKS["one label"].rows(22)
+
+    class ByTokensTrainer(tf.Trainer):
+        def get_train_dataloader(self):
+            batches = ByTokens(self._get_train_sampler())
+            loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
+            return self.accelerator.prepare(loader)
+
+    def train(policy):
+        quiet = {"use_cpu": True, "report_to": [], "save_strategy": "no", "disable_tqdm": True}
+        args = tf.TrainingArguments(str(tmp_path), train_sampling_strategy="sequential", **quiet)
+        own = {"train_dataset": rows, "data_collator": Collator(), "policy": policy}
+        trainer = pruned(ByTokensTrainer)(TASKS["one label"].model(), args, **own)
+        trainer.train()
+        return trainer
+
+    stock, whole = train(None), train("uniform:keep=1")
+    assert whole.state.global_step == stock.state.global_step
+    for name, tensor in stock.model.state_dict().items():
+        assert torch.equal(whole.model.state_dict()[name], tensor), name
+    assert train("uniform:keep=0.5").state.global_step < stock.state.global_step
+
+
+class Slots:
+    """A loader whose stock one no attribute dictionary holds, though it hands all questions on to it."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __iter__(self):
+        return iter(self.inner)
+
+    def __getattr__(self, name):
+        return getattr(object.__getattribute__(self, "inner"), name)
+
+
+def closure(inner):
+    class Closure:
+        def __len__(self):
+            return len(inner)
+
+        def __iter__(self):
+            return iter(inner)
+
+    return Closure()
+
+
+class Table:
+    def __init__(self, inner):
+        self.parts = {"inner": inner}
+
+    def __len__(self):
+        return len(self.parts["inner"])
+
+    def __iter__(self):
+        return iter(self.parts["inner"])
+
+
+@pytest.mark.parametrize("hide", [Slots, closure, Table])
+def test_steps_are_counted_where_a_loader_hides_the_stock_one(hide):
+    sampler = PruningSampler(RandomSampler(range(22)), 22, seed=0)
+    loader = hide(DataLoader(range(22), batch_sampler=BatchSampler(sampler, 4, drop_last=False)))
+    sampler.is_cut_by(loader)
+    sampler.plan(0, np.arange(9))
+    before = [batch.tolist() for batch in loader]
+    assert [sampler.steps_for(rows) for rows in (22, 9, np.arange(8))] == [6, 3, 2]
+    assert [batch.tolist() for batch in loader] == before, "who asks changes nothing"
+    assert len(loader) == 3 and len(sampler) == 9
+
+    by_tokens = PruningSampler(RandomSampler(range(40)), 40, seed=5)
+    by_tokens.is_cut_by(hide(ByTokens(by_tokens)))
+    counted = by_tokens.steps_for(np.arange(17))
+    by_tokens.plan(0, np.arange(17))
+    assert counted == len(list(ByTokens(by_tokens)))
 
 
 def test_rows_that_fill_no_batch_make_no_step():
