@@ -51,7 +51,7 @@ class Facts:
         """
         return self._dataset is dataset and self._rows == len(dataset) and self._policy is policy
 
-    def fill(self, history: core.History) -> None:
+    def fill(self, history: History) -> None:
         """Write them into a history of the data set's rows."""
         history.tokens[:] = self._tokens
         history.features = self._features
@@ -64,7 +64,7 @@ def load_history(
     policy: Policy,
     keys: np.ndarray | None,
     warn: Callable[[str], None],
-) -> tuple[core.History | None, dict[str, float] | None]:
+) -> tuple[History | None, dict[str, float] | None]:
     """What an earlier run learnt, and what that run cost.
 
     Args:
@@ -83,10 +83,11 @@ def load_history(
     """
     if source is None:
         return None, None
-    is_made = isinstance(source, core.History)
-    name = "a History" if is_made else repr(str(source))
+    if isinstance(source, core.History) and not isinstance(source, History):
+        source = History(**vars(source))  # arrays alone, of whoever has not asked for files
+    name = "a History" if isinstance(source, History) else repr(str(source))
     try:
-        earlier = source.check() if is_made else History.from_pretrained(source)
+        earlier = source.check() if isinstance(source, History) else History.from_pretrained(source)
     except storage.DamagedFile as error:
         raise ValueError(f"history={name}: {error} Give another copy, or leave it out.") from error
     except ValueError as error:
@@ -110,7 +111,7 @@ def load_history(
     return history, facts.get("cost")
 
 
-def _check_rows(earlier: core.History, name: str, dataset: Any) -> None:
+def _check_rows(earlier: History, name: str, dataset: Any) -> None:
     """Refuse a History of other rows, or of these in another order."""
     by_key = "give history_key=, the name of a column of unique values, to both runs"
     if len(earlier) != len(dataset):
