@@ -159,7 +159,8 @@ class Loop:
         """
         engine, step = self.engine, self.trainer.state.global_step
         if not engine.goes_on(step):
-            self._close(self._rescore)  # one that was saved at its end, before it was closed
+            if engine.state.round is not None:  # it was saved at its end, before it was closed
+                self._close(self._rescore)
             self._warn_of_update("Mend it and go on from the last checkpoint: train(resume_from_checkpoint=True).")
             engine.open_round(at, step)
         engine.plan()

@@ -214,10 +214,8 @@ def _kind_of(base: Any) -> str:
 class _Stand(Sampler[int]):
     """Stands where the sampler stands in a copy of its loader, and has the length that is asked about."""
 
-    def __init__(self, n: int):
-        self.n = n
-        self.rows = np.arange(n)
-        self.length = n
+    def __init__(self, sampler: PruningSampler):
+        self.n, self.rows, self.length = sampler.n, sampler.rows, len(sampler)
 
     def __len__(self):
         return self.length
@@ -232,7 +230,7 @@ class _BatchCount:
     """
 
     def __init__(self, loader: Any, sampler: PruningSampler):
-        self._stand = _Stand(sampler.n)
+        self._stand = _Stand(sampler)
         self._loader = _around(loader, sampler, self._stand)
         if self._loader is loader:
             raise ValueError(
