@@ -287,10 +287,11 @@ def sentence_bootstrap(
         scorer: A metric of sacreBLEU such as `BLEU()`; afterwards its signature names the resampling.
         predictions: R texts of the run.
         references: R texts, one for each.
-        resamples: How often R sentences are drawn.
+        resamples: How often R sentences are drawn; 1 = not at all.
 
     Returns:
-        The score on all sentences, the mean on those drawn, and half the width of the interval around that mean.
+        The score on all sentences, the mean on those drawn, and half the width of the interval around that mean;
+        without draws, the last two are -1.
     """
     found = scorer.corpus_score(predictions, [references], n_bootstrap=resamples)
     return found.score, float(found._mean), float(found._ci)

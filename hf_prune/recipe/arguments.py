@@ -225,7 +225,11 @@ def _default(value: Any, hint: Any) -> dict[str, Any]:
 
 
 def field_texts(type_: type) -> dict[str, str]:
-    """Each field's text in the `Args:` block of the docstring, of the class or of a base; one line, first paragraph."""
+    """Each field's text in the `Args:` block of the docstring, of the class or of a base; one line, first paragraph.
+
+    A parser of Google's style, such as docstring_parser, gives up on those of transformers, where some entries have no
+    colon and headings stand among them.
+    """
     found: dict[str, str] = {}
     for base in reversed(type_.__mro__):
         lines = inspect.cleandoc(base.__dict__.get("__doc__") or "").splitlines()

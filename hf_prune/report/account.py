@@ -302,7 +302,7 @@ def versions() -> dict[str, str]:
     """Of Python, and of those packages that a result depends on and that are installed."""
     found = {"python": platform.python_version()}
     packages = "hf_prune torch transformers accelerate datasets tokenizers trl peft kornia scikit-learn sacrebleu"
-    packages += " evaluate matplotlib babel num2words pillow"
+    packages += " evaluate matplotlib pillow"
     for package in packages.split():
         try:
             found[package] = version(package)

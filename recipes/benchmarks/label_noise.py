@@ -25,7 +25,9 @@ from hf_prune.common.markdown import markdown_table
 from hf_prune.common.storage import write_text
 from hf_prune.compare.result import RESULTS
 from hf_prune.data.pixels import eight_bits
-from hf_prune.recipe.splits import find_column, label_texts, read_file
+from hf_prune.recipe.columns import find_column
+from hf_prune.recipe.labels import label_texts
+from hf_prune.recipe.splits import read_file
 from hf_prune.records.table import FILE_ROW, ROWS
 from hf_prune.report.account import surroundings
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hub_server import Fault, HubServer, Repository
-from recipe_runs import load, run
+from recipe_runs import run, write_rows
 from tiny import TASKS, trainer
 from transformers import TrainerCallback
 
@@ -518,10 +518,9 @@ def test_the_token_still_serves_after_the_arguments_are_pickled():
 def test_a_recipe_pushes_what_others_may_see(hub, client, tmp_path, monkeypatch):
     """All of its files and what it says, but for stock's own: no token, no path."""
     flags = "--vocab_size 320 --num_train_epochs 1 --num_beams 1 --use_cpu True --policy uniform --keep 0.5".split()
-    data = {}
-    for split, rows in load("translate").embedded_corpus(rows=100, seed=5).items():
-        rows.to_parquet(data.setdefault(f"--{split}_file", str(tmp_path / f"{split}.parquet")))
-    flags += [part for flag, path in data.items() for part in (flag, path)]
+    write_rows("translate", tmp_path)
+    for split in ("train", "validation", "test"):
+        flags += [f"--{split}_file", str(tmp_path / f"{split}.parquet")]
     flags += ["--output_dir", str(tmp_path / "tiny"), "--push_to_hub", "--hub_token", TOKEN, "--hub_model_id", "lab/de"]
     for name, value in client.settings.items():
         monkeypatch.setenv(name, value)
