@@ -81,14 +81,25 @@ class PruningState:
         return self.epochs[-1]["epoch"] + 1 if self.epochs else 0
 
     def add(self, epoch: int, account: dict[str, float]) -> None:
-        """Enter what a round cost; the rounds of an epoch share one account."""
+        """Enter what a round cost; the rounds of an epoch share one account.
+
+        Args:
+            epoch: From 0.
+            account: Numbers by name, which add up.
+        """
         if not self.epochs or self.epochs[-1]["epoch"] != epoch:
             self.epochs.append({"epoch": epoch, **dict.fromkeys(account, 0)})
         for name, value in account.items():
             self.epochs[-1][name] = self.epochs[-1].get(name, 0) + value  # an older hf_prune may have begun it
 
     def save(self, folder: str | os.PathLike, measured: Measurements, step: int) -> None:
-        """Write the state after `step` steps, and what the round in progress has measured, into a checkpoint folder."""
+        """Write the state.
+
+        Args:
+            folder: The checkpoint.
+            measured: What the round in progress has measured; not looked at between rounds.
+            step: Optimizer steps done.
+        """
         arrays = self.history.arrays()
         header = {name: getattr(self, name) for name in ("seed", "epochs", "seconds_evaluating")}
         header |= {"facts": asdict(self.setup) | self.more, "step": step, "round": None}

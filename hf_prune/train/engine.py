@@ -124,7 +124,12 @@ class Engine:
         return at.epoch + (current.stopped or at.part + 1 == at.parts), 0
 
     def first_place(self, epoch: int, step: int) -> Place:
-        """The round of an epoch that training begins with, after `step` optimizer steps, or goes on with."""
+        """The round of an epoch that training begins with, or goes on with.
+
+        Args:
+            epoch: From 0.
+            step: Optimizer steps done.
+        """
         current = self.state.round
         if current is None or current.plan.at.epoch != epoch:
             return Place(epoch, 0, self._selector.parts)
@@ -150,7 +155,7 @@ class Engine:
             ValueError: The policy's answer is no valid one, not the same in every process, or fills no batch.
             TypeError: It is no Selection.
         """
-        self.learner.check()
+        self.learner.check()  # of the round before: its failure was kept until what was trained had been counted
         start = time.perf_counter()
         history = self.state.history
         current = self._selector.select(self.state, at, step)
@@ -209,7 +214,7 @@ class Engine:
         current, history, n = self.state.round, self.state.history, len(self.state.history)
         if current is None:
             return None
-        self.learner.wait()
+        self.learner.wait()  # its thread reads the History, which changes from here on
         start = time.perf_counter()
         measured = self.recorder.collect(self._ranks.join)
         marks = marked(measured.rows, n)
@@ -326,8 +331,9 @@ class Engine:
         """
         if self.state.round is not None:
             self.state.round.stopped = stopped
-        self.learner.wait()
-        # a signal may have it saved inside a step: what is measured of that one comes again
+        self.learner.wait()  # its thread writes the notes that are saved
+        # A signal may have it saved inside a step. Who resumes trains that step whole, so its first batches, which are
+        # measured already, are left out.
         measured = self.recorder.collect(self._ranks.join, in_step=step == self._step)
         if is_writer:
             more = {"by_batch": self._measuring.by_batch, "scale": self._measuring.scale}
@@ -350,7 +356,7 @@ class Engine:
             ValueError: The state is damaged, of other data, or in a round that can't be cut into other batches.
         """
         resumed = Resumption(folder, len(self.state.history), self.state.setup)
-        resumed.check(self.schedule, self._sampler)
+        resumed.check(self.schedule, self._sampler)  # first: a refusal leaves this run, and its trace, as they are
         if resumed.is_same_policy:
             self._measuring.by_batch |= resumed.state.more.get("by_batch", False)
             if (scale := resumed.state.more.get("scale")) in SCALES:
@@ -368,8 +374,9 @@ class Engine:
         self._describe_history()
         if (current := state.round) is None or resumed.measured is None:
             return
-        self.idle.see(current.selection, current.span[1] - current.span[0])
+        # no checkpoint holds what was offered: it follows from the seed, which the sampler has by now
         self._selector.offer(state.history, current.plan.at, current.span)
         resumed.fit(current, step, self.schedule, self._sampler, warn)
-        if self._ranks.is_main:  # of what all processes had measured
+        self.idle.see(current.selection, current.span[1] - current.span[0])
+        if self._ranks.is_main:  # what all processes had measured is gathered again when the round is closed
             self.recorder.restore(resumed.measured.of_signals(resumed.signals, self._measuring.signals))

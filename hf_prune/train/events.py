@@ -83,7 +83,12 @@ class PlainLoader:
 
 
 def show_total(handler: Any, steps: int) -> None:
-    """Tell the progress bars among a handler's callbacks how many optimizer steps the run will take."""
+    """Tell progress bars how many optimizer steps the run will take.
+
+    Args:
+        handler: The trainer's `CallbackHandler`, among whose callbacks they are.
+        steps: As many.
+    """
     for callback in handler.callbacks:
         bar = getattr(callback, "training_bar", None) or getattr(callback, "training_tracker", None)
         if bar is not None:

@@ -65,7 +65,12 @@ class IdleWatch:
         self._is_open = False
 
     def see(self, selection: Selection, offered: int) -> None:
-        """Take in what a round trains of the `offered` rows: fewer, weights or another learning rate are an act."""
+        """Take in what a round trains: fewer rows, weights and another learning rate are an act.
+
+        Args:
+            selection: Of the round.
+            offered: Rows that it was chosen from.
+        """
         weighs = selection.weights is not None and (selection.weights != 1).any()
         if len(selection.rows) < (1 - NOTHING) * offered or weighs or selection.lr_scale != 1:
             self.close()

@@ -58,6 +58,10 @@ class Resumption:
         Where an epoch has several rounds, each was offered a slice of its order: another order would give it other
         rows, some a second time and some never, and so may a sampler of one's own that goes by the batch size.
 
+        Args:
+            schedule: The run over all rows, as it is now.
+            sampler: Knows whether its order is one of its own.
+
         Raises:
             ValueError: It has changed batches or another order, and is bound to its own.
         """

@@ -59,7 +59,12 @@ class Round:
         return self.steps_before + step - self.plan.first_step
 
     def steps_full(self, step: int, schedule: UnprunedSchedule) -> float:
-        """Steps of the unpruned schedule that these stand for."""
+        """Steps of the unpruned schedule that these stand for.
+
+        Args:
+            step: Optimizer steps of the run that are done.
+            schedule: The unpruned one.
+        """
         return self.steps(step) if schedule.by_steps else self.plan.position(step) - schedule.begin(self.plan.at)
 
 

@@ -86,16 +86,27 @@ class PruningSampler(Sampler[int]):
         )
 
     def part(self, epoch: int, begin: int, end: int) -> np.ndarray:
-        """(M,) int64, sorted: the rows from place `begin` to place `end` (not included) in the order of an epoch.
+        """A slice of an epoch's permutation.
 
         Rows are grouped by length after the choice, within such a part; until then their order is random.
+
+        Args:
+            epoch: From 0.
+            begin: The first place.
+            end: The place after the last.
+
+        Returns:
+            (M,) int64, sorted: the rows in these places.
         """
         return np.sort(self._order_of(epoch)[begin:end].numpy())
 
     def plan(self, epoch: int, rows: np.ndarray, round: int | None = None) -> None:
-        """From now on, an iteration yields `rows`, (K,) int64, in the order of `epoch`.
+        """Say what an iteration yields from now on.
 
-        `round` is the number of the round; None = that of the epoch.
+        Args:
+            epoch: Whose order the rows come in.
+            rows: (K,) int64.
+            round: The number of the round, which shuffles a grouped order; None = that of the epoch.
         """
         self.epoch = epoch
         self.rows = rows
@@ -203,10 +214,8 @@ def _kind_of(base: Any) -> str:
 class _Stand(Sampler[int]):
     """Stands where the sampler stands in a copy of its loader, and has the length that is asked about."""
 
-    def __init__(self, n: int):
-        self.n = n
-        self.rows = np.arange(n)
-        self.length = n
+    def __init__(self, sampler: PruningSampler):
+        self.n, self.rows, self.length = sampler.n, sampler.rows, len(sampler)
 
     def __len__(self):
         return self.length
@@ -221,7 +230,7 @@ class _BatchCount:
     """
 
     def __init__(self, loader: Any, sampler: PruningSampler):
-        self._stand = _Stand(sampler.n)
+        self._stand = _Stand(sampler)
         self._loader = _around(loader, sampler, self._stand)
         if self._loader is loader:
             raise ValueError(

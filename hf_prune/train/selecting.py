@@ -38,7 +38,16 @@ class Selector:
         self._stop: int | None = None  # of the slice that was offered last
 
     def forecast(self, history: History, at: Place, step: int) -> int:
-        """Optimizer steps of a later round that begins at `step`, as far as can be said now."""
+        """Optimizer steps of a later round, as far as can be said now.
+
+        Args:
+            history: What is known now.
+            at: Which round.
+            step: Optimizer steps done when it begins.
+
+        Raises:
+            ValueError: The policy foresees no number of rows above 0, or too few to fill a batch.
+        """
         return self._steps_over(math.ceil(self._forecast_rows(history, at, step) / at.parts))
 
     def _forecast_rows(self, history: History, at: Place, step: int) -> int:
