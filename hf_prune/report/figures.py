@@ -221,7 +221,8 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
     spans = ((math.ceil(begin), math.floor(end)) for begin, end in itertools.pairwise(levels))
     bar.ax.set_yticklabels([f"{begin}" if begin == end else f"{begin}-{end}" for begin, end in spans])
     bar.set_label("times trained")
-    bar.solids.set_alpha(1)
+    solids: Any = bar.solids  # None before a bar is drawn
+    solids.set_alpha(1)
     bar.ax.tick_params(which="both", length=0)
     bar.outline.set_visible(False)
     panel.set_xlabel("variability: standard deviation of the loss")
