@@ -24,14 +24,14 @@ from ..records.table import ROWS, write_rows
 from ..records.trace import FOLDER, read_trace
 from . import figures
 from .account import NUMBERS, PruningReport, is_number
-from .figures import DARK, LIGHT
+from .theme import DARK, LIGHT, Theme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Self
 
-    Draw = Callable[[figures.Theme], Any]
+    Draw = Callable[[Theme], Any]
 
 REPORT = "_report.html"  # shows rows of the training set: Trainer pushes no file whose name begins with _
 EXAMPLES = "examples.json"
