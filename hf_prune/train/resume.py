@@ -142,7 +142,8 @@ def check_at_epochs_end(folder: str | os.PathLike, steps: int) -> None:
     """
     if steps:
         raise ValueError(
-            f"resume_from_checkpoint={str(folder)!r}: it was saved without a policy inside an epoch, whose rows a "
-            "policy can't choose any more. Resume from the end of an epoch, or give ignore_data_skip=True, with which "
-            "the epoch begins anew, or train on without a policy."
+            f"resume_from_checkpoint={str(folder)!r}: it holds no pruning state (it was saved without a policy or "
+            "with save_only_model) and lies inside an epoch, whose rows a policy can't choose any more. Resume from "
+            "the end of an epoch, or give ignore_data_skip=True, with which the epoch begins anew, or train on "
+            "without a policy."
         )
