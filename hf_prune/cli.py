@@ -16,7 +16,7 @@ from typing import Any
 from . import policies
 from .common.command import Parser, again, interruptible
 from .compare.launch import FailedRun
-from .core import FACTS, History, Policy
+from .core import DATA_NEEDS, History, Policy
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -162,7 +162,7 @@ def _list_policies() -> str:
 def _needs(policy: Policy) -> list[str]:
     """What a policy reads, in words."""
     needs = sorted(policy.needs)
-    if not policy.needs & FACTS:  # else it can't begin without a data set
+    if not policy.needs & DATA_NEEDS:  # else it can't begin without a data set
         try:
             policy.begin(History.empty(1), None)
         except ValueError:

@@ -16,6 +16,7 @@ from ..common.markdown import in_words, markdown_table
 from ..common.storage import write_bytes, write_text
 from ..report import figures
 from ..report.card import BASELINES
+from ..report.theme import LIGHT
 from .plan import rule_of
 from .verdict import Comparison
 
@@ -135,7 +136,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     arms = {name: arm for name, arm in comparison.plan.arms.items() if comparison.seeds(name)}
     budgets = sorted({arm.budget for arm in arms.values() if arm.budget is not None}, reverse=True)
     rules = list(dict.fromkeys(rule_of(name, arm.budget) for name, arm in arms.items() if arm.kind == "policy"))
-    canvas = figures.new_figure(11, 5 + 0.22 * -(-len(arms) // 5), figures.LIGHT)
+    canvas = figures.new_figure(11, 5 + 0.22 * -(-len(arms) // 5), LIGHT)
     panels = canvas.subplots(1, 2, sharey=True)
     curves = {name: comparison.curves(name) for name in arms}
     for name, arm in arms.items():
@@ -162,7 +163,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         panels[0].set_ylim(*sorted(comparison.sign * quality for quality in (far, best + 0.05 * (best - far))))
     for panel in panels:
         figures.shorten(panel)
-        figures.finish(panel, figures.LIGHT)
+        figures.finish(panel, LIGHT)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     write_bytes(path, _in_few_colors(figures.png(canvas)))
 

@@ -15,7 +15,7 @@ from .. import policies
 from ..common.foreign import file_name, number, of_kind, read_json, setting, why
 from ..common.privacy import hide_arguments, public_arguments
 from ..common.storage import write_text
-from ..core import FACTS, History
+from ..core import DATA_NEEDS, History
 from .store import ended, run_folder
 
 COMMAND = "command.json"
@@ -172,7 +172,7 @@ def check_beginning(arms: dict[str, Arm], arguments: list[str]) -> None:
         given, policy = flag_names([*arguments, *arm.flags]), policies.make(arm.flags[1])
         assert policy is not None
         own = {field.name for field in dataclasses.fields(policy)}
-        if "history" in given or own & set(given) or policy.needs & FACTS:  # can't be told here
+        if "history" in given or own & set(given) or policy.needs & DATA_NEEDS:  # can't be told here
             continue
         try:
             policy.begin(History.empty(1), None)

@@ -12,7 +12,7 @@ from .history import History
 from .ranking import ranked, top
 from .selection import Clock, Selection, plain, whole_steps
 
-FACTS = frozenset({"tokens", "features", "classes"})  # what a policy may need beside signals: read before training
+DATA_NEEDS = frozenset({"tokens", "features", "classes"})  # what a policy may need beside signals: read before training
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Policy(abc.ABC):
 
     Attributes:
         needs: What the rule reads. Signals, measured in training: "loss", "correct", "confidence", "el2n", "grad_norm";
-            facts, read from the data set before: "tokens" (`history.tokens`), "features" (the texts or else the pixels
+            what is read from the data set before: "tokens" (`history.tokens`), "features" (the texts or else the pixels
             of `history.features`), "classes" (`history.features.classes`). Only these are made; a model or a data set
             that can't give one is refused. Where it depends on the fields, a property takes its place.
         weighs: Whether its selections carry weights. A loss that can't be weighted row by row is refused.
@@ -44,7 +44,7 @@ class Policy(abc.ABC):
         """Prepare for the first round.
 
         Args:
-            history: Of rows never seen, with the facts that the rule needs; may be written to.
+            history: Of rows never seen, with what the rule needs of the data set; may be written to.
             earlier: What an earlier run has learnt of the same rows, which is taken in; None = nothing.
 
         Raises:

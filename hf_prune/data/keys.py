@@ -41,7 +41,7 @@ def row_keys(dataset: Any, column: str) -> np.ndarray:
         return keys
     pairs = [(order[at], order[at + 1]) for at in again[:_SHOWN]]
     named = [(_text(dataset[int(a)][column]), _text(dataset[int(b)][column])) for a, b in pairs]
-    if equal := [one.decode() for one, other in named if one == other]:
+    if equal := [one.decode() for one, other in named if one is not None and one == other]:
         raise ValueError(
             f"history_key={column!r} must name each row, but {len(again):,} values of that column are there again, "
             f"such as {', '.join(map(repr, equal))} (rows {pairs[0][0]} and {pairs[0][1]}). Name a column without "

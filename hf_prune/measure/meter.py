@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import FACTS, IGNORED, Policy
+from ..core import DATA_NEEDS, IGNORED, Policy
 from .agreement import Agreement, second_terms
 from .prediction import Prediction, UserLosses, count_tokens
 from .readers import READ, TARGETS, NoLogits, Recipe, head_of, reads_targets, recipe_for, why_unread
@@ -84,7 +84,7 @@ class Meter:
         self._why_unread = why_unread(model, peft)
         self.is_encoder_decoder = reads_targets(model)
         gives = _LOSS_ALONE if example_loss_func else self._recipe.gives if self._recipe else frozenset[str]()
-        needs = policy.needs - FACTS
+        needs = policy.needs - DATA_NEEDS
         if needs and not has_targets and not example_loss_func:
             raise ValueError(
                 f"policy={policy!r} needs {', '.join(sorted(needs))}, but the trainer makes a loss of its own out of "
@@ -221,7 +221,7 @@ class Meter:
         try:
             return self._read(rows, seen)
         except (ValueError, TypeError, LookupError, AttributeError) as error:  # as the user's own outputs bring about
-            needs = self._policy.needs - FACTS
+            needs = self._policy.needs - DATA_NEEDS
             if isinstance(error, NoLogits) and needs == _LOSS_ALONE and not self._has_read:
                 self.by_batch = True
                 self._warn_of_batches(str(error))
@@ -329,7 +329,7 @@ class Meter:
         policy, recipe = self._policy, self._recipe
         task = f"{self._name}. {self._why_unread}" if recipe is None else f"{self._name} ({recipe.task})."
         cure = "Choose"
-        if policy.instead and replace(policy, **policy.instead).needs - FACTS <= gives:
+        if policy.instead and replace(policy, **policy.instead).needs - DATA_NEEDS <= gives:
             fields = ", ".join(f"{name}={value!r}" for name, value in policy.instead.items())
             cure = f"Give {fields}, with which it does without, or choose"
         return ValueError(

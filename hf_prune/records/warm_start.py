@@ -18,7 +18,7 @@ from ..data.tokens import row_tokens
 from .history import History
 
 
-class Facts:
+class DataNeeds:
     """What a policy needs to know of a data set, read once.
 
     Args:

@@ -5,10 +5,11 @@ import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .theme import FAINTEST, LIGHT, Theme
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,25 +18,6 @@ if TYPE_CHECKING:
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}
 MANY = 24  # points; a figure with more draws lines without markers or bars
 DOTS = 20_000  # rows in a map, at most
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a figure."""
-
-    paper: str
-    ink: str
-    grid: str
-    first: str
-    second: str
-    third: str
-    sequence: str
-
-
-_FAINTEST = 0.4  # where colours are taken from in a theme's sequence, which begins at the colour of the paper
-
-LIGHT = Theme("#ffffff", "#1f2328", "#e5e7ea", "#2a6fbb", "#d9762b", "#c4c9d0", "viridis_r")
-DARK = Theme("#16191d", "#e3e6ea", "#30353c", "#6aa9f0", "#f0985a", "#59616b", "viridis")
 
 
 def run_figure(
@@ -202,7 +184,7 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
     figure = new_figure(7.2, 4.6, theme)
     panel = figure.add_subplot()
     low, high = int(times.min()), int(times.max())
-    colors = ListedColormap(colormaps[theme.sequence](np.linspace(_FAINTEST, 1, 256)))
+    colors = ListedColormap(colormaps[theme.sequence](np.linspace(FAINTEST, 1, 256)))
     levels = np.unique(np.linspace(low, high + 1, min(high - low + 1, 12) + 1).round()) - 0.5
     size = float(np.clip(30_000 / len(mean), 3, 30))
     order = np.random.default_rng(0).permutation(len(mean))  # no kind of row is drawn above the others
@@ -221,7 +203,8 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
     spans = ((math.ceil(begin), math.floor(end)) for begin, end in itertools.pairwise(levels))
     bar.ax.set_yticklabels([f"{begin}" if begin == end else f"{begin}-{end}" for begin, end in spans])
     bar.set_label("times trained")
-    bar.solids.set_alpha(1)
+    solids: Any = bar.solids  # None before a bar is drawn
+    solids.set_alpha(1)
     bar.ax.tick_params(which="both", length=0)
     bar.outline.set_visible(False)
     panel.set_xlabel("variability: standard deviation of the loss")

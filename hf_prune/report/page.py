@@ -24,14 +24,14 @@ from ..records.table import ROWS, write_rows
 from ..records.trace import FOLDER, read_trace
 from . import figures
 from .account import NUMBERS, PruningReport, is_number
-from .figures import DARK, LIGHT
+from .theme import DARK, LIGHT, Theme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Self
 
-    Draw = Callable[[figures.Theme], Any]
+    Draw = Callable[[Theme], Any]
 
 REPORT = "_report.html"  # shows rows of the training set: Trainer pushes no file whose name begins with _
 EXAMPLES = "examples.json"
@@ -339,7 +339,7 @@ class RunReport(PruningReport):
             x = 100 * epochs / max(len(values) - 1, 1)
             y = 30 - 30 * (values[epochs] - lowest) / (highest - lowest)
             entry["dots"] = [(f"{a:.1f}", f"{b:.1f}") for a, b in zip(x, y, strict=True)] if len(epochs) > 1 else []
-            texts = [f"{known.epochs[epoch] + 1}: {values[epoch]:.3g}" for epoch in epochs]
+            texts = [f"{known.epochs[epoch] + 1}: {values[epoch]:.3g}" for epoch in epochs] if known else []
             entry["losses"] = f"Losses by epoch: {_listed(texts)}"
             entry["note"] = self._note(row, values[epochs])
             shown.append(entry)

@@ -9,7 +9,7 @@ from transformers import Trainer
 from ..core import Policy
 from ..measure.meter import Meter
 from ..records.history import History
-from ..records.warm_start import Facts, load_history
+from ..records.warm_start import DataNeeds, load_history
 
 
 class Beginning:
@@ -25,7 +25,7 @@ class Beginning:
         self.source = source
         self.key = key
         self._warn = warn
-        self._facts: Facts | None = None
+        self._data_needs: DataNeeds | None = None
         self._inherited: tuple[History | None, dict[str, float] | None] = None, None
 
     @property
@@ -43,15 +43,15 @@ class Beginning:
             meter: Says what will be measured.
 
         Raises:
-            ValueError: A fact that the data set can't give; an earlier history of other rows, or none where the policy
-                needs one.
+            ValueError: The data set can't give what the policy needs; an earlier history of other rows, or none where
+                the policy needs one.
         """
-        if self._facts is None or not self._facts.fit(data, policy):
+        if self._data_needs is None or not self._data_needs.fit(data, policy):
             with trainer.args.main_process_first(local=False, desc="read what the policy needs"):  # it fills the cache
-                self._facts = Facts(data, policy, meter.is_encoder_decoder, self.key)
-                self._inherited = load_history(self.source, data, policy, self._facts.keys, self._warn)
+                self._data_needs = DataNeeds(data, policy, meter.is_encoder_decoder, self.key)
+                self._inherited = load_history(self.source, data, policy, self._data_needs.keys, self._warn)
         history = History.empty(len(data), meter.signals)
-        self._facts.fill(history)
+        self._data_needs.fill(history)
         policy.begin(history, self._inherited[0])
         history.check_notes(policy)
         return history

@@ -80,6 +80,12 @@ class PruningState:
         """Number of the epoch after those that have an account; a policy may have begun after the first."""
         return self.epochs[-1]["epoch"] + 1 if self.epochs else 0
 
+    @property
+    def current(self) -> Round:
+        """The round in progress: who asks knows that there is one."""
+        assert self.round is not None
+        return self.round
+
     def add(self, epoch: int, account: dict[str, float]) -> None:
         """Enter what a round cost; the rounds of an epoch share one account.
 
@@ -298,8 +304,9 @@ def _steps(header: dict[str, Any]) -> tuple[float, float]:
 
 
 def _newest_first(run: str | os.PathLike) -> list[Path]:
-    steps = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(run).glob("checkpoint-*")}
-    return sorted((path for path, step in steps.items() if step), key=lambda path: -int(steps[path][1]))
+    named = ((path, re.fullmatch(r"checkpoint-(\d+)", path.name)) for path in Path(run).glob("checkpoint-*"))
+    steps = {path: int(found[1]) for path, found in named if found is not None}
+    return sorted(steps, key=lambda path: -steps[path])
 
 
 def _nearest(folder: str | os.PathLike) -> list[Path]:

@@ -165,12 +165,12 @@ class Engine:
 
     def plan(self) -> None:
         """Tell the sampler the rows of the round in progress."""
-        clock = self.state.round.clock
-        self._sampler.plan(clock.epoch, self.state.round.rows, clock.round)
+        current = self.state.current
+        self._sampler.plan(current.clock.epoch, current.rows, current.clock.round)
 
     def weights(self, device: torch.device | str = "cpu") -> torch.Tensor | None:
         """(N,) float32 factor on each row's loss in the round in progress, None where all are 1."""
-        selection = self.state.round.selection
+        selection = self.state.current.selection
         if selection.weights is None:
             return None
         table = torch.ones(len(self.state.history))
@@ -251,7 +251,7 @@ class Engine:
     def _take_in(self, measured: Measurements, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Tell the History; the rows, (N,) bool and (K,) int64, and their losses."""
         rows, tokens, values = measured.by_row(marks)
-        round = self.state.round.clock.round
+        round = self.state.current.clock.round
         return marks, rows, record(self.state.history, round, self._measuring, rows, tokens, values)
 
     # ---- Seconds and counts ----
@@ -263,7 +263,7 @@ class Engine:
     def stop_timing(self) -> None:
         """Training ends, or pauses."""
         if self._mark is not None:
-            self.state.round.seconds_training += time.perf_counter() - self._mark
+            self.state.current.seconds_training += time.perf_counter() - self._mark
             self._mark = None
 
     @property
@@ -303,7 +303,7 @@ class Engine:
         """What stands beside the loss in the logs: the share kept and, since the last log, losses and padding."""
         history = self.state.history
         offered = len(history if history.offered is None else history.offered)
-        return accounting.progress(self.recorder.drain(), len(self.state.round.selection.rows) / offered)
+        return accounting.progress(self.recorder.drain(), len(self.state.current.selection.rows) / offered)
 
     # ---- Files ----
 

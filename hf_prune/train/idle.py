@@ -2,7 +2,7 @@
 
 import math
 
-from ..core import FACTS, BudgetPolicy, Policy, Selection, rounds_of, whole_steps
+from ..core import DATA_NEEDS, BudgetPolicy, Policy, Selection, rounds_of, whole_steps
 from ..report.account import NOTHING, keeps_all
 from .schedule import UnprunedSchedule
 
@@ -21,7 +21,7 @@ def why_idle(policy: Policy, schedule: UnprunedSchedule, rows: int, step_rows: i
         return None
     rounds, named = rounds_of(policy), f"policy={policy!r}"
     late = schedule.epochs <= 1 or schedule.epochs * getattr(policy, "anneal", math.inf) < 2
-    if (policy.needs - FACTS) and late and not has_history and rounds == 1:
+    if (policy.needs - DATA_NEEDS) and late and not has_history and rounds == 1:
         return (
             f"{named} learns from earlier epochs, and a run of {schedule.epochs:g} leaves none to prune in: "
             "give more epochs, history= of an earlier run, or a rule that learns within an epoch."

@@ -15,7 +15,6 @@ from .loading import begun_loaders, draw_apart
 from .logs import Logs
 from .rates import Rates
 from .rescore import rescore
-from .rounds import Round
 from .rows import TrainingRows
 from .schedule import Place
 from .steps import Steps
@@ -159,7 +158,8 @@ class Loop:
         """
         engine, step = self.engine, self.trainer.state.global_step
         if not engine.goes_on(step):
-            self._close(self._rescore)  # one that was saved at its end, before it was closed
+            if engine.state.round is not None:  # it was saved at its end, before it was closed
+                self._close(self._rescore)
             self._warn_of_update("Mend it and go on from the last checkpoint: train(resume_from_checkpoint=True).")
             engine.open_round(at, step)
         engine.plan()
@@ -174,7 +174,7 @@ class Loop:
         self._show_total()
 
     def _train_round(self, at: Place, stock: Callable[..., None], kwargs: dict[str, Any]) -> None:
-        engine, trainer, current = self.engine, self.trainer, self._current
+        engine, trainer, current = self.engine, self.trainer, self.engine.state.current
         handler = trainer.callback_handler
         plan, share_before, full = current.plan, current.share_before, engine.schedule
         engine.start_timing()
@@ -199,7 +199,7 @@ class Loop:
             at: Which.
         """
         engine = self.engine
-        ends = self.trainer.control.should_training_stop or engine.schedule.is_last(self._current.plan)
+        ends = self.trainer.control.should_training_stop or engine.schedule.is_last(engine.state.current.plan)
         self._close(None if ends else self._rescore)
         if finding := self.meter.finding():
             self._warn(finding)
@@ -208,13 +208,6 @@ class Loop:
                 f"policy={engine.policy!r} has left no row out in {rounds} rounds: so far, as many are trained as "
                 "without a policy. Other settings, more epochs or another rule may be needed to save something."
             )
-
-    @property
-    def _current(self) -> Round:
-        """The round in progress."""
-        current = self.engine.state.round
-        assert current is not None
-        return current
 
     def _close(self, rescore: Callable[[np.ndarray, Recorder], None] | None = None) -> None:
         """Close the round in progress, if there is one, and hand on what it measured."""

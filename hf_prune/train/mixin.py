@@ -46,8 +46,8 @@ class PruningMixin(_Trainer):
         **kwargs: The trainer's own.
 
     Raises:
-        ValueError: Unknown policy or bad field; rows that have no number; a signal that the model or a fact that the
-            data set can't give; an earlier history of other rows, or none where the policy needs one.
+        ValueError: Unknown policy or bad field; rows that have no number; a signal that the model, or a need that the
+            data set can't meet; an earlier history of other rows, or none where the policy needs one.
         TypeError: `policy` is neither a policy nor a string.
     """
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .checkpoint import STATE, PruningState, Setup
+from .checkpoint import PruningState, Setup
 from .rounds import Round
 from .sampler import PruningSampler
 from .schedule import UnprunedSchedule
@@ -146,9 +146,9 @@ def first_epoch(folder: str | os.PathLike, epoch: float, ignores_rest: bool) -> 
     """
     if epoch != int(epoch) and not ignores_rest:
         raise ValueError(
-            f"resume_from_checkpoint={str(folder)!r}: it holds no {STATE} (it was saved without a policy or with "
-            "save_only_model) and stands inside an epoch, whose rows a policy can't choose any more. Resume from the "
-            "end of an epoch, or give ignore_data_skip=True, with which the epoch begins anew, or train on without a "
-            "policy."
+            f"resume_from_checkpoint={str(folder)!r}: it holds no pruning state (it was saved without a policy or "
+            "with save_only_model) and lies inside an epoch, whose rows a policy can't choose any more. Resume from "
+            "the end of an epoch, or give ignore_data_skip=True, with which the epoch begins anew, or train on "
+            "without a policy."
         )
     return int(epoch)

@@ -34,7 +34,7 @@ from tqdm.auto import tqdm
 
 from hf_prune import History, Policy, policies
 from hf_prune.common.storage import write_text
-from hf_prune.core import FACTS
+from hf_prune.core import DATA_NEEDS
 from hf_prune.records.trace import Trace
 from hf_prune.report.account import surroundings
 from hf_prune.train.checkpoint import STATE, PruningState, Setup
@@ -64,7 +64,7 @@ class Clocked:
 
 def begin(policy: Policy, rows: int) -> Engine:
     rng = np.random.default_rng(0)
-    signals = ("loss", *sorted(policy.needs - FACTS - {"loss"}))
+    signals = ("loss", *sorted(policy.needs - DATA_NEEDS - {"loss"}))
     history = History.empty(rows, signals)
     history.tokens[:] = rng.integers(5, 60, rows, np.int32)
     earlier = History.empty(rows, ("el2n", "grad_norm"))

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from hf_prune import Clock, History, Policy, policies
 from hf_prune.common.storage import write_text
-from hf_prune.core import FACTS
+from hf_prune.core import DATA_NEEDS
 from hf_prune.core.features import Features, count_matrix
 from hf_prune.report.account import surroundings
 
@@ -52,7 +52,7 @@ def sentences(rows: int, rng: np.random.Generator) -> Features:
 
 def begin(policy: Policy, rows: int, features: Features, rng: np.random.Generator) -> History:
     """A history of an earlier run that measured everything, as the policy takes it in."""
-    history = History.empty(rows, policy.needs - FACTS)
+    history = History.empty(rows, policy.needs - DATA_NEEDS)
     history.tokens[:] = rng.integers(5, 60, rows)
     history.features = features
     earlier = History.empty(rows, ("el2n", "grad_norm"))

@@ -28,13 +28,13 @@ def name(request):
     return request.param
 
 
-FACTS = {"tokens", "features", "classes"}
+DATA_NEEDS = {"tokens", "features", "classes"}
 
 
 def begun(policy, n):
     """The history with which a run of `policy` on `n` rows begins, after a run that measured everything."""
     rng = np.random.default_rng(0)
-    history = History.empty(n, policy.needs - FACTS)
+    history = History.empty(n, policy.needs - DATA_NEEDS)
     history.tokens[:] = rng.integers(1, 50, n)
     texts = tuple(matrix_of([rng.integers(0, 30, length) for length in history.tokens]) for _ in range(2))
     history.features = Features(texts if "features" in policy.needs else (), classes=rng.integers(0, 3, n))
