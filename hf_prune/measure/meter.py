@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ..core import DATA_NEEDS, IGNORED, Policy
 from .agreement import Agreement, second_terms
+from .models import head_of, reads_targets
 from .prediction import Prediction, UserLosses, count_tokens
-from .readers import READ, TARGETS, NoLogits, Recipe, head_of, reads_targets, recipe_for, why_unread
+from .readers import READ, TARGETS, NoLogits, Recipe, recipe_for, why_unread
 from .recorder import Recorder
 from .weighting import Weighable, Weigher
 
