@@ -309,8 +309,8 @@ class Meter:
             return None
         self._agreement = None
         return (
-            f"The loss of {self._name} {flaw}: it weights rows or classes, or has other terms or factors, which the "
-            f"recorded losses leave out. {_CURE}"
+            f"The loss of {self._name} {flaw}: it weights rows or classes, has other terms or factors, or takes labels "
+            f"that are no class of its logits, all of which the recorded losses leave out. {_CURE}"
         )
 
     def warn_if_blind(self) -> None:
