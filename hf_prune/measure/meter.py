@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ..core import DATA_NEEDS, IGNORED, Policy
 from .agreement import Agreement, second_terms
+from .models import head_of, reads_targets
 from .prediction import Prediction, UserLosses, count_tokens
-from .readers import READ, TARGETS, NoLogits, Recipe, head_of, reads_targets, recipe_for, why_unread
+from .readers import READ, TARGETS, NoLogits, Recipe, recipe_for, why_unread
 from .recorder import Recorder
 from .weighting import Weighable, Weigher
 
@@ -308,8 +309,8 @@ class Meter:
             return None
         self._agreement = None
         return (
-            f"The loss of {self._name} {flaw}: it weights rows or classes, or has other terms or factors, which the "
-            f"recorded losses leave out. {_CURE}"
+            f"The loss of {self._name} {flaw}: it weights rows or classes, has other terms or factors, or takes labels "
+            f"that are no class of its logits, all of which the recorded losses leave out. {_CURE}"
         )
 
     def warn_if_blind(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import IGNORED
+from .models import head_of, mask_of, shifts_itself, takes_shifted_loss
 from .prediction import Answer, FusedLogProbs, MultiLabel, Picked, Prediction, Regression, Shares, is_mapping
 
 TARGETS = ("labels", "shift_labels", "start_positions", "end_positions")
@@ -268,9 +269,9 @@ def _refusal(names: list[str], model: Any, peft: Any) -> str | None:
             return reason
     if any(name.startswith("Blip") for name in names) and getattr(_text(model.config), "label_smoothing", 0):
         return "The model smooths its labels by itself. Set label_smoothing = 0 in the config of its text model."
-    if "GitForCausalLM" in names and not _shifts_itself(model):
+    if "GitForCausalLM" in names and not shifts_itself(model):
         return "This version of transformers shifts its labels twice, from row to row. Install a newer one."
-    if any(name.endswith("ForMaskedLM") for name in names) and _takes_shifted_loss(model):
+    if any(name.endswith("ForMaskedLM") for name in names) and takes_shifted_loss(model):
         return (
             f"transformers finds no 'ForMaskedLM' in the name {names[0]}, and trains it on the next token. Rename the "
             "class, or set its loss_type = 'ForMaskedLM' behind super().__init__."
@@ -287,29 +288,6 @@ _REFUSED = {
     r"^PI0For": "Its loss is over actions.",
     r"^BrosSpade": "Its loss is over links between boxes.",
 }
-
-
-def _words(model: Any) -> set[Any]:
-    """The names and constants in the code of the forward passes that a model's class inherits.
-
-    The loss of a class changes from version to version of transformers, and the name of the class does not tell.
-    """
-    forwards = [inspect.unwrap(vars(cls)["forward"]) for cls in type(model).__mro__ if "forward" in vars(cls)]
-    codes = [forward.__code__ for forward in forwards if inspect.isfunction(forward)]
-    groups: list[tuple[Any, ...]] = [
-        word if isinstance(word, tuple) else (word,) for code in codes for word in code.co_consts
-    ]
-    return {word for code in codes for word in code.co_names + code.co_varnames}.union(*groups)
-
-
-def _takes_shifted_loss(model: Any) -> bool:
-    """Whether the forward calls transformers' loss function for causal language models."""
-    return "loss_function" in _words(model) and getattr(model.loss_function, "__name__", "") == "ForCausalLMLoss"
-
-
-def _shifts_itself(model: Any) -> bool:
-    """Whether the forward tells that function which label belongs to which logits."""
-    return "shift_labels" in _words(model)
 
 
 def _text(config: Any) -> Any:
@@ -333,7 +311,7 @@ def _recognise(name: str, model: Any) -> Recipe | None:
     if name.endswith("ForMultipleChoice"):
         return _ChoiceRecipe("multiple choice", ranking)
     if name.endswith("ForTokenClassification"):
-        return _TokenRecipe("token classification", _CLASSES, mask=_mask(model))
+        return _TokenRecipe("token classification", _CLASSES, mask=mask_of(model))
     if name.endswith("ForMaskedLM"):
         is_sparse = getattr(config, "sparse_prediction", False)  # ModernBERT
         unpicked = config.sparse_pred_ignore_index if is_sparse else None
@@ -342,7 +320,7 @@ def _recognise(name: str, model: Any) -> Recipe | None:
     if config.is_encoder_decoder or is_decoder is False:
         is_known = name.endswith(("ForConditionalGeneration", "MarianMTModel", "EncoderDecoderModel"))
         # A fault of older transformers, not of BLIP-2, which shifts for the other kind.
-        is_shifted = is_decoder is None and _takes_shifted_loss(model) and not _shifts_itself(model)
+        is_shifted = is_decoder is None and takes_shifted_loss(model) and not shifts_itself(model)
         return _TokenRecipe("encoder-decoder", generation, is_shifted) if is_known else None
     # XLNet, XLM and Flaubert (WithLMHeadModel) predict permuted or masked tokens.
     is_causal = re.search(r"ForCausalLM$|(?<!XLNet)(?<!With)LMHeadModel$|ModelWithLMHead$", name)
@@ -353,7 +331,7 @@ def _recognise(name: str, model: Any) -> Recipe | None:
     # The decoders of BART and its relatives take labels that are shifted already, and so does CPM-Ant.
     is_shifted = not hasattr(config, "decoder_layers") and name != "CpmAntForCausalLM"
     is_behind = name in ("GitForCausalLM", "Blip2ForConditionalGeneration")
-    return _TokenRecipe("causal language modelling", generation, is_shifted, is_behind=is_behind, mask=_mask(model))
+    return _TokenRecipe("causal language modelling", generation, is_shifted, is_behind=is_behind, mask=mask_of(model))
 
 
 # Always classes, whatever config.problem_type says.
@@ -361,32 +339,3 @@ _ONE_CLASS = (
     r"^(Data2VecAudio|Hubert|SEWD?|UniSpeech(Sat)?|Wav2Vec2(Bert|Conformer)?|WavLM)ForSequenceClassification$"
     r"|^WhisperForAudioClassification$"
 )
-
-
-def _mask(model: Any) -> str | None:
-    """Name of the tensor by which the forward leaves labels out; most models leave that to the collator."""
-    words = _words(model)
-    if not words.isdisjoint({"active_loss", "shift_attention_mask"}):
-        return "attention_mask"
-    return "bbox_first_token_mask" if "bbox_first_token_mask" in words else None
-
-
-def reads_targets(model: Any) -> bool:
-    """Whether a model also reads its labels as tokens, as an encoder-decoder does."""
-    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
-
-
-def head_of(model: Any) -> nn.Linear | None:
-    """The linear layer that makes a model's logits, its input being grad_norm's `head_input`; None if there is none.
-
-    Args:
-        model: As for `recipe_for`. For classification it is the last linear layer with config.num_labels outputs (the
-            base layer where LoRA adapts it), else the output embeddings of a language model.
-    """
-    if any("Classification" in cls.__name__ for cls in type(model).__mro__):
-        adapters = {id(part) for layer in model.modules() if hasattr(layer, "base_layer") for part in layer.modules()}
-        adapters -= {id(layer.base_layer) for layer in model.modules() if hasattr(layer, "base_layer")}
-        linears = [module for module in model.modules() if isinstance(module, nn.Linear) and id(module) not in adapters]
-        return next((linear for linear in reversed(linears) if linear.out_features == model.config.num_labels), None)
-    head = model.get_output_embeddings()
-    return head if isinstance(head, nn.Linear) else None

@@ -15,7 +15,7 @@ from ..data.fingerprint import row_checksums
 from ..data.kinds import is_arrow
 from ..data.tokens import row_lengths
 from ..measure.meter import Meter
-from ..measure.readers import reads_targets
+from ..measure.models import reads_targets
 from ..measure.recorder import gather_numbers
 from ..report.padding import causes
 from .collator import RowCollator, RowDataset

@@ -1,4 +1,7 @@
-"""Batches of every task, and a small model for each."""
+"""One ready batch for each task, and a small model that reads it: for tests of what one forward pass tells.
+
+`tiny.TASKS` has rows for whole runs in place of a batch.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +56,16 @@ def classes(rng, n=3):
 
 @dataclass(frozen=True)
 class Task:
-    model: str
+    """A model and its batch.
+
+    Args:
+        model: Its class, or the name of one of transformers.
+        config: Makes the model's config.
+        batch: Makes a batch of `ROWS` rows.
+        gives: Names of the signals that it can give.
+    """
+
+    model: str | type[tf.PreTrainedModel]
     config: Callable[[], tf.PreTrainedConfig]
     batch: Callable[[torch.Generator], dict]
     gives: frozenset = ALL
@@ -95,8 +107,13 @@ def span_batch(rng):  # the last row's answer lies outside of the text
     return text(rng, start_positions=torch.tensor([1, 0, 3, 99]), end_positions=torch.tensor([8, 2, 3, 99]))
 
 
+class Own(tf.BertForSequenceClassification):
+    """A user's subclass."""
+
+
 TASKS = {
     "one label": Task("BertForSequenceClassification", bert(num_labels=3), lambda r: text(r, labels=classes(r))),
+    "one label of a class of one's own": Task(Own, bert(num_labels=3), lambda r: text(r, labels=classes(r))),
     "one label, named": Task(
         "BertForSequenceClassification",
         bert(num_labels=3, problem_type="single_label_classification"),
@@ -225,11 +242,12 @@ TASKS = {
 def build(name):
     """Model without dropout, and a batch whose rows differ in length."""
     torch.manual_seed(0)
-    config = TASKS[name].config()
-    model = getattr(tf, TASKS[name].model)(config).eval()
+    task = TASKS[name]
+    cls = getattr(tf, task.model) if isinstance(task.model, str) else task.model
+    model = cls(task.config()).eval()
     for parameter in model.parameters():  # the random head of a new model predicts the same for every row
         nn.init.normal_(parameter, std=0.3)
-    return model, TASKS[name].batch(torch.Generator().manual_seed(1))
+    return model, task.batch(torch.Generator().manual_seed(1))
 
 
 def read(model, batch, outputs=None):

@@ -1,4 +1,7 @@
-"""A model of one layer and rows for every task, and training runs on them that take a fraction of a second."""
+"""A model of one layer and rows for every task, and training runs on them that take a fraction of a second.
+
+`batches.TASKS` has a ready batch in place of rows, for tests of one forward pass.
+"""
 
 import gc
 from collections.abc import Callable
