@@ -56,7 +56,8 @@ A policy sees arrays and returns rows.
 
 - `history` holds what is known of each row: `loss` in nats, `last_round`, `tokens`, further signals that the policy
   names in `needs`, and the policy's own `notes`, which `update` writes.
-- `clock` says where training stands: `round`, `epoch`, `epochs`, `share`.
+- `clock` says where training stands: `round`, `rounds` (in an epoch), `epoch`, `epochs`, `share`, and `step_rows`, the
+  rows in one optimizer step.
 - `rng` is the only source of chance.
 - `Selection` may carry weights (the class then says `weighs = True`), a factor on the learning rate, and rows to
   measure by a forward pass alone (`rescore`).
@@ -64,6 +65,23 @@ A policy sees arrays and returns rows.
 - With `in_background = True`, `update` runs in a thread beside the next round.
 - An error in `update` ends training where the next round would be selected. Training can go on from the last
   checkpoint: the mended `update` learns from that round again. After the last round, the error is only a warning.
+
+What to take care of:
+
+- Rows never seen have the loss NaN. A rule without a budget may keep them all. A rule with a budget takes them first,
+  but last where `history.set_aside(rng)` says so: after three tries without a finite loss, or by a draw after visits
+  without a target. `BudgetPolicy.best` does both.
+- A round keeps at least one row. With `dataloader_drop_last=True`, rows that fill no batch end the run with an error.
+  `whole_steps(rows, clock.step_rows)` of `hf_prune.core` rounds up to whole optimizer steps. Where a rule has
+  thresholds, few rows or none may pass them: [ies.py](ies.py) then takes the next best, enough for a step.
+- `forecast` says how many rows later rounds will keep. The planned number of steps comes from it: the progress bar, and
+  `logging_steps`, `eval_steps` and `save_steps` below 1. Learning rates do not: they follow passes over the data set.
+  Override it where the rule knows, as [seta.py](seta.py) does. A `BudgetPolicy` forecasts its budget, any other policy
+  all rows.
+- `__post_init__` refuses bad fields: `self.check_range("ratio", "[0, 1)")`. [seta.py](seta.py) also checks one field
+  against another. Under a `BudgetPolicy`, call `super().__post_init__()` first: it checks `keep` and `unit`.
+- The card of a rule of your own has `(ours)` at the end of its title, `none: our own rule` under Reference and, under
+  Deviates, what a reader might expect otherwise.
 
 To add it to this package, see [Contributing](../../.github/CONTRIBUTING.md#add-a-policy).
 

@@ -7,28 +7,19 @@ import pytest
 import tiny
 import torch
 import transformers as tf
+from budgets import FROM_NOTHING
 from tiny import IGNORED, TASKS
 
-from hf_prune import Clock, History
-from hf_prune.policies.epsilon_greedy import EpsilonGreedy
-from hf_prune.policies.self_paced import SelfPaced
-from hf_prune.policies.stale_sb import StaleSB
-from hf_prune.policies.uniform import Uniform
+from hf_prune import Clock, History, policies
 from hf_prune.train.checkpoint import PruningState
 
-BUDGETS = {
-    "uniform": Uniform(keep=0.5),
-    "uniform, cover": Uniform(keep=0.5, cover=True),
-    "epsilon_greedy": EpsilonGreedy(keep=0.5, period=1),
-    "epsilon_greedy, period": EpsilonGreedy(keep=0.5, period=10),
-    "self_paced": SelfPaced(start=0.5, ramp=1000),
-    "stale_sb": StaleSB(keep=0.5),
-}
+BUDGETS = FROM_NOTHING | {"epsilon_greedy, period": "epsilon_greedy:keep=0.5,period=10"}
 
 
 def visits(policy, chance, rounds=60):
     """How often each of 400 rows is trained, and whether it was ever measured; `chance` of a target in a visit."""
-    history, rng, n = History.empty(400), np.random.default_rng(0), 400
+    policy, history = policies.make(policy), History.empty(400)
+    rng, n = np.random.default_rng(0), 400
     trained = np.zeros(n, int)
     policy.begin(history, None)
     for round in range(rounds):

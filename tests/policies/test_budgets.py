@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import pytest
+from budgets import FROM_NOTHING
 
 from hf_prune import History, policies
 from hf_prune.core import Clock
@@ -15,13 +16,10 @@ def test_rounds_of_a_single_step_are_warned_of(make, caplog):
     assert "cuts an epoch into 8 rounds, and a round trains one optimizer step at least" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["ucb:keep=0.5,period=1", "stale_sb:keep=0.5", "self_paced:start=0.5,ramp=1000", "uniform:keep=0.5,cover=True"],
-)
+@pytest.mark.parametrize("name", FROM_NOTHING)
 def test_rows_that_never_have_a_loss_come_last(name):
     """Of 16 rows, 8 gave none three times: half of the rows have room for the others."""
-    policy, history, rng = policies.make(name), History.empty(16, ("loss",)), np.random.default_rng(0)
+    policy, history, rng = policies.make(FROM_NOTHING[name]), History.empty(16), np.random.default_rng(0)
     policy.begin(history, None)
     losses = np.where(np.arange(16) < 8, np.nan, rng.random(16)).astype(np.float32)
     clock = Clock(round=0, epoch=0, epochs=10, share=0.0)

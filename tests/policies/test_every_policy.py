@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from budgets import needs_scores
 from recipe_runs import run_forked, write_rows
 
 from hf_prune import History, policies
@@ -64,12 +65,3 @@ def test_killed_and_started_again_it_ends_the_same(corpus, tmp_path, name):
     found = result_of(tmp_path / "killed")
     for part, value in expected.items():
         assert found[part] == value, part
-
-
-def needs_scores(name):
-    policy = policies.make(name)
-    try:
-        policy.begin(History.empty(3), None)
-    except ValueError:
-        return True
-    return False

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from budgets import HALVES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import matrix_of
@@ -16,6 +17,7 @@ from texts import matrix_of
 import hf_prune.policies as registry
 from hf_prune import Clock, History, Policy
 from hf_prune.core.features import Features
+from hf_prune.core.ranking import marked
 from hf_prune.policies import uniform
 
 LOSSES = st.lists(
@@ -105,6 +107,23 @@ def test_a_saved_history_gives_the_same_next_selection(policy, losses, seed, tmp
     there = policy.select(loaded, following, np.random.default_rng(seed))
     np.testing.assert_array_equal(here.rows, there.rows)
     np.testing.assert_array_equal(here.weights, there.weights)
+
+
+@settings(max_examples=30, deadline=None)
+@given(given_up=st.lists(st.booleans(), min_size=1, max_size=60), seed=st.integers(0, 2**31), step=st.integers(1, 16))
+@pytest.mark.parametrize("budget", HALVES)
+def test_a_budget_takes_a_row_that_is_given_up_after_all_others(budget, given_up, seed, step):
+    policy, given_up, rng = registry.make(HALVES[budget]), np.array(given_up), np.random.default_rng(seed)
+    history, n = begun(policy, len(given_up)), len(given_up)
+    history.loss[given_up], history.last_round[given_up] = np.nan, -1
+    for round in range(3):
+        signals = {signal: rng.random(n, np.float32) for signal in history.signals}
+        losses = np.where(given_up, np.float32(np.nan), rng.random(n, np.float32))
+        history.record(np.arange(n), losses, round, **signals)
+        policy.update(history, clock_of(policy, round, step), rng)
+    assert (history.never_finite == given_up).all()
+    kept = marked(policy.select(history, clock_of(policy, 3, step), rng).check(n).rows, n)
+    assert kept[~given_up].all() or not kept[given_up].any()
 
 
 def test_nothing_known_and_one_row(name):

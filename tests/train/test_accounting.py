@@ -1,11 +1,13 @@
 """What rounds cost, by hand."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hf_prune import Selection
+from hf_prune import Selection, train
 from hf_prune.core import Clock
 from hf_prune.measure.recorder import Drained, Measurements
 from hf_prune.train.accounting import account_of, cost_of, counts, progress
@@ -82,3 +84,14 @@ def test_progress_leaves_faults_out():
         }
     )
     assert progress(Drained(losses[:0], None, np.empty(0, int), 0), 1.0) == {"prune/kept": 1.0}
+
+
+def test_the_page_of_the_trainer_names_all_that_is_logged():
+    page = Path(*train.__path__, "README.md").read_text(encoding="utf-8").partition("### Logs")[2].partition("\n#")[0]
+    named = []
+    for cell in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE):
+        first, *others = re.findall(r"`(.*?)`", cell)  # `prune/loss_p10`, `_p50`
+        named += [first, *(re.sub("_[^_]*$", other, first) if other[0] == "_" else other for other in others)]
+    ones = np.ones(2, np.float32)
+    logged = progress(Drained(ones, ones, np.array([2, 2]), 4), 1.0) | counts([EPOCH], round_of(), 3, 30)
+    assert sorted(named) == sorted(logged)

@@ -291,6 +291,26 @@ def test_logs_say_what_was_trained_so_far():
     assert engine.counts()["prune/rows"] == 4
 
 
+def test_logs_are_of_what_came_since_the_last_log_and_of_the_rows_that_are_offered():
+    engine, weights = engine_of(Evens(rounds=2, weight=2.0)), torch.tensor([3.0, 1.0])
+    engine.open_round(Place(0, 0, 2), 0)
+    assert engine.state.history.offered.tolist() == [0, 1, 2, 3]
+    assert engine.progress() == {"prune/kept": 0.5}
+    for loss, positions in ((1.0, 8), (3.0, 12)):
+        engine.recorder.add(
+            torch.tensor([0, 2]), torch.tensor([3, 3]), [torch.tensor([loss, 2 * loss])], positions, weights
+        )
+        assert engine.progress() == {
+            "prune/kept": 0.5,  # 2 of the 4 rows
+            "prune/padding": (positions - 6) / positions,
+            "prune/loss_weighted": pytest.approx(1.25 * loss),
+            "prune/loss_p10": pytest.approx(1.1 * loss),
+            "prune/loss_p50": pytest.approx(1.5 * loss),
+            "prune/loss_p90": pytest.approx(1.9 * loss),
+        }
+    assert engine.progress() == {"prune/kept": 0.5}
+
+
 def test_seconds_are_of_training_or_of_what_holds_it_up(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("hf_prune.train.engine.time.perf_counter", lambda: now[0])
