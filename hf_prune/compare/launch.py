@@ -91,7 +91,7 @@ def run_all(
     """
     waiting, running, elsewhere = list(runs), {}, set()
     is_main = threading.current_thread() is threading.main_thread()  # other threads can't set signal handlers
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) if is_main else None  # like Ctrl-C: `finally` cleans up
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) if is_main else None  # as Ctrl-C: `finally` runs
     try:
         while waiting or running:
             news = [(run, process.wait()) for run, process in running.items() if process.poll() is not None]

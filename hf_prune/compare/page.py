@@ -178,7 +178,7 @@ def _in_few_colors(png: bytes) -> bytes:
 
 
 def _far(curves: Sequence[np.ndarray]) -> float | None:
-    """The lowest quality to show: below the worst end by twice its distance to the best end; None = all."""
+    """The lowest quality to show: below the worst end by twice its distance to the best quality; None = all."""
     curves = [known for curve in curves if len(known := curve[np.isfinite(curve)])]
     if not curves:
         return None
