@@ -22,7 +22,7 @@ from .columns import find_column
 from .files import check_file, unread
 
 SPLITS = ("train", "validation", "test")
-_ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")  # files of `datasets` that are not data
+_ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")  # of `datasets`, without rows
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
 
 
@@ -236,7 +236,7 @@ def hold_out(splits: dict[str, Dataset], seed: int, stratify_by: str | None = No
     Args:
         splits: The splits, train among them.
         seed: Seed that chooses the rows.
-        stratify_by: A column of classes; both parts keep their shares, and at least one row per class is held out.
+        stratify_by: A column of classes; both parts keep their shares, and no fewer rows than classes are held out.
 
     Raises:
         ValueError: A class of the training rows has only one row, or there are too few rows for all classes.
