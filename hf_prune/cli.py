@@ -1,6 +1,6 @@
-"""The `hf-prune` command: policies and their cards, comparisons, scores, tables, reports, and what it runs on.
+"""The `hf-prune` command: policies and their cards, comparisons, scores, tables, reports, and the environment.
 
-Each part imports what it needs when it is asked for, so that `--help` need not wait for torch.
+Each part imports its modules when it runs, so `--help` does not wait for torch.
 """
 
 import argparse
@@ -26,13 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; None = those of this process.
 
     Returns:
-        The status to end with: 1 where a run of a script failed.
+        The exit status: 1 if a run of a script failed.
 
     Raises:
         SystemExit: After `--help` and `--version`, with status 2 after a message on a mistake, and after Ctrl-C.
     """
     argv, script = list(sys.argv[1:] if argv is None else argv), []
-    if argv[:1] == ["compare"]:  # it reads its flags and the recipe's itself
+    if argv[:1] == ["compare"]:  # it parses its own flags and the recipe's
         from .compare.command import main as compare
 
         return compare(argv[1:], "hf-prune compare")
@@ -133,7 +133,7 @@ def _write_report(run: str) -> str:
 
 
 def _environment() -> str:
-    """What this library runs on; nothing that is the user's own."""
+    """What this library runs on; nothing private."""
     import torch
 
     packages = "hf_prune transformers torch accelerate datasets trl peft numpy safetensors tokenizers huggingface_hub"
@@ -160,9 +160,9 @@ def _list_policies() -> str:
 
 
 def _needs(policy: Policy) -> list[str]:
-    """What a policy reads, in words."""
+    """What a policy needs, in words."""
     needs = sorted(policy.needs)
-    if not policy.needs & DATA_NEEDS:  # else it can't begin without a data set
+    if not policy.needs & DATA_NEEDS:  # otherwise it needs a data set to begin
         try:
             policy.begin(History.empty(1), None)
         except ValueError:

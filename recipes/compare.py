@@ -2,7 +2,7 @@
 
     python recipes/compare.py recipes/translate.py --arms infobatch --seeds 3 --output_dir comparison -- --bf16 True
 
-is `hf-prune compare recipes/translate.py ...`, and `hf-prune compare --help` says how it works.
+This is `hf-prune compare recipes/translate.py ...`; `hf-prune compare --help` says how it works.
 """
 
 import sys

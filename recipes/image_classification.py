@@ -1,30 +1,30 @@
 """Train an image classifier with dynamic data pruning, and report what it saved and what it cost.
 
-Without arguments: a tiny ViT from scratch on the handwritten digits that scikit-learn ships, nothing downloaded, under
-two minutes on two CPU cores (its settings were chosen with the 360 test rows in view, so accuracies are a little high):
+Without arguments, it trains a tiny ViT from scratch on scikit-learn's handwritten digits: nothing is downloaded, and it
+takes under two minutes on two CPU cores. (Its settings were chosen on the 360 test rows: accuracies are a little high.)
 
     accelerate launch recipes/image_classification.py
 
-Real pictures are files (Parquet with pictures inside, or JSON lines, CSV, TSV with their paths), a folder that has one
-of pictures for each class, or a data set of the Hub. On one GPU, or on N of them:
+Real pictures come from files (Parquet with pictures inside, or JSON lines, CSV, TSV with their paths), from a folder
+that has one folder of pictures per class, or from a data set of the Hub. On one GPU, or on N GPUs:
 
     accelerate launch recipes/image_classification.py --train_file cifar10/train.parquet \
         --test_file cifar10/test.parquet --model_size small --rand_augment 2 --num_train_epochs 100
     accelerate launch --multi_gpu --num_processes N recipes/image_classification.py --train_dir pictures \
         --image_size 224 --patch_size 16
 
-With the labels of a second file, row by row, such as those that people gave (CIFAR-10N); test rows keep theirs:
+With the labels of a second file, row by row, such as those that people gave (CIFAR-10N); test rows keep their own:
 
     accelerate launch recipes/image_classification.py --train_file ... --label_file cifar10n/train.parquet \
         --label_column worse_label
 
-A pretrained model, with the picture size that its processor has:
+A pretrained model, with the picture size of its processor:
 
     accelerate launch recipes/image_classification.py --model_name_or_path google/vit-base-patch16-224-in21k ...
 
 `--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain Trainer; `--help` lists every flag.
-The same command again goes on from the last checkpoint of a run that was interrupted, and refuses a finished one; from
-a checkpoint within an epoch (--save_strategy steps), what is left of that epoch is cropped and mirrored anew.
+The same command again continues an interrupted run from its last checkpoint, and refuses a finished run. If that
+checkpoint lies within an epoch (--save_strategy steps), the rest of the epoch gets new random crops and flips.
 """
 
 import math
@@ -64,17 +64,17 @@ from hf_prune.recipe.splits import CommonArguments, hold_out, limit
 
 @dataclass
 class RecipeArguments:
-    """Which pictures to tell apart, and with which model.
+    """Which pictures to classify, and with which model.
 
     Args:
-        train_dir: Folder with a folder of pictures for each class; or, above those, folders train, validation and test.
+        train_dir: Folder with a folder of pictures per class; these may also lie in folders train, validation and test.
         image_column: Column of the pictures: files, or their paths.
-        label_column: Column of the training rows' classes; other splits that lack it have theirs in `label`.
-        label_file: File with that column, if it is not in the training file; a row for each training row, in its order.
+        label_column: Column of the training rows' classes; other splits without it are read from `label`.
+        label_file: File with that column, if the training file lacks it; one row per training row, in the same order.
         model_size: Size of a model from scratch: tiny, small or base.
-        image_size: Height and width that a model from scratch sees, in pixels.
-        patch_size: Height and width of its patches; a divisor of the image size.
-        crop_padding: Black border that training pictures get before a random crop, as a share of their sides; 0 = none.
+        image_size: Height and width of pictures for a model from scratch, in pixels.
+        patch_size: Height and width of its patches, in pixels; a divisor of the image size.
+        crop_padding: Black border around training pictures before a random crop, as a share of their sides; 0 = none.
         flip: Whether to mirror half of the training pictures.
         rand_augment: Operations of RandAugment on each training picture; 0 = none.
     """
@@ -100,19 +100,19 @@ FROM_SCRATCH = DEFAULTS | dict(
     lr_scheduler_type="cosine",
     warmup_steps=0.1,  # share of training
     weight_decay=0.05,  # Touvron et al. 2021 (DeiT), table 9
-    remove_unused_columns=False,  # the model knows no pictures, only what is made of them on the fly
+    remove_unused_columns=False,  # the model's inputs are made from the pictures on the fly
     dataloader_num_workers=4 if torch.accelerator.is_available() else 0,
     metric_for_best_model="accuracy",
 )
 EMBEDDED = dict(  # digits of 8 x 8 pixels
     image_size=8,
     patch_size=2,
-    per_device_train_batch_size=32,  # a small data set wants many steps
-    learning_rate=2e-3,  # a small model bears it
+    per_device_train_batch_size=32,  # a small data set needs many steps
+    learning_rate=2e-3,  # a small model can take it
     num_train_epochs=40,
-    flip=False,  # a mirrored 2 is none
+    flip=False,  # a mirrored 2 is not a 2
 )
-FINE_TUNING = dict(  # for a model that knows pictures already
+FINE_TUNING = dict(  # for a pretrained model
     learning_rate=5e-5,
     num_train_epochs=3,
 )
@@ -130,13 +130,13 @@ def embedded_digits(seed: int = 0) -> DatasetDict:
     """The 1,797 handwritten digits of scikit-learn (UCI's optdigits, test part), 8 x 8 pixels, grey.
 
     Args:
-        seed: Chooses which are in which split.
+        seed: Seed that draws the splits.
 
     Returns:
         Splits train (1,297 rows), validation (140) and test (360) with columns `image` and `label`.
     """
     digits = load_digits()
-    pictures = np.rint(digits.images * 255 / 16).astype(np.uint8)  # 17 shades
+    pictures = np.rint(digits.images * 255 / 16).astype(np.uint8)  # 17 shades of grey
     rest, test = train_test_split(np.arange(len(pictures)), test_size=360, random_state=seed, stratify=digits.target)
     train, validation = train_test_split(rest, test_size=140, random_state=seed, stratify=digits.target[rest])
     columns = Features({"image": Image(), "label": ClassLabel(names=list(map(str, digits.target_names)))})
@@ -148,11 +148,11 @@ def embedded_digits(seed: int = 0) -> DatasetDict:
 
 
 def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -> tuple[DatasetDict, list[str]]:
-    """Splits train, validation and, where there is one, test, with columns `image` and `labels`; and the classes.
+    """Splits train, validation and, if there is one, test, with columns `image` and `labels`; and the classes.
 
     Raises:
-        ValueError: Arguments that don't go together, a column that is missing or holds no pictures, or what
-            `read_pictures`, `join_labels`, `class_names`, `encode_labels`, `hold_out` and `limit` refuse.
+        ValueError: Arguments don't go together, a column is missing or holds no pictures, or `read_pictures`,
+            `join_labels`, `class_names`, `encode_labels`, `hold_out` or `limit` refuses something.
     """
     if recipe.image_column == recipe.label_column:
         raise ValueError(f"image_column and label_column are both {recipe.image_column!r}; name two columns.")
@@ -181,7 +181,7 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
 
 
 def new_model(recipe: RecipeArguments, names: dict[str, Any]) -> ViTForImageClassification:
-    """A ViT with random weights; ValueError for unknown sizes, or patches that don't fill the picture."""
+    """A ViT with random weights; ValueError for an unknown size, or for patches that don't fill the picture."""
     width, layers, heads, inner = shape_of(recipe.model_size, SIZES)
     if recipe.patch_size < 1 or recipe.image_size % recipe.patch_size:
         raise ValueError(f"patch_size={recipe.patch_size} is no divisor of image_size={recipe.image_size}.")
@@ -192,7 +192,7 @@ def new_model(recipe: RecipeArguments, names: dict[str, Any]) -> ViTForImageClas
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=inner,
-        initializer_range=width**-0.5,  # keeps the scale of what a layer reads; 0.02 is too small for narrow models
+        initializer_range=width**-0.5,  # keeps the scale of a layer's input; 0.02 is too small for narrow models
         **names,
     )
     return ViTForImageClassification(config)
@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     say = print if args.process_index == 0 else lambda *texts: None
     set_seed(args.seed)
     with args.main_process_first(desc="read the pictures"):
-        pictures, classes = load_pictures(common, recipe, args.data_seed or 0)  # --seed leaves the rows alone
+        pictures, classes = load_pictures(common, recipe, args.data_seed or 0)  # --seed does not change the rows
         if args.local_process_index == 0:
             for split, rows in pictures.items():
                 check_pictures(rows, split)
@@ -268,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def test(trainer: PruningTrainer, rows: dict[str, Dataset], classes: list[str]) -> Outcome:
-    """Score the test rows, or the validation rows where there are none, and show the surest mistakes."""
+    """Score the test rows, or the validation rows if there are none, and show the most confident mistakes."""
     final = "test" if "test" in rows else "validation"
     output = trainer.predict(rows[final], metric_key_prefix=final)
     probabilities, references = softmax(output.predictions, axis=1), output.label_ids

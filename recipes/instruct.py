@@ -1,24 +1,24 @@
 """Fine-tune a causal language model on instructions with dynamic data pruning, and report what it saved and cost.
 
-Without arguments: an embedded corpus (sums, dates, units, lists, prices, countries ... as instructions), a small Llama
-from scratch, nothing downloaded, under two minutes on two CPU cores:
+Without arguments, it trains a small Llama from scratch on an embedded corpus of instructions (sums, dates, units,
+lists, prices, countries ...). It downloads nothing and takes under two minutes on two CPU cores:
 
     accelerate launch recipes/instruct.py
 
-Real corpora are files (Parquet, JSON lines, CSV, TSV) or a data set of the Hub, with a column for the prompt and one
-for the response, or a column `messages` or `conversations` whose last message is the response. A pretrained model,
-whole or by LoRA:
+Real corpora are files (Parquet, JSON lines, CSV, TSV) or a data set of the Hub. They have a column for the prompt and
+one for the response, or a column `messages` or `conversations` whose last message is the response. A pretrained model,
+fine-tuned as a whole or by LoRA:
 
     accelerate launch recipes/instruct.py --model_name_or_path Qwen/Qwen2.5-0.5B --lora_rank 8 \
         --train_file train.parquet --validation_file validation.parquet --prompt_column question \
         --response_column answer
     accelerate launch --multi_gpu --num_processes N recipes/instruct.py --train_file ...
 
-The loss is that of the response's tokens alone, in training and on the held-out rows. `--packing True` joins rows into
-packs of --max_length tokens: a row of the policy, of its budget and of --history is then a pack.
+The loss covers only the response's tokens, in training and on held-out rows. `--packing True` joins rows into packs of
+--max_length tokens. The policy, its budget and --history then count packs as rows.
 
 `--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain SFTTrainer; `--help` lists all flags.
-The same command again goes on from the last checkpoint of a run that was interrupted, and refuses a finished one.
+The same command again continues an interrupted run from its last checkpoint, and refuses a finished run.
 """
 
 import random
@@ -48,14 +48,14 @@ from hf_prune.recipe.tokenizers import byte_level_bpe
 
 @dataclass
 class RecipeArguments:
-    """What to learn, with which model.
+    """What to learn, and with which model.
 
     Args:
-        prompt_column: Column of the prompt (GSM8K: question); where there is none, a column `messages` is read (role
-            and content), or `conversations` (from and value, as ShareGPT's).
+        prompt_column: Column of the prompt (GSM8K: question); if it is missing, a column `messages` is read (role and
+            content), or `conversations` (from and value, as in ShareGPT).
         response_column: Column of the response (GSM8K: answer).
-        context_column: Column of text that goes with the prompt, and may be empty (Alpaca: input; Dolly: context).
-        lora_rank: Train low-rank adapters of this rank on all linear layers, and leave a pretrained model as it is.
+        context_column: Column of text that goes with the prompt; it may be empty (Alpaca: input; Dolly: context).
+        lora_rank: Train low-rank adapters of this rank on all linear layers; the pretrained weights do not change.
         model_size: Size of a model from scratch: tiny, small or base.
         vocab_size: Entries of a tokenizer from scratch.
     """
@@ -69,25 +69,25 @@ class RecipeArguments:
 
 
 FROM_SCRATCH = DEFAULTS | dict(
-    unit="tokens",  # for policies with a budget: a short response left out saves little
+    unit="tokens",  # for policies with a budget: leaving out a short response saves little
     output_dir="instruct-output",
     num_train_epochs=5,
-    per_device_train_batch_size=8,  # a small corpus, grouped by length, wants many steps; chosen on a CPU
+    per_device_train_batch_size=8,  # a small corpus, grouped by length, needs many steps; chosen on a CPU
     per_device_eval_batch_size=64,
-    learning_rate=3e-3,  # a small model bears it
+    learning_rate=3e-3,  # a small model can take it
     lr_scheduler_type="cosine",
     warmup_steps=0.1,  # share of training
     weight_decay=0.1,  # Brown et al. 2020, appendix B
     adam_beta2=0.95,  # Brown et al. 2020, appendix B
-    train_sampling_strategy="group_by_length",  # else half of what is computed is padding
+    train_sampling_strategy="group_by_length",  # otherwise half of the positions are padding
     max_length=512,
     completion_only_loss=True,
     eval_packing=False,  # held-out rows are measured one by one
-    gradient_checkpointing=False,  # a small model has the memory
+    gradient_checkpointing=False,  # a small model fits into memory
     metric_for_best_model="loss",
 )
-FINE_TUNING = dict(  # for a model that knows the language already
-    learning_rate=2e-5,  # TRL's
+FINE_TUNING = dict(  # for a pretrained model
+    learning_rate=2e-5,  # TRL's default
     num_train_epochs=3,
     per_device_train_batch_size=8,
     per_device_eval_batch_size=8,
@@ -99,14 +99,14 @@ FINE_TUNING = dict(  # for a model that knows the language already
 LORA = dict(
     learning_rate=2e-4,  # ten times that of full fine-tuning: Schulman et al. 2025, LoRA Without Regret
 )
-LORA_ALPHA = 32  # with which the best learning rate hardly depends on the rank: ibid.
+LORA_ALPHA = 32  # makes the best learning rate almost independent of the rank: same source
 
 SIZES = {  # width, layers, heads, inner width of the feed-forward layers (8/3 of the width: Touvron et al. 2023)
     "tiny": (128, 3, 4, 352),
     "small": (256, 4, 8, 704),
     "base": (512, 8, 8, 1376),
 }
-TEMPLATE = (  # for a tokenizer that has none; nothing follows the end of a response, so that nothing more is learnt
+TEMPLATE = (  # for a tokenizer without one; nothing follows the end of a response, so nothing more is learned
     "{{ bos_token }}{% for message in messages %}{{ ('' if loop.first else '\\n') + '<|' + message['role'] + '|>\\n' }}"
     "{{ message['content'] + (eos_token if message['role'] == 'assistant' else '') }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '\\n<|assistant|>\\n' }}{% endif %}"
@@ -116,7 +116,7 @@ TEMPLATE = (  # for a tokenizer that has none; nothing follows the end of a resp
 
 
 def load_corpus(common: CommonArguments, recipe: RecipeArguments, seed: int, say=print) -> DatasetDict:
-    """Splits train, validation and, where there is one, test, as `read_rows` gives them; see `load_splits`."""
+    """Splits train, validation and, if there is one, test, as `read_rows` gives them; see `load_splits`."""
 
     def prepare(rows, name):
         return read_rows(rows, recipe, name, say, common.carried(rows, "prompt", "completion", "length"))
@@ -136,7 +136,7 @@ def new_tokenizer(texts, vocab_size: int) -> PreTrainedTokenizerFast:
 
 
 def new_model(size: str, tokenizer: PreTrainedTokenizerFast, max_length: int) -> LlamaForCausalLM:
-    """A Llama with random weights, one embedding for input and output; ValueError for unknown sizes."""
+    """A Llama with random weights, one embedding for input and output; ValueError for an unknown size."""
     width, layers, heads, inner = shape_of(size, SIZES)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -154,7 +154,7 @@ def new_model(size: str, tokenizer: PreTrainedTokenizerFast, max_length: int) ->
 
 
 def load_model(common: CommonArguments, recipe: RecipeArguments, args: SFTConfig, corpus: DatasetDict):
-    """The model, or where the trainer finds it, in float32; its tokenizer; and the adapter to train, if any."""
+    """The model (or its name for the trainer) in float32, its tokenizer, and the adapter to train, if any."""
     model = path = common.model_name_or_path
     if path:
         with loading(path):
@@ -172,19 +172,19 @@ def load_model(common: CommonArguments, recipe: RecipeArguments, args: SFTConfig
 
 
 class InstructTrainer(pruned(SFTTrainer)):
-    """Measures held-out rows one by one, where the stock trainer has means over batches."""
+    """Measures held-out rows one by one; the stock trainer reports means over batches."""
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """(B,) nats over the row's target tokens, (B,) whether all are the likeliest ones; (B,) how many they are."""
+        """(B,) nats over the row's target tokens, (B,) whether all are the most likely ones; (B,) their number."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**inputs, use_cache=False, fused_lm_head=True)
         is_target = outputs.label_mask
         values = torch.stack([-outputs.log_probs.float() * is_target, ~outputs.is_top1 & is_target, is_target], -1)
-        if "position_ids" in inputs:  # rows joined into one sequence: each begins at position 0
+        if "position_ids" in inputs:  # rows joined into one sequence; each row begins at position 0
             row = (inputs["position_ids"][0] == 0).cumsum(0) - 1
             sums = values.new_zeros(row.max() + 1, 3).index_add(0, row[1:], values[0])
-            sums = sums[sums[:, 2] > 0]  # what fills a batch up begins at 0, too, and has no target
+            sums = sums[sums[:, 2] > 0]  # the batch's padding begins at 0, too, and has no target
         else:
             sums = values.sum(1)
         nats, misses, tokens = sums.unbind(1)
@@ -192,7 +192,7 @@ class InstructTrainer(pruned(SFTTrainer)):
 
 
 def score(nats, is_exact, tokens) -> dict[str, float]:
-    """What rows' nats, hits and tokens, (N,) each, come to: loss and perplexity by token, and the share of hits."""
+    """Loss and perplexity per token, and the share of hits, from the rows' nats, hits and tokens, (N,) each."""
     loss = float(np.sum(nats, dtype=np.float64) / np.sum(tokens, dtype=np.float64))
     return {"loss": loss, "perplexity": float(np.exp(loss)), "exact_match": float(np.mean(is_exact))}
 
@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     say = print if args.process_index == 0 else lambda *texts: None
     set_seed(args.seed)
     with args.main_process_first(desc="read the corpus"):
-        corpus = load_corpus(common, recipe, args.data_seed or 0, say)  # --seed leaves the rows alone
+        corpus = load_corpus(common, recipe, args.data_seed or 0, say)  # --seed does not change the rows
     model, tokenizer, adapter = load_model(common, recipe, args, corpus)
     with loading(str(common.model_name_or_path), SafetensorError):
         trainer = InstructTrainer(
@@ -257,8 +257,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def test(trainer: InstructTrainer, held_out: Dataset, final: str) -> Outcome:
-    """Measure the rows of the split `final`, and answer some of them."""
-    # in order of length, and not shuffled, so that each loss can be put beside its row
+    """Measure the rows of the split `final`, and generate responses for some of them."""
+    # in order of length and not shuffled, so that each loss can be matched to its row
     order = np.argsort([len(ids) for ids in held_out["input_ids"]], kind="stable")[::-1]
     trainer.args.train_sampling_strategy = "sequential"
     output = trainer.predict(held_out.select(order))
@@ -276,7 +276,7 @@ def test(trainer: InstructTrainer, held_out: Dataset, final: str) -> Outcome:
 
 
 def answer(trainer: SFTTrainer, rows: list[dict]) -> list[str]:
-    """Rows beside the trainer's greedy responses; every process must call it."""
+    """Rows with the model's greedy responses; every process must call this function."""
     tokenizer, texts = trainer.processing_class, []
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model, torch.no_grad():
         model.eval()

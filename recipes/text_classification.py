@@ -1,22 +1,22 @@
 """Train a text classifier with dynamic data pruning, and report what it saved and what it cost.
 
-Without arguments: say what kind of thing a short text in one of eight languages is (a date, a price, a country ...), on
-an embedded corpus with some wrong labels (its column `true_label` has the right ones), a small BERT from scratch,
-nothing downloaded, under two minutes on two CPU cores:
+Without arguments, it trains a small BERT from scratch on an embedded corpus: what kind of thing is a short text in one
+of eight languages (a date, a price, a country ...)? Some labels are wrong (the column `true_label` has the right ones).
+It downloads nothing and takes under two minutes on two CPU cores:
 
     accelerate launch recipes/text_classification.py
 
-Real data are files (Parquet, JSON lines, CSV, TSV) or a data set of the Hub, one text or a pair of texts a row, with
-classes or, where the labels are floats, a number to predict. On one GPU, or on N of them:
+Real data are files (Parquet, JSON lines, CSV, TSV) or a data set of the Hub, with one text or a pair of texts per row.
+Labels are classes, or floats, which the model then predicts as numbers. On one GPU, or on N GPUs:
 
     accelerate launch recipes/text_classification.py --model_name_or_path answerdotai/ModernBERT-base \
         --train_file train.parquet --validation_file validation.parquet --text_columns sentence1 sentence2
     accelerate launch --multi_gpu --num_processes N recipes/text_classification.py --train_file ...
 
-Classes are scored by accuracy, F1 (of class 1 where there are two, else macro) and Matthews' correlation, numbers by
-Pearson's and Spearman's; the first counts, for the best checkpoint and in comparisons, unless `--metric` names another.
+Classes get accuracy, F1 (of class 1 if there are two classes, else macro) and Matthews' correlation. Numbers get
+Pearson's and Spearman's. The first score picks the best checkpoint and is compared, unless `--metric` names another.
 `--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain Trainer; `--help` lists every flag.
-The same command again goes on from the last checkpoint of a run that was interrupted, and refuses a finished one.
+The same command again continues an interrupted run from its last checkpoint, and refuses a finished run.
 """
 
 import math
@@ -56,17 +56,17 @@ from hf_prune.recipe.tokenizers import byte_level_bpe
 
 @dataclass
 class RecipeArguments:
-    """What to classify, with which model.
+    """What to classify, and with which model.
 
     Args:
-        text_columns: Columns of the text, or of a pair of texts; without it, known names (sentence1 and sentence2,
-            premise and hypothesis, text ...) or the only column of texts.
+        text_columns: Columns of the text, or of a pair of texts; without it, columns with known names (sentence1 and
+            sentence2, premise and hypothesis, text ...) or the only column of texts.
         label_column: Column of the labels: classes, or floats to predict.
-        metric: The score that counts: accuracy, f1 or matthews for classes, pearson or spearman for numbers; without
-            it, accuracy or pearson.
+        metric: The main score: accuracy, f1 or matthews for classes, pearson or spearman for numbers; without it,
+            accuracy or pearson.
         model_size: Size of a model from scratch: tiny, small or base.
         vocab_size: Entries of a tokenizer from scratch.
-        max_length: Tokens of a row at most; longer ones are cut.
+        max_length: Maximum number of tokens in a row; longer rows are cut.
     """
 
     text_columns: list[str] = field(default_factory=list)
@@ -78,15 +78,15 @@ class RecipeArguments:
 
 
 FROM_SCRATCH = DEFAULTS | dict(
-    unit="tokens",  # for policies with a budget: a short text left out saves little
+    unit="tokens",  # for policies with a budget: leaving out a short text saves little
     output_dir="text-classification-output",
     num_train_epochs=10,
-    per_device_train_batch_size=8,  # a small corpus, grouped by length, wants many steps; chosen on a CPU
+    per_device_train_batch_size=8,  # a small corpus, grouped by length, needs many steps; chosen on a CPU
     per_device_eval_batch_size=128,
-    learning_rate=7e-4,  # a small model bears it
-    warmup_steps=0.1,  # share of training; layer norms that follow the residuals diverge without
+    learning_rate=7e-4,  # a small model can take it
+    warmup_steps=0.1,  # share of training; without warmup, layer norms after the residuals diverge
     weight_decay=0.01,  # Devlin et al. 2019, appendix A.2
-    train_sampling_strategy="group_by_length",  # else half of what is computed is padding
+    train_sampling_strategy="group_by_length",  # otherwise half of the positions are padding
     metric_for_best_model="accuracy",
 )
 FINE_TUNING = dict(  # Devlin et al. 2019, appendix A.3: 2e-5 to 5e-5, 2 to 4 epochs
@@ -100,13 +100,13 @@ SIZES = {  # width, layers, heads; the feed-forward layers are four times as wid
     "small": (256, 4, 4),
     "base": (768, 12, 12),  # Devlin et al. 2019
 }
-TEXTS = ("text", "text_pair")  # what the columns are called once they are read
+TEXTS = ("text", "text_pair")  # names of the columns after reading
 
 # ---- Data ----
 
 
 def is_whole(row: dict[str, Any]) -> bool:
-    """Whether none of its texts is missing, and not all are blank."""
+    """Whether no text of the row is missing, and not all are blank."""
     texts = [row[name] for name in TEXTS if name in row]
     return None not in texts and any(map(str.strip, texts))
 
@@ -114,14 +114,14 @@ def is_whole(row: dict[str, Any]) -> bool:
 def load_texts(
     common: CommonArguments, recipe: RecipeArguments, seed: int, say=print
 ) -> tuple[DatasetDict, list[str] | None]:
-    """Splits train, validation and, where it has labels, test, with columns `text`, maybe `text_pair`, and `labels`.
+    """Splits train, validation and, if it has labels, test, with columns `text`, maybe `text_pair`, and `labels`.
 
     Returns:
-        The splits, and the names of the classes; None where the labels are floats.
+        The splits, and the names of the classes; None if the labels are floats.
 
     Raises:
-        ValueError: A split with fewer than two rows of text, or what `read_splits`, `find_texts`, `read_numbers`,
-            `class_names`, `encode_labels`, `hold_out` and `limit` refuse.
+        ValueError: A split has fewer than two rows of text, or `read_splits`, `find_texts`, `read_numbers`,
+            `class_names`, `encode_labels`, `hold_out` or `limit` refuses something.
     """
     splits, names = read_splits(common, lambda: read_corpus(__file__))
     texts = find_texts(splits["train"], recipe.text_columns, recipe.label_column, names["train"])
@@ -134,7 +134,7 @@ def load_texts(
         found = find_column(rows, "label_column", label, names[split])
         taken = (*columns, found, *TEXTS, "labels", "length")
         rows = rows.select_columns([*columns, found, *common.carried(rows, *taken)])
-        if split == "test" and set(rows[label][:]) <= {-1, None}:  # as those of GLUE, which keeps them to itself
+        if split == "test" and set(rows[label][:]) <= {-1, None}:  # as in GLUE, which does not publish them
             warnings.warn(f"{names[split]} has no labels; the score is that of the validation rows.", stacklevel=2)
             del splits[split]
             continue
@@ -154,7 +154,7 @@ def load_texts(
 
 
 def new_tokenizer(texts, vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with BERT's frame."""
+    """A byte-level BPE tokenizer with BERT's special tokens around a text."""
     special = ["[PAD]", "[CLS]", "[SEP]"]
     bpe = byte_level_bpe(texts, vocab_size, special, begins_with_space=True)
     bpe.post_processor = processors.TemplateProcessing(
@@ -168,7 +168,7 @@ def new_tokenizer(texts, vocab_size: int, max_length: int) -> PreTrainedTokenize
 
 
 def new_model(size: str, tokenizer: PreTrainedTokenizerFast, **labels) -> BertForSequenceClassification:
-    """A BERT with random weights; `labels` go to its configuration; ValueError for unknown sizes."""
+    """A BERT with random weights; `labels` go to its configuration; ValueError for an unknown size."""
     width, layers, heads = shape_of(size, SIZES)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -184,7 +184,7 @@ def new_model(size: str, tokenizer: PreTrainedTokenizerFast, **labels) -> BertFo
 
 
 def load_model(common: CommonArguments, recipe: RecipeArguments, rows: Dataset, classes: list[str] | None):
-    """The model and its tokenizer, pretrained or from scratch, for these classes, or for numbers (None)."""
+    """The model and its tokenizer, pretrained or from scratch, for these classes or for numbers (None)."""
     labels: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}
     if classes is not None:
         labels = names_of(classes) | {"problem_type": "single_label_classification"}
@@ -215,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint = find_checkpoint(args, policy, common, recipe)
     say = print if args.process_index == 0 else lambda *texts: None
     with args.main_process_first(desc="read the texts"):
-        corpus, classes = load_texts(common, recipe, args.data_seed or 0, say)  # --seed leaves the rows alone
+        corpus, classes = load_texts(common, recipe, args.data_seed or 0, say)  # --seed does not change the rows
     scorer = LabelScorer(classes, recipe.metric)
     args = parse(*types, argv=argv, **FROM_SCRATCH | special | {"metric_for_best_model": scorer.metric})[2]
     check_metric(args, scorer.metrics)
@@ -228,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     def encode(rows):
         return tokenizer(*(rows[name] for name in texts), max_length=length, truncation=True)
 
-    encode(corpus["train"][:1])  # a tokenizer whose rows are all in the cache would be saved without its max_length
+    encode(corpus["train"][:1])  # sets the tokenizer's max_length even if all rows are in the cache
     with args.main_process_first(desc="tokenize"):
         rows = corpus.map(encode, batched=True, remove_columns=texts, desc="Tokenize")
     kind = "numbers" if classes is None else f"{len(classes)} classes"
@@ -260,9 +260,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def test(trainer: PruningTrainer, rows: DatasetDict, corpus: DatasetDict, scorer: LabelScorer) -> Outcome:
-    """Score the test rows, or the validation rows where there are none, and show the surest mistakes."""
+    """Score the test rows, or the validation rows if there are none, and show the most confident mistakes."""
     final, args, classes = "test" if "test" in corpus else "validation", trainer.args, scorer.classes
-    args.train_sampling_strategy = "sequential"  # else these rows are grouped by length, too
+    args.train_sampling_strategy = "sequential"  # otherwise these rows are grouped by length, too
     output = trainer.predict(rows[final], metric_key_prefix=final)
     predictions, references = scorer.predict(output.predictions), output.label_ids
     has_diverged = not np.isfinite(output.predictions).all()
@@ -276,7 +276,7 @@ def test(trainer: PruningTrainer, rows: DatasetDict, corpus: DatasetDict, scorer
         errors = np.abs(predictions - references)
     else:
         often = Counter(rows["train"]["labels"][:]).most_common(1)[0][0]
-        scores["f1_label"] = classes[1] if len(classes) == 2 else None  # the class that F1 is of; None = their mean
+        scores["f1_label"] = classes[1] if len(classes) == 2 else None  # the class whose F1 counts; None = the mean
         scores["accuracy_of_most_frequent_class"] = float(np.mean(references == often))
         lines.append(f"accuracy of {classes[often]!r} for all: {scores['accuracy_of_most_frequent_class']:.4f}")
         shares = softmax(output.predictions, axis=1)

@@ -1,24 +1,24 @@
 """Train a translation model with dynamic data pruning, and report what it saved and what it cost.
 
-Without arguments: English to German on an embedded corpus (numbers, dates, prices, countries ... in sentences), a small
-model from scratch, nothing downloaded, under two minutes on two CPU cores:
+Without arguments, it trains a small model from scratch, English to German, on an embedded corpus (numbers, dates,
+prices, countries ... in sentences). It downloads nothing and takes under two minutes on two CPU cores:
 
     accelerate launch recipes/translate.py
 
-Real corpora are files (Parquet, JSON lines, CSV, TSV) or a data set of the Hub, with a column for each language or a
-column `translation` that holds both. On one GPU, or on N of them:
+Real corpora are files (Parquet, JSON lines, CSV, TSV) or a data set of the Hub, with one column per language, or with a
+column `translation` that holds both. On one GPU, or on N GPUs:
 
     accelerate launch recipes/translate.py --train_file train.parquet --validation_file validation.parquet \
         --test_file test.parquet --source_lang en --target_lang de --model_size small --num_train_epochs 8
     accelerate launch --multi_gpu --num_processes N recipes/translate.py --train_file ...
 
-A pretrained model, with language codes where its tokenizer has them:
+A pretrained model, with language codes if its tokenizer has them:
 
     accelerate launch recipes/translate.py --model_name_or_path facebook/nllb-200-distilled-600M \
         --source_lang eng_Latn --target_lang deu_Latn --dataset_name ...
 
 `--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain Trainer; `--help` lists every flag.
-The same command again goes on from the last checkpoint of a run that was interrupted, and refuses a finished one.
+The same command again continues an interrupted run from its last checkpoint, and refuses a finished run.
 """
 
 import random
@@ -52,16 +52,16 @@ from hf_prune.recipe.tokenizers import byte_level_bpe, set_languages
 
 @dataclass
 class RecipeArguments:
-    """What to translate, with which model.
+    """What to translate, and with which model.
 
     Args:
-        source_lang: Column of the source, and its code for a tokenizer that knows codes (en_XX finds column en).
+        source_lang: Column of the source, and its code for tokenizers with language codes (en_XX finds column en).
         target_lang: Column of the target, and its code.
-        source_prefix: Text put before every source, as T5 wants it.
+        source_prefix: Text to put before every source, which T5 needs.
         model_size: Size of a model from scratch: tiny, small or base.
         vocab_size: Entries of a tokenizer from scratch, which both languages share.
-        max_length: Tokens of a sentence at most; longer ones are cut.
-        num_beams: Beams for the final score and of the saved model; --generation_num_beams is for validations.
+        max_length: Maximum number of tokens in a sentence; longer sentences are cut.
+        num_beams: Beams for the final score and for the saved model; --generation_num_beams is for validations.
     """
 
     source_lang: str = "en"
@@ -74,24 +74,24 @@ class RecipeArguments:
 
 
 FROM_SCRATCH = DEFAULTS | dict(
-    unit="tokens",  # for policies with a budget: a short sentence left out saves little
+    unit="tokens",  # for policies with a budget: leaving out a short sentence saves little
     output_dir="translate-output",
     num_train_epochs=7,
-    per_device_train_batch_size=16,  # a small corpus, grouped by length, wants many steps; chosen on a CPU
+    per_device_train_batch_size=16,  # a small corpus, grouped by length, needs many steps; chosen on a CPU
     per_device_eval_batch_size=128,
-    learning_rate=1e-3,  # at 2e-3, small models never came to look at the source in some runs on Multi30k
-    warmup_steps=0.1,  # share of training; layer norms that follow the residuals diverge without
+    learning_rate=1e-3,  # at 2e-3, small models ignored the source in some runs on Multi30k
+    warmup_steps=0.1,  # share of training; without warmup, layer norms after the residuals diverge
     adam_beta2=0.98,  # Vaswani et al. 2017, section 5.3
     label_smoothing_factor=0.1,  # Vaswani et al. 2017, section 5.4
-    train_sampling_strategy="group_by_length",  # else nearly half of what is computed is padding
+    train_sampling_strategy="group_by_length",  # otherwise nearly half of the positions are padding
     metric_for_best_model="bleu",
     predict_with_generate=True,
     generation_num_beams=1,  # validations need comparable translations, not the best ones
 )
 EMBEDDED = dict(
-    learning_rate=2e-3,  # a corpus of few words
+    learning_rate=2e-3,  # the corpus has few different words
 )
-FINE_TUNING = dict(  # for a model that knows the languages already
+FINE_TUNING = dict(  # for a pretrained model
     learning_rate=5e-5,
     num_train_epochs=3,
     per_device_train_batch_size=32,
@@ -121,7 +121,7 @@ def read_flags(argv: Sequence[str] | None):
             "Leave it True, or give --metric_for_best_model loss."
         )
     check_metric(args, ("bleu", "chrf"))
-    new_bleu(recipe.target_lang)  # what it lacks is told before hours are spent
+    new_bleu(recipe.target_lang)  # reports a missing tokenizer before hours are spent
     return common, recipe, args, policy
 
 
@@ -129,10 +129,10 @@ def read_flags(argv: Sequence[str] | None):
 
 
 def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str, say=print, carried: Sequence[str] = ()) -> Dataset:
-    """The columns `source`, `target` and `carried` of what `name` names; rows that lack text on a side are left out.
+    """The columns `source`, `target` and `carried` of the rows; rows without text on a side are left out.
 
     Raises:
-        ValueError: A language that has no column, or one without texts, or no row with text.
+        ValueError: A language has no column, its column has no texts, or no row has text on both sides.
     """
     if "translation" in rows.column_names:
         rows = rows.flatten()
@@ -155,10 +155,10 @@ def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str, say=print, car
 
 
 def load_corpus(common: CommonArguments, recipe: RecipeArguments, seed: int, say=print) -> DatasetDict:
-    """Splits train, validation and, where there is one, test, with columns `source` and `target`.
+    """Splits train, validation and, if there is one, test, with columns `source` and `target`.
 
     Raises:
-        ValueError: Arguments that don't go together, or what `load_splits` and `read_pairs` refuse.
+        ValueError: Arguments don't go together, or `load_splits` or `read_pairs` refuses something.
     """
     if recipe.source_lang == recipe.target_lang:
         raise ValueError(f"source_lang and target_lang are both {recipe.source_lang!r}; name two languages.")
@@ -174,7 +174,7 @@ def load_corpus(common: CommonArguments, recipe: RecipeArguments, seed: int, say
 
 
 def new_tokenizer(texts, vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, which ends each text with `</s>`."""
+    """A byte-level BPE tokenizer that ends each text with `</s>`."""
     bpe = byte_level_bpe(texts, vocab_size, ["<pad>", "</s>"], begins_with_space=True)
     bpe.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     bpe.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
@@ -198,7 +198,7 @@ def new_model(size: str, tokenizer: PreTrainedTokenizerFast, max_length: int) ->
         pad_token_id=pad,
         eos_token_id=eos,
         forced_eos_token_id=eos,
-        decoder_start_token_id=pad,  # as all Marian models
+        decoder_start_token_id=pad,  # as in all Marian models
     )
     model = MarianMTModel(config)
     model.generation_config.bad_words_ids = [[pad]]
@@ -234,14 +234,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     say = print if args.process_index == 0 else lambda *texts: None
     set_seed(args.seed)
     with args.main_process_first(desc="read the corpus"):
-        corpus = load_corpus(common, recipe, args.data_seed or 0, say)  # --seed leaves the rows alone
+        corpus = load_corpus(common, recipe, args.data_seed or 0, say)  # --seed does not change the rows
     model, tokenizer = load_model(common, recipe, args, corpus)
 
     def encode(rows):
         sources = [recipe.source_prefix + text for text in rows["source"]]
         return tokenizer(sources, text_target=rows["target"], max_length=recipe.max_length, truncation=True)
 
-    encode(corpus["train"][:1])  # a tokenizer whose rows are all in the cache would be saved without its max_length
+    encode(corpus["train"][:1])  # sets the tokenizer's max_length even if all rows are in the cache
     with args.main_process_first(desc="tokenize"):
         rows = corpus.map(encode, batched=True, remove_columns=["source", "target"], desc="Tokenize")
     say(f"{count_rows(rows)}; {model.num_parameters():,} parameters; vocabulary of {len(tokenizer):,}")
@@ -273,9 +273,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def test(trainer, rows: DatasetDict, corpus: DatasetDict, scorer: TextScorer, recipe: RecipeArguments) -> Outcome:
-    """Translate the test rows, or the validation rows where there are none, and score that."""
+    """Translate the test rows, or the validation rows if there are none, and score the translations."""
     final, args = "test" if "test" in corpus else "validation", trainer.args
-    # in order of length, and not shuffled, so that each prediction can be put beside its row
+    # in order of length and not shuffled, so that each prediction can be matched to its row
     order = np.argsort([len(ids) for ids in rows[final]["input_ids"]], kind="stable")[::-1]
     args.train_sampling_strategy, args.predict_with_generate, trainer.compute_metrics = "sequential", True, None
     output = trainer.predict(rows[final].select(order), num_beams=recipe.num_beams)

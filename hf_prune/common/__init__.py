@@ -1,5 +1,5 @@
 """Tools that every room may use and that know nothing of pruning.
 
-Files that are whole or refused, untrusted JSON, secrets and private paths, the program's random generators, Markdown,
-and how a command ends. This room imports no other.
+Files that are read whole or refused, untrusted JSON, secrets and private paths, random generators, Markdown, and how a
+command ends. This room imports no other room.
 """

@@ -1,4 +1,4 @@
-"""How a command fails: a user's mistake and Ctrl-C end it with one line, all else with a traceback."""
+"""How a command fails: a user's mistake or Ctrl-C ends it with one line, any other error with a traceback."""
 
 import argparse
 import contextlib
@@ -15,19 +15,19 @@ from typing import NoReturn
 
 from .privacy import hide_arguments
 
-MISTAKES = (ValueError, OSError, ImportError)  # a user's mistakes before training has begun; later, bugs
+MISTAKES = (ValueError, OSError, ImportError)  # before training has begun, these are a user's mistakes; later, bugs
 INTERRUPTED = 130  # the exit status that shells give to a command that Ctrl-C has ended
 _PATIENCE = 10  # seconds for the main process to print its line and for the launcher to end the others
 
 
 @dataclass
 class Stage:
-    """How far the command of this process has come: its last line depends on that.
+    """How far the command of this process has come. The line that it ends with depends on that.
 
     Args:
         flags: Names of its flags.
-        fields: The flags among them that are the policy's.
-        policy: How Python shows the policy, and how the command names it.
+        fields: The flags among them that are fields of the policy.
+        policy: The policy as Python shows it, and as the command names it.
         output_dir: The folder of the run; None = not known yet.
         has_begun: Whether an optimizer step has been taken.
     """
@@ -43,7 +43,7 @@ stage = Stage()
 
 
 def as_typed(message: str) -> str:
-    """A message in one line, with flags as they are typed in place of the arguments that Python has.
+    """A message on one line, with flags as they are typed in place of Python's arguments.
 
     "history='out' is of another data set" becomes "--history 'out' is of another data set", and "Uniform(keep=...) must
     be" gets "--keep: " before it.
@@ -55,7 +55,7 @@ def as_typed(message: str) -> str:
         shown, typed = stage.policy
         message = re.sub(rf"(policy=|(?<!['\"])){re.escape(shown)}", lambda _: f"--policy {typed}", message)
     for name in sorted(set(stage.flags) - set(stage.fields)):
-        quoted = r"(?<![\w.\-/'\"(])"  # a column, a file or a field of the same name is no flag
+        quoted = r"(?<![\w.\-/'\"(])"  # a column, a file or a field of the same name is not a flag
         message = re.sub(rf"{quoted}{name}=(\.\.\.)?(?=([^\s,.:;)])?)", _flag(name), message)
         if "_" in name or message.startswith(f"{name}:"):  # other names are also English words
             message = re.sub(rf"{quoted}{name}\b(?!['\"=/(]|\.\w)", f"--{name}", message)
@@ -68,7 +68,7 @@ def _flag(name: str) -> Callable[[re.Match[str]], str]:
 
 
 def refuse(error: BaseException | str) -> NoReturn:
-    """End the command and say what was wrong with it, in the form of argparse."""
+    """End the command and say what was wrong, in the form of argparse."""
     text = str(error) or repr(error)
     end(2, f"{Path(sys.argv[0]).name}: error: {as_typed(text)}")
 
@@ -76,8 +76,8 @@ def refuse(error: BaseException | str) -> NoReturn:
 def end(status: int, line: str) -> NoReturn:
     """End this process with a line on stderr.
 
-    Of several processes that a launcher has started, the main one alone writes it. Another process may have made a
-    mistake of its own: it waits, and writes its line if the launcher has not ended it meanwhile.
+    If a launcher has started several processes, only the main one writes the line. Another process may have made a
+    mistake of its own: it waits, and writes its line unless the launcher has ended it by then.
 
     Args:
         status: The exit status.
@@ -85,7 +85,7 @@ def end(status: int, line: str) -> NoReturn:
     """
     rank = os.environ.get("RANK", "0")
     if rank != "0":
-        if status == INTERRUPTED:  # all processes are
+        if status == INTERRUPTED:  # the main process says it for all
             sys.exit(status)
         time.sleep(_PATIENCE)
         line = f"process {rank}: {line}"
@@ -94,7 +94,7 @@ def end(status: int, line: str) -> NoReturn:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one line, and only once for several processes."""
+    """Reports what is wrong with a command line on one line, and only once for several processes."""
 
     def error(self, message: str) -> NoReturn:
         """End the command, with status 2."""
@@ -115,9 +115,9 @@ def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
 
 
 def again(*left_out: str) -> str:
-    """The command of this process to be typed again, without secrets and without the flags in `left_out`."""
+    """The command of this process, to be typed again, without secrets and without the flags in `left_out`."""
     program, *arguments = sys.argv
-    start = ["python", *sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]]  # with -m, where that stood
+    start = ["python", *sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]]  # keeps a -m that was typed
     if any(name.startswith("ACCELERATE_") for name in os.environ):
         start = ["accelerate", "launch", program]
     elif not program.endswith(".py"):  # the script of an installed package

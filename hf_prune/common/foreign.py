@@ -1,4 +1,4 @@
-"""Checks of files that anybody may have written: a name is no path, a number is in bounds, a text not too long."""
+"""Checks of files that anybody may have written: a name is not a path, numbers are in bounds, texts not too long."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-MOST = 1 << 53  # up to which JSON's whole numbers are exact
+MOST = 1 << 53  # whole numbers in JSON are exact up to here
 _SHOWN = 60  # characters of a value in a message
 _TOLD = 300  # characters of an error in a message
 _LONGEST = 10_000  # characters of a setting
@@ -19,12 +19,12 @@ def read_json(path: str | os.PathLike[str], largest: int = 1 << 28) -> Any:
 
     Args:
         path: The file.
-        largest: Bytes that it may have.
+        largest: Its maximum size in bytes.
 
     Raises:
         FileNotFoundError: There is no such file.
         OSError: It can't be read.
-        ValueError: It is no regular file, too large, nested too deeply, or no JSON.
+        ValueError: It is not a regular file, is too large, is nested too deeply, or is not JSON.
     """
     if (size := os.stat(path).st_size) > largest:
         raise ValueError(f"its {size:,} bytes are more than {largest:,}")
@@ -37,17 +37,17 @@ def read_json(path: str | os.PathLike[str], largest: int = 1 << 28) -> Any:
 
 
 def number(value: Any, what: str, low: float = 0, high: float = MOST, whole: bool = False) -> Any:
-    """`value`, if it is a number from `low` to `high`; NaN and infinity are none.
+    """`value`, if it is a number from `low` to `high`; NaN and infinity are refused.
 
     Args:
-        value: What was found.
+        value: The value to check.
         what: Its name, for the message.
-        low: The least.
-        high: The most.
+        low: The smallest number allowed.
+        high: The largest number allowed.
         whole: Whether it must be a whole number.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The check fails.
     """
     kinds = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
@@ -57,14 +57,14 @@ def number(value: Any, what: str, low: float = 0, high: float = MOST, whole: boo
 
 
 def file_name(value: Any, what: str) -> str:
-    """`value`, if it is a name that a folder can have, and no path to somewhere else.
+    """`value`, if it is a name that a folder can have, and not a path to another place.
 
     Args:
-        value: What was found.
+        value: The value to check.
         what: Its name, for the message.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The check fails.
     """
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise ValueError(f"{what} {brief(value)} is no name: one has no '/', '\\' or ':', and no '.' at its start")
@@ -72,14 +72,14 @@ def file_name(value: Any, what: str) -> str:
 
 
 def label(value: Any, what: str) -> str:
-    """`value`, if it is a text of one line without characters that have a meaning in Markdown or HTML.
+    """`value`, if it is one line of text, without characters that have a meaning in Markdown or HTML.
 
     Args:
-        value: What was found.
+        value: The value to check.
         what: Its name, for the message.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The check fails.
     """
     if not isinstance(value, str) or not _LABEL.fullmatch(value):
         raise ValueError(f"{what} must be a line of plain text, got {brief(value)}")
@@ -87,14 +87,14 @@ def label(value: Any, what: str) -> str:
 
 
 def setting(value: Any, what: str) -> str:
-    """`value`, if it is a text no longer than a flag or a policy may be.
+    """`value`, if it is a text, and no longer than a flag or a policy may be.
 
     Args:
-        value: What was found.
+        value: The value to check.
         what: Its name, for the message.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The check fails.
     """
     if not isinstance(value, str) or len(value) > _LONGEST:
         raise ValueError(f"{what} must be a text of at most {_LONGEST:,} characters, got {brief(value)}")
@@ -105,12 +105,12 @@ def of_kind(value: Any, what: str, *kinds: type) -> Any:
     """`value`, if it is of one of these types.
 
     Args:
-        value: What was found.
+        value: The value to check.
         what: Its name, for the message.
         *kinds: The types.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The check fails.
     """
     if not isinstance(value, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)

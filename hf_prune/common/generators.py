@@ -1,4 +1,4 @@
-"""The program's random generators: what the library does on the side leaves them as they were."""
+"""The random generators of the program: what the library does on the side does not change their state."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def unchanged_generators() -> Iterator[None]:
-    """After the block, the random generators are as they were before."""
+    """Restore the random generators after the block."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - a collator may draw from it
     own = [torch.cuda.current_device()] if torch.cuda.is_available() else None  # not those of other processes
     try:
@@ -23,7 +23,7 @@ def unchanged_generators() -> Iterator[None]:
 
 @contextmanager
 def seeded_generators() -> Iterator[None]:
-    """As `unchanged_generators`; in the block, those of Python, numpy and torch's CPU are the same in every process."""
+    """Like `unchanged_generators`; in the block, those of Python, numpy and torch's CPU are equal in all processes."""
     with unchanged_generators():
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002

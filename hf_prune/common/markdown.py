@@ -1,4 +1,4 @@
-"""Texts and tables as Markdown shows them."""
+"""Texts and tables in Markdown."""
 
 import html
 import re
@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, its first column aligned left and the others right.
+    """A Markdown table; the first column is aligned left, the others right.
 
     Args:
         headings: One for each column.
-        rows: A text for each column.
+        rows: For each row, one text per column.
     """
     rule = ["---"] + ["---:"] * (len(headings) - 1)
     return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in [headings, rule, *rows])

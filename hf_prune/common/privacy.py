@@ -1,7 +1,7 @@
-"""What is never shown: secrets, and where files lie on this machine.
+"""What is never shown: secrets, and paths of this machine.
 
 Command lines, settings and policies are stored, printed and published: in model cards, results, logs and saved
-arguments. All of these ask here, for each value: what is it called, and what does it look like?
+arguments. All of these use this module. For each value it asks: what is its name, and what does it look like?
 """
 
 import json
@@ -19,31 +19,31 @@ _HARMLESS = re.compile(  # names of tokenizers, of tokens of a vocabulary, of co
     r"(?:^|_)(?:history|text|label|image|sort|primary|foreign)_keys?$|metric_key|key_(?:prefix|column|value|map)|"
     r"keys_to_ignore|ignore_keys"
 )
-_LONGEST = 200  # characters of a name that tell whether it is harmless
+_LONGEST = 200  # characters of a name that are searched for a harmless part
 _NUMBER = re.compile(r"[-+]?[\d_.,]+(?:e[-+]?\d+)?", re.IGNORECASE)
 _SWITCH = frozenset({"", "true", "false", "yes", "no", "none", "null", "auto"})
-_WELL_KNOWN = re.compile(  # tokens of the Hub, GitHub, OpenAI and Amazon, which are known by their look
+_WELL_KNOWN = re.compile(  # tokens of the Hub, GitHub, OpenAI and Amazon, which are known by their form
     r"\b(?:hf_(?=[a-zA-Z]*[A-Z0-9])[A-Za-z0-9]{8,}|hf_[a-z]{30,}|api_org_\w{8,}|gh[pousr]_\w{20,}|"
     r"github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{12,})(?![\w])"
 )
 _USER = re.compile(r"(?<=://)[^\s/@'\"]+@")  # user:password@ of an address
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}")
-_NAME = re.compile(r"(?<![\w.-])([\w.-]+)(?:=|['\"]\s*:\s*)")  # of name=value and "name": value, wherever they stand
+_NAME = re.compile(r"(?<![\w.-])([\w.-]+)(?:=|['\"]\s*:\s*)")  # the name in name=value and "name": value, anywhere
 _VALUE = re.compile(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&'\"(){}\[\]]+")
 _PLACE = re.compile(  # an address, or the start of a path of this machine
     r"(?<![\w.~/\\<-])(?P<start>[Ff]ile:/|[A-Za-z][\w+.-]{1,60}:///|[A-Za-z]:[\\/]|\\{2,4}(?=\w)|~[\w.-]*[/\\]|\.\.?[/\\]|"
     r"/(?=[^\s/]))|[A-Za-z][\w+.-]{1,60}://[^\s'\"<>]*"
 )
-_BETWEEN = re.compile(r"[\s=,;&'\"(){}\[\]:@]+|//")  # the values of an argument
-_END = re.compile(r"[^\s,;'\"()\[\]{}<>|]*")  # of a path within a text
+_BETWEEN = re.compile(r"[\s=,;&'\"(){}\[\]:@]+|//")  # what separates the values in an argument
+_END = re.compile(r"[^\s,;'\"()\[\]{}<>|]*")  # the rest of a path within a text
 
 
 def secret_word(name: str, value: Any = "x") -> str | None:
-    """The word that shows a value to be a secret and replaces it, such as "TOKEN"; None where the value is no secret.
+    """The word that replaces a secret value, such as "TOKEN"; None if the value is not a secret.
 
     Args:
-        name: Of a flag, a field, a variable or a key, such as `--hub_token` or `HF_TOKEN`.
-        value: What it is set to. A number or a switch is a count, an id or a setting, whatever its name.
+        name: Name of a flag, a field, a variable or a key, such as `--hub_token` or `HF_TOKEN`.
+        value: Its value. A number or a switch is a count, an id or a setting, whatever its name.
     """
     plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).replace("-", "_").strip("_").lower()
     found = _SECRET.search(plain)
@@ -58,7 +58,7 @@ def secret_word(name: str, value: Any = "x") -> str | None:
 
 
 def hide(text: str) -> str:
-    """`text` without secrets: those with a name, as in `token=...`, and those that are known by their look."""
+    """`text` without secrets: those with a name, as in `token=...`, and those that are known by their form."""
     if (found := _mapping(text)) is not None:
         hidden = _each("", found, hide)
         return text if hidden == found else json.dumps(hidden, ensure_ascii=False)
@@ -77,7 +77,7 @@ def hide(text: str) -> str:
 
 
 def public(text: str) -> str:
-    """`text` as anybody may see it: without secrets, and with paths of this machine cut to their last part."""
+    """`text` as anybody may see it: without secrets, and with only the last part of paths on this machine."""
     if (found := _mapping(text)) is not None:
         shown = _each("", found, public)
         return text if shown == found else json.dumps(shown, ensure_ascii=False)
@@ -99,10 +99,10 @@ def public(text: str) -> str:
 
 
 def public_value(name: str, value: Any) -> Any:
-    """A setting as anybody may see it, with everything in it.
+    """A setting, with all values inside it, as anybody may see it.
 
     Args:
-        name: What it is called.
+        name: Its name.
         value: A plain value, a path, or mappings and lists of such.
     """
     return _each(name, value, public)
@@ -119,11 +119,11 @@ def public_arguments(argv: Sequence[str]) -> list[str]:
 
 
 def hide_values(text: str, argv: Sequence[str]) -> str:
-    """What a command has printed, without the secrets of its command line and those that are known by their look.
+    """The output of a command, without the secrets of its command line and those that are known by their form.
 
     Args:
-        text: What it has printed. The names of settings in it, as in a traceback, hide nothing.
-        argv: The command.
+        text: The output. A setting's name in it, as in a traceback, does not hide what follows.
+        argv: The command line.
     """
     for part, shown in zip(argv, hide_arguments(argv), strict=True):
         for value in _lost(part, shown):
@@ -132,11 +132,11 @@ def hide_values(text: str, argv: Sequence[str]) -> str:
 
 
 def holds_secret(name: str, value: Any) -> bool:
-    """Whether a text is a secret, or has one in it.
+    """Whether a text is a secret, or contains one.
 
     Args:
-        name: What it is called.
-        value: Anything; what is no text holds none.
+        name: Its name.
+        value: Any value; one that is not a text holds no secret.
     """
     return isinstance(value, str) and (secret_word(name, value) is not None or hide(value) != value)
 
@@ -156,7 +156,7 @@ def _arguments(argv: Sequence[str], show: Callable[[str], str]) -> list[str]:
 
 
 def _lost(part: str, shown: str) -> list[str]:
-    """The values that are in an argument but not in what is shown of it, the longest first."""
+    """The values that are in an argument but not in its shown form, longest first."""
     values = {part, part.partition("=")[2], *_BETWEEN.split(part)} if part != shown else set[str]()
     return sorted((value for value in values if value not in shown), key=len, reverse=True)
 
@@ -172,7 +172,7 @@ def _each(name: str, value: Any, show: Callable[[str], str]) -> Any:
 
 
 def _mapping(text: str) -> Any:
-    """What a text says in JSON, where that is a mapping or a list; None for anything else."""
+    """The mapping or list that a text is in JSON; None for anything else."""
     if text[:1] not in ("{", "["):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Files that are either whole or refused: named arrays and a JSON header in one checksummed safetensors file."""
+"""Files that are read whole or refused: named arrays and a JSON header in one checksummed safetensors file."""
 
 import json
 import os
@@ -36,8 +36,8 @@ def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: di
     The same arrays and header give the same bytes.
 
     Args:
-        path: File to write; its folder is made where missing.
-        arrays: Any shapes; numbers or switches.
+        path: File to write; a missing folder is created.
+        arrays: Any shapes; numbers or booleans.
         header: JSON-serialisable values that describe the arrays.
 
     Raises:
@@ -49,7 +49,7 @@ def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: di
     if wrong := [f"{name} ({array.dtype})" for name, array in arrays.items() if array.dtype.kind not in "biuf"]:
         raise TypeError(f"{', '.join(wrong)}: a file holds arrays of numbers or switches; keep texts as their numbers.")
     text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
-    # one entry: safetensors writes several in an order that is drawn anew each time
+    # one entry: safetensors writes several in a random order
     blob = serialize(arrays, metadata={"hf_prune": f"{_checksum(arrays, text)} {text}"})
     try:
         write_bytes(path, blob)
@@ -59,7 +59,7 @@ def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: di
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read what `save` wrote.
+    """Read a file that `save` wrote.
 
     Returns:
         The arrays and the header.
@@ -93,8 +93,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text in UTF-8; a reader sees the old file or the new one, never a part.
 
     Args:
-        path: The file; its folder is made where missing.
-        text: Half a surrogate pair is written as JSON and Python write it.
+        path: The file; a missing folder is created.
+        text: The text; half a surrogate pair is written as an escape, as in JSON and Python.
     """
     write_bytes(path, text.encode(errors="backslashreplace"))
 
@@ -103,8 +103,8 @@ def write_bytes(path: str | os.PathLike[str], blob: bytes) -> None:
     """Write bytes; a reader sees the old file or the new one, never a part.
 
     Args:
-        path: The file; its folder is made where missing.
-        blob: What it is to hold.
+        path: The file; a missing folder is created.
+        blob: The content.
     """
     with replacing(path) as file:
         file.write(blob)
@@ -112,16 +112,16 @@ def write_bytes(path: str | os.PathLike[str], blob: bytes) -> None:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A new file to be filled in the block; it replaces `path` once the block has ended without an error.
+    """A new file to fill in the block; it replaces `path` when the block ends without an error.
 
-    Where several processes write one path, the file of one of them is left, whole. A link at `path` is replaced; the
-    file that it points to stays as it was.
+    If several processes write one path, the file of one of them remains, complete. A link at `path` is replaced; the
+    file that it points to does not change.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = beside(path)
     try:
-        with open(aside, "xb") as file:  # "x" opens nothing that is there already, no link either
+        with open(aside, "xb") as file:  # "x" refuses whatever exists already, a link too
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -131,9 +131,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def beside(path: str | os.PathLike[str]) -> Path:
-    """Where to write a file that is to become `path`: in the same folder, under a name that nobody can foresee.
+    """Where to write a file that will become `path`: in the same folder, under a name that nobody can predict.
 
-    An upload leaves it out, like all names that begin with "_". `sweep` removes it if a kill has left it there.
+    Uploads leave it out, like all names that begin with "_". `sweep` removes it if a killed process has left it.
     """
     path = Path(path)
     return path.with_name(f"_{path.name.lstrip('_')}.{token_hex(8)}.tmp")

@@ -1,5 +1,5 @@
 """Whether pruning pays.
 
-Runs of several arms with the same seeds, launched and put side by side: plans, results, intervals over seeds and
-rows, tables, a page; and the scores of policies that choose once.
+Runs of several arms with the same seeds are launched and compared: plans, results, intervals over seeds and rows,
+tables, a page. The scores for policies that choose rows only once are made here, too.
 """

@@ -3,28 +3,29 @@ r"""Run a recipe over arms and seeds, and say whether pruning paid.
     hf-prune compare recipes/translate.py --arms infobatch ucb "seta:window=0.6 --num_train_epochs 7" \
         --budgets 0.5 0.7 --seeds 3 --output_dir comparison -- --num_train_epochs 8 --per_device_train_batch_size 32
 
-What follows `--` goes to every run. Beside the arms that you name, there are always
+Everything after `--` goes to every run. These arms are always added to those that you name:
 
 full        every row, `--policy uniform:keep=1`
-short-B     every row, in B % of the epochs, the learning rate decayed to its end: simply training for less
+short-B     every row, in B % of the epochs, the learning rate decayed to its end: fewer epochs
 uniform-B   B % of each epoch, drawn at random
 
-for each budget B. A policy with a field `keep` runs with every budget. One whose share follows from the losses runs as
-it is, and is compared with the short and the uniform arm that read about as much. An arm is a policy,
-NAME:FIELD=VALUE,..., and the flags that it alone gets, quoted. `NAME=` before it names it; two arms of one policy need
-names.
+for each budget B. A policy with a field `keep` runs with every budget. A policy whose share depends on the losses runs
+as it is, and is compared with the short and the uniform arm that read about as much. An arm is a policy,
+NAME:FIELD=VALUE,..., followed by flags for this arm alone, all in quotes. `NAME=` in front names the arm; two arms of
+one policy need names.
 
-Every arm gets the seeds 1 to `--seeds`. All arms start a seed with the same weights and the same order of rows. The
-same command continues where it was interrupted, inside a run from its last checkpoint; another command with further
-arms or budgets adds them to what is there. If an arm pruned nothing with its first seed, you are told, and its other
-seeds run last: Ctrl-C skips them. After each run, comparison.md, .html, .json and .png are written anew from the small
-files under OUTPUT_DIR that must be kept:
+Every arm gets the seeds 1 to `--seeds`. With one seed, all arms start from the same weights and the same order of rows.
+The same command continues where it was interrupted, inside a run from its last checkpoint. A command with further arms
+or budgets adds them to the folder. If an arm pruned nothing with its first seed, you are told, and its other seeds run
+last: Ctrl-C skips them. After each run, comparison.md, .html, .json and .png are written again from the small files
+under OUTPUT_DIR, which must be kept. This command writes them again later, and the Baselines section in the model cards
+of the runs:
 
     hf-prune compare --output_dir comparison
 
-makes them again, and the Baselines section in the cards of its runs. `--keep results` packs all runs that have ended
-into one small file, runs.parquet, which is enough for that and to continue; it removes their folders.
-hf_prune/compare/intervals.py says how intervals are made; with fewer than five seeds they are wide, as they must be.
+`--keep results` packs all runs that have ended into one small file, runs.parquet, and removes their folders. That file
+is enough to write the comparison again and to continue it. hf_prune/compare/intervals.py says how intervals are made.
+With fewer than five seeds they are wide, as they must be.
 """
 
 import argparse
@@ -52,11 +53,11 @@ _CURE = "a recipe ends with results.json in its --output_dir, as those of hf_pru
 
 
 def read_arguments(argv: Sequence[str], program: str | None = None) -> tuple[argparse.Namespace, list[str], Parser]:
-    """What this command gets, what every run gets, and the parser, to complain with.
+    """Split the arguments into those of this command and those of every run; also return the parser, for errors.
 
     Args:
         argv: The arguments.
-        program: What is called, as it is typed; None = the file of this process.
+        program: Name of the command, as it is typed; None = the file of this process.
     """
     argv = list(argv)
     cut = argv.index("--") if "--" in argv else len(argv)  # argparse's own reading of -- differs between versions
@@ -89,10 +90,10 @@ def read_arguments(argv: Sequence[str], program: str | None = None) -> tuple[arg
 
 
 def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.Namespace) -> list[str]:
-    """Run what has not ended, comparing anew after each run; names of the runs that failed.
+    """Run what has not ended and compare again after each run; return the names of the runs that failed.
 
     Raises:
-        ValueError: The folder can't be made, or what `join` refuses.
+        ValueError: The folder can't be made, or `join` refuses the plan.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -126,17 +127,17 @@ def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.
             bar.update()
             if run.result.exists():
                 _tidy(run.result.parent, options.keep or "models")
-                with contextlib.suppress(ValueError):  # told at the end, when no run waits
+                with contextlib.suppress(ValueError):  # reported at the end, when no run waits
                     write(Comparison.load(folder), folder)
                 _tell_idle(plan, folder, idle, bar)
     return failed
 
 
 def _tell_idle(plan: Plan, folder: Path, idle: set[str], bar: tqdm) -> None:
-    """Name each arm once that pruned nothing with its first seed, and add it to `idle`."""
+    """Name each arm that pruned nothing with its first seed, once, and add it to `idle`."""
     if plan.seeds == 1:
         return
-    with contextlib.suppress(ValueError):  # a damaged run is told at the end
+    with contextlib.suppress(ValueError):  # a damaged run is reported at the end
         firsts = load_runs(folder, [(arm, 1) for arm in plan.arms if arm not in idle])
         full = firsts.get(("full", 1))
         for (arm, _), run in firsts.items():
@@ -150,7 +151,7 @@ def _tell_idle(plan: Plan, folder: Path, idle: set[str], bar: tqdm) -> None:
 
 
 def _tidy(folder: Path, keep: str) -> None:
-    """Remove from the folder of a run that has ended what is not kept."""
+    """Remove what is not kept from the folder of a run that has ended."""
     for path in folder.iterdir():
         needed = path.name in (RESULTS, PREDICTIONS) if keep == "results" else not path.name.startswith("checkpoint-")
         if needed or keep == "all":
@@ -162,7 +163,7 @@ def _tidy(folder: Path, keep: str) -> None:
 
 
 def _compare(options: argparse.Namespace, arguments: list[str]) -> int:
-    """Run, compare and tell; the status to end with."""
+    """Run, compare and report; return the exit status."""
     folder, failed = Path(options.output_dir), []
     if options.keep == "results":
         check_pyarrow()
@@ -191,7 +192,7 @@ def _compare(options: argparse.Namespace, arguments: list[str]) -> int:
 
 
 def _run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan | None, folder: Path) -> list[str]:
-    """Plan the arms and run them; names of the runs that failed."""
+    """Plan the arms and run them; return the names of the runs that failed."""
     check_script([options.script])
     if wrong := [flag for flag in (*OURS, "max_steps") if flag in flag_names(arguments)]:
         raise ValueError(
@@ -199,10 +200,10 @@ def _run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan |
         )
     if options.seeds < 1 or options.jobs < 1:
         raise ValueError(f"--seeds {options.seeds} --jobs {options.jobs}: give 1 or more of each.")
-    check_beginning(plan_arms(options.arms, options.budgets, epochs=1), arguments)  # before anything is run
+    check_beginning(plan_arms(options.arms, options.budgets, epochs=1), arguments)  # before anything runs
     plan = Plan(options.script, tuple(arguments), {}, options.seeds, options.jobs, options.margin)
     epochs = epochs_of(arguments)
-    if epochs is None:  # a run of the full arm knows
+    if epochs is None:  # a run of the full arm shows how many
         first = dataclasses.replace(plan, arms={"full": Arm(ALL, "full")}, seeds=1)
         if failed := _run_plan(first, earlier, folder, options):
             return failed
@@ -213,14 +214,14 @@ def _run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan |
 
 
 def main(argv: Sequence[str] | None = None, program: str | None = None) -> int:
-    """Run, compare and tell.
+    """Run, compare and report.
 
     Args:
         argv: The arguments; None = those of this process.
-        program: What is called, as it is typed; None = the file of this process.
+        program: Name of the command, as it is typed; None = the file of this process.
 
     Returns:
-        The status to end with: 1 where a run failed.
+        The exit status: 1 if a run failed.
 
     Raises:
         SystemExit: After `--help`, with status 2 after a message where something can't be compared, and after Ctrl-C.
@@ -231,5 +232,5 @@ def main(argv: Sequence[str] | None = None, program: str | None = None) -> int:
         try:
             return _compare(options, arguments)
         except (ValueError, OSError, ImportError) as error:
-            stage.flags = ("policy", "history", "history_key")  # of recipes, which policies ask for
+            stage.flags = ("policy", "history", "history_key")  # flags of recipes that policies ask for
             parser.error(str(error))

@@ -5,29 +5,29 @@ proportion_interval  the share of test rows that one run gets right: Wilson's
 score_interval       any score of one run: percentiles of scores on resampled rows
 sentence_bootstrap   BLEU or chrF of one run, as sacreBLEU resamples its sentences
 
-Below is how the first, which is our own, is made.
+The first method is our own. It works as follows.
 
-Two arms of a comparison train from the same seeds and are tested on the same rows. A row adds to sums that the quality
-is a function of (for BLEU its n-gram matches and lengths, for a loss its nats and tokens), so that the quality on rows
-drawn with replacement is that function of weighted sums. Resample b draws rows once for every run (they are one test
-set, whoever is tested on it), and seeds:
+Two arms of a comparison train with the same seeds and are tested on the same rows. The quality is a function of sums
+over test rows (for BLEU, n-gram matches and lengths; for a loss, nats and tokens). So the quality on rows drawn with
+replacement is the same function of weighted sums. Resample b draws rows once for every run, because all runs are tested
+on one test set, and it draws seeds:
 
     d_b = r_b + k (s_b - d)        d: mean difference over the n seeds, on all rows
                                    r_b: the same on the rows drawn
                                    s_b: the same over n seeds drawn with replacement, on all rows
 
-and the interval is that between the quantiles 0.025 and 0.975 of d_b. With k = 1 the seeds' part is too narrow where
-they are few: of 3, the bootstrap's interval holds the true difference in 74 % of cases and not in 95 %. Therefore
+The interval lies between the quantiles 0.025 and 0.975 of d_b. With k = 1 the seeds' part is too narrow if there are
+few seeds: with 3, the bootstrap's interval holds the true difference in 74 % of cases and not in 95 %. Therefore
 
     k = t(0.975, n - 1) / z(0.975) * sqrt(n / (n - 1))
 
-gives it the width that Student's t has (3 seeds: 2.7, 5: 1.6, 10: 1.2, many: 1). Simulated, the interval then holds the
-true difference in 92 % of cases (2 seeds), 94 % (3) and 95 % (5) if rows do not matter, and in 94 % or more if they do;
-nearly always if seeds differ mainly in which rows they get right, which both parts count. One seed says nothing about
-others: its interval is over rows alone.
+gives it the width of Student's t (3 seeds: 2.7, 5: 1.6, 10: 1.2, many: 1). In simulations, the interval then holds the
+true difference in 92 % of cases (2 seeds), 94 % (3) and 95 % (5) if rows do not matter, and in 94 % or more if they do.
+It nearly always holds it if seeds differ mainly in which rows they get right, because both parts count this. One seed
+says nothing about other seeds: its interval is over rows alone.
 
-BLEU's sums are those of sacreBLEU, and so is the score made of them. Its own paired test compares two systems of one
-run each by a p-value; resampling the same statistics jointly gives an interval, over seeds too.
+BLEU's sums and the score made from them are sacreBLEU's. sacreBLEU's own paired test compares two systems of one run
+each and gives a p-value. Here the same statistics are resampled jointly, which gives an interval, over seeds too.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,15 +37,15 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-RESAMPLES = 2000  # of a comparison
-_RESAMPLES_OF_ONE = 1000  # of a run alone
-_MOST_MARKS = 1 << 27  # rows times labels that are in memory together
-_AT_ONCE = 100  # resamples whose row counts are in memory together
+RESAMPLES = 2000  # in a comparison
+_RESAMPLES_OF_ONE = 1000  # for a single run
+_MOST_MARKS = 1 << 27  # rows times labels that are in memory at once
+_AT_ONCE = 100  # resamples whose row counts are in memory at once
 
 
 @dataclass(frozen=True)
 class RowSums:
-    """A quality that is a function of sums over test rows.
+    """A quality (a metric's value) that is a function of sums over test rows.
 
     Args:
         parts: (R, K) float64, what each row adds to each sum.
@@ -62,14 +62,14 @@ class RowSums:
 
 
 def row_sums(metric: str, found: dict[str, Any], scores: dict[str, Any]) -> RowSums | None:
-    """What each row adds to a quality; None for a metric that is no function of sums known here.
+    """What each row adds to the sums of a quality; None if the metric is not a function of sums known here.
 
     Args:
         metric: "bleu", "accuracy", "f1", "matthews", "pearson" or "loss".
         found: `predictions` and `references` by row (texts, labels or numbers), or, for "loss", `losses` (mean nats per
             target token) and `tokens` (target tokens); or what `without_texts` makes of these.
-        scores: Of the run: `bleu_signature` names BLEU's tokenizer; `f1_label` is the label that F1 is of, None
-            where it is the mean of all that occur.
+        scores: Scores of the run. `bleu_signature` names BLEU's tokenizer; `f1_label` is the label whose F1 counts,
+            None if F1 is the mean over all labels that occur.
     """
     if metric == "bleu":
         return RowSums(np.asarray(without_texts(metric, found, scores)["sums"], dtype=float).T, _bleu_score)
@@ -82,11 +82,11 @@ def row_sums(metric: str, found: dict[str, Any], scores: dict[str, Any]) -> RowS
 
 
 def without_texts(metric: str, found: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
-    """What `row_sums` needs of the predictions, in numbers and labels alone; the arguments are the same.
+    """The numbers and labels that `row_sums` needs from the predictions; the arguments are the same.
 
     Returns:
-        Lists by name: BLEU's `sums` (10, R) in place of texts; for the other metrics what `found` has; nothing for a
-        metric that is no function of sums known here.
+        Lists by name. For BLEU: `sums` (10, R) in place of the texts. For the other metrics: what `found` has. Nothing
+        if the metric is not a function of sums known here.
     """
     if metric == "bleu":
         sums = found["sums"] if "sums" in found else _bleu_sums(found["predictions"], found["references"], scores)
@@ -97,13 +97,13 @@ def without_texts(metric: str, found: dict[str, Any], scores: dict[str, Any]) ->
 
 
 def _bleu_sums(predictions: Sequence[str], references: Sequence[str], scores: dict[str, Any]) -> list[list[int]]:
-    """(10, R): matches and numbers of n-grams, for n from 1 to 4 each, and the lengths of the two texts."""
+    """(10, R): matches and numbers of n-grams, for each n from 1 to 4, and the lengths of the two texts."""
     from sacrebleu.metrics.bleu import BLEU
 
     signature = dict(part.split(":", 1) for part in scores["bleu_signature"].split("|"))
-    # of MeCab, the signature has the version, too: ja-mecab-0.996-IPA
+    # for MeCab, the signature has the version, too: ja-mecab-0.996-IPA
     tokenizer = max((name for name in BLEU.TOKENIZERS if signature["tok"].startswith(name)), key=len)
-    counter = BLEU(tokenize=tokenizer, effective_order=True)  # which sums don't depend on
+    counter = BLEU(tokenize=tokenizer, effective_order=True)  # the sums don't depend on it
     counted = [counter.sentence_score(*pair) for pair in zip(predictions, [[text] for text in references], strict=True)]
     return np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in counted]).T.tolist()
 
@@ -121,7 +121,7 @@ def _accuracy(predictions: Sequence[Any], references: Sequence[Any], scores: dic
 
 
 def _f1(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str, Any]) -> RowSums:
-    """That of one label, or their mean."""
+    """The F1 of one label, or the mean over labels."""
     one = scores["f1_label"]
     labels, parts = _by_label(predictions, references, [] if one is None else [one])
 
@@ -131,13 +131,13 @@ def _f1(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str,
         of_each = 2 * right / np.maximum(either, 1)
         if one is not None:
             return of_each[:, labels.index(one)]
-        return of_each.sum(axis=1) / np.count_nonzero(either, axis=1)  # a rare label may be in none of the rows drawn
+        return of_each.sum(axis=1) / np.count_nonzero(either, axis=1)  # the drawn rows may lack a rare label
 
     return RowSums(parts, score)
 
 
 def _matthews(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str, Any]) -> RowSums:
-    """For any number of labels, as Gorodkin (2004) has it."""
+    """For any number of labels, as defined by Gorodkin (2004)."""
     _, parts = _by_label(predictions, references)
 
     def score(sums: np.ndarray) -> np.ndarray:
@@ -167,7 +167,7 @@ _MAKERS = {"accuracy": _accuracy, "f1": _f1, "matthews": _matthews, "pearson": _
 def _by_label(
     predictions: Sequence[Any], references: Sequence[Any], more: Sequence[Any] = ()
 ) -> tuple[list[Any], np.ndarray]:
-    """The L labels, and (R, 3 L): for each label whether the row is right, predicted to be it, and is it."""
+    """The L labels, and (R, 3 L): for each label whether the row is right, is predicted as it, and is it."""
     labels = sorted({*predictions, *references, *more})
     if len(predictions) * len(labels) > _MOST_MARKS:
         raise ValueError(f"{len(labels):,} labels of {len(predictions):,} rows are too many to be resampled.")
@@ -181,7 +181,7 @@ def resample_rows(runs: Sequence[RowSums], resamples: int = RESAMPLES, seed: int
     Args:
         runs: Q runs that were tested on the same R rows.
         resamples: B, how often R rows are drawn.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         (Q, B) float64.
@@ -204,14 +204,14 @@ def interval(
     """A confidence interval of the mean difference.
 
     Args:
-        differences: (n,) difference of the two arms for each seed, on all rows.
+        differences: (n,) difference between the two arms for each seed, on all rows.
         resampled: (n, B) the same on resamples of the rows; None = the rows are not resampled.
-        level: Share of cases in which such an interval is to hold the true difference.
-        seed: Of the resampling of seeds; another than that of the rows.
+        level: Share of cases in which such an interval should hold the true difference.
+        seed: Seed for resampling the seeds; use another than for the rows.
 
     Returns:
-        (low, high), or None where rows are not resampled and all differences are equal, as with one seed: they do not
-        show how much they vary.
+        (low, high). None if rows are not resampled and all differences are equal, as with one seed: they do not show
+        how much they vary.
     """
     n, mean = len(differences), differences.mean()
     if resampled is None and np.ptp(differences) == 0:
@@ -226,17 +226,17 @@ def interval(
 
 
 def proportion_interval(right: int, rows: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a share, such as one run's accuracy; it holds for few rows and for shares near 0 and 1 too.
+    """Wilson's interval of a share, such as one run's accuracy; it also holds for few rows and for shares near 0 and 1.
 
     Args:
-        right: Rows that count, at most `rows`.
+        right: Number of rows that count, at most `rows`.
         rows: R, at least 1.
-        level: Share of cases in which such an interval is to hold the true share.
+        level: Share of cases in which such an interval should hold the true share.
 
     Returns:
         (low, high), from 0 to 1.
     """
-    from scipy.stats import binomtest  # takes long to import
+    from scipy.stats import binomtest  # slow to import
 
     low, high = binomtest(right, rows).proportion_ci(level, method="wilson")
     return float(low), float(high)
@@ -249,17 +249,17 @@ def score_interval(
     resamples: int = _RESAMPLES_OF_ONE,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The interval of one run's score between percentiles of the scores on its rows, drawn with replacement.
+    """The interval of one run's score: percentiles of the scores on rows drawn with replacement.
 
     Args:
         score: (references, predictions) -> score.
         references: (R,) labels or numbers, at least two.
-        predictions: (R,) those of the run.
+        predictions: (R,) predictions of the run.
         resamples: How often R rows are drawn.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
-        (low, high), each NaN where the score of some draw is.
+        (low, high); NaN if the score of some draw is NaN.
 
     Raises:
         ValueError: There are fewer than two rows.
@@ -286,7 +286,7 @@ def sentence_bootstrap(
     Args:
         scorer: A metric of sacreBLEU such as `BLEU()`; afterwards its signature names the resampling.
         predictions: R texts of the run.
-        references: R texts, one for each.
+        references: R texts, one for each prediction.
         resamples: How often R sentences are drawn; 1 = not at all.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Scripts run as commands of their own, one after another or several at once, with what they print in a log each."""
+"""Run scripts as commands of their own, one after another or several at once; each writes its output to a log."""
 
 import os
 import shlex
@@ -31,12 +31,12 @@ class FailedRun(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """A command that leaves a file.
+    """A command that writes a result file.
 
     Args:
         command: The program and its arguments.
-        log: What it prints is added here; while the command runs, the file is locked.
-        result: What it must have written when it ends.
+        log: File to which its output is added; the file is locked while the command runs.
+        result: File that it must have written when it ends.
     """
 
     command: tuple[str, ...]
@@ -44,11 +44,11 @@ class Run:
     result: Path
 
     def failure(self, status: int, cure: str) -> str | None:
-        """Why a run that ended with `status` failed, after its last words, without secrets; None if it did not.
+        """Why a run that ended with `status` failed, after its last output, without secrets; None if it did not fail.
 
         Args:
-            status: What it ended with.
-            cure: What the script must do, where it ended well but left no result.
+            status: Its exit status.
+            cure: What the script must do, if it ended well but left no result.
         """
         if status == 0 and self.result.exists():
             return None
@@ -60,13 +60,13 @@ class Run:
 
 
 def check_script(script: Sequence[str]) -> None:
-    """Refuse what can't be run.
+    """Refuse a script that can't be run.
 
     Args:
         script: A Python file and its arguments.
 
     Raises:
-        ValueError: There is none, or no such file.
+        ValueError: No script is given, or there is no such file.
     """
     if not script:
         raise ValueError("There is no script: put it and its arguments after --, as in `... -- train.py --bf16`.")
@@ -77,21 +77,21 @@ def check_script(script: Sequence[str]) -> None:
 def run_all(
     runs: Iterable[Run], jobs: int = 1, is_last: Callable[[Run], bool] = lambda run: False
 ) -> Generator[tuple[Run, int | None], None, None]:
-    """Run commands, `jobs` at once, and tell of each that ends; those that still run are ended with this generator.
+    """Run commands, `jobs` at once, and yield each that ends; closing this generator ends those that still run.
 
-    A run that a killed caller has left running is waited for, and not started a second time.
+    A run that a killed caller has left running is not started a second time: this waits for it.
 
     Args:
-        runs: What to run; those whose result exists when their turn comes are not started.
+        runs: What to run; a run is not started if its result exists when its turn comes.
         jobs: Most runs at once.
-        is_last: Whether a run is started after all others; asked again whenever one has ended.
+        is_last: Whether to start a run after all others; asked again whenever a run has ended.
 
     Yields:
-        A run and the status that it ended with, or None when it is found to be running already (once for each).
+        A run and its exit status, or None when it is found to be running already (once for each run).
     """
     waiting, running, elsewhere = list(runs), {}, set()
-    is_main = threading.current_thread() is threading.main_thread()  # others can't say what a signal does
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) if is_main else None  # as Ctrl-C: by `finally`
+    is_main = threading.current_thread() is threading.main_thread()  # other threads can't set signal handlers
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) if is_main else None  # as Ctrl-C: `finally` runs
     try:
         while waiting or running:
             news = [(run, process.wait()) for run, process in running.items() if process.poll() is not None]
@@ -127,9 +127,9 @@ def run_all(
 
 
 def _open_locked(log: Path) -> IO[bytes] | None:
-    """The log, open to add to it and locked until the last process that has it open ends; None where one has it.
+    """The log, open for appending, and locked until the last process that has it open ends; None if it is locked.
 
-    A lock of `filelock` would end with this process, and the run that it has started may outlive it.
+    A lock of `filelock` would end with this process, but the run that it has started may live longer.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     file = open(log, "ab")
@@ -143,7 +143,7 @@ def _open_locked(log: Path) -> IO[bytes] | None:
 
 
 def _end(processes: Iterable[subprocess.Popen[bytes]]) -> None:
-    """Ask processes to end, with all that they started, and wait until they have."""
+    """Ask processes, with all that they started, to end, and wait for that."""
     for process in processes:
         with suppress(ProcessLookupError):
             if os.name == "posix":

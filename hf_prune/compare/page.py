@@ -22,17 +22,17 @@ from .verdict import Comparison
 
 _COLORS = {"full": "#1a1a1a", "short": "#8c8c8c", "uniform": "#56a0d3"}
 _POLICY_COLORS = ("#d9762b", "#2f8f4e", "#8a4fbf", "#c23b4b", "#a8891b", "#1f8f8f", "#c04f9b", "#5b6bd6", "#7a5230")
-_LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))  # of budgets, with what marks each validation
+_LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))  # for budgets: line style, and marker of each validation
 
-_MARKERS = 8  # on a line, at most
+_MARKERS = 8  # on one line, at most
 
 
 def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
-    """Write comparison.json, .md, .html and .png to a folder, and what the cards of its runs show of it.
+    """Write comparison.json, .md, .html and .png to a folder, and the text for the model cards of its runs.
 
     Args:
-        comparison: What is shown.
-        folder: Gets the files; earlier ones are replaced.
+        comparison: The comparison to show.
+        folder: Folder for the files; earlier ones are replaced.
 
     Raises:
         ImportError: Without matplotlib.
@@ -46,14 +46,14 @@ def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
 
 
 def baselines(found: dict[str, Any]) -> str:
-    """Conclusions and table as the model cards of its runs show them, from `Comparison.to_dict`."""
+    """Conclusions and table for the model cards of the runs, from `Comparison.to_dict`."""
     lines = [f"- {in_words(arm['conclusion'])}" for arm in found["arms"]]
     headings, *rows = ([*map(in_words, row)] for row in (table(found)[0], *table(found)[1]))
     return "\n".join([*lines, "", markdown_table(headings, rows), ""])
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """Figure, conclusions, table and how they were made, from `Comparison.to_dict`."""
+    """Figure, conclusions, table, and how they were made, from `Comparison.to_dict`."""
     lines = [f"# {in_words(_title(found))}", "", f"![{_alt(found)}](comparison.png)", ""]
     lines += [f"- **{arm['arm']}**{arm['conclusion'].removeprefix(arm['arm'])}" for arm in found["arms"]]
     lines += ["", markdown_table(*table(found)), "", "## How this was made", ""]
@@ -63,11 +63,11 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def page(found: dict[str, Any], figure: bytes) -> str:
-    """The same as one HTML file that needs nothing else.
+    """The same as one self-contained HTML file.
 
     Args:
-        found: `Comparison.to_dict`.
-        figure: A PNG.
+        found: From `Comparison.to_dict`.
+        figure: The figure as a PNG.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -86,7 +86,7 @@ def page(found: dict[str, Any], figure: bytes) -> str:
 
 
 def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row of texts for each arm; columns of nothing but 0 or - are left out."""
+    """Headings, and a row of texts for each arm; columns that hold only 0 or - are left out."""
     digits = found["quality"]["digits"]
     unit, key = _unit(found)
     full = next((arm[key]["all"] for arm in found["arms"] if arm["arm"] == "full"), None)
@@ -123,12 +123,12 @@ def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """Write an image: quality in validations against what was trained, and against seconds, a line for each arm.
 
-    Lines are means over seeds, bands a standard deviation to either side; a budget has its own kind of line and marker.
-    If lines begin so far from where they end that nobody could tell the ends apart, the beginnings are not shown.
+    Lines are means over seeds; bands show one standard deviation to either side. Each budget has its own line style and
+    marker. If lines begin so far from their ends that the ends can't be told apart, the beginnings are not shown.
 
     Args:
-        comparison: What is shown.
-        path: Of the image, a PNG.
+        comparison: The comparison to show.
+        path: The PNG file to write.
 
     Raises:
         ImportError: Without matplotlib.
@@ -150,7 +150,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
             panel.plot(x, curve[:, 2], line, label=name, zorder=front, **look)
             if len(curve) > 1:
                 panel.fill_between(x, curve[:, 2] - spread, curve[:, 2] + spread, color=color, alpha=0.13, linewidth=0)
-            else:  # a point has no band
+            else:  # a single point has no band
                 panel.errorbar(x, curve[:, 2], spread, color=color, capsize=3, linewidth=1, zorder=front)
     padding = ", padding included" if comparison.unit == "positions" else ""
     panels[0].set_xlabel(f"{comparison.unit} trained{padding}")
@@ -169,7 +169,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
 
 
 def _in_few_colors(png: bytes) -> bytes:
-    """The same picture with at most 256 colours: a third as large, for bands on bands have thousands."""
+    """The same picture with at most 256 colours: a third of the size, as overlapping bands have thousands."""
     from PIL import Image  # matplotlib needs it too
 
     picture, buffer = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
@@ -178,7 +178,7 @@ def _in_few_colors(png: bytes) -> bytes:
 
 
 def _far(curves: Sequence[np.ndarray]) -> float | None:
-    """The least quality to show: from the best down to the worst end, and twice as far on; None = all."""
+    """The lowest quality to show: below the worst end by twice its distance to the best quality; None = all."""
     curves = [known for curve in curves if len(known := curve[np.isfinite(curve)])]
     if not curves:
         return None
@@ -188,7 +188,7 @@ def _far(curves: Sequence[np.ndarray]) -> float | None:
 
 
 def _cell(difference: dict[str, Any] | None, alone: str | None, digits: int) -> str:
-    """A difference and its interval, and to which arm it is, unless the heading says so."""
+    """A difference and its interval, and the arm it is compared with, unless the heading names that."""
     if difference is None:
         return "-"
     text = f"{difference['mean']:+.{digits}f}"
@@ -207,7 +207,7 @@ def _alt(found: dict[str, Any]) -> str:
 
 
 def _unit(found: dict[str, Any]) -> tuple[str, str]:
-    """What is counted, and what `found` calls it: an older comparison.json has positions under "tokens"."""
+    """What is counted, and its key in `found`: an older comparison.json has positions under "tokens"."""
     arm = found["arms"][0]
     unit = "rows" if "rows" in arm else "positions"
     return unit, unit if unit in arm else "tokens"

@@ -1,4 +1,4 @@
-"""What a comparison runs: arms, each one way to train, and the seeds that every arm gets."""
+"""What a comparison runs: arms (each one way to train), and the seeds that every arm gets."""
 
 import argparse
 import dataclasses
@@ -19,7 +19,7 @@ from ..core import DATA_NEEDS, History
 from .store import ended, run_folder
 
 COMMAND = "command.json"
-KINDS = ("full", "short", "uniform", "policy")  # of arms; each is compared with those before it
+KINDS = ("full", "short", "uniform", "policy")  # kinds of arms; an arm is compared with arms of earlier kinds
 ALL = ("--policy", "uniform:keep=1")
 OURS = ("policy", "seed", "output_dir", "push_to_hub", "hub_token")  # flags that are set for every run
 _MOST_RUNS = 100_000
@@ -30,9 +30,9 @@ class Arm:
     """One way to train.
 
     Args:
-        flags: What the recipe gets beside its own arguments, the seed and the folder.
+        flags: Flags for the recipe, beside its own arguments, the seed and the folder.
         kind: One of `KINDS`.
-        budget: Share of the full arm's tokens that it is given; None where that follows from the losses.
+        budget: Share of the full arm's tokens that it is given; None if that depends on the losses.
     """
 
     flags: tuple[str, ...]
@@ -47,12 +47,12 @@ class Plan:
     Args:
         script: The recipe.
         arguments: Its own arguments, the same for every run.
-        arms: By name.
-        seeds: Arms are run with the seeds 1 to this.
+        arms: The arms by name.
+        seeds: Number of seeds; every arm runs with the seeds 1 to this number.
         jobs: Most runs at once, now or earlier.
         margin: Largest difference that counts as the same quality, in the unit that is shown; None = the metric's own.
-        paths: A checksum of the arguments with whole paths, which `arguments` has without their folders; None = there
-            are no such paths.
+        paths: A checksum of the arguments with whole paths, because `arguments` has paths without their folders; None =
+            there are no such paths.
     """
 
     script: str
@@ -64,15 +64,15 @@ class Plan:
     paths: int | None = None
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write it to the folder of the comparison."""
+        """Write the plan to the folder of the comparison."""
         write_text(Path(folder, COMMAND), json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Plan | None":
-        """Read the plan of a folder; what is read may be shown, whoever wrote it.
+        """Read the plan of a folder; everything in it is safe to show, whoever wrote it.
 
         Returns:
-            The plan, None where the folder has none.
+            The plan; None if the folder has none.
 
         Raises:
             ValueError: The file holds something else.
@@ -120,11 +120,11 @@ def _flags(found: Any) -> tuple[str, ...]:
 
 
 def rule_of(arm: str, budget: float | None) -> str:
-    """The name of an arm without its budget: arms of one rule have one colour, and one column.
+    """The name of an arm without its budget: arms of one rule share a colour and a column.
 
     Args:
-        arm: Its name.
-        budget: Its budget, None where it has none.
+        arm: Name of the arm.
+        budget: Its budget; None if it has none.
     """
     return arm if budget is None else arm.rpartition("-")[0]
 
@@ -159,20 +159,20 @@ def _read_arm(text: str) -> tuple[str, Arm, bool]:
 
 
 def check_beginning(arms: dict[str, Arm], arguments: list[str]) -> None:
-    """Refuse an arm that can't begin without an earlier run, before others are run.
+    """Refuse an arm that can't begin without an earlier run, before other arms are run.
 
     Args:
-        arms: By name, as `plan_arms` makes them.
-        arguments: Of the recipe, the same for every run.
+        arms: The arms by name, from `plan_arms`.
+        arguments: Arguments of the recipe, the same for every run.
 
     Raises:
-        ValueError: What its policy says.
+        ValueError: The policy's own message.
     """
     for name, arm in arms.items():
         given, policy = flag_names([*arguments, *arm.flags]), policies.make(arm.flags[1])
         assert policy is not None
         own = {field.name for field in dataclasses.fields(policy)}
-        if "history" in given or own & set(given) or policy.needs & DATA_NEEDS:  # can't be told here
+        if "history" in given or own & set(given) or policy.needs & DATA_NEEDS:  # can't be checked here
             continue
         try:
             policy.begin(History.empty(1), None)
@@ -191,11 +191,11 @@ def plan_arms(texts: list[str], budgets: list[float], epochs: float) -> dict[str
 
     Args:
         texts: The arms that are named.
-        budgets: Shares of the full arm.
-        epochs: Of the full arm.
+        budgets: Shares of the full arm's tokens.
+        epochs: Number of epochs of the full arm.
 
     Raises:
-        ValueError: A budget outside of (0, 1), two arms of one name, or settings that its policy refuses.
+        ValueError: A budget outside of (0, 1), two arms with the same name, or settings that the policy refuses.
     """
     if wrong := [budget for budget in budgets if not 0 < budget < 1]:
         raise ValueError(f"--budgets {wrong[0]:g}: a budget is a share between 0 and 1 of what the full arm reads.")
@@ -223,26 +223,26 @@ def plan_arms(texts: list[str], budgets: list[float], epochs: float) -> dict[str
 
 
 def epochs_of(arguments: Sequence[str]) -> float | None:
-    """What `--num_train_epochs` is for every run; None where the recipe decides."""
+    """The value of `--num_train_epochs` for every run; None if the recipe decides."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--num_train_epochs", type=float)
     return parser.parse_known_args(arguments)[0].num_train_epochs
 
 
 def join(plan: Plan, earlier: Plan | None, folder: Path) -> Plan:
-    """The plan as it may be shown, without paths of this machine, and with the arms of which a run has ended.
+    """The plan in a form that may be shown, without paths of this machine, and with earlier arms that have ended runs.
 
     Args:
-        plan: As it was typed.
-        earlier: The one that the folder has; None = none.
-        folder: Of the comparison.
+        plan: The plan as it was typed.
+        earlier: The plan that the folder already has; None = none.
+        folder: Folder of the comparison.
 
     Raises:
-        ValueError: The earlier one is of another recipe or other arguments, or has another arm of the same name.
+        ValueError: The earlier plan has another recipe, other arguments, or a different arm with the same name.
     """
     arms = {name: dataclasses.replace(arm, flags=tuple(public_arguments(arm.flags))) for name, arm in plan.arms.items()}
     typed = [plan.script, *plan.arguments]
-    whole = hide_arguments(typed)  # a token may be another one by the next call
+    whole = hide_arguments(typed)  # a secret token may have changed by the next call
     script, *arguments = public_arguments(whole)
     paths, older = (zlib.crc32(shlex.join(argv).encode()) for argv in (whole, typed))
     paths = None if [script, *arguments] == whole else paths

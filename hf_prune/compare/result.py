@@ -1,4 +1,4 @@
-"""What came out of the runs of a comparison: read from their files, and checked."""
+"""The results of a comparison's runs: read from their files, and checked."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from ..common.foreign import label, number, of_kind, read_json, why
 from ..report.account import NOTHING, keeps_all
 from .intervals import RowSums, row_sums, without_texts
 
-RESULTS, PREDICTIONS = "results.json", "predictions.json"  # of a run; the first is written last
-LARGEST = 1e30  # quality
+RESULTS, PREDICTIONS = "results.json", "predictions.json"  # files of a run; the first is written last
+LARGEST = 1e30  # largest quality
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Scale:
     """How a quality is shown.
 
     Args:
-        title: Its name and unit, of a value.
-        unit: Of a difference.
-        factor: What values are multiplied by.
-        digits: Digits behind the point.
+        title: Name and unit of a value.
+        unit: Unit of a difference.
+        factor: Factor on values.
+        digits: Digits after the point.
         margin: Largest difference, after `factor`, that counts as the same quality; None = no difference does.
     """
 
@@ -58,11 +58,11 @@ class RunResult:
     """What a comparison takes from a run that has ended.
 
     Args:
-        results: Its results.json.
+        results: The content of its results.json.
         answers: Its predictions as labels and numbers, see `without_texts`.
-        rows: Its quality as sums over the test rows; None where the metric is no function of such.
-        tested_on: A checksum of the test rows, to see that all runs were tested on the same.
-        is_constant: Whether it gives every test row one answer, where the rows have several.
+        rows: Its quality as sums over the test rows; None if the metric is not a function of such sums.
+        tested_on: A checksum of the test rows, to see that all runs were tested on the same rows.
+        is_constant: Whether it gives the same answer for every test row, although the rows have several.
     """
 
     results: dict[str, Any]
@@ -73,11 +73,11 @@ class RunResult:
 
     @classmethod
     def load(cls, folder: Path) -> "RunResult":
-        """Read what a run has left in its folder.
+        """Read the files that a run has left in its folder.
 
         Raises:
-            ValueError: It has no account of what was trained, or its predictions are not those of its quality; or the
-                files hold something else.
+            ValueError: There is no account of what was trained, the predictions do not give the quality, or the files
+                hold something else.
         """
         results = _read(folder / RESULTS)
         if not results.get("pruning"):
@@ -109,7 +109,7 @@ class RunResult:
 
     @property
     def mismatch(self) -> str:
-        """What is wrong where its predictions are not those of its quality; "" where they are."""
+        """What is wrong if its predictions do not give its quality; "" if they do."""
         quality = self.results["quality"]
         if self.rows is None or np.isclose(self.rows.value, quality["value"], rtol=1e-4):
             return ""
@@ -118,7 +118,7 @@ class RunResult:
 
     @property
     def has_diverged(self) -> bool:
-        """Whether its quality is no number."""
+        """Whether its quality is not a number."""
         return self.results["quality"]["value"] is None
 
     @property
@@ -128,7 +128,7 @@ class RunResult:
 
     @property
     def _counted(self) -> str:
-        """What evaluations and earlier runs call it."""
+        """The name of this unit in evaluations and in earlier runs."""
         return "tokens" if self.unit == "positions" else "rows"
 
     def cost(self) -> dict[str, float]:
@@ -146,11 +146,11 @@ class RunResult:
 
     @property
     def tokens(self) -> float | None:
-        """Real tokens trained; None where there are none, or they are not told apart from padding."""
+        """Real tokens trained; None if there are none, or if they are not told apart from padding."""
         return self.results["pruning"]["totals"].get("tokens") or None
 
     def curve(self, metric: str) -> np.ndarray:
-        """(E, 3): what was trained, the seconds, and the quality at each evaluation, earlier runs charged."""
+        """(E, 3): what was trained, seconds, and quality at each evaluation; the cost of earlier runs is added."""
         earlier = self.results["pruning"]["earlier_runs"] or {}
         return np.array(
             [
@@ -166,11 +166,11 @@ class RunResult:
 
 
 def prunes_nothing(run: RunResult, full: RunResult) -> bool:
-    """Whether a run has trained as much as one on all rows did, and was not set to.
+    """Whether a run has trained as much as a run on all rows, although it was not set to keep all.
 
     Args:
-        run: That may have pruned.
-        full: With the same seed, on all rows.
+        run: The run, which may have pruned.
+        full: The run on all rows with the same seed.
     """
     trained, everything = (one.cost()["trained"] for one in (run, full))
     return not keeps_all(str(run.results.get("policy"))) and abs(trained - everything) < NOTHING * everything
@@ -185,7 +185,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Say which file holds what the block can't use."""
+    """Add the file's name to an error about its content in the block."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
@@ -199,12 +199,12 @@ _COUNTED += tuple(f"seconds_{part}" for part in ("training", "selecting", "resco
 
 
 def check_results(found: dict[str, Any]) -> None:
-    """Refuse a results.json whose numbers are none or out of bounds, or whose names are more than names.
+    """Refuse a results.json with numbers that are missing or out of bounds, or with names that are not mere names.
 
     Raises:
         KeyError: Something is missing.
         TypeError: Something is of another type.
-        ValueError: Something is of another kind, or out of bounds.
+        ValueError: Something has a wrong form, or is out of bounds.
     """
     quality, pruning = found["quality"], found["pruning"]
     for name in ("metric", "split"):

@@ -1,4 +1,4 @@
-"""Scores for the policies that choose once: runs of a training script, one for each seed, and their mean."""
+"""Scores for the policies that choose once: run a training script once per seed, and average the scores."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from ..records.history import History
 from ..records.history_file import HISTORY
 from .launch import LAUNCHERS, FailedRun, Run, check_script, run_all
 
-COMMAND = "command.json"  # in output_dir: whose runs these are
+COMMAND = "command.json"  # in output_dir: the command that made its runs
 _CURE = "train a PruningTrainer with the --policy and --output_dir given, and save its model"
 
 
@@ -33,23 +33,23 @@ def make_scores(
 ) -> str:
     """Run a training script once for each seed, and write the mean of the scores to `output_dir`.
 
-    Seeds that have ended are passed over when this is called again. Each run is of the script's own arguments, then
+    Called again, it skips the seeds that have ended. Each run gets the script's own arguments, then
     `--policy NAME:keep=1 --seed S --output_dir OUTPUT_DIR/seed-S`; it must train with them and save its model.
 
     Args:
-        policy: A policy that keeps `notes["score"]` where keep = 1, with its settings except keep.
+        policy: A policy that writes `notes["score"]` with keep = 1, with its settings except keep.
         script: A Python file and its arguments.
-        output_dir: Gets a folder and a log for each seed, and the file that `history=output_dir` reads.
-        seeds: R, runs with the seeds 0 to R - 1.
-        epochs: Given to the script as `--num_train_epochs`; None = its own.
+        output_dir: Folder for a folder and a log per seed, and for the file that `history=output_dir` reads.
+        seeds: R, number of runs, with the seeds 0 to R - 1.
+        epochs: Passed to the script as `--num_train_epochs`; None = the script's own.
         launcher: What starts the script: Python, or `accelerate launch` as it is configured.
 
     Returns:
-        What was made, in words.
+        A message that says what was made.
 
     Raises:
         ValueError: Another kind of policy, no script, no seed, or `output_dir` has runs of another command.
-        FailedRun: A run failed, or left no scores; or the runs were of different data.
+        FailedRun: A run failed, or left no scores; or the runs used different data.
     """
     scoring, spec = _scoring(policy)
     if seeds < 1:
@@ -76,7 +76,7 @@ def make_scores(
 
 
 def _scoring(policy: str) -> tuple[Policy, str]:
-    """The policy that scores all rows, and how it is spelled."""
+    """The policy that scores all rows, and its text for the command line."""
     name, _, settings = (part.strip() for part in policy.partition(":"))
     if "." not in name and not issubclass(policies.find(name), policies.StaticPolicy):
         static = [other for other in policies.names() if issubclass(policies.find(other), policies.StaticPolicy)]
@@ -93,8 +93,8 @@ def _scoring(policy: str) -> tuple[Policy, str]:
 
 
 def _claim(folder: Path, command: list[str]) -> None:
-    """Say in the folder whose runs it has; runs of another command are not to be taken for these."""
-    path, command = folder / COMMAND, hide_arguments(command)  # a token may be another one by the next call
+    """Write the command into the folder, and refuse a folder that has runs of another command."""
+    path, command = folder / COMMAND, hide_arguments(command)  # a secret token may have changed by the next call
     if path.exists():
         try:
             earlier = read_json(path, largest=1 << 20)
@@ -132,7 +132,7 @@ def _load(file: Path, scoring: Policy) -> History:
 
 
 def _mean_of(files: Sequence[Path], scoring: Policy) -> History:
-    """The mean of what was found by runs on the same rows, and what they cost together."""
+    """The mean of the scores from runs on the same rows, and the cost of all runs together."""
     histories = [_load(file, scoring) for file in files]
     data = [(len(history), history.facts.get("data")) for history in histories]
     other = next((i for i, found in enumerate(data) if found != data[0]), None)
@@ -156,7 +156,7 @@ def _mean_of(files: Sequence[Path], scoring: Policy) -> History:
 
 
 def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """(N,) float32 mean of the values that are known (not NaN); NaN where none is."""
+    """(N,) float32 mean of the known values (not NaN); NaN if none is known."""
     total, count = np.zeros(arrays[0].shape), np.zeros(arrays[0].shape, np.int32)
     for array in arrays:
         known = ~np.isnan(array)

@@ -1,11 +1,11 @@
-"""Where the runs of a comparison are: each in a folder of its own, or all that have ended in one small file.
+"""Where the runs of a comparison are: each in a folder of its own, or all ended runs in one small file.
 
     arms/ARM/seed-S/    results.json, predictions.json and whatever else is kept of a run
-    runs.parquet        a line for each run that `pack` has taken out of its folder
+    runs.parquet        one line for each run that `pack` has taken out of its folder
 
-A line has the run's results.json whole. Of its predictions it has what quality and intervals are made of: labels or
-numbers by row, and in place of texts what each row adds to the sums of BLEU. A comparison that is made again from it
-gives the same numbers. A run that is in both is read from its folder.
+A line has the whole results.json of the run. From its predictions, it keeps what quality and intervals are made of:
+labels or numbers by row, and in place of texts what each row adds to the sums of BLEU. So a comparison that is made
+again from this file gives the same numbers. A run that is in both places is read from its folder.
 """
 
 import json
@@ -24,28 +24,28 @@ from .result import RESULTS, RunResult, check_results
 
 RUNS = "runs.parquet"
 _KEY = ["arm", "seed"]  # columns that tell one run from another
-_ANSWERS = ("predictions", "references", "losses", "tokens", "sums")  # columns of what a run says of the test rows
+_ANSWERS = ("predictions", "references", "losses", "tokens", "sums")  # columns of a run's answers for the test rows
 _WRITTEN: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 19,
-    "data_page_size": 1 << 28,  # bytes: the runs of a comparison are much alike, and together in one page
-    "use_dictionary": [f"{name}.list.element" for name in ("predictions", "references")],  # of few different values
+    "data_page_size": 1 << 28,  # bytes: one page for all runs, which are much alike
+    "use_dictionary": [f"{name}.list.element" for name in ("predictions", "references")],  # few different values
 }
 
 
 def run_folder(folder: str | os.PathLike[str], arm: str, seed: int) -> Path:
-    """Where a run of a comparison is, unless it is packed.
+    """The folder of a run, unless the run is packed.
 
     Args:
-        folder: Of the comparison.
-        arm: Its name.
-        seed: Its seed, from 1.
+        folder: Folder of the comparison.
+        arm: Name of the arm.
+        seed: Seed of the run, from 1.
     """
     return Path(folder, ARMS, arm, f"seed-{seed}")
 
 
 def check_pyarrow() -> None:
-    """Refuse what runs.parquet is needed for, where it can be neither written nor read.
+    """Refuse to go on if runs.parquet is needed but can't be read or written.
 
     Raises:
         ImportError: pyarrow is not installed.
@@ -57,11 +57,11 @@ def check_pyarrow() -> None:
 
 
 def ended(folder: str | os.PathLike[str], runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Those of some runs that have ended, packed or not.
+    """The runs among these that have ended, packed or not.
 
     Args:
-        folder: Of the comparison.
-        runs: (arm, seed) of each.
+        folder: Folder of the comparison.
+        runs: (arm, seed) of each run.
 
     Raises:
         ValueError: runs.parquet holds something else.
@@ -72,11 +72,11 @@ def ended(folder: str | os.PathLike[str], runs: Iterable[tuple[str, int]]) -> li
 
 
 def load_runs(folder: str | os.PathLike[str], runs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], RunResult]:
-    """Those of some runs that have ended, in the order in which they are asked for.
+    """The runs among these that have ended, in the order in which they are asked for.
 
     Args:
-        folder: Of the comparison.
-        runs: (arm, seed) of each.
+        folder: Folder of the comparison.
+        runs: (arm, seed) of each run.
 
     Raises:
         ValueError: A file holds something else.
@@ -93,13 +93,13 @@ def load_runs(folder: str | os.PathLike[str], runs: Iterable[tuple[str, int]]) -
 
 
 def pack(folder: str | os.PathLike[str], runs: Iterable[tuple[str, int]]) -> None:
-    """Put those of some runs that have ended into runs.parquet, and remove their folders.
+    """Put the runs among these that have ended into runs.parquet, and remove their folders.
 
-    What is behind a link stays.
+    The target of a link is not removed.
 
     Args:
-        folder: Of the comparison.
-        runs: (arm, seed) of each that the comparison may have; others are not kept.
+        folder: Folder of the comparison.
+        runs: (arm, seed) of each run that the comparison may have; other runs are not kept.
 
     Raises:
         ValueError: A file holds something else.
@@ -115,7 +115,7 @@ def pack(folder: str | os.PathLike[str], runs: Iterable[tuple[str, int]]) -> Non
         if path.is_dir() and path.resolve().is_relative_to(Path(folder).resolve()):
             shutil.rmtree(path)
             for above in (path.parent, path.parent.parent):
-                with suppress(OSError):  # it has other runs
+                with suppress(OSError):  # the folder has other runs
                     above.rmdir()
 
 
@@ -137,7 +137,7 @@ def _table(runs: dict[tuple[str, int], RunResult]) -> Any:
 
 
 def _read(folder: str | os.PathLike[str], columns: list[str] | None = None) -> Any:
-    """The table of the runs that are packed, of some columns alone; None where no run is.
+    """The table of the packed runs, or some of its columns; None if no run is packed.
 
     Raises:
         ValueError: The file is damaged.
@@ -152,7 +152,7 @@ def _read(folder: str | os.PathLike[str], columns: list[str] | None = None) -> A
 
     try:
         table = parquet.read_table(path, columns=columns)
-        table.select(_KEY)  # both are there
+        table.select(_KEY)  # fails unless both are there
         return table
     except (pyarrow.ArrowException, KeyError, OSError) as error:
         raise _damaged(path, error) from error

@@ -20,7 +20,7 @@ def table(paths: Sequence[str | os.PathLike[str]]) -> str:
     """A Markdown table of runs, or of comparisons: files, or the folders that hold them.
 
     Raises:
-        ValueError: There is nothing of the kind, both kinds, or a file that holds something else.
+        ValueError: There are no runs and no comparisons, there are both, or a file holds something else.
     """
     files = [find(Path(path)) for path in paths]
     compared = {file.name == COMPARISON for file in files}
@@ -30,7 +30,7 @@ def table(paths: Sequence[str | os.PathLike[str]]) -> str:
 
 
 def find(path: Path) -> Path:
-    """The file of a run or of a comparison that `path` is, or that lies in it.
+    """The file of a run or of a comparison: `path` itself, or a file in it.
 
     Raises:
         ValueError: There is none.
@@ -44,10 +44,10 @@ def find(path: Path) -> Path:
 
 
 def runs_table(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """A Markdown table of the recipes' results.json files, a line each.
+    """A Markdown table of the recipes' results.json files, one line each.
 
-    Trained are tokens without padding, or rows where the inputs have no tokens; offered is every row once in each
-    epoch; forward alone, rows that were measured and not trained; seconds are those of the whole run.
+    "Trained" counts tokens without padding, or rows if the inputs have no tokens. "Of offered" compares with every row
+    once per epoch. "Forward alone" counts rows that were measured and not trained. "Seconds" are of the whole run.
 
     Raises:
         ValueError: A file holds something else.
@@ -89,11 +89,11 @@ def _quality(quality: dict[str, Any]) -> str:
 
 
 def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """A Markdown table of comparison.json files, a line each: quality by arm, and in brackets what the arm saved.
+    """A Markdown table of comparison.json files, one line each: quality by arm, and in brackets what the arm saved.
 
-    Of arms with a budget, those nearest to a half are shown. `+` and `-`: better and worse than the full data for fewer
+    For arms with a budget, the budget nearest to a half is shown. `+` and `-`: better and worse than the arm with fewer
     epochs that read as much, within a tenth; the 95 % interval of the difference excludes 0. `?`: there is no such arm,
-    or only one seed of both.
+    or both have only one seed.
 
     Raises:
         ValueError: A file holds something else.
@@ -125,7 +125,7 @@ def _name(arm: dict[str, Any]) -> str:
 
 
 def _brief(arm: dict[str, Any], found: dict[str, Any]) -> str:
-    """Quality, whether it differs from that of fewer epochs, and the share of the full arm's reading that was saved."""
+    """Quality, whether it differs from fewer epochs, and the saved share of what the full arm read."""
     ended, planned = len(arm["seeds"]), found["plan"]["seeds"]
     text = f"{arm['mean']:.{found['quality']['digits']}f}"
     full = arm["differences"]["full"]
@@ -135,7 +135,7 @@ def _brief(arm: dict[str, Any], found: dict[str, Any]) -> str:
 
 
 def _mark(arm: dict[str, Any], found: dict[str, Any]) -> str:
-    """How the quality compares with that of fewer epochs, or of the full arm where as much was read."""
+    """How the quality compares with fewer epochs, or with the full arm if as much was read."""
     if arm["kind"] == "short":
         return ""
     full, short = arm["differences"]["full"], arm["differences"]["short"]

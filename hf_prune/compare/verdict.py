@@ -1,7 +1,7 @@
 """Whether pruning paid: runs of several arms with the same seeds, compared in numbers and in sentences.
 
-A comparison is a folder: `command.json` says what was to be run, and the runs that have ended are where `store` says.
-Everything else is made from these.
+A comparison is a folder. `command.json` says what to run, and `store` says where the ended runs are. Everything else is
+made from these.
 """
 
 import os
@@ -17,7 +17,7 @@ from .plan import COMMAND, KINDS, Plan
 from .result import RunResult, scale_of
 from .store import load_runs
 
-CLOSE = 0.1  # two arms read as much where what they read differs by no more than this share
+CLOSE = 0.1  # two arms read as much if what they read differs by no more than this share
 _SURROUNDINGS = ("parameters", "hardware", "versions", "commit")
 
 
@@ -25,11 +25,11 @@ class Comparison:
     """The runs of a folder, compared.
 
     Args:
-        plan: What was to be run.
-        runs: By arm and seed, those that have ended. Those that have diverged are in no number, but named.
+        plan: The plan that was to be run.
+        runs: The runs that have ended, by arm and seed. Diverged runs are in no number, but they are named.
 
     Raises:
-        ValueError: All have diverged, are of different metrics, or were tested on different rows.
+        ValueError: All runs have diverged, have different metrics, or were tested on different rows.
     """
 
     def __init__(self, plan: Plan, runs: dict[tuple[str, int], RunResult]):
@@ -60,7 +60,7 @@ class Comparison:
         """Read the runs of a folder that have ended.
 
         Raises:
-            ValueError: It is no folder of a comparison, no run has ended, or one can't be compared.
+            ValueError: It is not the folder of a comparison, no run has ended, or one can't be compared.
         """
         plan = Plan.load(folder)
         if plan is None:
@@ -73,39 +73,39 @@ class Comparison:
     # ---- Numbers ----
 
     def seeds(self, arm: str) -> list[int]:
-        """Seeds with which an arm has ended."""
+        """Seeds of the runs of an arm that have ended."""
         return [seed for name, seed in self.runs if name == arm]
 
     def values(self, arm: str) -> np.ndarray:
-        """(n,) quality for each of these seeds, as it is shown."""
+        """(n,) quality for each of these seeds, in the unit that is shown."""
         found = [self.runs[arm, seed].results["quality"]["value"] for seed in self.seeds(arm)]
         return np.array(found) * self.scale.factor
 
     def cost(self, arm: str, seeds: Iterable[int] | None = None) -> dict[str, float]:
-        """Means over seeds of what `RunResult.cost` has.
+        """Means over seeds of the numbers of `RunResult.cost`.
 
         Args:
-            arm: Its name.
-            seeds: Of these; None = all that have ended.
+            arm: Name of the arm.
+            seeds: The seeds to use; None = all that have ended.
         """
         costs = [self.runs[arm, seed].cost() for seed in seeds or self.seeds(arm)]
         return {name: float(np.mean([cost[name] for cost in costs])) for name in costs[0]}
 
     def tokens(self, arm: str) -> float | None:
-        """Real tokens trained, mean over seeds; None where it is not known of all."""
+        """Real tokens trained, mean over seeds; None if it is not known for all."""
         found = [self.runs[arm, seed].tokens for seed in self.seeds(arm)]
         return None if None in found else float(np.mean(np.array(found, dtype=float)))
 
     def difference(self, arm: str, to: str) -> dict[str, Any] | None:
-        """How much higher the quality of `arm` is, paired by seeds; None where they have no seed in common.
+        """How much higher the quality of `arm` is, paired by seeds; None if the two arms have no seed in common.
 
         Args:
-            arm: Its name.
+            arm: Name of the arm.
             to: The arm that it is compared with.
 
         Returns:
-            `to`, `seeds`, `mean`, `low` and `high` (the 95 % confidence interval; None where nothing can be said), and
-            `saved`, the share of what `to` read that `arm` did not.
+            `to`, `seeds`, `mean`, `low` and `high` (the 95 % confidence interval; None if there is none), and `saved`,
+            the share of what `to` read that `arm` did not read.
         """
         seeds = sorted(set(self.seeds(arm)) & set(self.seeds(to)))
         if not seeds:
@@ -120,11 +120,11 @@ class Comparison:
         return {"to": to, "seeds": len(seeds), "mean": mean, "low": low, "high": high, "saved": saved}
 
     def rival(self, arm: str, kind: str) -> str | None:
-        """The arm that an arm is compared with: `full`, or the closest that read as much within a tenth.
+        """The arm to compare an arm with: `full`, or the closest one that read as much within a tenth.
 
         Args:
-            arm: Its name.
-            kind: Of the arm that it is compared with, one of `KINDS`; None of its own kind or a later one.
+            arm: Name of the arm.
+            kind: Kind of the arm to compare with, one of `KINDS`; an arm has no rival of its own or a later kind.
         """
         rivals = [name for name, other in self.plan.arms.items() if other.kind == kind and self.seeds(name)]
         if not rivals or KINDS.index(kind) >= KINDS.index(self.plan.arms[arm].kind):
@@ -134,7 +134,7 @@ class Comparison:
         return closest if kind == "full" or abs(1 - read / self.cost(closest)["all"]) <= CLOSE else None
 
     def seconds_to_full(self, arm: str) -> tuple[list[float], int]:
-        """Seconds until a validation was as good as the full arm's last, for the seeds where one was; and all seeds."""
+        """Seconds until a validation was as good as the full arm's last, for seeds that got there; number of seeds."""
         found, seeds = [], [seed for seed in self.seeds(arm) if ("full", seed) in self.runs]
         for seed in seeds:
             goal, curve = self.runs["full", seed].curve(self.metric), self.runs[arm, seed].curve(self.metric)
@@ -145,7 +145,7 @@ class Comparison:
     def curves(self, arm: str) -> tuple[np.ndarray, np.ndarray]:
         """(E, 3) what was trained, seconds and quality at each evaluation, mean over seeds; (E,) deviation of quality.
 
-        Evaluations are paired by their place; where a seed stopped early, the last ones of the others are left out.
+        Evaluations are paired by their number; if a seed stopped early, the last ones of the other seeds are left out.
         """
         curves = [self.runs[arm, seed].curve(self.metric) * [1, 1, self.scale.factor] for seed in self.seeds(arm)]
         shortest = min(map(len, curves))
@@ -156,7 +156,7 @@ class Comparison:
     # ---- Words ----
 
     def _verdicts(self, arm: str, differences: dict[str, dict[str, Any] | None]) -> list[str]:
-        """What each difference supports, and what to run where `full` is the only arm to compare with."""
+        """What each difference supports, and what to run if `full` is the only arm to compare with."""
         known = [self.runs["full", seed].is_constant for seed in self.seeds("full")]
         if known and all(known):
             return ["no conclusion, because full gives every row the same answer: it has learnt nothing"]
@@ -168,7 +168,7 @@ class Comparison:
         if alone and full and full["saved"] > CLOSE:
             share = 1 - full["saved"]
             planned = [other.budget for other in self.plan.arms.values() if other.kind == "short" and other.budget]
-            if not any(abs(1 - share / budget) <= CLOSE for budget in planned):  # else it has not ended yet
+            if not any(abs(1 - share / budget) <= CLOSE for budget in planned):  # else that baseline has not ended yet
                 verdicts.append(f"no baseline read as much: add --budgets {share:.2f}")
         return verdicts
 
@@ -187,7 +187,7 @@ class Comparison:
         numbers = f"{mean}, 95 % CI {low:+.{digits}f} to {high:+.{digits}f}{' over rows only' if one else ''}"
         worst, best = sorted((self.sign * low, self.sign * high))
         margin, rows = self.margin, self.tested["rows"] * difference["seeds"]
-        # an interval without width: no row differs, and by the rule of three 3 / rows of all others may
+        # an interval without width: no row differs. By the rule of three, 3 / rows of all rows may still differ
         enough = margin is None or low < high or 3 * self.scale.factor / rows <= margin
         if margin is not None and max(abs(low), abs(high)) <= margin and enough:
             return f"{one}same quality as {to} within {margin:g} ({numbers}) with {read}"
@@ -197,7 +197,7 @@ class Comparison:
         return f"{one}no significant difference from {to} ({numbers}{flaw}) with {read}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers and conclusions, of plain values; qualities and differences in the unit that is shown."""
+        """All numbers and conclusions, as plain values; qualities and differences in the unit that is shown."""
         arms = []
         for name, arm in self.plan.arms.items():
             if not (seeds := self.seeds(name)):

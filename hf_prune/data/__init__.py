@@ -1,7 +1,7 @@
-"""What is read of a training set without training.
+"""What the library reads from a training set before training.
 
-Tokens and lengths (`tokens`), words, pictures and classes (`features`, `pixels`), the names of rows (`keys`), what a
-person sees of them (`examples`), and checksums that tell one data set from another (`fingerprint`). A
+`tokens` counts tokens and lengths. `features` and `pixels` read words, pictures and classes. `keys` reads the names of
+rows, `examples` what a person sees of a row. `fingerprint` makes checksums that tell one data set from another. A
 `datasets.Dataset` is read in bulk, any other data set row by row; `kinds` tells them apart.
 """
 

@@ -1,4 +1,4 @@
-"""What a person sees of a row: its texts, its picture, its label."""
+"""Rows as a person sees them: texts, picture, label."""
 
 import base64
 import io
@@ -16,12 +16,12 @@ from .pixels import PICTURES, eight_bits
 
 _LONGEST = 600  # characters of a text that are shown
 _SIDE = 96  # pixels: larger pictures are shrunk to this height and width
-_UNSEEN = ("Audio", "Video")  # kinds of columns
+_UNSEEN = ("Audio", "Video")  # columns of these kinds are not shown
 _LABELS = ("label", "labels", "label_ids", "target")
-_NO_NAMES = (*_LABELS, "length")  # numbers that say nothing of which row it is
+_NO_NAMES = (*_LABELS, "length")  # these numbers do not identify a row
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
-_LARGEST = 1 << 26  # bytes of a file of rows
-_MOST_TEXTS = 100  # of a row
+_LARGEST = 1 << 26  # bytes in a file of rows
+_MOST_TEXTS = 100  # texts in a row
 
 
 def show(
@@ -30,10 +30,10 @@ def show(
     """Rows of a data set as a person sees them.
 
     Args:
-        dataset: The training set; a `datasets.Dataset` is read as stored, before any transform.
-        rows: Which.
-        processing_class: Decodes token ids, if it can; only where rows have neither text nor picture.
-        names: Of the classes, where the data set does not name them.
+        dataset: The training set. A `datasets.Dataset` is read as stored, before any transform.
+        rows: Numbers of the rows to show.
+        processing_class: Decodes token ids, if it can; used only for rows that have neither text nor picture.
+        names: Names of the classes, used if the data set does not name them.
 
     Returns:
         For each row: `row`; `texts`, by name, shortened; `picture`, a data URI, or None; `label`, in words, or None.
@@ -43,17 +43,18 @@ def show(
         features = dataset.features
         classes = next((features[name] for name in _LABELS if hasattr(features.get(name), "names")), None)
         names = dict(enumerate(classes.names)) if classes else names
-        heard = [name for name, kind in features.items() if type(kind).__name__ in _UNSEEN]  # nor decoded
+        heard = [name for name, kind in features.items() if type(kind).__name__ in _UNSEEN]  # so not decoded either
         dataset = dataset.remove_columns(heard).with_format(None)
     decode = processing_class.decode if hasattr(processing_class, "convert_ids_to_tokens") else None
     return [{"row": int(row), **_shown_or_not(dataset, int(row), decode, names)} for row in rows]
 
 
 def read_shown(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Read a file of what `show` gave; anybody may have written it.
+    """Read a file with the rows that `show` returned. The file is not trusted: anybody may have written it.
 
     Returns:
-        What `show` gives, without `row`, by the row's number as a text; and what is wrong with others, a line each.
+        What `show` returns for each row, without `row`, by the row's number as a text; and what is wrong with the other
+        rows, one line each.
     """
     try:
         found = of_kind(read_json(path, _LARGEST), "it", dict)
@@ -72,7 +73,7 @@ def read_shown(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, Any]],
 
 
 def _plain(example: Any) -> dict[str, Any]:
-    """An example as `show` makes it; anything else that a file has there is refused."""
+    """Check that an example from a file has the form that `show` gives it; refuse anything else."""
     of_kind(example, "it", dict)
     texts, picture, label = of_kind(example.get("texts"), "texts", dict), example.get("picture"), example.get("label")
     if len(texts) > _MOST_TEXTS:
@@ -87,7 +88,7 @@ def _plain(example: Any) -> dict[str, Any]:
 def _shown_or_not(dataset: Any, row: int, decode: Any, names: Mapping[int, str]) -> dict[str, Any]:
     try:
         return _shown(dataset[row], decode, names)
-    except Exception as error:  # a row of any kind that can't be shown must not end the report of a run
+    except Exception as error:  # whatever is wrong with a row, it must not end the report of a run
         text = f"can't be shown ({type(error).__name__}: {error})"
         return {"texts": {"row": _short(text)}, "picture": None, "label": None}
 
@@ -101,7 +102,7 @@ def _shown(example: Any, decode: Any, names: Mapping[int, str]) -> dict[str, Any
     if label in texts:
         texts.pop(label)
     picture = next((uri for name, value in example.items() if (uri := _picture(name, value))), None)
-    if picture is None and "input_ids" in example and not any(" " in text for text in texts.values()):  # names at most
+    if picture is None and "input_ids" in example and not any(" " in text for text in texts.values()):  # single words
         texts.setdefault("text", _decoded(example["input_ids"], decode))
         if label is not None and _is_target(example[label], example["input_ids"]):
             texts[label] = _decoded(example[label], decode)
@@ -123,7 +124,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    """A text, a list of texts, or a conversation in words; None for anything else."""
+    """The text of a text, a list of texts, or a conversation; None for anything else."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and value and all(isinstance(entry, str) for entry in value):
@@ -134,7 +135,7 @@ def _text(value: Any) -> str | None:
 
 
 def _is_target(labels: Any, inputs: Any) -> bool:
-    """Whether labels are a text of its own, not the input again."""
+    """Whether labels are a text of their own, and not a copy of the input."""
     return (
         _is_list(labels)
         and len(labels) > 0
@@ -158,9 +159,9 @@ def _label(value: Any, names: Mapping[int, str]) -> str | None:
 
 
 def _decoded(ids: Any, decode: Any) -> str:
-    if len(ids) and _is_list(ids[0]):  # the answers to choose from
+    if len(ids) and _is_list(ids[0]):  # multiple choice: a list for each answer
         return "\n".join(_decoded(part, decode) for part in ids)
-    ids = [token for token in np.asarray(ids).tolist() if token >= 0]  # others stand for pictures, or are ignored
+    ids = [token for token in np.asarray(ids).tolist() if token >= 0]  # others stand for pictures or are ignored
     return decode(ids, skip_special_tokens=True) if decode else f"tokens {' '.join(map(str, ids))}"
 
 

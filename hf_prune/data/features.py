@@ -1,4 +1,4 @@
-"""Words or pictures of every row, and its class, read before training."""
+"""The words or the picture of every row, and its class, read before training."""
 
 import logging
 from collections.abc import Mapping
@@ -20,25 +20,25 @@ _CLASSES = ("label", "labels")
 
 
 def read_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[str]) -> Features:
-    """Words or pictures of every row, and its class.
+    """The words or the picture of every row, and its class.
 
-    Texts are `input_ids` and, of an encoder-decoder, `labels`, without padding and ignored positions. Where rows have
-    no `input_ids`, pictures are read instead, with their classes if there are any: `pixel_values`, or `image` or `img`
-    (a PIL picture, or its file as `datasets` stores it), shrunk by area averaging to the size of the first one and at
-    most 32 x 32. PIL pictures become grey where the first one is, else RGB. Bytes stay; other numbers are mapped to
-    0 ... 255 from the least to the greatest in 64 rows spread over the data set.
+    Texts are `input_ids`, and `labels` too for an encoder-decoder, without padding and ignored positions. If rows have
+    no `input_ids`, pictures are read instead, with their classes if there are any. A picture is `pixel_values`, `image`
+    or `img` (a PIL picture, or its file as `datasets` stores it). It is shrunk by area averaging to the size of the
+    first one, and to at most 32 x 32. PIL pictures become grey if the first one is grey, else RGB. Bytes stay as they
+    are. Other numbers are mapped to 0 ... 255, from the least to the greatest in 64 rows spread over the data set.
 
     Words of a `datasets.Dataset` are read in bulk, which is quick. Its pictures are read as stored, before any
-    transform, and kept on disk under `$HF_HOME/hf_prune/features`, named by their content. Rows of any other data set
-    are read one by one.
+    transform. They are kept on disk under `$HF_HOME/hf_prune/features`, in files named by their content. Rows of any
+    other data set are read one by one.
 
     Args:
         dataset: The training set.
-        is_encoder_decoder: Whether `labels` are a text.
+        is_encoder_decoder: Whether `labels` are a text, which is then read too.
         wanted: "features" (words or pictures), "classes", or both.
 
     Raises:
-        ValueError: The rows do not have it.
+        ValueError: The rows lack what is wanted.
     """
     read = _arrow_features if is_arrow(dataset) else _example_features
     features, names = read(dataset, is_encoder_decoder, wanted)
@@ -82,7 +82,7 @@ def _arrow_texts(dataset: Any, is_encoder_decoder: bool) -> tuple[Any, ...]:
         ids, lengths = lists_of(batch["input_ids"])
         real = lists_of(batch["attention_mask"])[0] != 0 if "attention_mask" in names else None
         counts = [_count_words(ids, lengths, real)]
-        if "labels" in names and hasattr(batch["labels"].type, "value_type"):  # a class is no text
+        if "labels" in names and hasattr(batch["labels"].type, "value_type"):  # a class is not a text
             ids, lengths = lists_of(batch["labels"])
             counts.append(_count_words(ids, lengths, ids != IGNORED))
         parts.append(counts)
@@ -102,7 +102,7 @@ def _arrow_classes(dataset: Any) -> np.ndarray | None:
         if name in dataset.column_names:
             column = dataset.select_columns([name]).with_format("arrow")
             if str(column[:1][name].type).startswith(("int", "uint")):
-                return _as_classes(column[:][name].to_numpy())  # floats where one is missing
+                return _as_classes(column[:][name].to_numpy())  # floats if a class is missing
     return None
 
 
@@ -150,10 +150,10 @@ def _example_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[
 
 
 def _row(dataset: Any, row: int, names: list[str]) -> Any:
-    """A row, which must have what row 0 has.
+    """Read a row, which must have the columns of row 0.
 
     Raises:
-        ValueError: It lacks one of the names.
+        ValueError: A column is missing.
     """
     example = dataset[row]
     missing = [name for name in names if not isinstance(example, Mapping) or name not in example]

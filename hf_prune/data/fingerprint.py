@@ -13,13 +13,13 @@ import numpy as np
 from ..common.generators import seeded_generators
 from .kinds import is_arrow, spread
 
-_COMPARED = 16  # rows that processes compare with each other, where a data set has no fingerprint
+_COMPARED = 16  # rows that processes compare if the data set has no fingerprint
 
 
 def fingerprint(dataset: Any) -> int | None:
-    """A checksum of a sample of rows, equal for equal content however it was made; None where rows may be random.
+    """A checksum of a sample of rows: equal content gives an equal checksum. None if rows may be random.
 
-    Only a `datasets.Dataset` has one: another data set's rows may change from read to read (augmentation).
+    Only a `datasets.Dataset` has one: rows of another data set may change from read to read (augmentation).
     """
     if not is_arrow(dataset):
         return None
@@ -29,18 +29,18 @@ def fingerprint(dataset: Any) -> int | None:
 
 
 def row_checksums(dataset: Any) -> list[int | None]:
-    """Checksums that tell whether processes hold the same rows, of any data set, in the same order.
+    """Checksums that show whether processes hold the same rows in the same order, for any data set.
 
-    A `datasets.Dataset` has one, its fingerprint. Of any other data set, some rows are read twice, with generators that
-    are seeded alike in all processes. Random augmentation then gives equal rows; a row that differs the second time
-    says nothing.
+    A `datasets.Dataset` has one, its fingerprint. For any other data set, some rows are read twice, with random
+    generators that are seeded alike in all processes, so that random augmentation gives equal rows. A row that still
+    differs the second time gives None.
 
     Args:
-        dataset: The training set. A shallow copy is read, so that files which it opens when it is first read are not
-            shared with the loader's workers.
+        dataset: The training set. A shallow copy is read, so that the files that its first read opens are not shared
+            with the loader's workers.
 
     Returns:
-        As many for every data set; None = says nothing.
+        A list of the same length for every data set; None = nothing is known about a row.
     """
     if is_arrow(dataset):
         return [fingerprint(dataset)] + [None] * (_COMPARED - 1)
@@ -48,7 +48,7 @@ def row_checksums(dataset: Any) -> list[int | None]:
     try:
         dataset = dataset if isinstance(dataset, np.ndarray | list | tuple) else copy.copy(dataset)
         found = [_row_checksum(dataset, row) for row in rows]
-    except Exception:  # what can't be read here, outside of a loader, says nothing
+    except Exception:  # rows that can't be read outside of a loader are not compared
         found = []
     return found + [None] * (_COMPARED - len(found))
 
@@ -62,30 +62,30 @@ def _row_checksum(dataset: Any, row: int) -> int | None:
 
 
 def _content(value: Any) -> str:
-    """A text for a value, the same on every machine: whole numbers and texts as they are, others by their mean size."""
+    """A text for a value, the same on every machine: whole numbers and texts exactly, others by mean size."""
     if isinstance(value, Mapping):
         return repr([(str(name), _content(value[name])) for name in value])
     if isinstance(value, str):
-        return repr(os.path.basename(value))  # of a file, wherever it lies
+        return repr(os.path.basename(value))  # a file's name, wherever the file is
     if isinstance(value, bytes | bool | int | None):
         return repr(value)
     if is_dataclass(value) and not isinstance(value, type):
         return _content(vars(value))
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError):  # of unequal lengths, or of numbers that numpy does not know
+    except (TypeError, ValueError, RuntimeError):  # lists of unequal lengths, or a type that numpy does not know
         array = np.array(None)
     if array.dtype.kind in "iub" and array.dtype != np.uint8:
         return f"{array.shape} {zlib.crc32(np.ascontiguousarray(array, np.int64).data)}"
-    if array.dtype.kind in "uf":  # pictures and the like, which another machine may round otherwise
+    if array.dtype.kind in "uf":  # pictures and the like, which another machine may round differently
         return f"{array.shape} {np.abs(array).mean(dtype=np.float64) if array.size else 0:.3g}"
     return repr(list(map(_content, value))) if isinstance(value, list | tuple) else type(value).__name__
 
 
 def _without_path(value: Any) -> Any:
-    """The content of a file that lies beside the data set, in place of where it lies; anything else as it is."""
+    """The content of a file beside the data set, in place of its path; anything else as it is."""
     is_file = isinstance(value, dict) and value.keys() == {"bytes", "path"} and value["bytes"] is None
     try:
         return zlib.crc32(Path(value["path"]).read_bytes()) if is_file else value
-    except (OSError, TypeError):  # within an archive, on another machine, or there is none
+    except (OSError, TypeError):  # the file is in an archive, on another machine, or missing
         return value

@@ -1,4 +1,4 @@
-"""Names of rows: a column of unique values tells which rows of two training sets are the same."""
+"""Names of rows: a column of unique values shows which rows of two training sets are the same."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -15,18 +15,18 @@ _SHOWN = 3  # values that a message names
 
 
 def row_keys(dataset: Any, column: str) -> np.ndarray:
-    """A hash of each row's value in a column, equal for equal values in whichever data set and place.
+    """A hash of each row's value in a column: equal values have equal hashes, in any data set and at any place.
 
     Args:
         dataset: A `datasets.Dataset`, which is read in bulk, or any data set of mappings, which is read row by row.
-        column: Its values are texts or whole numbers (7 and "7" are the same), no two of them equal.
+        column: Name of the column. Its values are texts or whole numbers (7 and "7" are the same), all different.
 
     Returns:
         (N,) uint64, the first 8 bytes of blake2b; all distinct.
 
     Raises:
-        ValueError: There is no such column; a value is missing, or neither text nor whole number; two are equal, or
-            have one hash.
+        ValueError: There is no such column; a value is missing, or is neither a text nor a whole number; two values are
+            equal, or have the same hash.
     """
     if is_arrow(dataset):
         _require(column, dataset.column_names)
@@ -53,15 +53,15 @@ def row_keys(dataset: Any, column: str) -> np.ndarray:
 
 
 def match(earlier: Kept, keys: np.ndarray) -> tuple[Kept, int]:
-    """Bring an earlier History into the order of the rows at hand.
+    """Bring an earlier History into the order of a new training set.
 
     Args:
         earlier: A History with keys.
-        keys: (N,) uint64, of the rows at hand.
+        keys: (N,) uint64, the keys of the new training set.
 
     Returns:
-        A History of N rows, and how many of them `earlier` has; the others count as never seen. Notes that are float
-        arrays with one entry per row come along, NaN for the others; other notes are left out.
+        A History of N rows, and how many of these rows `earlier` has. The other rows count as never seen. Notes that
+        are float arrays with one entry per row are kept, with NaN for the other rows. All other notes are left out.
     """
     assert earlier.keys is not None
     order = np.argsort(earlier.keys)
@@ -110,11 +110,11 @@ def _hash(value: Any, row: int, column: str) -> int:
 
 
 def _text(value: Any) -> bytes | None:
-    """The bytes that stand for a value; None where it can't name a row."""
+    """The bytes that stand for a value; None if the value can't name a row."""
     if isinstance(value, bytes):
         return value
     if hasattr(value, "item") and np.ndim(value) == 0:
-        value = value.item()  # of numpy or PyTorch
+        value = value.item()  # a scalar of numpy or PyTorch
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return str(value).encode()
     return None

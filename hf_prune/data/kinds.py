@@ -14,7 +14,7 @@ def is_arrow(dataset: Any) -> bool:
 
 
 def has_own_loss(columns: list[str]) -> bool:
-    """Whether rows with these columns are trained by a loss that compares texts (ORPO, KTO, ...), and no model's."""
+    """Whether rows with these columns are trained by a loss that compares texts (ORPO, KTO, ...), not the model's."""
     if {"completion_ids", "label"} <= set(columns):
         return True
     has_pairs = all(any(name.startswith(kind) for name in columns) for kind in ("chosen", "rejected"))
@@ -22,7 +22,7 @@ def has_own_loss(columns: list[str]) -> bool:
 
 
 def spread(n: int) -> list[int]:
-    """A sample of the rows of n, evenly spread."""
+    """Numbers of some of n rows, evenly spread."""
     return np.unique(np.linspace(0, n - 1, SAMPLES).astype(np.int64)).tolist()
 
 

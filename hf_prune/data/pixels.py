@@ -1,4 +1,4 @@
-"""Pictures of every row, shrunk to one size; those of a `datasets.Dataset` are kept on disk."""
+"""Pictures of every row, shrunk to one size; those of a `datasets.Dataset` are cached on disk."""
 
 import hashlib
 import io
@@ -26,8 +26,8 @@ PICTURES = ("pixel_values", "image", "img")
 def stored_pixels(dataset: Any, name: str) -> np.ndarray:
     """The pictures of a `datasets.Dataset`, shrunk now or by an earlier run.
 
-    The file of an earlier run is found by the content of the pictures. The cache of `Dataset.map` would not do: it goes
-    by how a data set was made, and a data set in memory has none.
+    The file of an earlier run is found by the content of the pictures. The cache of `Dataset.map` does not serve: its
+    key is how a data set was made, and a data set in memory has no cache.
 
     Args:
         dataset: The training set.
@@ -65,7 +65,7 @@ def stored_pixels(dataset: Any, name: str) -> np.ndarray:
 
 
 def _stored(column: Any, name: str) -> Iterator[list[Any]]:
-    """The pictures of a data set's one column as they are stored, some at a time: files as bytes, or arrays."""
+    """The pictures of a data set with one column, as they are stored, in batches: files as bytes, or arrays."""
     if type(column.features[name]).__name__ == "Image":
         for batch in column.with_format("arrow").iter(_PICTURES_AT_A_TIME):
             yield [_file(picture) for picture in batch[name].to_pylist()]
@@ -86,18 +86,18 @@ def raw(picture: Any) -> Any:
 
 
 def _file(picture: Mapping[str, Any]) -> bytes:
-    """The file of a picture as `datasets` stores it: inside or beside the data set."""
+    """The bytes of a picture's file, which `datasets` stores inside or beside the data set."""
     return picture["bytes"] if picture["bytes"] is not None else Path(picture["path"]).read_bytes()
 
 
 class Shrink:
-    """Makes a row of bytes of any picture: area averages, channel by channel, rounded once.
+    """Turns any picture into a row of bytes: area averages, channel by channel, rounded once.
 
-    PIL's `resize(BOX)` rounds after each of its two passes, and takes neither floats nor channels that come first.
+    PIL's `resize(BOX)` rounds after each of its two passes. It takes neither floats nor channels that come first.
 
     Args:
-        samples: PIL pictures, files' bytes, or arrays with channels first or last. The first sets the size and the
-            channels, all together the scale.
+        samples: PIL pictures, bytes of files, or arrays with channels first or last. The first one sets the size and
+            the channels, all of them together set the scale.
 
     Attributes:
         width: Bytes in a row.
@@ -133,7 +133,7 @@ class Shrink:
         return np.clip(np.rint(scaled), 0, 255).astype(np.uint8).reshape(-1)
 
     def _array(self, picture: Any) -> np.ndarray:
-        """(channels, height, width) of any kind of number."""
+        """(channels, height, width), numbers of any dtype."""
         picture = _opened(picture)
         array = np.asarray(picture.convert(self._mode) if self._mode and hasattr(picture, "convert") else picture)
         if array.ndim == 2:
@@ -152,7 +152,7 @@ def _opened(picture: Any) -> Any:
 
 
 def eight_bits(picture: Any) -> Any:
-    """A PIL picture as `convert` takes it: 16-bit greys, which would be white, with 8; clear palettes with alpha."""
+    """A PIL picture that `convert` can read: 16-bit greys (else white) become 8-bit, clear palettes get alpha."""
     if picture.mode == "P" and "transparency" in picture.info:
         return picture.convert("RGBA")
     if not picture.mode.startswith("I;16"):

@@ -14,12 +14,12 @@ ROWS_AT_A_TIME = 100_000
 
 
 def row_tokens(dataset: Any, targets_too: bool) -> np.ndarray:
-    """Real tokens of every row, counted before training.
+    """Number of real tokens in every row, counted before training.
 
     Args:
         dataset: Rows with `input_ids` (and `attention_mask` where padded). A `datasets.Dataset` is counted in bulk, any
             other data set row by row.
-        targets_too: Count `labels` as well (an encoder-decoder reads and writes).
+        targets_too: Count `labels` as well, because an encoder-decoder processes both.
 
     Returns:
         (N,) int32.
@@ -35,19 +35,20 @@ def row_tokens(dataset: Any, targets_too: bool) -> np.ndarray:
 
 
 def row_lengths(dataset: Any, column: str | None, inputs: str, targets_too: bool) -> np.ndarray:
-    """Length of every row, read before training; rows are grouped by it, so that batches need little padding.
+    """Length of every row, read before training. Rows are grouped by length, so that batches need little padding.
 
     Args:
-        dataset: A `datasets.Dataset` is read in bulk unless it makes its rows as they are read, any other row by row.
-        column: Name of a column of lengths, used where a `datasets.Dataset` has it; None = there is none.
-        inputs: Name of the model's main input, whose length is used where there is no such column.
-        targets_too: Measure `labels` as well, where they are lists (an encoder-decoder reads both).
+        dataset: A `datasets.Dataset` is read in bulk, unless it makes its rows when they are read. Any other data set
+            is read row by row.
+        column: Name of a column of lengths, used if a `datasets.Dataset` has it; None = there is none.
+        inputs: Name of the model's main input. Its length is used if there is no such column.
+        targets_too: Measure `labels` as well, if they are lists, because an encoder-decoder processes both.
 
     Returns:
-        (N,) numbers, or (N, 2) of input and labels.
+        (N,) numbers, or (N, 2) for input and labels.
 
     Raises:
-        ValueError: Rows have neither.
+        ValueError: Rows have neither the column nor the input.
     """
     columns = dataset.column_names if is_arrow(dataset) else []
     if column in columns:
@@ -90,13 +91,13 @@ def _arrow_tokens(dataset: Any, targets_too: bool) -> Iterator[int]:
     for batch in table.iter(ROWS_AT_A_TIME):
         mask = "attention_mask" in names
         counts = _count(batch["attention_mask" if mask else "input_ids"], 0 if mask else None)
-        if targets_too and "labels" in names and hasattr(batch["labels"].type, "value_type"):  # a class is no token
+        if targets_too and "labels" in names and hasattr(batch["labels"].type, "value_type"):  # a class is not a token
             counts = counts + _count(batch["labels"], IGNORED)
         yield from counts.tolist()
 
 
 def _count(column: Any, left_out: int | None) -> np.ndarray:
-    """Entries of each list of an Arrow column, those equal to `left_out` not counted."""
+    """Number of entries in each list of an Arrow column, without those equal to `left_out`."""
     entries, lengths = lists_of(column)
     if left_out is None:
         return lengths
@@ -126,10 +127,10 @@ def _refuse_tokens(names: str) -> None:
 
 
 def lists_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
-    """All entries of an Arrow column of lists, or of lists of lists, one after another, and how many each row has.
+    """All entries of an Arrow column of lists, or of lists of lists, joined, and how many each row has.
 
     Raises:
-        ValueError: It holds no lists.
+        ValueError: The column holds no lists.
     """
     column = _stored_lists(column)
     if not hasattr(column.type, "value_type"):
@@ -147,7 +148,7 @@ def lists_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _stored_lists(column: Any) -> Any:
     column = column.combine_chunks() if hasattr(column, "combine_chunks") else column
-    return getattr(column, "storage", column)  # of arrays of a fixed shape
+    return getattr(column, "storage", column)  # a column of arrays of a fixed shape wraps its lists
 
 
 def _lengths(column: Any) -> np.ndarray:
@@ -157,18 +158,18 @@ def _lengths(column: Any) -> np.ndarray:
 
 
 def numbers_of(example: Mapping[str, Any], name: str, row: int) -> np.ndarray:
-    """What a row has under a name: numbers, or numbers for each of the texts to choose from.
+    """The numbers in a row's column; for multiple choice, those of each text to choose from.
 
     Args:
         example: The row.
-        name: Of its tokens, mask or labels.
+        name: Column of its tokens, mask or labels.
         row: Its number, for the message.
 
     Returns:
         (T,) int64.
 
     Raises:
-        ValueError: It has something else there.
+        ValueError: The column holds something else.
     """
     values = example[name]
     try:
@@ -177,7 +178,7 @@ def numbers_of(example: Mapping[str, Any], name: str, row: int) -> np.ndarray:
             return np.concatenate([np.asarray(one, np.int64).reshape(-1) for one in values])
         if not isinstance(values, str | bytes):
             return np.asarray(values, np.int64)
-    except (TypeError, ValueError, LookupError):  # said below
+    except (TypeError, ValueError, LookupError):  # reported below
         pass
     raise ValueError(
         f"The policy reads the tokens of each row, but row {row} has {values!r:.60} as {name!r}: give a list of "
@@ -186,5 +187,5 @@ def numbers_of(example: Mapping[str, Any], name: str, row: int) -> np.ndarray:
 
 
 def is_text(labels: Any) -> bool:
-    """Whether the labels of a row are several, which a decoder reads, and no class."""
+    """Whether a row has several labels, which a decoder reads, and not one class."""
     return isinstance(labels, list | tuple) or np.ndim(labels) > 0

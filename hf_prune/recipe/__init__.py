@@ -1,4 +1,5 @@
-"""What the recipes are made of.
+"""What the recipes share.
 
-Flags, files of rows and their columns, labels and splits, tokenizers and models, how a run begins, goes on, and ends.
+Flags, files of rows and their columns, labels and splits, tokenizers and models, and how a run begins, continues and
+ends.
 """

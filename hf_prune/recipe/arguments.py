@@ -1,4 +1,4 @@
-"""Flags of a recipe, of its training arguments, and of the policy that `--policy` names, read into dataclasses."""
+"""Flags of a recipe, of its training arguments, and of the policy in `--policy`, parsed into dataclasses."""
 
 import argparse
 import dataclasses
@@ -27,7 +27,7 @@ _POLICY_HELP = (
     f"or {NO_POLICY}."
 )
 
-_RANGES = {  # of training arguments, ends included
+_RANGES = {  # allowed values of training arguments, both ends included
     **dict.fromkeys(
         ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
         (1, math.inf, "[1, inf)"),
@@ -40,7 +40,7 @@ _RANGES = {  # of training arguments, ends included
 
 
 class _Parser(Parser, HfArgumentParser):
-    """Reads dataclasses."""
+    """Parses dataclasses with our own error messages."""
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -48,26 +48,26 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 
 
 def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults: Any) -> tuple[Any, ...]:
-    """Read a command line into dataclasses and the policy that it names.
+    """Parse a command line into dataclasses and the policy that it names.
 
-    `--policy infobatch --ratio 0.3` and `--policy infobatch:ratio=0.3` give the same; a flag goes before a setting in
-    the policy's string, this before `defaults`, and these before the dataclasses' own. A JSON or YAML file of
-    `field: value` may stand as the first argument; its values act as `defaults` do.
+    `--policy infobatch --ratio 0.3` and `--policy infobatch:ratio=0.3` mean the same. If a value is given more than
+    once, the flag wins, then the setting in the policy's string, then `defaults`, then the dataclass's default. The
+    first argument may be a JSON or YAML file of `field: value`; its values act like `defaults`.
 
     Args:
         *dataclass_types: Dataclasses whose fields become flags; a field without `help` in its metadata takes it from
             the class's docstring.
         argv: The arguments, without the program's name; None = those of this process.
-        **defaults: Other defaults by the name of the field, and `policy` (a name, or `"none"`). The field of a policy
-            counts only where the policy chosen has such a field.
+        **defaults: Other defaults by the name of the field, and `policy` (a name, or `"none"`). A policy's field is
+            ignored if the chosen policy has no such field.
 
     Returns:
         An instance of each of `dataclass_types`, in order, then the Policy, or None for `--policy none`.
 
     Raises:
-        TypeError: A default that no dataclass and no policy has.
-        ValueError: Two classes that have a field of one name.
-        SystemExit: After `--help`, and with status 2 after a message where the arguments are wrong.
+        TypeError: A default for a field that no dataclass and no policy has.
+        ValueError: Two classes with a field of the same name.
+        SystemExit: After `--help`; with status 2 after a message if the arguments are wrong.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     _check_defaults(defaults, dataclass_types)
@@ -108,7 +108,7 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
 
 
 def _blame(given: dict[str, Any], error: BaseException) -> str:
-    """What is wrong with arguments that can't be built, after the flag whose value it is about."""
+    """The error of arguments that can't be built, after the name of the flag that it is about."""
     text = str(error)
     for name, value in given.items():
         if not isinstance(value, str) or not value:
@@ -124,7 +124,7 @@ def _blame(given: dict[str, Any], error: BaseException) -> str:
 
 
 def _out_of_range(given: dict[str, Any]) -> str | None:
-    """What is wrong with a number that transformers takes as it is, and fails on later or trains nothing with."""
+    """The error of a number that transformers accepts, but later fails with or trains nothing with."""
     for name, (least, most, interval) in _RANGES.items():
         value = given.get(name)
         if isinstance(value, int | float) and not least <= value <= most:
@@ -136,11 +136,11 @@ def _out_of_range(given: dict[str, Any]) -> str | None:
 
 @dataclasses.dataclass
 class _NoPolicy:
-    """Stands for the absence of a policy while flags are made."""
+    """Stands for no policy while flags are made."""
 
 
 def _read_policy(spec: str) -> tuple[type, dict[str, Any]]:
-    """The class that a policy string names, and the fields that it sets."""
+    """The policy class that a string names, and the fields that the string sets."""
     name, _, settings = (part.strip() for part in spec.partition(":"))
     if name == NO_POLICY:
         return _NoPolicy, {}
@@ -149,7 +149,7 @@ def _read_policy(spec: str) -> tuple[type, dict[str, Any]]:
         if not settings:
             return cls, {}
         policy = policies.make(spec)
-    except (ValueError, TypeError) as error:  # TypeError: one of the user's own that wants more
+    except (ValueError, TypeError) as error:  # TypeError: a user's own policy with required fields
         text = str(error)
         raise ValueError(text if text.startswith("policy=") else f"policy={spec!r}: {text}") from error
     keys = [setting.partition("=")[0].strip() for setting in settings.split(",") if setting]
@@ -157,18 +157,18 @@ def _read_policy(spec: str) -> tuple[type, dict[str, Any]]:
 
 
 def find_policy(name: str) -> type[Policy]:
-    """The policy of a name; a module of the user's own may lie in the working folder, installed or not."""
+    """The policy with this name; a user's own module may be installed, or be in the working folder."""
     folder = os.getcwd()
     if "." in name and folder not in sys.path:
         sys.path.append(folder)
     try:
         return policies.find(name)
-    except ImportError as error:  # what a module of the user's own imports
+    except ImportError as error:  # an import inside the user's own module
         raise ValueError(f"policy={name!r} can't be imported: {error}") from error
 
 
 def _read_settings(path: str) -> dict[str, Any]:
-    """The `field: value` mapping of a JSON or YAML file."""
+    """The `field: value` mapping in a JSON or YAML file."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         settings = json.loads(text) if path.endswith(".json") else yaml.safe_load(text)
@@ -180,13 +180,13 @@ def _read_settings(path: str) -> dict[str, Any]:
 
 
 def _flags(type_: type, title: str, defaults: dict[str, Any], policy: str | None = None) -> type:
-    """A dataclass that gives `HfArgumentParser` the fields of `type_`, with these defaults and help for each.
+    """A dataclass for `HfArgumentParser` with the fields of `type_`, these defaults, and a help text for each.
 
     Args:
         type_: The dataclass.
         title: Heading of the flags in the help.
-        defaults: By field; others are left alone.
-        policy: Default of `--policy`, which is added where this is given.
+        defaults: Defaults by field; other fields keep their own.
+        policy: Default of `--policy`; if it is given, that flag is added.
     """
     help_texts = field_texts(type_)
     hints = get_type_hints(type_)
@@ -197,7 +197,7 @@ def _flags(type_: type, title: str, defaults: dict[str, Any], policy: str | None
     for field in dataclasses.fields(type_):
         if not field.init:
             continue
-        # argparse shows a default only beside some text, and reads a lone % as the start of a format
+        # argparse shows a default only beside a text, and reads a single % as the start of a format
         text = field.metadata.get("help") or help_texts.get(field.name) or " "
         text = re.sub(r"%%|%\(\w+\)s|%", lambda match: "%%" if match[0] == "%" else match[0], text)
         value = {"default": field.default, "default_factory": field.default_factory}
@@ -210,11 +210,11 @@ def _flags(type_: type, title: str, defaults: dict[str, Any], policy: str | None
 
 
 def _default(value: Any, hint: Any) -> dict[str, Any]:
-    """A default for a field of that type; one of a file may be of another."""
+    """A default for a field of that type; a default from a file may have another type."""
     union = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     kinds = set(union) - {NoneType}
     if value is not None and kinds <= {int, float} and not isinstance(value, str):
-        value = str(value)  # which argparse reads, and refuses, as it does what is typed
+        value = str(value)  # argparse checks a text as if it were typed
     elif value is not None and kinds == {bool} and not isinstance(value, (bool, str)):
         value = str(value)
     elif {get_origin(kind) for kind in kinds} == {list} and not isinstance(value, (list, NoneType)):
@@ -225,10 +225,10 @@ def _default(value: Any, hint: Any) -> dict[str, Any]:
 
 
 def field_texts(type_: type) -> dict[str, str]:
-    """Each field's text in the `Args:` block of the docstring, of the class or of a base; one line, first paragraph.
+    """Text of each field in the `Args:` block of the docstring of the class or a base: one line, first paragraph.
 
-    A parser of Google's style, such as docstring_parser, gives up on those of transformers, where some entries have no
-    colon and headings stand among them.
+    A parser of Google's style, such as docstring_parser, fails on the docstrings of transformers: some entries have no
+    colon, and headings stand among them.
     """
     found: dict[str, str] = {}
     for base in reversed(type_.__mro__):
@@ -280,7 +280,7 @@ def _check_clashes(types: Sequence[type]) -> None:
 
 
 def _complaint(unknown: Sequence[str], known: Sequence[str], policy: str) -> str:
-    """Why the first argument that nobody took is wrong, and what to write instead."""
+    """Why the first unknown argument is wrong, and what to write instead."""
     flag = next((argument for argument in unknown if argument.startswith("--")), None)
     if flag is None:
         return f"unexpected argument {unknown[0]!r}; a value follows its flag, as in --policy infobatch."
@@ -296,7 +296,7 @@ def _complaint(unknown: Sequence[str], known: Sequence[str], policy: str) -> str
 
 
 def _overview() -> str:
-    """A line for each policy: its name and the first line of its card."""
+    """One line for each policy: its name and the first line of its card."""
     cards = policies.cards()
     width = max(map(len, [*cards, NO_POLICY]))
     lines = [f"  {name:{width}}  {card.title}" for name, card in cards.items()]

@@ -1,4 +1,4 @@
-"""BLEU and chrF as sacreBLEU computes them, for every language that it has a tokenizer for; nothing is downloaded."""
+"""BLEU and chrF from sacreBLEU, for every language that it has a tokenizer for; nothing is downloaded."""
 
 import re
 from typing import Any
@@ -11,11 +11,11 @@ from sacrebleu.metrics.chrf import CHRF
 
 from ..compare.intervals import sentence_bootstrap
 
-BLEU_LANGUAGES = {"zho": "zh", "cmn": "zh", "yue": "zh", "jpn": "ja", "kor": "ko"}  # as sacreBLEU calls them
+BLEU_LANGUAGES = {"zho": "zh", "cmn": "zh", "yue": "zh", "jpn": "ja", "kor": "ko"}  # language code -> sacreBLEU's name
 
 
 class PlainNumbers:
-    """Put before a metric of sacreBLEU, which can't average resamples where numpy's floats meet a plain 0."""
+    """Goes before a metric of sacreBLEU, which can't average resamples that mix numpy's floats with a plain 0."""
 
     def _compute_score_from_stats(self, stats):
         plain = np.asarray(stats).tolist()
@@ -23,18 +23,18 @@ class PlainNumbers:
 
 
 class PlainBLEU(PlainNumbers, BLEU):
-    """BLEU of resamples that may have no match."""
+    """BLEU that allows resamples without a match."""
 
 
 class PlainCHRF(PlainNumbers, CHRF):
-    """chrF of resamples that may have no match."""
+    """chrF that allows resamples without a match."""
 
 
 def new_bleu(target_lang: str) -> PlainBLEU:
-    """BLEU with the tokenizer of a language, in any of the codes that tokenizers of models have for it.
+    """BLEU with the tokenizer of a language, which may have any code that the tokenizers of models use.
 
     Raises:
-        ValueError: That tokenizer is not installed.
+        ValueError: BLEU's tokenizer for it is not installed.
     """
     language = re.split("[_-]", target_lang.lower())[0]
     try:
@@ -44,7 +44,7 @@ def new_bleu(target_lang: str) -> PlainBLEU:
 
 
 class SacreBleu(evaluate.Metric):
-    """BLEU and chrF as sacreBLEU computes them; nothing is downloaded."""
+    """BLEU and chrF from sacreBLEU; nothing is downloaded."""
 
     def _info(self):
         return evaluate.MetricInfo(
@@ -65,11 +65,11 @@ class SacreBleu(evaluate.Metric):
 
 
 class TextScorer:
-    """BLEU and chrF of the tokens that a model has generated.
+    """BLEU and chrF of the tokens that a model has generated, as texts.
 
     Args:
-        tokenizer: Makes texts of them.
-        target_lang: Chooses BLEU's own tokenizer.
+        tokenizer: Decodes the tokens.
+        target_lang: Language of the texts; it chooses BLEU's own tokenizer.
     """
 
     def __init__(self, tokenizer: Any, target_lang: str):
@@ -77,18 +77,18 @@ class TextScorer:
         self._metric = SacreBleu(keep_in_memory=True)
 
     def texts(self, ids: np.ndarray) -> list[str]:
-        """The texts of tokens (N, T), which the Trainer fills up with -100."""
+        """The texts of token ids (N, T), which the Trainer pads with -100."""
         ids = np.where(ids < 0, self.tokenizer.pad_token_id, ids)
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def score(self, predictions: list[str], references: list[str], **options: Any) -> dict[str, Any]:
-        """What `SacreBleu` computes; `options` are its own."""
+        """The scores of `SacreBleu`; `options` go to it."""
         found = self._metric.compute(
             predictions=predictions, references=references, target_lang=self.target_lang, **options
         )
         return dict(found or {})
 
     def __call__(self, outputs: Any) -> dict[str, float]:
-        """The scores of a validation, as the Trainer's `compute_metrics` gives them."""
+        """The scores of a validation, for the Trainer's `compute_metrics`."""
         scores = self.score(self.texts(outputs.predictions), self.texts(outputs.label_ids))
         return {name: scores[name] for name in ("bleu", "chrf")}

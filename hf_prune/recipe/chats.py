@@ -1,4 +1,4 @@
-"""Prompts and the responses to learn, from columns of texts or from chats, whose last message is the response."""
+"""Prompts and the responses to learn, from columns of texts or from chats whose last message is the response."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,25 +8,25 @@ from datasets import Dataset, Features, Value
 from .columns import find_text, keep_rows
 
 CHATS = ("messages", "conversations")  # columns
-ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names
+ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's name -> usual name
 SPEAKERS = " or ".join(["assistant", *(name for name, role in ROLES.items() if role == "assistant")])
 
 
 def read_rows(
     rows: Dataset, recipe: Any, name: str, say: Callable[[str], None] = print, carried: Sequence[str] = ()
 ) -> Dataset:
-    """The columns `prompt` and `completion`, lists of messages, and `carried`; rows that lack one are left out.
+    """Read the columns `prompt` and `completion`, lists of messages, and `carried`; rows that lack one are left out.
 
     Args:
-        rows: As they are in their file.
-        recipe: Names the columns: `prompt_column`, `response_column`, and `context_column`, which may be None. A column
-            of chats is read where the first two are not there.
-        name: What to call the rows in a message.
-        say: Tells how many are left out.
-        carried: Columns that stay as they are.
+        rows: The rows as they are in their file.
+        recipe: Names the columns: `prompt_column`, `response_column`, and `context_column`, which may be None. If the
+            first two are missing, a column of chats is read.
+        name: The name of the rows in messages.
+        say: Called with a message on how many rows are left out.
+        carried: Columns to keep as they are.
 
     Raises:
-        ValueError: A column that is not there or holds something else, or no row with a prompt and a response.
+        ValueError: A column is missing or holds something else, or no row has a prompt and a response.
     """
 
     def from_columns(row):
@@ -58,14 +58,14 @@ def read_rows(
 
 
 def read_chat(chat: Any, where: str) -> dict[str, list[dict[str, str]]]:
-    """The messages of a chat as `prompt` and `completion`, which is empty where the last one is no response.
+    """The messages of a chat as `prompt` and `completion`; `completion` is empty if the last one is not a response.
 
     Args:
         chat: A list of {role, content}, or of {from, value}; None = an empty one.
         where: The column and the rows, for a message.
 
     Raises:
-        ValueError: Something else.
+        ValueError: `chat` is something else.
     """
     chat = chat or []
     parts = [_read_message(message) for message in chat] if isinstance(chat, list) else [None]
@@ -81,7 +81,7 @@ def read_chat(chat: Any, where: str) -> dict[str, list[dict[str, str]]]:
 
 
 def _read_message(message: Any) -> tuple[str, str | None] | None:
-    """The role and the text of a message; None where it is none."""
+    """The role and the text of a message; None if it is not a message."""
     for role, text in (("role", "content"), ("from", "value")):
         if isinstance(message, dict) and {role, text} <= set(message) and isinstance(message[role], str):
             return (message[role], message[text]) if isinstance(message[text], str | None) else None

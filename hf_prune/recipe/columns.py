@@ -20,7 +20,7 @@ KNOWN_TEXTS = (  # the names of GLUE's tasks and of common data sets
 
 
 def columns_of(rows: Dataset) -> str:
-    """The columns that rows have in their file, in words."""
+    """The names of the columns that rows have in their file, as a text."""
     return ", ".join(column for column in rows.column_names if column != FILE_ROW)
 
 
@@ -28,7 +28,7 @@ def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:
     """`column`, if the rows have it.
 
     Raises:
-        ValueError: They don't; names `flag`, what the rows are called, and the columns they have.
+        ValueError: They don't have it; the message has `flag`, the name of the rows, and their columns.
     """
     if column not in rows.column_names:
         plain = {other.strip().casefold(): other for other in rows.column_names}
@@ -42,7 +42,7 @@ def find_text(rows: Dataset, flag: str, column: str, name: str) -> str:
     """`column`, if the rows have texts there.
 
     Raises:
-        ValueError: What `find_column` refuses, or a column of something else.
+        ValueError: `find_column` refuses it, or the column holds something else.
     """
     feature = rows.features[find_column(rows, flag, column, name)]
     if feature not in (Value("string"), Value("large_string"), Value("null")):
@@ -57,14 +57,14 @@ def find_texts(rows: Dataset, columns: Sequence[str], label_column: str, name: s
     """The columns of the text, or of the pair of texts.
 
     Args:
-        rows: That have them.
-        columns: Those that `text_columns` names, if any.
-        label_column: Of the labels, which is none of them.
-        name: What to call the rows in a message.
+        rows: The rows that have these columns.
+        columns: Columns that `text_columns` names, if any.
+        label_column: Column of the labels, which is never one of them.
+        name: The name of the rows in messages.
 
     Raises:
-        ValueError: A column that is not there or has no text, that of the labels, more than two, or none that is known
-            while several could be meant.
+        ValueError: A column is missing, has no text or is that of the labels; there are more than two; or none has a
+            known name while several could be meant.
     """
     if columns:
         if len(columns) > 2:
@@ -88,10 +88,10 @@ def find_texts(rows: Dataset, columns: Sequence[str], label_column: str, name: s
 
 
 def keep_rows(rows: Dataset, is_whole: Callable[[Any], bool], what: str, name: str, say: Callable[[str], None]):
-    """The rows that are whole, and `say` how many others there were.
+    """The rows that are complete; `say` is told how many are left out.
 
     Raises:
-        ValueError: None is; names the rows and what they lack.
+        ValueError: No row is complete; the message names the rows and what they lack.
     """
     kept = rows.filter(is_whole)
     if not len(kept):
@@ -102,28 +102,28 @@ def keep_rows(rows: Dataset, is_whole: Callable[[Any], bool], what: str, name: s
 
 
 def count_rows(splits: Mapping[str, Dataset]) -> str:
-    """How many rows each split has, in words."""
+    """A text with the number of rows in each split."""
     return ", ".join(f"{len(rows):,} {name}" for name, rows in splits.items()) + " rows"
 
 
 def tell_cuts(rows: Dataset, max_length: int, say: Callable[[str], None]) -> None:
-    """Say how many training rows have a text of `max_length` tokens, the input or the target: these may be cut."""
+    """Say how many training rows have an input or a target of `max_length` tokens, which may be cut."""
     lengths = row_lengths(rows, None, "input_ids", targets_too=True)
     if full := int(np.count_nonzero(lengths.reshape(len(rows), -1).max(1) >= max_length)):
         say(f"{full:,} of {len(rows):,} training rows fill max_length={max_length} and may be cut")
 
 
 def tell_length(rows: Dataset, split: str, read: int, max_length: int | None) -> str:
-    """How many of the rows that were read are left, and how many fill the length, in words.
+    """A text that says how many of the rows that were read are left, and how many reach the maximum length.
 
     Args:
-        rows: With `input_ids`, or packs of such.
-        split: What they are called.
-        read: How many there were.
-        max_length: Tokens of a row at most.
+        rows: Rows with `input_ids`, or packs of such rows.
+        split: Name of their split.
+        read: Number of rows that were read.
+        max_length: Maximum number of tokens in a row.
 
     Raises:
-        ValueError: None is left.
+        ValueError: No row is left.
     """
     if not len(rows):
         raise ValueError(f"max_length={max_length} leaves no row of split {split} a response; give a larger one.")

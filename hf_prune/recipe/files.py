@@ -1,4 +1,4 @@
-"""What is wrong with a file of rows, told before it is read: readers guess, and some guesses are silently wrong."""
+"""What is wrong with a file of rows, reported before it is read: readers guess, and some guesses are silently wrong."""
 
 import csv
 import gzip
@@ -13,7 +13,7 @@ from typing import IO, Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_GZIP = b"\x1f\x8b"  # which the readers unpack by themselves
+_GZIP = b"\x1f\x8b"  # the readers unpack it themselves
 _BEGINNINGS = {
     b"PAR1": "a Parquet file",
     b"ARROW1": "an Arrow file",
@@ -35,7 +35,7 @@ _MARKS = {  # at the start of a file; the longer ones first
     b"\xfe\xff": "UTF-16",
 }
 _HAN = "一-鿿　-〿！-～"
-_SCRIPTS = (  # encodings, and what nearly all characters beyond ASCII are in texts that are in them
+_SCRIPTS = (  # encodings, and nearly all characters beyond ASCII that their texts have
     ("cp1251", "А-яЁё«»—–№…"),
     ("shift_jis", f"ぁ-ヿ{_HAN}"),
     ("euc_kr", "가-힣"),
@@ -45,13 +45,13 @@ _SCRIPTS = (  # encodings, and what nearly all characters beyond ASCII are in te
     ("cp1255", "א-ת"),
     ("cp1256", "ء-ي،؟"),
 )
-_WESTERN = 0.3  # of the letters that are beyond ASCII, at most, in languages of the Latin alphabet
-_SAMPLE = 2**20  # bytes that are looked at at once, and that an encoding is told by
+_WESTERN = 0.3  # largest share of letters beyond ASCII, in languages of the Latin alphabet
+_SAMPLE = 2**20  # bytes that are read at once, and from which an encoding is guessed
 _SHOWN = 40  # characters of a text in a message
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file that a reader would fail on, or take for something else, by what its name ends with.
+    """Refuse a file that a reader would fail on or misread, judged by how its name ends.
 
     Raises:
         ValueError: Says what is wrong and how to mend it.
@@ -68,16 +68,16 @@ def check_file(path: Path) -> None:
 
 
 def unread(path: str | Path, kind: str, reason: str) -> ValueError:
-    """What to say of a file that gives no rows."""
+    """The error for a file that gives no rows."""
     reason = " ".join(reason.split()).rstrip(".")
     return ValueError(f"{path} is empty, or can't be read as {kind}: {reason}.")
 
 
 def check_parquet(path: Path) -> None:
-    """Refuse what is no whole Parquet file, or has two columns of one name.
+    """Refuse a file that is not a complete Parquet file, or has two columns with the same name.
 
     Raises:
-        ValueError: Says which.
+        ValueError: Says which of the two.
     """
     with path.open("rb") as file:
         head = file.read(64)
@@ -95,12 +95,12 @@ def check_parquet(path: Path) -> None:
 
 
 def check_table(path: Path, separator: str, quoting: Literal[0, 3]) -> None:
-    """Refuse a table in text whose encoding, header or width a reader would guess wrongly.
+    """Refuse a text table if a reader would guess its encoding, header or width wrongly.
 
     Args:
         path: The file.
-        separator: Of its columns.
-        quoting: Of the `csv` module.
+        separator: Separator of its columns.
+        quoting: Constant of the `csv` module.
 
     Raises:
         ValueError: Says what is wrong and how to mend it.
@@ -129,7 +129,7 @@ def check_table(path: Path, separator: str, quoting: Literal[0, 3]) -> None:
 
 
 def check_json(path: Path) -> None:
-    """Refuse JSON that is neither a list of records nor a record a line.
+    """Refuse JSON that is neither a list of records nor one record per line.
 
     Raises:
         ValueError: Says what it is, and where the records are.
@@ -165,7 +165,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _but(head: bytes) -> str:
-    """What a file is instead, in words that go on a sentence; nothing where that is not known."""
+    """What a file is instead, as the end of a sentence; empty if that is not known."""
     found = next((what for start, what in _BEGINNINGS.items() if head.startswith(start)), None)
     if found is None and head and head.isascii() and b"\0" not in head:
         found = f"text that begins with {head[:_SHOWN].decode().splitlines()[0]!r}"
@@ -181,7 +181,7 @@ def _check_text(path: Path) -> bytes:
     """The start of a text file that is in UTF-8.
 
     Raises:
-        ValueError: It is in another encoding, which is named, or no text.
+        ValueError: It is in another encoding, which the message names, or is not text.
     """
     with path.open("rb") as file:
         start = file.read(64)
@@ -215,7 +215,7 @@ def _told_of_zeros(path: Path, number: int, line: bytes) -> str:
 
 
 def _flaw(part: bytes) -> UnicodeDecodeError | None:
-    """What keeps bytes from being UTF-8."""
+    """The error that shows why bytes are not UTF-8."""
     try:
         part.decode()
     except UnicodeDecodeError as error:
@@ -236,7 +236,7 @@ def _told_of_encoding(path: Path, number: int, flaw: UnicodeDecodeError, sample:
 
 
 def _encoding_of(sample: bytes) -> str:
-    """An encoding that fits bytes that are not in UTF-8: that of the script which they then are in."""
+    """An encoding that fits bytes that are not UTF-8, judged by the script of the decoded text."""
     for encoding in ("cp1252", "latin-1"):
         letters = [char for char in sample.decode(encoding, "replace") if char.isalpha()]
         beyond = sum(not char.isascii() for char in letters)
@@ -251,7 +251,7 @@ def _encoding_of(sample: bytes) -> str:
 
 
 def _decodes(sample: bytes, encoding: str) -> str | None:
-    """The text, up to the last whole line; None where it is in another encoding."""
+    """The text up to the last whole line; None if it is in another encoding."""
     try:
         return (sample[: sample.rfind(b"\n")] if sample.count(b"\n") else sample).decode(encoding)
     except UnicodeDecodeError:
@@ -263,7 +263,7 @@ def _convert(path: Path, encoding: str) -> str:
 
 
 def _only_object(path: Path) -> dict[str, Any] | None:
-    """The object that is all of a file; None where there are several, as in JSON lines, or it can't be read."""
+    """The object that fills a whole file; None if there are several, as in JSON lines, or if it can't be read."""
     with _open(path) as file:
         lines = filter(None, map(bytes.strip, file))
         first, second = next(lines, b""), next(lines, None)
@@ -272,7 +272,7 @@ def _only_object(path: Path) -> dict[str, Any] | None:
     try:
         with _open(path) as file:
             found = json.loads(file.read().decode("utf-8-sig"))
-    except json.JSONDecodeError:  # which the reader tells, with the row
+    except json.JSONDecodeError:  # the reader reports it, with the row
         return None
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply to hold records.") from None
@@ -287,7 +287,7 @@ def _is_object(line: bytes) -> bool:
 
 
 def _records_in(found: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Keys of lists of records; a chat is a list of messages, and a record itself."""
+    """Keys of lists of records; a chat does not count, for it is a list of messages and a single record."""
     for key, value in found.items():
         if isinstance(value, dict) and len(prefix) < _SHOWN:
             yield from _records_in(value, f"{prefix}{key}.")

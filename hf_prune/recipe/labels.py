@@ -1,4 +1,4 @@
-"""Labels of rows: read as classes or as numbers, from the rows' own file or from a second one."""
+"""Labels of rows, read as classes or as numbers, from the rows' own file or from a second one."""
 
 import warnings
 from collections import Counter
@@ -11,20 +11,20 @@ from datasets import ClassLabel, Dataset, DatasetDict, Value
 from .columns import find_column
 from .splits import read_file
 
-_NAMES = 20  # of many that a message lists
-_FEW = 20  # values, of labels that are more likely classes than numbers
+_NAMES = 20  # a message lists no more names
+_FEW = 20  # labels with no more values are probably classes, not numbers
 
 
 def label_texts(rows: Dataset, column: str, name: str) -> list[str]:
-    """The label of each row as a text: the name that the column's ClassLabel feature gives it, else its value.
+    """The label of each row as a text: its name in the column's ClassLabel feature, else its value.
 
     Raises:
-        ValueError: Labels that are lists or the like; a row without a label, or with one that its ClassLabel does not
-            know, by its number.
+        ValueError: Labels are lists or the like; a row has no label, or a number that the ClassLabel does not know. The
+            message has the number of the row.
     """
     feature, labels, flag = rows.features[column], rows[column][:], f"label_column={column}"
     if not isinstance(feature, (ClassLabel, Value)):
-        found = "of several types" if type(feature).__name__ == "Json" else feature  # how numbers beside texts are read
+        found = "of several types" if type(feature).__name__ == "Json" else feature  # mixed numbers and texts
         raise ValueError(f"{flag}: labels of {name} are {found}; give one class for each row, all of one type.")
     names = feature.names if isinstance(feature, ClassLabel) else None
     for row, label in enumerate(labels):
@@ -42,7 +42,7 @@ def class_names(rows: Dataset, column: str, name: str) -> list[str]:
     """The classes of training rows: those of the column's ClassLabel feature, in its order, or its sorted values.
 
     Raises:
-        ValueError: There are fewer than two, or what `label_texts` refuses.
+        ValueError: There are fewer than two classes, or `label_texts` refuses the labels.
     """
     feature = rows.features[column]
     texts = label_texts(rows, column, name)
@@ -61,10 +61,10 @@ def class_names(rows: Dataset, column: str, name: str) -> list[str]:
 
 
 def encode_labels(rows: Dataset, column: str, classes: Sequence[str], name: str) -> Dataset:
-    """The rows with the column `labels`, a ClassLabel of `classes`, in place of `column`; labels go by their names.
+    """The rows with the column `labels`, a ClassLabel of `classes`, in place of `column`; labels match by name.
 
     Raises:
-        ValueError: A label that is not in `classes`, those of the training rows, or what `label_texts` refuses.
+        ValueError: A label is not in `classes` (of the training rows), or `label_texts` refuses the labels.
     """
     number = {label: i for i, label in enumerate(classes)}
     texts = label_texts(rows, column, name)
@@ -82,7 +82,7 @@ def read_numbers(rows: Dataset, column: str, name: str) -> Dataset:
     """The rows with the column `labels`, finite float32, in place of `column`.
 
     Raises:
-        ValueError: The labels are no numbers, or one is missing or not finite.
+        ValueError: The labels are not numbers, or one is missing or not finite.
     """
     feature = rows.features[column]
     if not (isinstance(feature, Value) and feature.dtype.startswith(("float", "int"))):
@@ -104,17 +104,17 @@ def read_numbers(rows: Dataset, column: str, name: str) -> Dataset:
 
 
 def join_labels(rows: Dataset, path: str, column: str, name: str, apart: str) -> Dataset:
-    """The rows with the label column of a second file, instead of one that they may have.
+    """The rows with the label column of a second file, which replaces a column of this name.
 
     Args:
-        rows: As they are in their own file.
-        path: The second file, with a row for each, in their order.
-        column: Of the labels, in it.
-        name: What to call the rows in a message.
-        apart: A column that both may have with other values, as two copies of a picture.
+        rows: The rows as they are in their own file.
+        path: The second file, with one row for each of these, in the same order.
+        column: Its column of labels.
+        name: The name of the rows in messages.
+        apart: A column whose values may differ between the two files, such as two copies of a picture.
 
     Raises:
-        ValueError: It lacks the column, has not as many rows, or another value in a column that both have.
+        ValueError: The file lacks the column, has another number of rows, or differs in a column that both have.
     """
     file = f"label_file={path!r}"
     try:
@@ -135,7 +135,7 @@ def join_labels(rows: Dataset, path: str, column: str, name: str, apart: str) ->
 
 
 def warn_if_untaught(splits: DatasetDict) -> None:
-    """Warn of classes that rows of other splits have in `labels`, a ClassLabel, but no training row has."""
+    """Warn of classes that occur in `labels`, a ClassLabel, of other splits, but in no training row."""
     names = splits["train"].features["labels"].names
     taught = set(splits["train"]["labels"][:])
     for split, rows in splits.items():

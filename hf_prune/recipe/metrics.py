@@ -1,4 +1,4 @@
-"""Scores of labels, classes or numbers, as scikit-learn and SciPy compute them; nothing is downloaded."""
+"""Scores of classes or numbers, computed by scikit-learn and SciPy; nothing is downloaded."""
 
 import math
 from collections.abc import Callable
@@ -15,32 +15,32 @@ from ..compare.intervals import score_interval
 
 
 def correlation(measure: Callable, references: np.ndarray, predictions: np.ndarray) -> float:
-    """Pearson's or Spearman's correlation; 0 where either side is constant, which has none."""
+    """Pearson's or Spearman's correlation; 0 if either side is constant and has no correlation."""
     return measure(references, predictions).statistic if np.ptp(references) and np.ptp(predictions) else 0.0
 
 
 def metrics_for(classes: list[str] | None) -> dict[str, Callable]:
-    """By name: (references (N,), predictions (N,)) -> score, higher is better; the first is the one that counts.
+    """Functions by name: (references (N,), predictions (N,)) -> score, higher is better; the first is the main score.
 
     Args:
-        classes: Their names; None for numbers.
+        classes: Names of the classes; None for numbers.
     """
     if classes is None:
         return {"pearson": partial(correlation, stats.pearsonr), "spearman": partial(correlation, stats.spearmanr)}
-    none: Any = 0  # of a class that nothing is taken for; scikit-learn's type hints know words alone
+    none: Any = 0  # for a class that is never predicted; scikit-learn's type hints allow only texts
     f1 = partial(f1_score, average="binary" if len(classes) == 2 else "macro", zero_division=none)
     return {"accuracy": accuracy_score, "f1": f1, "matthews": matthews_corrcoef}
 
 
 class LabelScorer:
-    """The scores of a model's outputs, for these classes, or for numbers (None).
+    """The scores of a model's outputs, for classes or for numbers.
 
     Args:
-        classes: Their names.
-        metric: The score that counts; None = the first.
+        classes: Names of the classes; None for numbers.
+        metric: The main score; None = the first.
 
     Raises:
-        ValueError: `metric` is none of theirs.
+        ValueError: `metric` is not one of the scores.
     """
 
     def __init__(self, classes: list[str] | None, metric: str | None):
@@ -51,29 +51,29 @@ class LabelScorer:
             raise ValueError(f"metric={metric!r} is not known for {kind}; give one of {', '.join(self.metrics)}.")
 
     def predict(self, logits: np.ndarray) -> np.ndarray:
-        """(N,) numbers, or numbers of classes, of a model's outputs (N, C)."""
+        """(N,) numbers, or indices of classes, from a model's outputs (N, C)."""
         return logits[:, 0] if self.classes is None else logits.argmax(1)
 
     def __call__(self, outputs: Any) -> dict[str, float]:
-        """The scores of a validation, as the Trainer's `compute_metrics` gives them."""
+        """The scores of a validation, for the Trainer's `compute_metrics`."""
         if not np.isfinite(outputs.predictions).all():
-            return dict.fromkeys(self.metrics, math.nan)  # it has diverged, and its first class would be its answer
+            return dict.fromkeys(self.metrics, math.nan)  # it has diverged: argmax would give the first class
         predictions = self.predict(outputs.predictions)
         return {name: float(score(outputs.label_ids, predictions)) for name, score in self.metrics.items()}
 
     def interval(self, references: np.ndarray, predictions: np.ndarray, seed: int) -> tuple[float, float]:
-        """Where the score that counts lies in 95 % of 1,000 resamples of the rows.
+        """The range that holds the main score in 95 % of 1,000 resamples of the rows.
 
         Args:
             references: (N,) labels.
-            predictions: (N,) what `predict` gives.
+            predictions: (N,) from `predict`.
             seed: Chooses the resamples.
         """
         return score_interval(self.metrics[self.metric], references, predictions, seed=seed)
 
 
 class Accuracy(evaluate.Metric):
-    """Accuracy, and that of the best five of more classes, as scikit-learn computes them; nothing is downloaded."""
+    """Accuracy, and top-5 accuracy if there are more than five classes, from scikit-learn; nothing is downloaded."""
 
     def _info(self):
         features = {"predictions": datasets.List(datasets.Value("float32")), "references": datasets.Value("int64")}
@@ -89,7 +89,7 @@ class Accuracy(evaluate.Metric):
         classes = np.arange(scores.shape[1])
         names = ("accuracy", "accuracy_top5") if len(classes) > 5 else ("accuracy",)
         if not np.isfinite(scores).all():
-            return dict.fromkeys(names, math.nan)  # the model has diverged, and its first class would be its answer
+            return dict.fromkeys(names, math.nan)  # the model has diverged: argmax would give the first class
         found = [accuracy_score(references, scores.argmax(1))]
         if len(classes) > 5:
             found.append(top_k_accuracy_score(references, scores, k=5, labels=classes))

@@ -1,4 +1,4 @@
-"""Models of recipes: one that is loaded, or one of a size that the recipe knows."""
+"""Models of recipes: loaded ones, and new ones in a size that the recipe knows."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,16 +9,16 @@ from safetensors import SafetensorError
 
 from ..common.command import MISTAKES
 
-_REASON = 300  # characters of what a library says
+_REASON = 300  # characters of a library's error message
 Shape = TypeVar("Shape")
 
 
 @contextlib.contextmanager
 def loading(model: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Say of errors of these kinds in the block, else of all that loading can bring about, which model it was.
+    """Add the model's name to errors in the block: errors of these kinds, or by default all that loading can raise.
 
     Raises:
-        ValueError: It can't be loaded.
+        ValueError: The model can't be loaded.
     """
     kinds = kinds or (*MISTAKES, KeyError, RuntimeError, SafetensorError)
     try:
@@ -34,7 +34,7 @@ def loading(model: str, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def shape_of(model_size: str, sizes: Mapping[str, Shape]) -> Shape:
-    """The shape that a size has among those of a recipe.
+    """The shape of a model of this size in a recipe.
 
     Raises:
         ValueError: The recipe has no such size.

@@ -1,4 +1,4 @@
-"""What a recipe found out, and the files in which it says so."""
+"""The outcome of a recipe's run, and the files in which it is saved."""
 
 import json
 import logging
@@ -21,11 +21,11 @@ from ..report.page import REPORT
 
 logger = logging.getLogger(__name__)
 
-_LINE = 300  # characters of a sample's line that are printed
+_LINE = 300  # characters printed of each line of a sample
 
 
 def arguments_of(*dataclasses: Any) -> dict[str, Any]:
-    """All arguments of a run by name, as `results.json` has them; without tokens, and of paths the last part alone."""
+    """All arguments of a run by name, for `results.json`: without secret tokens, and only the last part of paths."""
     found: dict[str, Any] = {}
     for given in dataclasses:
         found |= given.to_dict() if isinstance(given, TrainingArguments) else asdict(given)
@@ -37,12 +37,12 @@ class Outcome:
     """What a recipe found out about its model.
 
     Args:
-        metric: The one of `scores` that counts, such as "bleu"; `eval_{metric}` is its name in validations.
-        scores: By name; numbers, and signatures where a metric has one.
-        split: What was scored: "test" or "validation".
-        predictions: Lists by name, with an entry for each row of the split, in its order.
-        lines: The scores in words, a line each.
-        samples: Examples of what the model does, a text each.
+        metric: Name of the main score in `scores`, such as "bleu"; `eval_{metric}` is its name in validations.
+        scores: Scores by name: numbers, and signatures if a metric has one.
+        split: The split that was scored: "test" or "validation".
+        predictions: Lists by name, with one entry for each row of the split, in its order.
+        lines: The scores in words, one line each.
+        samples: Examples of what the model does, one text each.
         greater_is_better: Whether a higher value of the metric is better.
     """
 
@@ -56,7 +56,7 @@ class Outcome:
 
     @property
     def rows(self) -> int:
-        """Rows of the split."""
+        """Number of rows in the split."""
         return len(next(iter(self.predictions.values())))
 
 
@@ -72,13 +72,13 @@ def finish(
     """End a run on every process: print the account, write figure, report, card, predictions and results, and push.
 
     Args:
-        trainer: Has trained, and saved its model.
-        policy: Of the run.
+        trainer: The trainer; it has trained and saved its model.
+        policy: The policy of the run.
         arguments: All arguments of the run, see `arguments_of`.
         outcome: The scores.
-        seconds: By part of the run, beside those that the report has.
+        seconds: Seconds by part of the run, beside those in the report.
         card: Arguments of `trainer.create_model_card`.
-        script: The recipe, as `__file__` names it.
+        script: The recipe, as its `__file__`.
     """
     args, folder = trainer.args, Path(trainer.args.output_dir)
     logged = {f"eval_{outcome.metric}", *(name for entry in trainer.state.log_history for name in entry)}
@@ -118,17 +118,17 @@ def finish(
 
 
 def _try_to_write(path: Path, write: Callable[[Path], None]) -> bool:
-    """Write what is for people alone; where that fails, say so: the scores are still to come."""
+    """Write a file that is only for people. If that fails, warn and continue: the scores must still be saved."""
     try:
         write(path)
-    except Exception as error:  # whatever it is: the run has ended well
+    except Exception as error:  # any error: the run itself has ended well
         logger.warning("%s could not be written (%s: %s).", path, type(error).__name__, error)
         return False
     return True
 
 
 def _command(script: str | os.PathLike[str]) -> str | None:
-    """What started the recipe, as others may see it; None where something else did."""
+    """The command that started the recipe, without secrets; None if something else started it."""
     name = Path(script).name
     if Path(sys.argv[0]).name != name:
         return None

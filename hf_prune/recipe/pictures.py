@@ -1,4 +1,4 @@
-"""Folders of pictures, what is wrong with pictures, and what a model reads of them."""
+"""Folders of pictures, checks of pictures, and the inputs that a model gets from them."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -29,15 +29,15 @@ SPLIT_FOLDERS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validatio
 def read_pictures(
     common: CommonArguments, train_dir: str | None, embedded: Callable[[], Mapping[str, Dataset]]
 ) -> tuple[dict[str, Dataset], dict[str, str]]:
-    """What `read_splits` gives, or the same of a folder of pictures.
+    """Read what `read_splits` reads, or a folder of pictures.
 
     Args:
-        common: The flags.
+        common: The common flags.
         train_dir: The folder, if there is one.
         embedded: Reads the data of a run without arguments.
 
     Raises:
-        ValueError: A folder for a file, two places to read from, or what `read_splits` and `read_folder` refuse.
+        ValueError: A folder is given for a file, data come from two places, or `read_splits` or `read_folder` refuses.
     """
     for flag in ("train_file", "validation_file", "test_file"):
         if (path := getattr(common, flag)) and Path(path).is_dir():
@@ -53,15 +53,15 @@ def read_pictures(
 
 
 def read_folder(folder: str) -> dict[str, Dataset]:
-    """The splits of a folder: the folders in it if they are named so, else all of it is train.
+    """The splits of a folder: its subfolders if they have the names of splits, else the whole folder is train.
 
     Returns:
         Rows by split, in the order of their paths, with columns `image` (the files, which stay where they are) and
-        `label`, the folder that each lies in. Files that are no pictures are passed over.
+        `label`, the name of the folder around each. Files that are not pictures are skipped.
 
     Raises:
-        ValueError: There is no such folder, or no split train; or no folder of pictures in a split, or pictures that
-            lie elsewhere.
+        ValueError: There is no such folder, no split train, no folder of pictures in a split, or pictures are
+            elsewhere.
     """
     if Path(folder).is_file():
         raise ValueError(f"train_dir={folder!r} is a file: give it by --train_file.")
@@ -98,10 +98,10 @@ def read_classes(root: Path) -> Dataset:
 
 
 def check_pictures(rows: Dataset, name: str) -> None:
-    """Read every picture once, as each epoch will: one that does not open is found before hours are spent.
+    """Read every picture once, as each epoch will: a broken one is found before hours are spent.
 
     Raises:
-        ValueError: Some do not; names the first ones.
+        ValueError: Some can't be read; the message names the first ones.
     """
     batches: Any = rows.select_columns("image").with_format("arrow").iter(256)
     with ThreadPoolExecutor() as pool:  # decoding lets other threads run
@@ -120,7 +120,7 @@ def check_pictures(rows: Dataset, name: str) -> None:
 
 
 def find_flaw(picture: dict[str, Any] | None) -> str | None:
-    """Where a picture is stored and why it can't be read; None where it can."""
+    """Where a picture is stored and why it can't be read; None if it can be read."""
     if picture is None:
         return " has none"
     try:
@@ -134,11 +134,11 @@ def find_flaw(picture: dict[str, Any] | None) -> str | None:
 
 
 class Inputs:
-    """Makes the model's inputs of rows as they are read, in the workers: nothing is stored.
+    """Makes the model's inputs from rows when they are read, in the workers; nothing is stored.
 
     Args:
         processor: Resizes, scales and normalizes.
-        augmentation: What is done to training pictures between scaling and normalizing, which it does, too.
+        augmentation: Changes training pictures after scaling, and also normalizes them.
     """
 
     def __init__(self, processor: Any, augmentation: nn.Module | None = None):
@@ -155,7 +155,7 @@ class Inputs:
 
 
 class EachAlone(nn.Module):
-    """Applies a random operation to one picture of a batch (B, C, H, W) after the other, so that each draws its own."""
+    """Applies a random operation to each picture of a batch (B, C, H, W) alone, so that each gets its own draw."""
 
     def __init__(self, operation: nn.Module):
         super().__init__()
@@ -168,17 +168,17 @@ class EachAlone(nn.Module):
 def new_augmentation(
     processor: Any, size: tuple[int, int], crop_padding: float, flip: bool, rand_augment: int
 ) -> nn.Sequential:
-    """What is done to training pictures (B, 3, height, width) of values in [0, 1], and what normalizes them.
+    """Augmentation and normalization of training pictures (B, 3, height, width) with values in [0, 1].
 
     Args:
-        processor: Says how they are normalized.
+        processor: Says how to normalize.
         size: (height, width).
         crop_padding: Black border before a random crop, as a share of the sides; 0 = none.
-        flip: Whether to mirror half of them.
-        rand_augment: Operations of RandAugment on each; 0 = none.
+        flip: Whether to mirror half of the pictures.
+        rand_augment: Operations of RandAugment on each picture; 0 = none.
 
     Raises:
-        ValueError: A setting out of range.
+        ValueError: A setting is out of range.
     """
     if not 0 <= crop_padding < 1:
         raise ValueError(f"crop_padding={crop_padding} must be in [0, 1).")

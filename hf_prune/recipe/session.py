@@ -1,4 +1,4 @@
-"""How a recipe's run begins, where it goes on, and what of its user's mistakes it says."""
+"""How a recipe's run begins, where it resumes, and how its user's mistakes are reported."""
 
 import inspect
 import json
@@ -30,13 +30,13 @@ from ..train.lock import holder
 
 logger = logging.getLogger(__name__)
 
-_BEGUN = "_begun.json"  # in output_dir: what a run that may be interrupted is of
-_FIXED = (  # training arguments that make another run
+_BEGUN = "_begun.json"  # in output_dir: the settings of a run that may be interrupted
+_FIXED = (  # training arguments that must stay the same when a run resumes
     *("seed", "data_seed", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim"),
     *("label_smoothing_factor", "train_sampling_strategy"),
 )
 
-DEFAULTS: dict[str, Any] = dict(  # of every recipe
+DEFAULTS: dict[str, Any] = dict(  # for every recipe
     policy="infobatch",  # its weights keep the gradient unbiased
     bf16=is_torch_bf16_gpu_available(),
     dataloader_pin_memory=torch.accelerator.is_available(),
@@ -51,8 +51,8 @@ DEFAULTS: dict[str, Any] = dict(  # of every recipe
 def run(main: Callable[[], None]) -> None:
     """Run a recipe as a command.
 
-    What its user got wrong, and Ctrl-C, end it in one line, with status 2 and 130; other errors, and all that come
-    after the first optimizer step, keep their traceback.
+    A user's mistake and Ctrl-C end it with one line, with status 2 and 130. Other errors, and all errors after the
+    first optimizer step, keep their traceback.
     """
     stage.output_dir, stage.has_begun = None, False
     with interruptible(_how_to_go_on):
@@ -63,13 +63,13 @@ def run(main: Callable[[], None]) -> None:
                 raise
             refuse(error)
         except RuntimeError as error:
-            if stage.has_begun or "to be installed" not in str(error):  # so does transformers say what report_to needs
+            if stage.has_begun or "to be installed" not in str(error):  # transformers' words for what report_to needs
                 raise
             refuse(f"report_to: {error}")
 
 
 def _how_to_go_on() -> str:
-    """What is left of a run that Ctrl-C has ended, and the command that goes on with it."""
+    """What remains of a run that Ctrl-C has ended, and the command that continues it."""
     folder, flag = stage.output_dir, "resume_from_checkpoint"
     if folder is None:
         return f"Nothing had begun; this begins: {again()}"
@@ -82,14 +82,14 @@ def _how_to_go_on() -> str:
 
 
 class Laps(dict[str, float]):
-    """Seconds by part of a run, one part after the other."""
+    """Seconds of each part of a run; the parts follow each other."""
 
     def __init__(self):
         super().__init__()
         self._last = time.perf_counter()
 
     def end(self, part: str) -> None:
-        """Give `part` the seconds since the part before it ended."""
+        """Give `part` the seconds since the end of the part before it."""
         now = time.perf_counter()
         self[part], self._last = now - self._last, now
 
@@ -102,22 +102,22 @@ class _Begins(TrainerCallback):
 
 
 def train(trainer: Any, checkpoint: str | bool) -> None:
-    """Train, from a checkpoint where there is one, and save the model and the state.
+    """Train, from a checkpoint if there is one, and save the model and the state.
 
     Raises:
-        ValueError: Arguments that would end the run after a while, or train nothing.
+        ValueError: Arguments would end the run later with an error, or would train nothing.
     """
     _check_arguments(trainer, trainer.args)
     trainer.add_callback(_Begins())
     trainer.train(resume_from_checkpoint=checkpoint)
-    stage.has_begun = True  # also where no step was left
-    trainer.args.dataloader_drop_last = False  # for the scores, which are of all rows
+    stage.has_begun = True  # also if no step was left
+    trainer.args.dataloader_drop_last = False  # scores need all rows
     trainer.save_model()
     trainer.save_state()
 
 
 def _check_arguments(trainer: Any, args: TrainingArguments) -> None:
-    """Refuse what transformers finds out late, or in words without a flag."""
+    """Refuse arguments that transformers refuses late, or without naming the flag."""
     stops_early = any(isinstance(one, EarlyStoppingCallback) for one in trainer.callback_handler.callbacks)
     if stops_early and args.eval_strategy == "no":
         raise ValueError("early_stopping_patience: there are no validations to stop by; leave out eval_strategy='no'.")
@@ -139,14 +139,14 @@ def _check_arguments(trainer: Any, args: TrainingArguments) -> None:
 
 
 def check_metric(args: TrainingArguments, names: Iterable[str]) -> None:
-    """Refuse to choose the best model by what is not measured, before hours are spent.
+    """Refuse to choose the best model by a metric that is not measured, before hours are spent.
 
     Args:
-        args: Of the run.
-        names: What validations measure, beside the loss.
+        args: Training arguments of the run.
+        names: Names of the metrics in validations, beside the loss.
 
     Raises:
-        ValueError: `metric_for_best_model` is none of them.
+        ValueError: `metric_for_best_model` is not among them.
     """
     known = [*names, "loss"]
     if (metric := args.metric_for_best_model) is not None and metric.removeprefix("eval_") not in known:
@@ -154,17 +154,17 @@ def check_metric(args: TrainingArguments, names: Iterable[str]) -> None:
 
 
 def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: Any) -> str | bool:
-    """What to resume from: the checkpoint asked for, or the last whole one in output_dir, False where there is none.
+    """The checkpoint to resume from: the one asked for, or the last complete one in output_dir; False if there is none.
 
     Args:
-        args: Of the run.
-        policy: Of the run.
-        *made_with: Dataclasses of the flags that say which data and which model it is of.
+        args: Training arguments of the run.
+        policy: The policy of the run.
+        *made_with: Dataclasses of the flags that choose its data and its model.
 
     Raises:
-        ValueError: output_dir can't be written to, holds a finished run, one that trains at this moment, or an
-            unfinished one of other data, another model or policy, another seed or another learning rate; or there is no
-            such checkpoint.
+        ValueError: output_dir can't be written to, or holds a finished run, a run that trains at this moment, or an
+            unfinished run with other data, another model, policy, seed or learning rate; or there is no such
+            checkpoint.
     """
     asked = args.resume_from_checkpoint
     stage.output_dir, stage.has_begun = Path(str(args.output_dir)), False
@@ -185,7 +185,7 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
         raise ValueError(f"output_dir={str(folder)!r} is in use: {other} trains there; give another.")
     if str(asked).lower() == "false":
         return False
-    checkpoint = last_whole(folder, warnings.warn)  # one that was being written when the run died is none
+    checkpoint = last_whole(folder, warnings.warn)  # one that was being written when the run died does not count
     now = {name: _told_apart(value) for given in made_with for name, value in asdict(given).items()}
     now |= {name: getattr(args, name) for name in _FIXED} | {"policy": hide(repr(policy))}
     now = json.loads(json.dumps(plain(now), default=str))
@@ -204,10 +204,10 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
 
 
 def _make(folder: Path) -> None:
-    """Make the folder of a run, which may be there.
+    """Make the folder of a run; it may exist already.
 
     Raises:
-        ValueError: It can't be made, or not written to.
+        ValueError: It can't be made, or can't be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -228,7 +228,7 @@ def _read_begun(path: Path) -> dict[str, Any]:
 
 
 def _told_apart(value: Any) -> Any:
-    """As it may be shown, a path that is shortened with a number of its own: two files may have one name."""
+    """A value as it may be shown; a shortened path gets a checksum, because two files may have the same name."""
     if not isinstance(value, str):
         return value
     shown, value = public(value), hide(value)

@@ -1,4 +1,4 @@
-"""What a recipe trains on: the flags of every recipe, files and data sets, and their splits.
+"""The data that a recipe trains on: the flags of every recipe, files and data sets, and their splits.
 
 Size: each field of `CommonArguments` is a flag of the command line.
 """
@@ -22,7 +22,7 @@ from .columns import find_column
 from .files import check_file, unread
 
 SPLITS = ("train", "validation", "test")
-_ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")  # of `datasets`, not data
+_ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")  # of `datasets`, without rows
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
 
 
@@ -34,18 +34,18 @@ class CommonArguments:
         train_file: File to train on (.parquet, .json, .jsonl, .csv, or .tsv, which has no quotes); without it, the
             embedded data.
         validation_file: File to validate on; without it, 5 % of the training rows, at most 1,000, are held out.
-        test_file: File for the final score; without it, the validation rows give that, too.
-        dataset_name: Data set of the Hub, or a folder, instead of files; it must have a split `train`. Where it has no
-            `validation` or `test`, `validation_matched` and `test_matched` serve, as those of MNLI.
-        dataset_config_name: Its configuration.
-        max_train_samples: Train on so many rows, drawn once and the same for every seed; without it, on all.
-        max_eval_samples: Validate on so many rows, drawn once and the same for every seed; without it, on all.
-        model_name_or_path: Model to fine-tune, of the Hub or in a folder; without it, one is made from scratch.
-        early_stopping_patience: Stop after so many validations without a better score.
-        history: What an earlier run has learnt of the same rows (its folder, or an id of the Hub), or scores of them;
+        test_file: File for the final score; without it, the validation rows are used for that, too.
+        dataset_name: Data set of the Hub, or a folder, instead of files; it must have a split `train`. Without
+            `validation` or `test`, `validation_matched` and `test_matched` are used, as for MNLI.
+        dataset_config_name: Name of its configuration.
+        max_train_samples: Number of rows to train on, drawn once and the same for every seed; without it, all.
+        max_eval_samples: Number of rows to validate on, drawn once and the same for every seed; without it, all.
+        model_name_or_path: Model to fine-tune, on the Hub or in a folder; without it, a model is trained from scratch.
+        early_stopping_patience: Stop after this number of validations without a better score.
+        history: What an earlier run has learned about the same rows (its folder, or an id on the Hub), or their scores;
             the policy begins with it.
-        history_key: Column of the training rows that names each by a text or whole number of its own, and that is no
-            text or label to learn from: rows of `history` are matched by it, after filtering or in another order.
+        history_key: Column of the training rows with a unique text or whole number for each row, and no text or label
+            to learn from. It matches the rows to those of `history`, after filtering or in another order.
     """
 
     train_file: str | None = None
@@ -62,20 +62,20 @@ class CommonArguments:
 
     @property
     def source(self) -> str | None:
-        """The name of the data; None for the embedded ones."""
+        """The name of the data; None for the embedded data."""
         return self.dataset_name or self.train_file
 
     def for_trainer(self) -> dict[str, Any]:
-        """The trainer's arguments that these flags give: `history`, `history_key` and `callbacks`."""
+        """Arguments for the trainer from these flags: `history`, `history_key` and `callbacks`."""
         patience = self.early_stopping_patience
         callbacks = [] if patience is None else [Patience(patience)]
         return {"history": self.history, "history_key": self.history_key, "callbacks": callbacks}
 
     def carried(self, rows: Dataset, *taken: str) -> list[str]:
-        """The columns of these rows that say which rows they are, and that go with them to the trainer.
+        """The columns that identify these rows, and that go with them to the trainer.
 
         Raises:
-            ValueError: The key is one of those that are `taken` for something else.
+            ValueError: The key is in `taken`, the columns that are used for something else.
         """
         if self.history_key in taken:
             raise ValueError(
@@ -86,7 +86,7 @@ class CommonArguments:
 
 
 class Patience(EarlyStoppingCallback):
-    """Early stopping that a resumed run goes on with where it was."""
+    """Early stopping that keeps its count when a run resumes."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
@@ -104,11 +104,10 @@ class Patience(EarlyStoppingCallback):
 
 
 def read_file(path: str) -> Dataset:
-    """All rows of a file; in CSV and TSV, an empty field is a missing value, and nothing else is.
+    """All rows of a file; in CSV and TSV, only an empty field is a missing value.
 
     Raises:
-        ValueError: There is no such file, its suffix is unknown, no row can be read, or what
-            `check_file` refuses.
+        ValueError: There is no such file, its suffix is unknown, no row can be read, or `check_file` refuses it.
     """
     _check_name(path)
     if Path(path).is_dir():
@@ -147,7 +146,7 @@ def _check_name(path: str) -> None:
 
 
 def read_corpus(recipe: str) -> dict[str, Dataset]:
-    """The splits of the embedded corpus of a recipe, which its `__file__` names: they lie in corpora/ beside it."""
+    """The splits of a recipe's embedded corpus, in corpora/ beside the recipe's file; `recipe` is its `__file__`."""
     folder = Path(recipe).parent / "corpora" / Path(recipe).stem
     return {split: read_file(str(folder / f"{split}.parquet")) for split in SPLITS}
 
@@ -155,15 +154,15 @@ def read_corpus(recipe: str) -> dict[str, Dataset]:
 def read_splits(
     common: CommonArguments, embedded: Callable[[], Mapping[str, Dataset]]
 ) -> tuple[dict[str, Dataset], dict[str, str]]:
-    """The splits that the flags name, or the embedded ones, train first and its rows numbered, and what to call each.
+    """The splits from the flags, or the embedded ones, train first with numbered rows; and a name for each split.
 
     Args:
-        common: The flags.
+        common: The common flags.
         embedded: Reads the data of a run without arguments.
 
     Raises:
-        ValueError: Flags that don't go together, a data set without a split train, an empty split, or what `read_file`
-            refuses.
+        ValueError: Flags don't go together, a data set has no split train, a split is empty, or `read_file` refuses a
+            file.
     """
     paths = (common.train_file, common.validation_file, common.test_file)
     files = {split: path for split, path in zip(SPLITS, paths, strict=True) if path is not None}
@@ -199,7 +198,7 @@ def _read_split(split: str, path: str) -> Dataset:
 
 
 def _check_folder(name: str) -> None:
-    """Refuse what is no name of a data set, and files in its folder that would not be read as they are meant."""
+    """Refuse a text that can't name a data set, and files in its folder that `datasets` would misread."""
     _check_name(name)
     if Path(name).is_file():
         raise ValueError(f"dataset_name={name!r} is a file: give it by --train_file.")
@@ -215,10 +214,10 @@ def _check_folder(name: str) -> None:
 def number_rows(
     found: Mapping[str, Dataset], common: CommonArguments, names: Mapping[str, str]
 ) -> tuple[dict[str, Dataset], dict[str, str]]:
-    """The splits that a recipe takes, train first and its rows numbered, and what to call each where `names` has none.
+    """The splits that a recipe uses, train first with numbered rows; and a name for each, also if `names` has none.
 
     Raises:
-        ValueError: An empty split, or one without the key column that the flags name.
+        ValueError: A split is empty, or lacks the key column that the flags name.
     """
     raw = {split: found[split] for split in SPLITS if split in found}
     names = {split: names.get(split) or f"split {split} of {common.source or 'the embedded data'}" for split in raw}
@@ -232,15 +231,15 @@ def number_rows(
 
 
 def hold_out(splits: dict[str, Dataset], seed: int, stratify_by: str | None = None) -> DatasetDict:
-    """The splits; where there is no validation, 5 % of the training rows, at most 1,000, become it.
+    """The splits; if there is no validation, 5 % of the training rows, at most 1,000, are held out for it.
 
     Args:
-        splits: With a split train.
-        seed: Chooses the rows.
-        stratify_by: A column of classes whose shares both parts keep; then as many rows as classes at least.
+        splits: The splits, train among them.
+        seed: Seed that chooses the rows.
+        stratify_by: A column of classes; both parts keep their shares, and no fewer rows than classes are held out.
 
     Raises:
-        ValueError: A class of the training rows has one row only, or there are too few rows for all classes.
+        ValueError: A class of the training rows has only one row, or there are too few rows for all classes.
     """
     if "validation" in splits:
         return DatasetDict({**splits})
@@ -254,7 +253,7 @@ def hold_out(splits: dict[str, Dataset], seed: int, stratify_by: str | None = No
         size = max(size, len(counts))
     if size >= len(rows):
         raise ValueError(f"Of {len(rows)} training rows, {size} can't be held out for validation. {cure}")
-    from sklearn.model_selection import train_test_split  # that of `datasets` reads the classes row by row
+    from sklearn.model_selection import train_test_split  # the one of `datasets` reads classes row by row
 
     classes = stratify_by and rows[stratify_by][:]
     kept, held = train_test_split(np.arange(len(rows)), test_size=size, random_state=seed, stratify=classes)
@@ -262,10 +261,10 @@ def hold_out(splits: dict[str, Dataset], seed: int, stratify_by: str | None = No
 
 
 def limit(splits: DatasetDict, common: CommonArguments) -> DatasetDict:
-    """The splits, of as many rows as `max_train_samples` and `max_eval_samples` say.
+    """The splits, cut to the numbers of rows in `max_train_samples` and `max_eval_samples`.
 
     Raises:
-        ValueError: There are not so many.
+        ValueError: There are fewer rows.
     """
     found = {**splits}
     for split, flag in (("train", "max_train_samples"), ("validation", "max_eval_samples")):
@@ -284,16 +283,16 @@ def load_splits(
     prepare: Callable[[Dataset, str], Dataset],
     seed: int,
 ) -> DatasetDict:
-    """Splits train, validation and, where there is one, test: those that the flags name, or the embedded ones.
+    """Splits train, validation and, if there is one, test: from the flags, or the embedded ones.
 
     Args:
-        common: The flags.
+        common: The common flags.
         embedded: Reads the data of a run without arguments.
-        prepare: (rows, what to call them in a message) -> the rows as the recipe wants them.
-        seed: Chooses the rows that are held out for validation.
+        prepare: (rows, their name in messages) -> the rows in the form that the recipe needs.
+        seed: Seed that chooses the rows held out for validation.
 
     Raises:
-        ValueError: What `read_splits`, `prepare`, `hold_out` and `limit` refuse.
+        ValueError: `read_splits`, `prepare`, `hold_out` or `limit` refuses something.
     """
     raw, names = read_splits(common, embedded)
     splits = {split: prepare(rows, names[split]) for split, rows in raw.items()}

@@ -1,4 +1,4 @@
-"""Tokenizers that a recipe trains on its own texts, and those with language codes."""
+"""Tokenizers that a recipe trains on its own texts, and language codes of tokenizers."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -10,13 +10,13 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 def byte_level_bpe(
     texts: Iterable[str], vocab_size: int, special: Sequence[str], begins_with_space: bool = False
 ) -> Tokenizer:
-    """A byte-level BPE tokenizer: no character is unknown to it, and each digit is a token.
+    """A byte-level BPE tokenizer: it knows every character, and each digit is a token.
 
     Args:
-        texts: To train it on.
-        vocab_size: Entries at most.
-        special: Its special tokens, which get the first numbers.
-        begins_with_space: Whether a text gets a space before it, so that its first word is the token that it is
+        texts: Texts to train it on.
+        vocab_size: Maximum number of entries.
+        special: Its special tokens, which get the first ids.
+        begins_with_space: Whether to put a space before each text, so that its first word gets the same token as
             elsewhere; texts are then normalized (NFC), too.
     """
     bpe = Tokenizer(models.BPE())
@@ -36,16 +36,16 @@ def byte_level_bpe(
 
 
 def set_languages(model: Any, tokenizer: Any, source: str, target: str) -> None:
-    """Where a tokenizer has language codes, tell it which, and the model which one to begin with.
+    """If a tokenizer has language codes, set the source and target, and the code with which the model begins.
 
     Args:
-        model: Gets the code of the target.
-        tokenizer: Gets both.
-        source: Code of the language that is read.
-        target: Code of the language that is written.
+        model: Gets the code of the target language.
+        tokenizer: Gets both codes.
+        source: Code of the source language.
+        target: Code of the target language.
 
     Raises:
-        ValueError: A code that the tokenizer does not know.
+        ValueError: The tokenizer does not know a code.
     """
     if getattr(tokenizer, "src_lang", None) is None:
         return

@@ -1,8 +1,9 @@
-"""What lasts on disk and on the Hub.
+"""Records that last, on disk and on the Hub.
 
-The History that users see (`history`), in a file (`history_file`) and on the Hub (`hub`), the trace of every round
-(`trace`), what the rounds together tell about each row (`dynamics`), and the table of rows (`table`). `warm_start`
-begins a run with what an earlier one has learnt; import it by its own name, for it reads `data`, which loads torch.
+The History that users see (`history`), its file (`history_file`) and its place on the Hub (`hub`), the trace of every
+round (`trace`), what all rounds together show about each row (`dynamics`), and the table of rows (`table`).
+`warm_start` begins a run with what an earlier run has learned. Import it by its own name: it needs `data`, which loads
+torch.
 """
 
 from .dynamics import Dynamics

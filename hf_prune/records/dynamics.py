@@ -1,6 +1,6 @@
-"""Training dynamics: what a run's rounds tell about each row, and which rows were never learnt or learnt at once.
+"""Training dynamics: what a run's rounds show about each row, and which rows were never learned or learned at once.
 
-Size: the fields of `Dynamics` are the arrays that `Dynamics.read` makes together in one pass; nobody else makes one.
+Size: the fields of `Dynamics` are the arrays that `Dynamics.read` makes together in one pass; nothing else makes one.
 """
 
 import itertools
@@ -21,24 +21,24 @@ class Dynamics:
     """What was measured of N rows in E epochs.
 
     Attributes:
-        rounds: Those that can be read, in order.
-        flaws: What is wrong with others, a line each.
-        epochs: (E,) int64, the epochs that they belong to, from 0.
+        rounds: The rounds that can be read, in order.
+        flaws: What is wrong with the other rounds, one line each.
+        epochs: (E,) int64, the epochs of these rounds, from 0.
         times_trained: (N,) int32.
-        times_measured: (N,) int32, finite losses, of training and rescoring.
+        times_measured: (N,) int32, number of finite losses, from training and rescoring.
         mean: (N,) float32, mean of these losses in nats; NaN = none.
         variability: (N,) float32, their standard deviation; NaN = none.
-        excess: (N,) float32, by how many nats the row's loss exceeded the mean of all rows' latest losses at the end of
-            a round: a weighted mean over rounds. Round r, counted from 1, has weight r, because early losses tell
-            little. One more excess of 0, with the weight of the last round, draws rows of few losses towards 0. NaN =
+        excess: (N,) float32, how far the row's loss was above the mean of all rows' latest losses at the end of a
+            round, in nats: a weighted mean over rounds. Round r, counted from 1, has weight r, because early losses say
+            little. One more excess of 0, with the weight of the last round, pulls rows with few losses towards 0. NaN =
             no loss.
-        never_learnt: (N,) bool, measured at least twice, never below the mean of all rows' latest losses, and wrongly
-            predicted in the end, where that was measured.
-        learnt_at_once: (N,) bool, measured at least twice, and from the second time on always in the easiest quarter
-            of all rows by their latest losses.
-        level: Mean of all rows' latest losses, nats; NaN = none.
+        never_learnt: (N,) bool. The row was measured at least twice, was never below the mean of all rows' latest
+            losses, and was predicted wrongly at the end, if predictions were measured.
+        learnt_at_once: (N,) bool. The row was measured at least twice, and from the second time on it was always in the
+            quarter of all rows with the lowest latest losses.
+        level: Mean of all rows' latest losses in nats; NaN = none.
         trained: (E, 3) float64, 10 %, 50 % and 90 % quantiles of the losses of the rows that the epoch trained.
-        left_out: (E, 3) float64, the same of the latest losses of those that it did not train; NaN = no such row.
+        left_out: (E, 3) float64, the same for the latest losses of the rows that it did not train; NaN = no such row.
         rows_rescored: (E,) int64.
         tokens_rescored: (E,) int64, real tokens.
     """
@@ -64,11 +64,11 @@ class Dynamics:
         """Read the rounds of a run, one at a time.
 
         Args:
-            run: Its folder.
-            history: What it knows of the rows at its end.
+            run: Folder of the run.
+            history: The History of the run at its end.
 
         Returns:
-            None where no round can be read.
+            The dynamics; None if no round can be read.
         """
         n, tokens = len(history), history.tokens
         rounds, flaws = read_trace(run, n, history.facts.get("run"))
@@ -118,7 +118,7 @@ class Dynamics:
         """The losses of the rows in order, `size` rows at a time, a multiple of 8.
 
         Yields:
-            (size, E) float32, nats, the last one of each epoch; NaN = not measured in it.
+            (size, E) float32, nats, the row's last loss in each epoch; NaN = not measured in it.
         """
         place = {epoch: number for number, epoch in enumerate(self.epochs.tolist())}
         for blocks in zip(*(round.blocks(size) for round in self.rounds), strict=True):
@@ -129,7 +129,7 @@ class Dynamics:
             yield table
 
     def losses_of(self, rows: np.ndarray) -> np.ndarray:
-        """(K, E) float32, the same of the rows (K,) int64 alone."""
+        """(K, E) float32, the same for the rows (K,) int64 alone."""
         size = 1 << 17
         parts: list[tuple[np.ndarray, np.ndarray]] = []
         for number, table in enumerate(self.losses_by_epoch(size)):
@@ -142,20 +142,20 @@ class Dynamics:
 
     @property
     def is_repeated(self) -> bool:
-        """Whether any row was measured twice; else none can be told from one that is not learnt yet."""
+        """Whether any row was measured twice; else nobody can know which rows are merely not learned yet."""
         return bool((self.times_measured > 1).any())
 
     def hardest(self, count: int) -> np.ndarray:
-        """(<= count,) int64, the rows never learnt, of largest excess first; of all rows unless `is_repeated`."""
+        """(<= count,) int64, rows never learned, largest excess first; among all rows unless `is_repeated`."""
         return _first(self.never_learnt if self.is_repeated else self.times_measured > 0, -self.excess, count)
 
     def easiest(self, count: int) -> np.ndarray:
-        """(<= count,) int64, the rows learnt at once, of lowest mean loss first; of all rows unless `is_repeated`."""
+        """(<= count,) int64, rows learned at once, lowest mean loss first; among all rows unless `is_repeated`."""
         return _first(self.learnt_at_once if self.is_repeated else self.times_measured > 0, self.mean, count)
 
 
 class _Losses:
-    """What the rounds so far have measured of N rows."""
+    """Statistics of the losses that the rounds so far have measured of N rows."""
 
     def __init__(self, rows: int):
         self.times = np.zeros(rows, np.int32)
@@ -164,17 +164,17 @@ class _Losses:
         self.is_easy = np.ones(rows, bool)
 
     def add(self, round: int, measured: np.ndarray) -> None:
-        """Take in what a round measured.
+        """Add the losses that a round measured.
 
         Args:
-            round: Its number, from 0.
-            measured: (N,) float32, losses in nats; NaN = not measured, infinite = a fault, which tells nothing.
+            round: Number of the round, from 0.
+            measured: (N,) float32, losses in nats; NaN = not measured, infinite = a fault, which is left out.
         """
         rows = np.flatnonzero(np.isfinite(measured))
         losses = measured[rows]
         self.latest[rows] = losses
         self.times[rows] += 1
-        # Welford's running mean and sum of squares, which float32 could not hold of all that it can itself
+        # Welford's running mean and sum of squares: squares of the largest float32 losses need float64
         times = self.times[rows]
         change = np.subtract(losses, self.mean[rows], dtype=np.float64)
         squares = (times - 1) * np.square(self.variability[rows], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""A History that is kept: in a file, in a folder, or on the Hub."""
+"""The History that users see: it can be saved to a file, a folder or the Hub."""
 
 import os
 import warnings
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class History(core.History):
-    """The `core.History` of N rows, with what puts it into a file or on the Hub, and reads it from there."""
+    """The `core.History` of N rows, with methods that save it to a file or to the Hub and read it from there."""
 
     @property
     def seen(self) -> np.ndarray:
@@ -30,7 +30,7 @@ class History(core.History):
         return self.never_finite
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one checksummed safetensors file, aside first, so that no reader meets half a file.
+        """Write one checksummed safetensors file under another name, then rename it: no reader sees half a file.
 
         Raises:
             OSError: The disk is full or the folder can't be written; an earlier file stays as it was.
@@ -39,36 +39,36 @@ class History(core.History):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], rows: int | None = None) -> "Self":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Args:
             path: The file.
-            rows: Number of rows of the training set at hand; another number in the file is refused.
+            rows: Number of rows in the training set; a file with another number is refused.
 
         Raises:
-            ValueError: Another number of rows, a damaged file, or one of something else.
+            ValueError: The file has another number of rows, is damaged, or holds something else.
         """
         return read_history(cls, path, rows)
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> "Self":
-        """Read what a run, or `push_to_hub`, has left in a folder or on the Hub.
+        """Read the History that a run or `push_to_hub` has left in a folder or on the Hub.
 
         Args:
             source: The file, the folder that holds it, or the id of a model or a data set on the Hub.
-            **options: Those of `huggingface_hub.hf_hub_download`, such as `revision`, `token` and `cache_dir`; without
-                `repo_type`, a model of that id goes before a data set.
+            **options: Options of `huggingface_hub.hf_hub_download`, such as `revision`, `token` and `cache_dir`.
+                Without `repo_type`, a model with that id goes before a data set.
 
         Raises:
-            ValueError: There is none, it can't be had, or it is damaged.
+            ValueError: There is no History, it can't be fetched, or it is damaged.
         """
         return cls.load(find_history(source, **options))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Put it on the Hub as a data set of its own, with a table of its rows and a card.
+        """Publish the History on the Hub as a data set of its own, with a table of its rows and a card.
 
         Args:
-            repo_id: "user/name"; made where it does not exist.
+            repo_id: "user/name"; created if it does not exist.
             **options: `private`, `token`, `revision`, `commit_message`.
 
         Returns:
@@ -76,7 +76,7 @@ class History(core.History):
 
         Raises:
             ImportError: pyarrow is not installed.
-            ValueError: The repository has a card and no History.
+            ValueError: The repository has a card but no History.
             huggingface_hub.errors.HfHubHTTPError: The Hub refuses, or can't be reached.
         """
         return push_history(self, repo_id, **options)

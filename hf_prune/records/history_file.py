@@ -1,4 +1,4 @@
-"""A History in a file of its own, which is read whole or refused."""
+"""A History in a file of its own, which is either read whole or refused."""
 
 import os
 from typing import TypeVar
@@ -13,31 +13,31 @@ Read = TypeVar("Read", bound=History)
 
 
 def write_history(path: str | os.PathLike[str], history: History) -> None:
-    """Write one checksummed safetensors file, aside first, so that no reader meets half a file.
+    """Write one checksummed safetensors file under another name, then rename it: no reader sees half a file.
 
     Args:
         path: The file; an earlier one is replaced.
-        history: Its arrays, its keys and its facts are written.
+        history: The History; its arrays, keys and facts are written.
 
     Raises:
         OSError: The disk is full or the folder can't be written; an earlier file stays as it was.
     """
     more = {} if history.keys is None else {"keys": history.keys}
     for name, values in history.signals.items():
-        more[f"signals/{name}"] = np.where(np.isinf(values), np.float32(np.nan), values)  # as never measured
+        more[f"signals/{name}"] = np.where(np.isinf(values), np.float32(np.nan), values)  # counts as never measured
     storage.save(path, history.arrays() | more, {"kind": "history", **history.facts})
 
 
 def read_history(kind: type[Read], path: str | os.PathLike[str], rows: int | None = None) -> Read:
-    """Read what `write_history` wrote.
+    """Read a file that `write_history` wrote.
 
     Args:
-        kind: The class to make of it.
+        kind: The class of the History to return.
         path: The file.
-        rows: Number of rows of the training set at hand; another number in the file is refused.
+        rows: Number of rows in the training set; a file with another number is refused.
 
     Raises:
-        ValueError: Another number of rows, a damaged file, or one of something else.
+        ValueError: The file has another number of rows, is damaged, or holds something else.
     """
     arrays, facts = storage.load(path)
     if (found := facts.pop("kind", None)) != "history":

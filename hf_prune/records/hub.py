@@ -1,4 +1,4 @@
-"""A History on the Hugging Face Hub: found in a repository, and put there as a data set of its own."""
+"""A History on the Hugging Face Hub: find it in a repository, or publish it as a data set of its own."""
 
 import os
 import re
@@ -17,14 +17,14 @@ CARD = "README.md"
 
 
 def find_history(source: str | os.PathLike[str], **options: Any) -> Path:
-    """The file of a History.
+    """The path of a History's file, which is downloaded if it is on the Hub.
 
     Args:
         source: The file, the folder that holds it, or the id of a repository of the Hub ("user/name").
-        **options: Those of `huggingface_hub.hf_hub_download`; without `repo_type`, a model goes before a data set.
+        **options: Options of `huggingface_hub.hf_hub_download`; without `repo_type`, a model goes before a data set.
 
     Raises:
-        ValueError: There is none, or it can't be had.
+        ValueError: There is no History, or it can't be fetched.
     """
     path = Path(source)
     file = path / HISTORY if path.is_dir() else path
@@ -44,7 +44,7 @@ def _download(repo_id: str, repo_type: str | None = None, **options: Any) -> Pat
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    download: Callable[..., str] = cast(Any, huggingface_hub).hf_hub_download  # one of its types is not known
+    download: Callable[..., str] = cast(Any, huggingface_hub).hf_hub_download  # its type hints are not complete
     reasons: list[str] = []
     for kind in ("model", "dataset") if repo_type is None else (repo_type,):
         try:
@@ -59,7 +59,7 @@ def _download(repo_id: str, repo_type: str | None = None, **options: Any) -> Pat
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of the Hub says in short."""
+    """A short message for an error of the Hub."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return re.sub(r"\s*\(Request ID: [^)]*\)", "", lines[0]) if lines else ""
 
@@ -73,24 +73,24 @@ def push_history(
     revision: str | None = None,
     commit_message: str = "Upload History",
 ) -> str:
-    """Put a History on the Hub as a data set: its file, a table of its rows for the viewer, and a card, in one commit.
+    """Publish a History on the Hub as a data set: file, table of its rows for the viewer, and card, in one commit.
 
     Args:
-        history: What to put there.
-        repo_id: "user/name"; made where it does not exist.
-        private: Whether a new repository is private; None = as the account has it.
-        token: With the right to write; None = the one that is logged in.
+        history: The History.
+        repo_id: "user/name"; created if it does not exist.
+        private: Whether a new repository is private; None = the account's default.
+        token: A token with the right to write; None = the token of the user who is logged in.
         revision: The branch to commit to; None = main.
-        commit_message: Its first line.
+        commit_message: First line of the commit message.
 
     Returns:
         The address of the commit.
 
     Raises:
         ImportError: pyarrow is not installed.
-        ValueError: The repository has a card and no History: its viewer would show this one in place of its data.
-        huggingface_hub.errors.HfHubHTTPError: The Hub refuses, or can't be reached. Nothing was changed there, and the
-            same call again goes on.
+        ValueError: The repository has a card but no History: its viewer would show this History in place of its data.
+        huggingface_hub.errors.HfHubHTTPError: The Hub refuses, or can't be reached. Nothing was changed there; call
+            again to continue.
     """
     from huggingface_hub import HfApi
 
@@ -117,7 +117,7 @@ def push_history(
 
 
 def columns_of(path: str | os.PathLike[str]) -> list[str]:
-    """Names of a Parquet file's columns."""
+    """Names of the columns in a Parquet file."""
     from pyarrow import parquet
 
     return parquet.read_schema(path).names

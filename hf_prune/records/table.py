@@ -1,4 +1,4 @@
-"""What is known of the rows as a Parquet table, `history.parquet`: one line for each row."""
+"""The Parquet table `history.parquet`: one line for each row of the training set."""
 
 import os
 from contextlib import ExitStack
@@ -41,16 +41,16 @@ def write_rows(
     dynamics: Dynamics | None = None,
     file_rows: np.ndarray | None = None,
 ) -> None:
-    """Write a Parquet file with a line for each row of the training set, some at a time.
+    """Write a Parquet file with one line for each row of the training set, in parts.
 
-    Its columns are those of `COLUMNS` that there are, the signals under their names, and `loss_epoch_1`,
-    `loss_epoch_2`, ..., the loss that each epoch measured. What was not measured is null.
+    Its columns are those of `COLUMNS` that have data, the signals under their names, and `loss_epoch_1`,
+    `loss_epoch_2`, ..., the loss that was measured in each epoch. A value that was not measured is null.
 
     Args:
-        path: The file; an earlier one is replaced when the new one is whole.
-        history: What is known of the rows.
-        dynamics: What the rounds of the run tell; None = nothing.
-        file_rows: (N,) int: which row of its file each is; None = not known.
+        path: The file; an earlier one is replaced when the new one is complete.
+        history: The History of the run.
+        dynamics: What the rounds of the run show; None = nothing.
+        file_rows: (N,) int, the number of each row in its file; None = not known.
 
     Raises:
         ImportError: pyarrow is not installed.

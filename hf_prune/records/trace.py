@@ -1,4 +1,4 @@
-"""What each round measured, in one file a round: memory does not grow, and a resumed run adds to the same files.
+"""What each round measured, in one file per round: memory does not grow, and a resumed run adds to the same files.
 
 Size: the fields of `TracedRound` are the header of a round's file; only the reader below makes one.
 """
@@ -18,27 +18,27 @@ from ..common import storage
 from ..common.foreign import MOST, number, of_kind, why
 from ..core import Clock
 
-FOLDER = "_pruning"  # in a run's folder; `push_to_hub` leaves out what begins with "_"
+FOLDER = "_pruning"  # in a run's folder; `push_to_hub` leaves out names that begin with "_"
 _PATTERN = "round-*.safetensors"
 _LARGEST = float(np.finfo(np.float16).max)
-_NOTHING = float(np.finfo(np.float16).smallest_subnormal) / 2  # and what is smaller is 0 in float16
-_MOST_ROUNDS = 1 << 31  # of a run
-_CHUNK = 1 << 16  # losses handled at a time, which stay in a processor's cache
+_NOTHING = float(np.finfo(np.float16).smallest_subnormal) / 2  # a smaller loss rounds to 0 in float16
+_MOST_ROUNDS = 1 << 31  # in a run
+_CHUNK = 1 << 16  # losses handled at a time; so many fit in a processor's cache
 
 
 class Trace:
     """Writes the rounds of a run, about 2.2 bytes for each row that a round measured.
 
-    Losses are rounded to float16: by 1 part in 2,048 at most, and by 3e-8 at most where they are below 6e-5. If a loss
-    would round to 0 or is above 65,504, all losses of its round stay float32, which takes 4.2 bytes a row.
+    Losses are rounded to float16. The error is at most 1 part in 2,048, or 3e-8 for losses below 6e-5. If a loss would
+    round to 0 or is above 65,504, all losses of its round stay float32, which takes 4.2 bytes a row.
 
     Args:
         run: Folder of the run.
-        learning_rates: Gives those in force, one for each group of parameters.
-        warn: Is told once if a round can't be written; training goes on.
+        learning_rates: Returns the current learning rates, one for each group of parameters.
+        warn: Called once with a message if a round can't be written; training goes on.
 
     Attributes:
-        name: Of the run, written into the file of each round; a resumed run keeps it.
+        name: Name of the run, written into the file of each round; a resumed run keeps it.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Trace:
         self._has_warned = False
 
     def begin(self, round: int) -> None:
-        """Remove the files of `round` and of later rounds: another run wrote them, or this one before it was resumed.
+        """Remove the files of `round` and of later rounds, which another run wrote, or this one before it was resumed.
 
-        Files that killed processes left unfinished in the run's folder are removed, too.
+        Unfinished files that killed processes left in the run's folder are removed, too.
         """
         for path in Path(self.run, FOLDER).glob(_PATTERN):
             if _number(path) >= round:
@@ -72,12 +72,13 @@ class Trace:
         """Write a round that has ended.
 
         Args:
-            clock: When it began.
+            clock: When the round began.
             lr_scale: Factor on its learning rate.
-            seconds: Spent in its steps.
-            rows: N, rows of the training set.
-            measured: What was trained and, where there is any, what was rescored: (N,) bool, which rows; the same as
-                (K,) int64, in any order; their losses (K,) float32 in nats, NaN = not read, infinite = a fault.
+            seconds: Time spent in its steps.
+            rows: N, number of rows in the training set.
+            measured: The trained rows and, if there are any, the rescored rows. For each of the two: (N,) bool, which
+                rows; (K,) int64, the same rows in any order; (K,) float32, their losses in nats, NaN = not read,
+                infinite = a fault.
         """
         losses = np.full(rows, np.nan, np.float16 if all(_fit(values) for *_, values in measured) else np.float32)
         for _, chosen, values in measured:
@@ -101,7 +102,7 @@ class Trace:
 
 
 def _fit(losses: np.ndarray) -> bool:
-    """Whether float16 holds each of (K,) float32 losses: as a finite one where it is, as 0 only where it is."""
+    """Whether float16 holds each of (K,) float32 losses: finite ones stay finite, and only 0 becomes 0."""
     for begin in range(0, len(losses), _CHUNK):
         size = np.abs(losses[begin : begin + _CHUNK])
         if (((size > _LARGEST) & (size < np.inf)) | ((size > 0) & (size <= _NOTHING))).any():
@@ -115,12 +116,12 @@ class TracedRound:
 
     Attributes:
         path: Its file.
-        rows: N, rows of the training set.
-        round: Its number, from 0.
-        epoch: That of its epoch, from 0.
+        rows: N, number of rows in the training set.
+        round: Number of the round, from 0.
+        epoch: Number of its epoch, from 0.
         lr_scale: Factor on its learning rate.
-        learning_rates: Those in force when it had ended, one for each group of parameters.
-        seconds: Spent in its steps.
+        learning_rates: Learning rates when it had ended, one for each group of parameters.
+        seconds: Time spent in its steps.
         run: Name of its run.
     """
 
@@ -134,11 +135,11 @@ class TracedRound:
     run: str
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Its rows in order, `size` at a time, a multiple of 8.
+        """The rows of the training set in order, `size` at a time, a multiple of 8.
 
         Yields:
             (size,) bool, which were trained; (size,) bool, which were rescored; (size,) float32, their losses in nats,
-            NaN where not measured, infinite for a fault. The last ones may be shorter.
+            NaN if not measured, infinite for a fault. The last arrays may be shorter.
         """
         at = 0
         for begin in range(0, self.rows, size):
@@ -164,15 +165,15 @@ class TracedRound:
 
 
 def read_trace(run: str | os.PathLike[str], rows: int, name: str | None = None) -> tuple[list[TracedRound], list[str]]:
-    """The rounds of a run that can be read.
+    """Read the rounds of a run.
 
     Args:
         run: Folder of the run.
-        rows: N, rows of its training set; files of other data are passed over.
-        name: Of the run; the rounds of one that wrote into its folder later are passed over. None = not known.
+        rows: N, number of rows in its training set; files of other data are skipped.
+        name: Name of the run; rounds that a later run wrote into the same folder are skipped. None = not known.
 
     Returns:
-        The rounds in order, and what is wrong with the others, a line each.
+        The rounds that can be read, in order, and what is wrong with the others, one line each.
     """
     found: list[TracedRound] = []
     flaws: list[str] = []
@@ -202,10 +203,10 @@ def read_trace(run: str | os.PathLike[str], rows: int, name: str | None = None) 
 
 
 def _checked(round: TracedRound, arrays: dict[str, np.ndarray]) -> TracedRound:
-    """A round whose numbers can be counted with, and whose arrays are as long as its rows.
+    """Check that a round's numbers are in range and that its arrays fit its number of rows.
 
     Raises:
-        ValueError: They are not.
+        ValueError: One of them does not.
     """
     number(round.round, "its round", 0, _MOST_ROUNDS, whole=True)
     number(round.epoch, "its epoch", 0, round.round, whole=True)

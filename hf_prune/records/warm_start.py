@@ -1,4 +1,4 @@
-"""What a run begins with: what was read of its data set, and what an earlier run has learnt."""
+"""What a run begins with: what a policy needs from the data set, and what an earlier run has learned."""
 
 import os
 from collections.abc import Callable
@@ -19,19 +19,19 @@ from .history import History
 
 
 class DataNeeds:
-    """What a policy needs to know of a data set, read once.
+    """What a policy needs from a data set, read once.
 
     Args:
         dataset: The training set.
         policy: Says what it needs.
-        is_encoder_decoder: Whether the model's labels are tokens that it reads, too.
-        key: Column of unique values that name the rows; None = they go by their place.
+        is_encoder_decoder: Whether the model's labels are tokens, which it reads too.
+        key: Column of unique values that name the rows; None = rows are known by their position.
 
     Attributes:
-        keys: (N,) uint64, the rows' names; None = they have none.
+        keys: (N,) uint64, hashes of the rows' names; None = rows have no names.
 
     Raises:
-        ValueError: The rows do not have it.
+        ValueError: The rows lack what the policy needs.
     """
 
     def __init__(self, dataset: Any, policy: Policy, is_encoder_decoder: bool, key: str | None = None):
@@ -43,7 +43,7 @@ class DataNeeds:
         self._features = read_features(dataset, is_encoder_decoder, wanted) if wanted else Features()
 
     def fit(self, dataset: Any, policy: Policy) -> bool:
-        """Whether they were read of this data set, as it is now, for this policy.
+        """Whether this was read from this data set, as it is now, for this policy.
 
         Args:
             dataset: The training set.
@@ -52,7 +52,7 @@ class DataNeeds:
         return self._dataset is dataset and self._rows == len(dataset) and self._policy is policy
 
     def fill(self, history: History) -> None:
-        """Write them into a history of the data set's rows."""
+        """Write what was read into a History of the data set's rows."""
         history.tokens[:] = self._tokens
         history.features = self._features
         history.keys = self.keys
@@ -65,21 +65,21 @@ def load_history(
     keys: np.ndarray | None,
     warn: Callable[[str], None],
 ) -> tuple[History | None, dict[str, float] | None]:
-    """What an earlier run learnt, and what that run cost.
+    """What an earlier run has learned, and what that run cost.
 
     Args:
-        source: A `History`, its file, the folder or the repository of the Hub that holds it, or None.
-        dataset: The training set at hand.
+        source: A `History`, its file, its folder, its repository on the Hub, or None.
+        dataset: The training set of the new run.
         policy: The policy of the new run; notes of another policy are left out.
-        keys: (N,) uint64, the rows' names; None = they have none. Where the source has keys, too, they match the rows,
-            in any order. Else the source must be of the same rows in the same order.
-        warn: Called with a message where the source does not know all rows.
+        keys: (N,) uint64, hashes of the rows' names; None = rows have no names. If the source has keys too, rows are
+            matched by key, in any order. Otherwise the source must have the same rows in the same order.
+        warn: Called with a message if the source does not know all rows.
 
     Returns:
-        The history of the rows at hand, and `runs`, `rows`, `tokens`, `seconds` (None where not known).
+        The History for the new training set, and `runs`, `rows`, `tokens`, `seconds` (None if not known).
 
     Raises:
-        ValueError: There is no such History, it is damaged, or it is of other rows.
+        ValueError: There is no such History, it is damaged, or it has other rows.
     """
     if source is None:
         return None, None
@@ -112,7 +112,7 @@ def load_history(
 
 
 def _check_rows(earlier: History, name: str, dataset: Any) -> None:
-    """Refuse a History of other rows, or of these in another order."""
+    """Refuse a History of other rows, or of the same rows in another order."""
     by_key = "give history_key=, the name of a column of unique values, to both runs"
     if len(earlier) != len(dataset):
         raise ValueError(

@@ -1,5 +1,5 @@
-"""What a run did, for people.
+"""Reports for people: what a run did.
 
-The account of the rows that were offered and of those that were trained, padding included: as numbers, Markdown,
-figures, an HTML page and a section of the model card.
+The account compares the rows that were offered with the rows that were trained, padding included. It is shown as
+numbers, Markdown, figures, an HTML page and a section of the model card.
 """

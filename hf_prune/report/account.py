@@ -1,4 +1,4 @@
-"""The account of a pruned run: how much was offered and how much trained, as numbers, Markdown and a figure.
+"""The account of a pruned run: how much was offered and how much was trained, as numbers, Markdown and a figure.
 
 Size: `PruningReport` is the content of one file, pruning.json: each field is an entry there.
 """
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 NUMBERS = "pruning.json"  # beside a saved model
-NOTHING = 0.0005  # share of the rows offered: leaving out less counts as nothing
+NOTHING = 0.0005  # share of the offered rows; a run that leaves out less counts as leaving out nothing
 _KEEPS_ALL = re.compile(r"[(:,]\s*(keep=1(\.0*)?|(ratio|hide|max_paused)=0(\.0*)?)\s*([,)]|$)")
 
 
 def keeps_all(policy: str) -> bool:
-    """Whether a policy, as it is shown or typed, is set to leave nothing out, like a baseline."""
+    """Whether a policy, as shown or typed, is set to keep every row, like a baseline."""
     return _KEEPS_ALL.search(policy) is not None
 
 
@@ -43,22 +43,22 @@ class PruningReport:
 
     Args:
         policy: `repr` of the policy.
-        epochs: For each epoch, in order: `epoch` (from 0); `rows_offered`, `tokens_offered` (what a pass without
-            pruning trains); `rows`, `tokens` (what was trained); `rows_repeated` (rows among them that came again, to
-            fill up the processes' last batches); `padded_tokens` (positions that went through the model, padding
-            included); `padding` (the padding among them; 0 where real tokens are not told apart); `rows_rescored`,
+        epochs: One dict per epoch, in order: `epoch` (from 0); `rows_offered`, `tokens_offered` (what an epoch without
+            pruning trains); `rows`, `tokens` (what was trained); `rows_repeated` (rows among them that were repeated to
+            fill the processes' last batches); `padded_tokens` (positions that went through the model, padding
+            included); `padding` (the padding among them; 0 if real tokens are not told apart); `rows_rescored`,
             `padded_tokens_rescored` (what went through the model only to be measured, without a gradient); `steps`
-            (optimizer steps), `steps_full` (those of the same run without pruning, as far as the epoch was trained);
+            (optimizer steps), `steps_full` (steps of the same run without pruning, as far as the epoch was trained);
             `seconds_training`, `seconds_selecting`, `seconds_rescoring`.
-            Tokens are all 0 where the inputs have none, as with images.
-        log_history: The Trainer's, as in `trainer.state.log_history`.
-        rows: N, rows in the training set.
-        faults: Rows whose loss was NaN or infinite at least once.
+            All token counts are 0 if the inputs have no tokens, as with images.
+        log_history: The Trainer's `trainer.state.log_history`.
+        rows: N, number of rows in the training set.
+        faults: Number of rows whose loss was NaN or infinite at least once.
         seconds_evaluating: Seconds in evaluation during training.
-        steps_full: Optimizer steps of the same run without pruning, as far as this one came.
-        earlier: The cost of the earlier runs whose History this run began with: `runs`, `rows`, `tokens` (positions,
-            padding included), `seconds`; None where there were none, or the cost is not known.
-        missing: Name of a file that could not be written beside the model -> why.
+        steps_full: Optimizer steps of the same run without pruning, as far as this run came.
+        earlier: Cost of the earlier runs whose History this run began with: `runs`, `rows`, `tokens` (positions,
+            padding included), `seconds`; None if there were no such runs, or their cost is not known.
+        missing: Name of each file that could not be written beside the model -> the reason.
         padding_causes: Where the padding comes from, see `padding.causes`.
     """
 
@@ -74,9 +74,9 @@ class PruningReport:
     padding_causes: Sequence[str] = ()
 
     def totals(self) -> dict[str, Any]:
-        """Sums over the epochs, under the names they have there, and the counts of the run.
+        """Sums over the epochs, under the same names, and the counts of the whole run.
 
-        `padding` is a share, of `padded_tokens`; None where the inputs have no tokens, or it is not known.
+        `padding` is a share of `padded_tokens`; None if the inputs have no tokens, or if it is not known.
         """
         counts = ("rows", "rows_offered", "tokens", "tokens_offered", "padded_tokens")
         counts += ("rows_rescored", "padded_tokens_rescored")
@@ -94,7 +94,7 @@ class PruningReport:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The report without the log, of plain values that JSON can hold (NaN and infinity become None)."""
+        """The report without the log, as plain values that JSON can hold (NaN and infinity become None)."""
         report = {"policy": self.policy, "training_rows": self.rows, "epochs": self.epochs, "totals": self.totals()}
         return plain(report | {"earlier_runs": self.earlier, "evaluations": self.evaluations()})
 
@@ -109,7 +109,7 @@ class PruningReport:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **more: Any) -> "Self":
-        """The report that `save` wrote.
+        """Read a report that `save` wrote.
 
         Args:
             path: The file.
@@ -141,7 +141,7 @@ class PruningReport:
             raise ValueError(f"{path} is no report of a pruned run ({why(error)}).") from error
 
     def idle(self) -> str | None:
-        """A sentence that says that no row was left out; None where some were, or the policy was set to keep all."""
+        """A sentence that says that no row was left out; None if some were, or if it was set to keep all."""
         offered, trained = self._sum("rows_offered"), self._sum("rows") - self.totals()["rows_repeated"]
         if not offered or keeps_all(self.policy) or offered - trained > NOTHING * offered:
             return None
@@ -151,10 +151,10 @@ class PruningReport:
         )
 
     def padding(self, is_command: bool = False) -> str | None:
-        """A sentence where more than a fifth of the positions were padding, with the cure; None where fewer were.
+        """A sentence with the cure if more than a fifth of the positions were padding; else None.
 
         Args:
-            is_command: Whether arguments are named as on a command line, and not as in Python.
+            is_command: Whether to name arguments as on a command line, and not as in Python.
         """
         return padding.note(self.totals()["padding"], self.padding_causes, is_command)
 
@@ -176,7 +176,7 @@ class PruningReport:
                     "tokens": entry.get("prune/tokens", 0),
                     "seconds": entry["prune/seconds"] + entry["prune/seconds_training"],
                 }
-                found[entry["step"]] = found.get(entry["step"], counts) | metrics  # several sets log apart
+                found[entry["step"]] = found.get(entry["step"], counts) | metrics  # several sets log separately
         return list(found.values())
 
     def summary(self) -> str:
@@ -263,11 +263,11 @@ class PruningReport:
         return "\n".join([*lines, "", markdown_table(headings, rows), ""])
 
     def figure(self, path: str | os.PathLike[str], metrics: Sequence[str] = ("eval_loss", "eval_bleu")) -> None:
-        """Write one image: the metrics against how much was trained, and the share kept by epoch.
+        """Write one image: the metrics against how much was trained, and the share kept in each epoch.
 
         Args:
             path: The file; its suffix sets the format, such as `.png`.
-            metrics: Names in the evaluations' logs, one panel each; a name that was never logged is left out.
+            metrics: Names in the evaluations' logs, one panel each; names that were never logged are left out.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -289,16 +289,16 @@ class PruningReport:
         return [name, f"{trained:,}", f"{offered:,}", figures.percent(trained, offered)]
 
     def _curve(self, metric: str, unit: str) -> tuple[np.ndarray, np.ndarray]:
-        """How much was trained (E,) when each evaluation logged `metric`, and its values (E,)."""
+        """(E,) how much was trained when each evaluation logged `metric`, and (E,) its values."""
         first: dict[int, float] = {}
         for entry in self.log_history:
             if is_number(entry.get(metric)) and "step" in entry:
-                first.setdefault(entry["step"], entry[metric])  # a later value of this step is of the best model
+                first.setdefault(entry["step"], entry[metric])  # a later value at this step is the best model's
         known = {0: 0.0}
         logged = (entry for entry in self.log_history if {"step", f"prune/{unit}"} <= entry.keys())
         known |= {entry["step"]: entry[f"prune/{unit}"] for entry in logged}
         steps = np.cumsum([epoch["steps"] for epoch in self.epochs])
-        counted = "padded_tokens" if unit == "tokens" else "rows"  # as the log counts
+        counted = "padded_tokens" if unit == "tokens" else "rows"  # what the log counts
         known |= dict(zip(steps.tolist(), np.cumsum([epoch[counted] for epoch in self.epochs]).tolist(), strict=True))
         at = sorted(known)
         trained = np.interp(sorted(first), at, [known[step] for step in at])
@@ -319,16 +319,16 @@ def versions() -> dict[str, str]:
 
 
 def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a result was made with: versions, hardware, and the commit of the repository with `script`.
+    """How a result was made: versions, hardware, and the commit of the repository with `script`.
 
     Args:
-        script: The file that runs, as `__file__` names it.
+        script: The script that runs, as its `__file__`.
 
     Returns:
-        `versions` (without packages that are not installed), `hardware`, and `commit`: it ends in "-dirty" where files
-        differ from it, and is None outside of a repository.
+        `versions` (only of installed packages), `hardware`, and `commit`. It ends in "-dirty" if files differ from that
+        commit, and is None outside a repository.
     """
-    import torch  # takes seconds to import, which tables and comparisons need not wait for
+    import torch  # imported here: it takes seconds, and tables and comparisons do not need it
 
     git = ["git", "-C", str(Path(script).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
@@ -342,7 +342,7 @@ def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Values that every reader of JSON takes: NaN and infinity, as of a loss that diverged, become None."""
+    """A value that every JSON reader accepts: NaN and infinity, as from a diverged loss, become None."""
     if isinstance(value, dict):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -353,7 +353,7 @@ def plain(value: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a logged value can be drawn: not a list, such as scores of classes, and not too large for a scale."""
+    """Whether a logged value can be drawn: it is not a list, such as scores of classes, nor too large for a scale."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > _LARGEST
 
 
@@ -367,19 +367,19 @@ _PLACED = ("step", "epoch", "prune/rows", "prune/tokens", "prune/seconds", "prun
 
 
 def _account(epoch: dict[str, Any]) -> dict[str, Any]:
-    """The account of an epoch, checked: all its numbers must be there."""
+    """Check the account of an epoch: all its numbers must be there."""
     number(epoch["epoch"], "epoch", whole=True)
     counted = {name: _counted(epoch[name], name) for name in _COUNTED}
     return {name: _counted(value, name, -MOST) for name, value in epoch.items()} | counted
 
 
 def _counted(value: Any, name: str, low: float = 0) -> Any:
-    """A number of the account; None is NaN, which JSON does not have."""
+    """Check a number of the account; None stands for NaN, which JSON does not have."""
     return math.nan if value is None else number(value, name, low)
 
 
 def _logged(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of the log, checked: an evaluation must say how much had been trained."""
+    """Check an entry of the log: an evaluation must say how much had been trained."""
     if "prune/rows" in entry and any(name.startswith("eval_") for name in entry):
         entry = {"prune/tokens": 0} | entry
         needed = _PLACED

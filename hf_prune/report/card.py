@@ -1,7 +1,7 @@
-"""A model card: the section on pruning, the baselines, how to reproduce the run, and its scores as the Hub reads them.
+"""A model card: the section on pruning, the baselines, how to reproduce the run, and its scores in the Hub's form.
 
-A trainer (stock, TRL's, sentence-transformers') writes the card; this module only adds to it. So the card is loaded and
-saved as a `ModelCard`, and not made from a template of our own, which would drop what the trainer wrote.
+A trainer (stock, TRL's, sentence-transformers') writes the card, and this module only adds to it. So it loads and saves
+the card as a `ModelCard`. A template of our own would drop what the trainer wrote.
 """
 
 import math
@@ -18,19 +18,19 @@ from ..core import BudgetPolicy, Policy
 from .account import versions
 
 TAG = "hf_prune"
-ARMS = "arms"  # folder of a comparison with its runs
-BASELINES = "baselines.md"  # file of a comparison: the text on it in the cards of its runs
+ARMS = "arms"  # folder in a comparison, with its runs
+BASELINES = "baselines.md"  # file in a comparison: its text for the cards of its runs
 _NO_BASE = re.compile(r"is a fine-tuned version of \[(None)?\]\(https://huggingface\.co/(None)?\)")
 _FROM_SCRATCH = "was trained from scratch"
 _BASE = re.compile(rf"{_FROM_SCRATCH}|is a fine-tuned version of \[[^\]]*\]\(https://huggingface\.co/[^)]*\)")
-_IDS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}  # as `evaluate` has them
+_IDS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}  # names in `evaluate`
 _BASELINES = "### Baselines"
-_PARENTS = 3  # folders above a run of a comparison: arms/ARM/seed-S
-COMPARISON = "comparison.json"  # file of a comparison: its numbers
+_PARENTS = 3  # levels from a run of a comparison, arms/ARM/seed-S, up to the comparison
+COMPARISON = "comparison.json"  # file in a comparison: its numbers
 
 
 def tags_of(policy: Policy) -> list[str]:
-    """Tags of a card: the library, and the policy's name."""
+    """Tags of a card: the names of the library and of the policy."""
     name = type(policy).__module__.rpartition(".")[2]
     return [TAG, type(policy).__name__.lower() if name == "__main__" else name]
 
@@ -46,12 +46,12 @@ def write_card(
 
     Args:
         path: The card.
-        sections: Markdown, added at its end.
-        metrics: Scores by name; a value that is no finite number is left out.
-        base: Name of the model that was fine-tuned, where it is not on the Hub. Stock writes then that there was none,
-            and PEFT writes it as a name of the Hub.
+        sections: Markdown to add at its end.
+        metrics: Scores by name; a value that is not a finite number is left out.
+        base: Name of the model that was fine-tuned, if it is not on the Hub. The stock card then says that there was no
+            base model, and PEFT's names it as if it were on the Hub.
         **about: `task_type`, `dataset_type`, `dataset_name`, and further fields of `huggingface_hub.EvalResult`.
-            Without a task and a data set, the Hub has no place for scores, and none are written.
+            Without a task and a data set, the Hub can't place the scores, so none are written.
     """
     from huggingface_hub import EvalResult, ModelCard
 
@@ -80,14 +80,14 @@ def write_card(
 
 
 def budget(policy: Policy) -> str:
-    """The budget that the user had set, in words."""
+    """The budget that the user set, in words."""
     if not isinstance(policy, BudgetPolicy):
         return "No budget was set: how much is trained follows from the rule."
     return f"The budget was {100 * policy.keep:g} % of the {policy.unit} in each round."
 
 
 def baselines(run: str | os.PathLike[str]) -> str:
-    """The section on what the run was compared with: the text of the comparison that the run is part of, if any."""
+    """The section on what the run was compared with: the text of its comparison, if it is part of one."""
     run = Path(run).absolute()
     for folder in (run, *run.parents[:_PARENTS]):
         if folder != run and run.relative_to(folder).parts[0] != ARMS:
@@ -110,7 +110,7 @@ def baselines(run: str | os.PathLike[str]) -> str:
 
 
 def renew_baselines(run: str | os.PathLike[str]) -> None:
-    """Write the section `baselines` of a run's card anew, if the run has a card."""
+    """Write the section `baselines` of a run's card again, if the run has a card."""
     path = Path(run, "README.md")
     if path.is_file():
         parts = re.split(r"(?=^### )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -122,12 +122,12 @@ def reproduction(policy: Policy, command: str | None, settings: Mapping[str, Any
     """The section on how to train the same model again.
 
     Args:
-        policy: Of the run.
-        command: What started it; None = a trainer of the user's own.
-        settings: Values that the run was made with, by what they are, such as "seed"; None is left out.
+        policy: The policy of the run.
+        command: The command that started the run; None = code of the user's own.
+        settings: Settings of the run by name, such as "seed"; None values are left out.
     """
     kind = type(policy)
-    imports = "" if kind.__module__ == "__main__" else f"from {kind.__module__} import {kind.__name__}\n"  # the user's
+    imports = "" if kind.__module__ == "__main__" else f"from {kind.__module__} import {kind.__name__}\n"  # user's own
     if command is None:
         start = (
             "Train the same model on the same rows, with the hyperparameters above and\n\n"
@@ -147,10 +147,10 @@ def reproduction(policy: Policy, command: str | None, settings: Mapping[str, Any
 
 
 def _public_command(command: str) -> str:
-    """A command as it was typed, without what must not be shown."""
+    """A command as it was typed, without secrets and private paths."""
     try:
         argv = shlex.split(command)
-    except ValueError:  # a quotation without an end
+    except ValueError:  # a quotation mark that is never closed
         return public(command)
     shown = public_arguments(argv)
     return command if shown == argv else shlex.join(shown)

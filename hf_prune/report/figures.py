@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}
-MANY = 24  # points; a figure with more draws lines without markers or bars
+MANY = 24  # points; with more, lines are drawn without markers, and without bars
 DOTS = 20_000  # rows in a map, at most
 
 
@@ -26,12 +26,12 @@ def run_figure(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     epochs: Sequence[Mapping[str, Any]],
 ) -> "Figure":
-    """The metrics against how much was trained, and the share kept by epoch.
+    """The metrics against how much was trained, and the share kept in each epoch.
 
     Args:
-        title: Of the figure.
+        title: Title of the figure.
         unit: "rows" or "tokens".
-        curves: For each metric, how much was trained (E,) and its values (E,).
+        curves: For each metric, (E,) how much was trained and (E,) its values.
         epochs: Accounts of the epochs, see `PruningReport`.
     """
     figure, theme = new_figure(10, max(4.0, 2.4 * len(curves) + 0.8), LIGHT), LIGHT
@@ -56,12 +56,12 @@ def curves_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], unit: str
 def share_figure(
     epochs: Sequence[Mapping[str, Any]], unit: str, rates: tuple[np.ndarray, np.ndarray], theme: Theme
 ) -> "Figure":
-    """The share kept by epoch, above the learning rate.
+    """The share kept in each epoch, above the learning rate.
 
     Args:
         epochs: Accounts of the epochs, see `PruningReport`.
         unit: "rows" or "tokens".
-        rates: Epochs (P,), fractional, and their learning rates (P,); of length 0, that panel is left out.
+        rates: (P,) epochs, fractional, and (P,) their learning rates; if empty, that panel is left out.
         theme: The colours.
     """
     figure = new_figure(7.2, 4.4 if len(rates[0]) else 2.8, theme)
@@ -82,12 +82,12 @@ def share_figure(
 
 
 def parts_figure(epochs: np.ndarray, parts: Mapping[str, np.ndarray], unit: str, theme: Theme) -> "Figure":
-    """How much each epoch trained, how much it only measured by a forward pass, and how much it left alone.
+    """How much each epoch trained, how much it only measured by a forward pass, and how much it left out.
 
     Args:
-        epochs: (E,) from 0.
-        parts: (E,) by name, stacked in this order.
-        unit: What they count.
+        epochs: (E,) numbers of the epochs, from 0.
+        parts: (E,) amounts by name, stacked in this order.
+        unit: What the amounts count.
         theme: The colours.
     """
     figure = new_figure(7.2, 3.2, theme)
@@ -115,11 +115,11 @@ def parts_figure(epochs: np.ndarray, parts: Mapping[str, np.ndarray], unit: str,
 
 
 def losses_figure(epochs: np.ndarray, quantiles: Mapping[str, np.ndarray], theme: Theme) -> "Figure":
-    """Distributions of losses through time: the median as a line, 10 % to 90 % as a band.
+    """Distributions of losses over the epochs: the median as a line, 10 % to 90 % as a band.
 
     Args:
-        epochs: (E,) from 0.
-        quantiles: (E, 3) by name, nats; NaN = none.
+        epochs: (E,) numbers of the epochs, from 0.
+        quantiles: (E, 3) quantiles by name, nats; NaN = none.
         theme: The colours.
     """
     figure = new_figure(7.2, 3.4, theme)
@@ -187,7 +187,7 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
     colors = ListedColormap(colormaps[theme.sequence](np.linspace(FAINTEST, 1, 256)))
     levels = np.unique(np.linspace(low, high + 1, min(high - low + 1, 12) + 1).round()) - 0.5
     size = float(np.clip(30_000 / len(mean), 3, 30))
-    order = np.random.default_rng(0).permutation(len(mean))  # no kind of row is drawn above the others
+    order = np.random.default_rng(0).permutation(len(mean))  # random, so that no kind of row covers the others
     dots = panel.scatter(
         *(values[order] for values in (variability, mean)),
         s=size,
@@ -215,7 +215,7 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
 
 
 def seconds_figure(seconds: Mapping[str, float], theme: Theme) -> "Figure":
-    """Seconds by part of the run, a bar each.
+    """Seconds of each part of the run, one bar each.
 
     Args:
         seconds: By the name of the part.
@@ -239,7 +239,7 @@ def seconds_figure(seconds: Mapping[str, float], theme: Theme) -> "Figure":
 
 
 def new_figure(width: float, height: float, theme: Theme) -> "Figure":
-    """An empty figure without pyplot, which would keep it.
+    """An empty figure, made without pyplot, which would hold it in memory.
 
     Args:
         width: Inches.
@@ -295,7 +295,7 @@ def _draw_share(panel: "Axes", epochs: Sequence[Mapping[str, Any]], unit: str, t
     for place, (name, color) in enumerate(series):
         kept = np.array([100 * _share(epoch[name], epoch[f"{name}_offered"]) for epoch in epochs])
         if len(epochs) > MANY:
-            width = 1.5 + 2 * (len(series) - 1 - place)  # the first stays visible below a line at the same place
+            width = 1.5 + 2 * (len(series) - 1 - place)  # the first line is wider, and stays visible below the others
             panel.plot(numbers, kept, drawstyle="steps-mid", color=color, label=name, linewidth=width)
         else:
             panel.bar(numbers + (place - (len(series) - 1) / 2) * width, kept, width, color=color, label=name)
@@ -313,7 +313,7 @@ def _draw_share(panel: "Axes", epochs: Sequence[Mapping[str, Any]], unit: str, t
 
 
 def _from_zero(panel: "Axes") -> None:
-    """Begin at 0, unless a loss (a user's own) is below 0."""
+    """Begin the axis at 0, unless a loss (a user's own) is below 0."""
     if panel.dataLim.y0 >= 0:
         panel.set_ylim(bottom=0)
 
@@ -340,7 +340,7 @@ def finish(panel: "Axes", theme: Theme) -> None:
     """Give a panel the colours of the theme, horizontal grid lines, and no frame.
 
     Args:
-        panel: With all that is drawn in it.
+        panel: The panel, with everything drawn in it.
         theme: The colours.
     """
     for axes in panel.figure.axes:  # a colour bar, too
@@ -355,7 +355,7 @@ def finish(panel: "Axes", theme: Theme) -> None:
 
 
 def shorten(panel: "Axes") -> None:
-    """Write numbers along the panel from 0 on, as 20k and 3M."""
+    """Write the numbers along the panel from 0 on, as 20k and 3M."""
     from matplotlib.ticker import EngFormatter
 
     panel.set_xlim(left=0)
@@ -370,8 +370,8 @@ def percent(part: float, whole: float) -> str:
     """A share as a text, such as "62.5 %".
 
     Args:
-        part: Of the whole.
-        whole: 0 gives "-".
+        part: A part of `whole`.
+        whole: If it is 0, the text is "-".
     """
     return f"{100 * part / whole:.1f} %" if whole else "-"
 

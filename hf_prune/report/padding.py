@@ -1,6 +1,6 @@
-"""What padding costs: the share of the positions that a model computed for nothing, and how to have less.
+"""What padding costs: the share of the positions that a model computed for nothing, and how to lower it.
 
-Positions are what the model computes, padding included; tokens are the real ones among them.
+Positions are what the model computes, padding included. Tokens are the real ones among them.
 """
 
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-WASTE = 0.2  # share of a run's positions: a note says so where more is padding
+WASTE = 0.2  # share of a run's positions; a note says so if more is padding
 CURES = {
     "width": (
         "Every batch was of one width: where rows are padded to a fixed length, by the tokenizer or the collator "
@@ -26,11 +26,11 @@ CURES = {
 
 
 def count_padding(tokens: np.ndarray, positions: int) -> int | None:
-    """How many positions were padding; None where the inputs have no tokens, or they are not told apart.
+    """Number of positions that were padding; None if the inputs have no tokens, or if they are not told apart.
 
     Args:
-        tokens: (V,) int64, real tokens of each visit of a row; -1 = not told apart.
-        positions: Of all their batches, padding included.
+        tokens: (V,) int64, real tokens in each visit of a row; -1 = not told apart.
+        positions: Positions in all batches of these visits, padding included.
     """
     if not positions or not tokens.any() or tokens.min() < 0:
         return None
@@ -38,10 +38,10 @@ def count_padding(tokens: np.ndarray, positions: int) -> int | None:
 
 
 def share_of(epochs: Sequence[Mapping[str, Any]]) -> float | None:
-    """Share of the positions trained that were padding; None where inputs have no tokens, or they are not told apart.
+    """Share of the trained positions that were padding; None if inputs have no tokens, or if they are not told apart.
 
     Args:
-        epochs: Accounts, see `PruningReport`; in older files, without `padding`.
+        epochs: Accounts, see `PruningReport`; older files have no `padding`.
     """
     positions, known, padding = 0, 0, 0
     for epoch in epochs:
@@ -58,8 +58,8 @@ def causes(
     """Where the padding of a run comes from: keys of `CURES`.
 
     Args:
-        order: The key that the order of the rows gives.
-        widths: Positions of a row in each batch, two different numbers at most; empty = no batch was seen.
+        order: Key of `CURES` that stands for the order of the rows.
+        widths: Positions of a row in each batch, at most two different numbers; empty = no batch was seen.
         tokens: (N,) real tokens of each row; 0 = not known.
         batch_rows: Rows in a batch of all processes.
         is_encoder_decoder: Whether a row has two sides that are padded separately.
@@ -67,7 +67,7 @@ def causes(
     if not widths:
         return ()
     rows = np.count_nonzero(tokens > 0)
-    batches = math.ceil(rows / batch_rows)  # in an epoch, at least
+    batches = math.ceil(rows / batch_rows)  # per epoch, at least
     order = "batch" if batches == 1 else order
     if len(widths) > 1 or (batches == 1 and is_encoder_decoder):
         return (order,)
@@ -79,12 +79,12 @@ def causes(
 
 
 def note(share: float | None, causes: Sequence[str], is_command: bool = False) -> str | None:
-    """What a run wasted on padding, and the cure, in words; None where it was a fifth or less, or there is no cure.
+    """What a run wasted on padding, and the cure, in words; None if it was a fifth or less, or if there is no cure.
 
     Args:
-        share: Of the positions, as `share_of` gives it.
-        causes: As `causes` gives them; empty = not known, or no cure.
-        is_command: Whether arguments are named as on a command line, and not as in Python.
+        share: Share of the positions, from `share_of`.
+        causes: From `causes`; empty = not known, or no cure.
+        is_command: Whether to name arguments as on a command line, and not as in Python.
     """
     if share is None or not share > WASTE or not causes:
         return None

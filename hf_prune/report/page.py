@@ -1,6 +1,6 @@
 """A run's report as one self-contained HTML page, with its figures beside it as PNG files.
 
-`RunReport` adds two fields to those of `PruningReport`, which says why it has so many.
+`RunReport` adds two fields to those of `PruningReport`; the reason for their number stands there.
 """
 
 import base64
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
     Draw = Callable[[Theme], Any]
 
-REPORT = "_report.html"  # shows rows of the training set: Trainer pushes no file whose name begins with _
+REPORT = "_report.html"  # shows rows of the training set: Trainer does not push files whose names begin with _
 EXAMPLES = "examples.json"
 _SHOWN = 16  # rows in a list
 _ONCE = "No row was measured twice, so none can be told from one that is not learnt yet."
-_RATES = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}  # no metrics of the model
+_RATES = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}  # not metrics of the model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class RunReport(PruningReport):
 
     Args:
         run: Folder of the run.
-        history: Every row's losses and signals.
+        history: The History, with every row's loss and signals.
     """
 
     run: Path
@@ -54,10 +54,10 @@ class RunReport(PruningReport):
 
     @classmethod
     def of_folder(cls, run: str | os.PathLike[str]) -> "Self":
-        """The report of a run that saved its model in its folder, or in one right inside it.
+        """The report of a run that saved its model in its folder, or in a folder directly inside it.
 
         Raises:
-            ValueError: The folder holds none, or what it holds is damaged.
+            ValueError: The folder holds no report, or its files are damaged.
         """
         try:
             places = (Path(run), Path(run).absolute().parent)
@@ -79,12 +79,12 @@ class RunReport(PruningReport):
 
     @cached_property
     def dynamics(self) -> Dynamics | None:
-        """What the rounds say about each row; None where no round can be read."""
+        """What the rounds show about each row; None if no round can be read."""
         return Dynamics.read(self.run, self.history)
 
     @cached_property
     def flaws(self) -> list[str]:
-        """What is wrong with the rounds, a line each."""
+        """What is wrong with the rounds, one line each."""
         if self.dynamics is not None:
             return self.dynamics.flaws
         _, flaws = read_trace(self.run, self.rows, self.history.facts.get("run"))
@@ -94,7 +94,7 @@ class RunReport(PruningReport):
         """Write `history.parquet`, the numbers of the rows.
 
         Args:
-            folder: Where to.
+            folder: The folder to write to.
             file_rows: (N,) int, the number of each row in its file; None = not known.
 
         Raises:
@@ -103,12 +103,12 @@ class RunReport(PruningReport):
         write_rows(Path(folder, ROWS), self.history, self.dynamics, file_rows)
 
     def save_examples(self, dataset: Any, processing_class: Any = None, names: Mapping[int, str] | None = None) -> None:
-        """Write the texts and pictures of the rows that the page shows, so that the page needs no data set.
+        """Write the texts and pictures of the rows that the page shows, so that the page does not need the data set.
 
         Args:
             dataset: The training set.
             processing_class: Decodes token ids, if it can.
-            names: Of the classes, by label.
+            names: Names of the classes, by label.
         """
         rows = np.unique(np.concatenate([np.zeros(0, np.int64), *self._shown_rows().values()]))
         found = {str(row["row"]): row for row in show(dataset, rows.tolist(), processing_class, names)}
@@ -118,7 +118,7 @@ class RunReport(PruningReport):
         """Write the page, and its figures as PNG files into a folder beside it.
 
         Args:
-            path: The file, such as `report.html`; the folder is then `report`.
+            path: The file, such as `report.html`; the folder of the figures is then `report`.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -127,7 +127,7 @@ class RunReport(PruningReport):
 
         path, sections = Path(path), []
         folder = path.with_suffix("")
-        if folder.is_symlink():  # whoever made the run's folder may have let it lead anywhere
+        if folder.is_symlink():  # somebody else may have made the link, and it may lead anywhere
             folder.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         examples, flaws = read_shown(Path(self.run, FOLDER, EXAMPLES))
@@ -170,7 +170,7 @@ class RunReport(PruningReport):
     # ---- Figures ----
 
     def _figures(self) -> "dict[str, tuple[str, str, str, Draw]]":
-        """The name of each figure's file -> title, text, alternative text and drawing."""
+        """File name of each figure -> title, text, alternative text and drawing."""
         found = {}
         if self.epochs:
             found |= {"share": self._share(), "parts": self._parts()}
@@ -213,12 +213,12 @@ class RunReport(PruningReport):
         )
 
     def _rates(self) -> tuple[np.ndarray, np.ndarray]:
-        """Epochs (P,), fractional, and their learning rates (P,): those in the log, and at the end of each round."""
+        """(P,) epochs, fractional, and (P,) learning rates: those in the log, and those at the end of each round."""
         logged = [entry for entry in self.log_history if is_number(entry.get("learning_rate")) and "epoch" in entry]
         known = {entry["epoch"]: entry["learning_rate"] for entry in logged}
         rounds = self.dynamics.rounds if self.dynamics else []
         for round, later in itertools.pairwise(rounds):
-            if round.learning_rates and later.epoch == round.epoch + 1:  # the last epoch may be a part of one
+            if round.learning_rates and later.epoch == round.epoch + 1:  # the last epoch may be incomplete
                 known.setdefault(float(later.epoch), round.learning_rates[0])
         return np.array(sorted(known)), np.array([known[epoch] for epoch in sorted(known)])
 
@@ -290,7 +290,7 @@ class RunReport(PruningReport):
     # ---- Rows ----
 
     def _shown_rows(self) -> dict[str, np.ndarray]:
-        """The name of each list -> its rows."""
+        """Name of each list -> its rows."""
         found = {}
         if self.dynamics is not None:
             found |= {"hardest": self.dynamics.hardest(_SHOWN), "easiest": self.dynamics.easiest(_SHOWN)}
@@ -327,7 +327,7 @@ class RunReport(PruningReport):
         ]
 
     def _examples(self, rows: np.ndarray, examples: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        """What the template shows of each row: its example, its losses as a line in a box of 100 x 30, and a note."""
+        """What the template shows for each row: its example, its losses as a line in a box of 100 x 30, and a note."""
         known = self.dynamics
         losses = known.losses_of(rows) if known else np.empty((len(rows), 0))
         lowest, highest = float(np.nanmin(losses, initial=0)), float(np.nanmax(losses, initial=1e-9))
@@ -358,6 +358,6 @@ class RunReport(PruningReport):
 
 
 def _listed(texts: list[str]) -> str:
-    """Values in words for a screen reader: all of them, or every nth where they are many."""
+    """Values in words for a screen reader: all of them, or every nth if there are many."""
     step = -(-len(texts) // figures.MANY) or 1
     return ("" if step == 1 else f"of {len(texts)}, every {step}th: ") + ", ".join(texts[::step])

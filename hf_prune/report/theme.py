@@ -16,7 +16,7 @@ class Theme:
     sequence: str
 
 
-FAINTEST = 0.4  # where colours are taken from in a theme's sequence, which begins at the colour of the paper
+FAINTEST = 0.4  # where to start in a theme's sequence of colours, which begins at the colour of the paper
 
 LIGHT = Theme("#ffffff", "#1f2328", "#e5e7ea", "#2a6fbb", "#d9762b", "#c4c9d0", "viridis_r")
 DARK = Theme("#16191d", "#e3e6ea", "#30353c", "#6aa9f0", "#f0985a", "#59616b", "viridis")

@@ -1,11 +1,11 @@
-"""What it costs to bring a round's losses together: bytes and milliseconds, by the number of rows that were trained.
+"""The cost of gathering a round's losses: bytes and milliseconds, by the number of rows that were trained.
 
     accelerate launch --config_file tests/support/configs/two.yaml recipes/benchmarks/gather.py
 
 Every process holds its share of the visits of a round (row number and tokens as int64, loss as float32, each row once),
-as the recorder has them when the round ends, and all are gathered as in training, on the CPU over gloo. Given are the
-medians over `--repeats`; the bytes are those that each process sends. Results go to `--output`, with versions and
-hardware, and are printed as a Markdown table.
+as the recorder has them when the round ends. All are gathered as in training, on the CPU over gloo. The results are
+medians over `--repeats`, and the bytes that each process sends. They go to `--output`, with versions and hardware, and
+are printed as a Markdown table.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from hf_prune.report.account import surroundings
 
 
 def measure(accelerator: Accelerator, rows: int, repeats: int) -> dict:
-    """Bytes and seconds of a round in which `rows` rows were trained, shared out evenly."""
+    """Bytes and seconds of a round in which `rows` rows were trained, divided evenly among processes."""
     mine = np.arange(accelerator.process_index, rows, accelerator.num_processes)
     recorder = Recorder(signals=1)
     recorder.restore(Measurements(mine, np.full(len(mine), 40), np.ones((1, len(mine)), np.float32), 0))

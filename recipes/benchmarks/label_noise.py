@@ -1,12 +1,12 @@
-"""How many of the rows that a run calls likely mislabelled are: its ranking beside cleanlab's, against clean labels.
+"""How many rows that a run calls likely mislabelled really are, by its own ranking and by cleanlab's.
 
     python recipes/image_classification.py --train_file TRAIN --label_file NOISY --label_column worse_label \
         --validation_file TEST --output_dir RUN
     python recipes/benchmarks/label_noise.py RUN ... --output label_noise.json
 
-A run's own ranking is `excess_loss` in its `history.parquet`, the largest first. cleanlab's is the lowest label
-quality score (`cleanlab.rank.get_label_quality_scores`) of the probabilities that the run's saved model predicts for
-its own training rows: in-sample, as no second run is made for either. Needs cleanlab (pip install cleanlab).
+A run's own ranking is by `excess_loss` in its `history.parquet`, largest first. cleanlab's ranking is by its label
+quality score (`cleanlab.rank.get_label_quality_scores`), lowest first. That score uses the probabilities that the run's
+saved model predicts for its own training rows, so no ranking needs a second run. Needs cleanlab (pip install cleanlab).
 """
 
 import argparse
@@ -37,16 +37,16 @@ SHARES = (0.01, 0.05, 0.1)  # of the training rows
 def read_labels(
     arguments: dict, file_rows: np.ndarray, clean_file: str | None, clean_column: str
 ) -> tuple[Dataset, np.ndarray, np.ndarray]:
-    """The pictures of a run, (N,) str, the labels that it had, and (N,) bool, which of these are wrong.
+    """The pictures of a run; (N,) str, its labels; and (N,) bool, which of these are wrong.
 
     Args:
-        arguments: Of the run.
+        arguments: Arguments of the run.
         file_rows: (N,) int, which rows of the file it trained on.
-        clean_file: File of the true labels; None = that of the run's.
-        clean_column: Its column.
+        clean_file: File of the true labels; None = the run's own file.
+        clean_column: Column of the true labels.
 
     Raises:
-        ValueError: The run was not on rows of a file, or a column is missing.
+        ValueError: The run did not train on a file, or a column is missing.
     """
     train, labels, column = arguments["train_file"], arguments["label_file"], arguments["label_column"]
     if train is None:
@@ -74,7 +74,7 @@ def label_quality(run: Path, rows: Dataset, given: np.ndarray) -> np.ndarray:
 
 
 def precision(score: np.ndarray, wrong: np.ndarray, share: float) -> float:
-    """Share of wrong labels among the `share` of rows of highest score (N,)."""
+    """Share of wrong labels among the `share` of rows with the highest score (N,)."""
     first = np.argsort(-score, kind="stable")[: round(share * len(score))]
     return float(wrong[first].mean())
 

@@ -1,26 +1,26 @@
-"""What padding costs and what rows grouped by length save: three orders of the same rows beside each other.
+"""What padding costs, and what grouping rows by length saves: three orders of the same rows, compared.
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/padding.py --data data
 
-The orders are the stock random one, the stock `group_by_length` (each 50 batches sorted, and trained from the longest
-to the shortest), and that of `PruningTrainer` under a policy that keeps everything: sorted likewise, the batches in
-random order. `--data` is a folder of Parquet files, `multi30k`, `tatoeba-de-en`, `sst2` and `dolly_part`, and of a
-pretrained encoder, `minilm`. The parts:
+The orders are the stock random one, the stock `group_by_length` (every 50 batches are sorted, and trained from the
+longest to the shortest), and the order of `PruningTrainer` with a policy that keeps everything: sorted in the same way,
+but with the batches in random order. `--data` is a folder with Parquet files in `multi30k`, `tatoeba-de-en`, `sst2` and
+`dolly_part`, and with a pretrained encoder in `minilm`. The parts:
 
 positions  share of real tokens among the positions that the model computes, in batches of all rows
-epochs     one epoch over some rows in each order in turn, `--pairs` times: positions and seconds over those of the
-           random order, medians of the ratios
-quality    whole runs of the recipes in each order, `--seeds` seeds, equal rows: what they score, and the mean
-           difference to the random order with its interval over seeds (hf_prune/compare/intervals.py)
-longer     runs in our order that read more rows, in as many positions as the random order computes: what they score
+epochs     one epoch over some rows in each order in turn, `--pairs` times: positions and seconds divided by those of
+           the random order, medians of the ratios
+quality    whole runs of the recipes in each order, `--seeds` seeds, equal rows: their scores, and the mean difference
+           from the random order with its interval over seeds (hf_prune/compare/intervals.py)
+longer     runs in our order that read more rows, in as many positions as the random order computes: their scores
 sizes      runs of `translate.py` on Tatoeba and on the embedded corpus (batches of 16, and of 32) with 8 to 100 batches
-           in a mega-batch, whatever the number of rows: what they score
-rounds     seconds of an order of 1, 10 and 100 million rows, ours over the stock function's
-processes  two and four processes (DDP over gloo) train one epoch: seconds in which a step waits for the slowest of
-           them and for the gradients' sum, over all seconds, and how much longer the longest batch of a step is than
-           the shortest
+           in a mega-batch, whatever the number of rows: their scores
+rounds     seconds to order 1, 10 and 100 million rows, ours divided by the stock function's
+processes  two and four processes (DDP over gloo) train one epoch: seconds in which a step waits for the slowest process
+           and for the sum of gradients, as a share of all seconds, and how much longer a step's longest batch is than
+           its shortest
 
-Seconds of epochs and rounds are CPU seconds on a CPU. Runs of the quality are kept under `--output` and not made again.
+Seconds of epochs and rounds are CPU seconds on a CPU. Runs for quality are kept under `--output` and not made again.
 Results go to `--output`/padding.json, part by part, with versions and hardware; the table is printed.
 """
 
@@ -69,7 +69,7 @@ from hf_prune.train.grouping import group, lengths_as_ranks
 from hf_prune.train.sampler import PruningSampler
 
 RECIPES = Path(translate.__file__).parent
-ALL = "uniform:keep=1"  # the bits of the stock trainer where the order is random
+ALL = "uniform:keep=1"  # bitwise identical to the stock trainer if the order is random
 ORDERS = {  # strategy and policy
     "random": ("random", ALL),
     "stock": ("group_by_length", None),
@@ -107,13 +107,13 @@ QUIET = "--eval_strategy no --save_strategy no --load_best_model_at_end False --
 
 
 def read(folder: Path, rows: int | None) -> Any:
-    """Some rows of a training split, or all, the same in every run."""
+    """Some or all rows of a training split, the same in every run."""
     whole = load_dataset("parquet", data_files=str(folder / "train.parquet"))["train"].shuffle(seed=0)
     return whole.select(range(len(whole) if rows is None else rows))
 
 
 def pairs_of_texts(folder: Path, rows: int | None) -> tuple[Any, Any, Callable[[], Any]]:
-    """Rows, collator, and what makes a model: the recipe's."""
+    """Rows, collator, and a function that makes a model, as in the recipe."""
     data = read(folder, rows)
     tokenizer = translate.new_tokenizer((text for side in ("en", "de") for text in data[side]), 4000, 128)
     encode = lambda rows: tokenizer(rows["en"], text_target=rows["de"], max_length=128, truncation=True)  # noqa: E731
@@ -122,7 +122,7 @@ def pairs_of_texts(folder: Path, rows: int | None) -> tuple[Any, Any, Callable[[
 
 
 def sentences(folder: Path, rows: int | None) -> tuple[Any, Any, Callable[[], Any]]:
-    """As `pairs_of_texts`: a pretrained encoder that is taught two classes."""
+    """Like `pairs_of_texts`, for a pretrained encoder that learns two classes."""
     data, encoder = read(folder, rows), str(folder.parent / "minilm")
     tokenizer = AutoTokenizer.from_pretrained(encoder)
     data = data.map(lambda rows: tokenizer(rows["sentence"]), batched=True).select_columns(["input_ids", "label"])
@@ -131,7 +131,7 @@ def sentences(folder: Path, rows: int | None) -> tuple[Any, Any, Callable[[], An
 
 
 def instructions(folder: Path, rows: int | None) -> tuple[Any, Any, Callable[[], Any]]:
-    """As `pairs_of_texts`: a causal language model of instructions and responses."""
+    """Like `pairs_of_texts`, for a causal language model of instructions and responses."""
     data = read(folder, rows)
     texts = [f"{one}\n{other}" for one, other in zip(data["instruction"], data["response"], strict=True)]
     tokenizer = instruct.new_tokenizer(texts, 4000)
@@ -152,13 +152,13 @@ TASKS = {  # rows and collator and model, folder, batch
 
 
 def real_share(order: Iterable[int], lengths: np.ndarray, batch: int) -> float:
-    """Real tokens over positions, where batches are padded to the longest row on each side."""
+    """Real tokens divided by positions, if batches are padded to the longest row on each side."""
     cuts = np.array_split(np.asarray(list(order)), range(batch, len(lengths), batch))
     return float(lengths.sum() / sum(len(cut) * lengths[cut].max(0).sum() for cut in cuts))
 
 
 def positions(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Of the whole data sets, in each order."""
+    """Share of real tokens for the whole data sets, in each order."""
     results = {}
     for name in chosen.tasks:
         task, folder, _ = TASKS[name]
@@ -167,7 +167,7 @@ def positions(chosen: argparse.Namespace) -> dict[str, Any]:
         lengths = known.reshape(len(data), -1)
         results[name] = {"rows": len(data)}
         for batch in (8, 16, 32):
-            stock = LengthGroupedSampler(batch, lengths=lengths[:, 0].tolist())  # it looks at the input alone
+            stock = LengthGroupedSampler(batch, lengths=lengths[:, 0].tolist())  # it reads the input's length alone
             ours = PruningSampler(LengthGroupedSampler(batch, lengths=known), len(data), 0, batch)
             orders = {"random": torch.randperm(len(data)).tolist(), "stock": stock, "ours": ours}
             results[name][str(batch)] = {key: real_share(order, lengths, batch) for key, order in orders.items()}
@@ -191,7 +191,7 @@ class Counted:
 
 
 def epoch(order: str, task: tuple[Any, Any, Callable[[], Any]], batch: int, folder: Path) -> tuple[float, int]:
-    """Seconds and positions of one epoch of a fresh model."""
+    """Seconds and positions of one epoch of a new model."""
     strategy, policy = ORDERS[order]
     data, collator, make = task
     set_seed(0)
@@ -215,7 +215,7 @@ def epoch(order: str, task: tuple[Any, Any, Callable[[], Any]], batch: int, fold
 
 
 def epochs(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Each task in each order."""
+    """Positions and seconds of each task in each order."""
     results = {}
     for name in chosen.tasks:
         make, folder, batch = TASKS[name]
@@ -251,12 +251,12 @@ def run_of(
     """A run of a task's recipe in one order.
 
     Args:
-        chosen: Of the command.
+        chosen: Arguments of the command.
         name: The task.
-        seed: Of the run.
-        out: Its folder.
+        seed: Seed of the run.
+        out: Folder for the run.
         order: The order.
-        size: Of mega-batches, where it is not the library's.
+        size: Batches in a mega-batch, if it is not the library's default.
         longer: Factor on the epochs.
     """
     recipe, folder, files, arguments = RUNS[name]
@@ -276,7 +276,7 @@ def run_of(
 
 
 def make(runs: Iterable[Run], jobs: int) -> None:
-    """Run what has not been run."""
+    """Make the runs that do not exist yet."""
     runs = list(runs)
     bar = tqdm(total=len(runs), desc="Runs")
     for run, status in run_all(runs, jobs):
@@ -286,7 +286,7 @@ def make(runs: Iterable[Run], jobs: int) -> None:
 
 
 def quality(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Runs of the recipes: what each seed scored in each order."""
+    """Runs of the recipes: the score of each seed in each order."""
     made = {}
     for seed in range(1, chosen.seeds + 1):
         for name in chosen.tasks:
@@ -311,7 +311,7 @@ def quality(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def longer(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Runs in our order of as many positions as those in the random order have; these have been run."""
+    """Runs in our order with as many positions as the runs in the random order, which exist already."""
 
     def base(name: str, order: str, seed: int) -> dict[str, Any]:
         path = chosen.output / "runs" / name / order / f"seed-{seed}" / "results.json"
@@ -339,7 +339,7 @@ def longer(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def sizes(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What runs score by the size of their mega-batches."""
+    """Scores of runs by the size of their mega-batches."""
     made = {}
     for seed in range(1, chosen.seeds + 1):
         for name in ("embedded", "embedded, 32", "tatoeba"):
@@ -361,7 +361,7 @@ def sizes(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def rounds(chosen: argparse.Namespace) -> dict[str, Any]:
-    """CPU seconds of one order, ours and that of the stock function, batches of 32."""
+    """CPU seconds to order the rows once, by us and by the stock function, in batches of 32."""
     results = {}
     for n in chosen.rounds:
         lengths = np.random.default_rng(0).gamma(4, 5, n).astype(np.int64) + 1
@@ -385,7 +385,7 @@ def rounds(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 class Waits(TrainerCallback):
-    """Seconds that gradients take from being ready here until they are summed up."""
+    """Seconds from when gradients are ready in this process until they are summed over processes."""
 
     def __init__(self):
         self.seconds, self.trainer = 0.0, None
@@ -407,7 +407,7 @@ class Waits(TrainerCallback):
 
 
 def process(chosen: argparse.Namespace) -> None:
-    """One of the processes: an epoch in each order, and what the main one has found in a file."""
+    """One of the processes: an epoch in each order; the main process writes the results to a file."""
     data, collator, make = pairs_of_texts(chosen.data / "multi30k", chosen.rows)
     results = {}
     for order, (strategy, policy) in ORDERS.items():
@@ -454,7 +454,7 @@ def process(chosen: argparse.Namespace) -> None:
 
 
 def processes(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Two and four of them."""
+    """Run two and four processes."""
     results = {}
     for count in (2, 4):
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}", "--standalone"]
@@ -468,7 +468,7 @@ def processes(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def told_difference(found: dict[str, Any], scale: Scale) -> str:
-    """A mean difference and its interval."""
+    """A mean difference and its interval, as a text."""
     values = (found["difference"], *(found["interval"] or []))
     told, *ends = (f"{scale.factor * value:+.{scale.digits}f}" for value in values)
     return f"{told} ({' to '.join(ends)})" if ends else told
@@ -572,7 +572,7 @@ def main() -> None:
     file = chosen.output / "padding.json"
     for part in chosen.parts:
         found = PARTS[part](chosen)
-        results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}  # others may have written it
+        results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}  # other calls may have written
         results = dict.fromkeys(PARTS, {}) | results
         results[part] = results[part] | found
         write_text(file, json.dumps(results | surroundings(__file__), indent=2) + "\n")

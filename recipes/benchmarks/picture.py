@@ -2,8 +2,8 @@
 
     python recipes/benchmarks/picture.py
 
-It reads recipes/results/label_noise.json, which label_noise.py made, and writes label_noise.svg beside it. Texts in the
-SVG stay texts, so that they can be searched and compared.
+It reads recipes/results/label_noise.json, which label_noise.py made, and writes label_noise.svg beside it. The SVG
+keeps texts as texts, so that they can be searched and compared.
 """
 
 import io

@@ -2,20 +2,20 @@
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/scale.py
 
-Rounds are opened, planned, measured and closed by the library's own code; in place of a model, losses are drawn. Each
-policy is played in a process of its own, which gives its peak memory. In the table:
+The library's own code opens, plans, measures and closes each round. Losses are drawn at random in place of a model.
+Each policy runs in a process of its own, which gives its peak memory. In the table:
 
 select     CPU seconds of a round's selection
-stock      of the order of the epoch over all rows, which the stock sampler draws, too
-order      of leaving rows out of it
-close      of bringing the measurements of all trained rows into the History, of what the policy learns from them, and
-           of writing the round's losses for the report
+stock      CPU seconds to order the epoch over all rows, which the stock sampler does, too
+order      CPU seconds to leave rows out of this order
+close      CPU seconds to bring the measurements of all trained rows into the History, to update the policy with them,
+           and to write the round's losses for the report
 overhead   select, order and close, as a share of an epoch over the data set at 10,000 rows a second
-memory     peak of the process, in bytes per row: what each rank of a distributed run needs
+memory     peak memory of the process, in bytes per row: what each rank of a distributed run needs
 file       the checkpoint's pruning state with the round's last step done: bytes per row, seconds to write and to read
 
-Policies that read texts are left out: their features are what limits them (`selection.py`). Results go to
-`--output`, with versions and hardware, and are printed as a Markdown table.
+Policies that read texts are left out, because their features set the limit (`selection.py`). Results go to `--output`,
+with versions and hardware, and are printed as a Markdown table.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def begin(policy: Policy, rows: int) -> Engine:
 
 
 def play(name: str, rows: int, rounds: int) -> dict:
-    """Rounds one after another, the last of which counts, and its checkpoint."""
+    """Rounds one after another; the last round is measured, and its checkpoint."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=".") as folder:
         run = begin(policies.make(name), rows)
@@ -95,7 +95,7 @@ def play_rounds(name: str, run: Engine, trace: Trace, rounds: int) -> dict:
         clocked = Clocked()
         clocked("select", run.open_round, Place(number), step)
         run.plan()
-        clocked("stock", run._sampler._order_of, number)  # which keeps it
+        clocked("stock", run._sampler._order_of, number)  # the sampler keeps this order
         order = clocked("order", run._sampler.order)
         for visits in tqdm(order.split(BATCH), f"{name}, round {number}", leave=False):
             seen = visits.numpy()

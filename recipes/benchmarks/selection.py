@@ -1,17 +1,17 @@
-"""What each policy's choice costs: ratios to one `np.argpartition` over the same rows, and bytes kept per row.
+"""The cost of each policy's choice: ratios to one `np.argpartition` over the same rows, and bytes kept per row.
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/selection.py
 
-A run is played without a model. Losses of the rows that a policy selects are drawn anew in each round, a little lower
-every time, and the policy selects and learns as in training. Given for each policy, medians over the rounds in which
+Runs are simulated without a model. In each round, the losses of the selected rows are drawn again, a little lower every
+time, and the policy selects and learns as in training. The table has, for each policy, medians over the rounds in which
 something was known:
 
 select     seconds of one selection over the seconds of one argpartition (half of the rows, float32)
-update     the same for what it learns after a round
-rescored   share of the rows that it asks to measure by a forward pass, last round
-bytes      that it keeps per row (History.notes), and those of the features that it reads
+update     the same for what the policy learns after a round
+rescored   share of the rows that it wants to measure by a forward pass, last round
+bytes      bytes that it keeps per row (History.notes), and bytes of the features that it reads
 
-Policies that read texts are played on `--text_rows` rows of two random sentences, beside an argpartition of that many
+Policies that read texts run on `--text_rows` rows of two random sentences, compared with an argpartition of as many
 rows. Results go to `--output`, with versions and hardware, and are printed as a Markdown table.
 """
 
@@ -39,7 +39,7 @@ def clocked(act, *args) -> tuple[float, object]:
 
 
 def sentences(rows: int, rng: np.random.Generator) -> Features:
-    """Two texts a row, 5 to 30 tokens each, out of 10,000 by Zipf's law; every row ends with token 0."""
+    """Two texts a row, 5 to 30 of 10,000 tokens each, drawn by Zipf's law; every row ends with token 0."""
     texts = []
     for _ in range(2):
         lengths = rng.integers(5, 31, rows)
@@ -51,7 +51,7 @@ def sentences(rows: int, rng: np.random.Generator) -> Features:
 
 
 def begin(policy: Policy, rows: int, features: Features, rng: np.random.Generator) -> History:
-    """A history of an earlier run that measured everything, as the policy takes it in."""
+    """The History of an earlier run that measured everything, after the policy has read it."""
     history = History.empty(rows, policy.needs - DATA_NEEDS)
     history.tokens[:] = rng.integers(5, 60, rows)
     history.features = features
@@ -129,7 +129,7 @@ def main() -> None:
         reads = "features" in policy.needs
         rows = chosen.text_rows if reads else chosen.rows
         played = play(policy, rows, texts if reads else Features(), chosen.rounds)
-        share = played["rows_a_round"] / rows  # a policy with several rounds an epoch chooses among a part
+        share = played["rows_a_round"] / rows  # a policy with several rounds per epoch chooses among a part of the rows
         ratios = {f"{act}_ratio": played[act] / partitions[rows] / share for act in ("select", "update")}
         found[name] = {"policy": repr(policy)} | played | ratios
     results = {"seconds_of_argpartition": partitions, "policies": found} | surroundings(__file__)

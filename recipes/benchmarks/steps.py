@@ -1,20 +1,20 @@
-"""What pruning costs per step, and whether time falls with tokens: paired measurements in one process, ratios, medians.
+"""Cost of pruning per step, and whether time falls with tokens: medians of ratios, paired in one process.
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/steps.py
 
 Three measurements, each of a causal language model trained from scratch on random tokens:
 
-overhead   one run of `PruningTrainer(policy="uniform:keep=1.0")` in which every other step is left to the stock
+overhead   one run of `PruningTrainer(policy="uniform:keep=1.0")` in which every second step uses the stock
            `compute_loss`; the median of the ratios of neighbouring steps. The model has a 32k vocabulary and a body of
            realistic size, all rows have one length, and every position is a target.
-tokens     epochs that keep a share of the tokens and epochs that keep them all, in turn; the ratio of their seconds
-           beside the ratio of their tokens (padding included).
+tokens     epochs that keep a share of the tokens alternate with epochs that keep them all; the ratio of their seconds
+           and the ratio of their tokens (padding included).
 
-assistant  runs of `autoassist`, which learns in a thread beside training, and runs that keep everything, in turn; the
+assistant  runs of `autoassist`, which learns in a thread beside training, alternate with runs that keep everything; the
            ratio of their median steps, all rows of one length.
 
-Times are CPU seconds of the process on a CPU, seconds between synchronised points on a GPU; of the assistant, which has
-a thread of its own, seconds of the clock. Results go to `--output`, with versions and hardware.
+Times are CPU seconds of the process on a CPU, and seconds between synchronised points on a GPU. For the assistant, with
+a thread of its own, they are seconds of the clock. Results go to `--output`, with versions and hardware.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def now() -> float:
 
 
 def train(trainer_class, shape: dict, rows: list[dict], batch: int, folder: Path, clock=now, **settings):
-    """Train a fresh model once; its times, and the trainer."""
+    """Train a new model once; return its times and the trainer."""
     set_seed(0)
     args = TrainingArguments(
         folder,
@@ -101,7 +101,7 @@ def random_rows(n: int, shortest: int, longest: int, vocabulary: int) -> list[di
 
 
 def overhead(folder: Path, pairs: int, hidden: int, layers: int) -> dict:
-    """Step time of keeping everything over the stock step time."""
+    """Step time when everything is kept, divided by the stock step time."""
     shape = {
         "vocab_size": 32_000,
         "hidden_size": hidden,
@@ -126,7 +126,7 @@ def overhead(folder: Path, pairs: int, hidden: int, layers: int) -> dict:
 
 
 def tokens(folder: Path, pairs: int, keep: float) -> dict:
-    """Seconds of epochs that keep a share of the tokens over those of full ones."""
+    """Seconds of epochs that keep a share of the tokens, divided by those of full epochs."""
     shape = {
         "vocab_size": 8_000,
         "hidden_size": 256,
@@ -158,7 +158,7 @@ def tokens(folder: Path, pairs: int, keep: float) -> dict:
 
 
 def assistant(folder: Path, pairs: int) -> dict:
-    """Step time of training beside the assistant over that of training without."""
+    """Step time with the assistant's thread, divided by step time without it."""
     shape = {
         "vocab_size": 8_000,
         "hidden_size": 256,
