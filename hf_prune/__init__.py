@@ -1,4 +1,4 @@
-"""Train on the rows that still teach: a drop-in Hugging Face `Trainer` that prunes its training set as it learns."""
+"""Dynamic data pruning for the Hugging Face `Trainer`: a rule chooses the rows of each epoch by their losses."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

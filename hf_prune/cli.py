@@ -1,4 +1,7 @@
-"""The `hf-prune` command: policies and their cards, scores, tables and reports, and what it runs on."""
+"""The `hf-prune` command: policies and their cards, comparisons, scores, tables, reports, and what it runs on.
+
+Each part imports what it needs when it is asked for, so that `--help` need not wait for torch.
+"""
 
 import argparse
 import dataclasses
@@ -10,39 +13,55 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from . import policies
 from .common.command import Parser, again, interruptible
-from .compare.score import FailedRun, make_scores
-from .compare.tables import table
-from .core import FACTS, Policy
-from .recipe.arguments import card_of, field_texts, find_policy
-from .records.history import History
-from .report.page import REPORT, RunReport
+from .compare.launch import FailedRun
+from .core import DATA_NEEDS, History, Policy
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The `hf-prune` command; `hf-prune --help` says what it does."""
+    """Run the `hf-prune` command; `hf-prune --help` says what it does.
+
+    Args:
+        argv: The arguments; None = those of this process.
+
+    Returns:
+        The status to end with: 1 where a run of a script failed.
+
+    Raises:
+        SystemExit: After `--help` and `--version`, with status 2 after a message on a mistake, and after Ctrl-C.
+    """
     argv, script = list(sys.argv[1:] if argv is None else argv), []
+    if argv[:1] == ["compare"]:  # it reads its flags and the recipe's itself
+        from .compare.command import main as compare
+
+        return compare(argv[1:], "hf-prune compare")
     if argv[:1] == ["score"] and "--" in argv:  # argparse's own reading of -- differs between Python's versions
         cut = argv.index("--")
         argv, script = argv[:cut], argv[cut + 1 :]
-    description = "Look up policies, score rows for those that choose once, report on runs and put them side by side."
+    parser = _parser()
+    chosen = parser.parse_args(argv)
+    with interruptible(_how_to_go_on):
+        return _run(chosen, script, parser)
+
+
+def _parser() -> Parser:
+    description = "Look up policies, compare them, score rows for those that choose once, and report on runs."
     parser = Parser(prog="hf-prune", description=description)
     parser.add_argument("--version", action="version", version=f"hf_prune {_installed('hf_prune')}")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("policies", help="list the policies, or print the card of one")
-    listing.add_argument("name", nargs="?", help="a policy's name, or the dotted path of a module of yours")
+    shown = listing.add_mutually_exclusive_group()
+    shown.add_argument("name", nargs="?", help="a policy's name, or the dotted path of a module of yours")
+    shown.add_argument("--markdown", action="store_true", help="print the cards of all as a page in Markdown")
+    commands.add_parser("compare", help="run a recipe over policies and seeds, and say whether pruning paid")
     _add_score(commands)
     tables = commands.add_parser("table", help="print runs of the recipes, or comparisons, as a Markdown table")
     tables.add_argument("results", nargs="+", help="folders of runs or of comparisons, or their JSON files")
     report = commands.add_parser("report", help="write the report of a run that has ended, as a page and PNG files")
     report.add_argument("run", help="folder of the run; _report.html and the folder _report are written into it")
     commands.add_parser("env", help="print versions, machine and devices, for the report of an issue")
-    chosen = parser.parse_args(argv)
-    with interruptible(_how_to_go_on):
-        return _run(chosen, script, parser)
+    return parser
 
 
 def _how_to_go_on() -> str:
@@ -52,15 +71,15 @@ def _how_to_go_on() -> str:
 def _run(chosen: argparse.Namespace, script: Sequence[str], parser: argparse.ArgumentParser) -> int:
     try:
         if chosen.command == "table":
-            text = table(chosen.results)
+            text = _tabulate(chosen.results)
         elif chosen.command == "report":
             text = _write_report(chosen.run)
         elif chosen.command == "env":
             text = _environment()
         elif chosen.command == "score":
-            find_policy(chosen.policy.partition(":")[0].strip())
-            settings = (chosen.output_dir, chosen.seeds, chosen.num_train_epochs, chosen.launcher)
-            text = make_scores(chosen.policy, script, *settings)
+            text = _score(chosen, script)
+        elif chosen.markdown:
+            text = policies.markdown()
         else:
             text = _list_policies() if chosen.name is None else _describe_policy(chosen.name)
     except FailedRun as error:
@@ -91,7 +110,23 @@ def _add_score(commands: Any) -> None:
     score.add_argument("--launcher", choices=("python", "accelerate"), default="python", help="starts the script")
 
 
+def _score(chosen: argparse.Namespace, script: Sequence[str]) -> str:
+    from .compare.score import make_scores
+    from .recipe.arguments import find_policy
+
+    find_policy(chosen.policy.partition(":")[0].strip())
+    return make_scores(chosen.policy, script, chosen.output_dir, chosen.seeds, chosen.num_train_epochs, chosen.launcher)
+
+
+def _tabulate(results: Sequence[str]) -> str:
+    from .compare.tables import table
+
+    return table(results)
+
+
 def _write_report(run: str) -> str:
+    from .report.page import REPORT, RunReport
+
     path = Path(run, REPORT)
     RunReport.of_folder(run).html(path)
     return f"{path}, and its figures in {path.with_suffix('')}"
@@ -99,6 +134,8 @@ def _write_report(run: str) -> str:
 
 def _environment() -> str:
     """What this library runs on; nothing that is the user's own."""
+    import torch
+
     packages = "hf_prune transformers torch accelerate datasets trl peft numpy safetensors tokenizers huggingface_hub"
     found = {package: _installed(package) for package in [*packages.split(), "sentence-transformers", "deepspeed"]}
     found |= {"python": platform.python_version(), "platform": platform.platform(), "cpus": str(os.cpu_count())}
@@ -117,16 +154,15 @@ def _installed(package: str) -> str:
 
 def _list_policies() -> str:
     lines = []
-    for name in policies.names():
-        cls = policies.find(name)
-        lines += [name, f"    {card_of(cls).splitlines()[0]}", f"    needs: {', '.join(_needs(cls())) or 'nothing'}"]
+    for name, card in policies.cards().items():
+        lines += [name, f"    {card.title}", f"    needs: {', '.join(_needs(policies.find(name)())) or 'nothing'}"]
     return "\n".join(lines)
 
 
 def _needs(policy: Policy) -> list[str]:
     """What a policy reads, in words."""
     needs = sorted(policy.needs)
-    if not policy.needs & FACTS:  # else it can't begin without a data set
+    if not policy.needs & DATA_NEEDS:  # else it can't begin without a data set
         try:
             policy.begin(History.empty(1), None)
         except ValueError:
@@ -135,11 +171,13 @@ def _needs(policy: Policy) -> list[str]:
 
 
 def _describe_policy(name: str) -> str:
+    from .recipe.arguments import field_texts, find_policy
+
     cls = find_policy(name)
     texts = field_texts(cls)
     fields = [(f"--{field.name}{_shown(field)}", texts.get(field.name, "")) for field in dataclasses.fields(cls)]
     width = max((len(flag) for flag, _ in fields), default=0)
-    lines = [card_of(cls)]
+    lines = [policies.card_of(cls).text]
     if fields:
         lines += ["", "Flags and their defaults"]
     return "\n".join([*lines, *(f"  {flag:{width}}  {text}" for flag, text in fields)])

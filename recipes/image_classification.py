@@ -1,4 +1,4 @@
-"""Train an image classifier on the rows that still teach, and account for the rest.
+"""Train an image classifier with dynamic data pruning, and report what it saved and what it cost.
 
 Without arguments: a tiny ViT from scratch on the handwritten digits that scikit-learn ships, nothing downloaded, under
 two minutes on two CPU cores (its settings were chosen with the 360 test rows in view, so accuracies are a little high):
@@ -28,31 +28,16 @@ a checkpoint within an epoch (--save_strategy steps), what is left of that epoch
 """
 
 import math
-import time
-import warnings
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from io import BytesIO
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import datasets
-import evaluate
-import kornia.augmentation as K
 import numpy as np
-import PIL.Image
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Image
-from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
-from kornia.augmentation.auto.rand_augment import RandAugment
-from kornia.augmentation.auto.rand_augment.rand_augment import default_policy
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from scipy.special import softmax
-from scipy.stats import binomtest
 from sklearn.datasets import load_digits
-from sklearn.metrics import accuracy_score, top_k_accuracy_score
 from sklearn.model_selection import train_test_split
-from torch import nn
-from tqdm.auto import tqdm
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -63,25 +48,18 @@ from transformers import (
     default_data_collator,
     set_seed,
 )
-from transformers.utils import is_torch_bf16_gpu_available
 
 from hf_prune import PruningTrainer
-from hf_prune.data.pixels import eight_bits
+from hf_prune.compare.intervals import proportion_interval
 from hf_prune.recipe.arguments import parse
-from hf_prune.recipe.session import Outcome, arguments_of, check_metric, find_checkpoint, finish, loading, run, train
-from hf_prune.recipe.splits import (
-    CommonArguments,
-    class_names,
-    encode_labels,
-    find_column,
-    hold_out,
-    limit,
-    number_rows,
-    read_file,
-    read_splits,
-    warn_if_untaught,
-)
-from hf_prune.records.table import FILE_ROW
+from hf_prune.recipe.columns import count_rows, find_column
+from hf_prune.recipe.labels import class_names, encode_labels, join_labels, warn_if_untaught
+from hf_prune.recipe.metrics import Accuracy
+from hf_prune.recipe.models import loading, names_of, shape_of
+from hf_prune.recipe.outcome import Outcome, arguments_of, finish
+from hf_prune.recipe.pictures import Inputs, check_pictures, new_augmentation, read_pictures
+from hf_prune.recipe.session import DEFAULTS, Laps, check_metric, find_checkpoint, run, train
+from hf_prune.recipe.splits import CommonArguments, hold_out, limit
 
 
 @dataclass
@@ -113,8 +91,7 @@ class RecipeArguments:
     rand_augment: int = 0
 
 
-FROM_SCRATCH = dict(
-    policy="infobatch",  # its weights keep the gradient unbiased
+FROM_SCRATCH = DEFAULTS | dict(
     output_dir="image-classification-output",
     num_train_epochs=30,
     per_device_train_batch_size=64,
@@ -123,16 +100,9 @@ FROM_SCRATCH = dict(
     lr_scheduler_type="cosine",
     warmup_steps=0.1,  # share of training
     weight_decay=0.05,  # Touvron et al. 2021 (DeiT), table 9
-    bf16=is_torch_bf16_gpu_available(),
     remove_unused_columns=False,  # the model knows no pictures, only what is made of them on the fly
     dataloader_num_workers=4 if torch.accelerator.is_available() else 0,
-    dataloader_pin_memory=torch.accelerator.is_available(),
-    eval_strategy="epoch",
-    save_strategy="epoch",
-    save_total_limit=2,
-    load_best_model_at_end=True,
     metric_for_best_model="accuracy",
-    logging_steps=50,
 )
 EMBEDDED = dict(  # digits of 8 x 8 pixels
     image_size=8,
@@ -153,9 +123,6 @@ SIZES = {  # width, layers, heads, inner width of the feed-forward layers
     "base": (768, 12, 12, 3072),  # Dosovitskiy et al. 2021, table 1: ViT-B
 }
 
-SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-SPLIT_FOLDERS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
-
 # ---- Data ----
 
 
@@ -170,10 +137,9 @@ def embedded_digits(seed: int = 0) -> DatasetDict:
     """
     digits = load_digits()
     pictures = np.rint(digits.images * 255 / 16).astype(np.uint8)  # 17 shades
-    rows = np.arange(len(pictures))
-    rest, test = train_test_split(rows, test_size=360, random_state=seed, stratify=digits.target)
+    rest, test = train_test_split(np.arange(len(pictures)), test_size=360, random_state=seed, stratify=digits.target)
     train, validation = train_test_split(rest, test_size=140, random_state=seed, stratify=digits.target[rest])
-    columns = datasets.Features({"image": Image(), "label": ClassLabel(names=list(map(str, digits.target_names)))})
+    columns = Features({"image": Image(), "label": ClassLabel(names=list(map(str, digits.target_names)))})
 
     def split(rows: np.ndarray) -> Dataset:
         return Dataset.from_dict({"image": list(pictures[rows]), "label": digits.target[rows]}, features=columns)
@@ -181,107 +147,22 @@ def embedded_digits(seed: int = 0) -> DatasetDict:
     return DatasetDict(train=split(train), validation=split(validation), test=split(test))
 
 
-def join_labels(rows: Dataset, recipe: RecipeArguments, name: str) -> Dataset:
-    """The rows with the label column of the second file, instead of one that they may have.
-
-    Raises:
-        ValueError: It lacks the column, has not as many rows, or another value in a column that both have.
-    """
-    file = f"label_file={recipe.label_file!r}"
-    try:
-        labels = read_file(str(recipe.label_file))
-    except ValueError as error:
-        raise ValueError(f"label_file: {error}") from error
-    column = find_column(labels, "label_column", recipe.label_column, str(recipe.label_file))
-    if len(labels) != len(rows):
-        raise ValueError(f"{file} has {len(labels)} rows, and {name} has {len(rows)}; give one for each, in its order.")
-    for shared in sorted(set(rows.column_names) & set(labels.column_names) - {column, recipe.image_column}):
-        for row, (one, other) in enumerate(zip(rows[shared][:], labels[shared][:], strict=True)):
-            if one != other:
-                raise ValueError(
-                    f"{file}: row {row} has {shared} {other!r}, but that of {name} has {one!r}; give rows in one order."
-                )
-    rest = rows.select_columns([other for other in rows.column_names if other != column])
-    return datasets.concatenate_datasets([rest, labels.select_columns(column)], axis=1)
-
-
-def read_folder(folder: str) -> dict[str, Dataset]:
-    """The splits of a folder: the folders in it if they are named so, else all of it is train.
-
-    Returns:
-        Rows by split, in the order of their paths, with columns `image` (the files, which stay where they are) and
-        `label`, the folder that each lies in. Files that are no pictures are passed over.
-
-    Raises:
-        ValueError: There is no such folder, or no split train; or no folder of pictures in a split, or pictures that
-            lie elsewhere.
-    """
-    if Path(folder).is_file():
-        raise ValueError(f"train_dir={folder!r} is a file: give it by --train_file.")
-    if not Path(folder).is_dir():
-        raise ValueError(f"train_dir={folder!r} is no folder; name one that has a folder for each class.")
-    inside = sorted(path for path in Path(folder).iterdir() if path.is_dir() and not path.name.startswith("."))
-    known = {path: SPLIT_FOLDERS.get(path.name.lower()) for path in inside}
-    roots = {split: path for path, split in known.items()} if inside and all(known.values()) else {"train": folder}
-    if all(known.values()) and len(set(known.values())) < len(known):
-        raise ValueError(
-            f"train_dir={folder!r} has two folders of one split: {', '.join(path.name for path in inside)}."
-        )
-    if "train" not in roots:
-        raise ValueError(f"train_dir={folder!r} has {', '.join(path.name for path in inside)}, and no folder train.")
-    return {split: read_classes(Path(root)) for split, root in roots.items()}
-
-
-def read_classes(root: Path) -> Dataset:
-    """The pictures of a folder that has a folder for each class; see `read_folder`."""
-    inside = ((path, path.relative_to(root).parts) for path in root.rglob("*"))
-    files = sorted(path for path, parts in inside if path.is_file() and not any(part[0] == "." for part in parts))
-    pictures = [path for path in files if path.suffix.lower() in ImageFolder.EXTENSIONS]
-    cure = f"Put those of {root} into one folder for each class, with no folder in it, or list them in a --train_file"
-    if stray := [path for path in pictures if path.parent.parent != root]:
-        raise ValueError(f"train_dir: {len(stray)} pictures are in no class, such as {stray[0]}. {cure}.")
-    if not pictures:
-        raise ValueError(f"train_dir: {root} has no pictures of known suffixes ({len(files)} files). {cure}.")
-    if others := [path for path in files if path.suffix.lower() not in ImageFolder.EXTENSIONS]:
-        warnings.warn(f"{len(others)} files are passed over as no pictures, such as {others[0]}.", stacklevel=2)
-    classes = sorted({path.parent.name for path in pictures})
-    number = {name: place for place, name in enumerate(classes)}
-    columns = {"image": list(map(str, pictures)), "label": [number[path.parent.name] for path in pictures]}
-    return Dataset.from_dict(columns, features=datasets.Features(image=Image(), label=ClassLabel(names=classes)))
-
-
 def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -> tuple[DatasetDict, list[str]]:
     """Splits train, validation and, where there is one, test, with columns `image` and `labels`; and the classes.
 
     Raises:
         ValueError: Arguments that don't go together, a column that is missing or holds no pictures, or what
-            `read_splits`, `read_folder`, `join_labels`, `class_names`, `encode_labels`, `hold_out` and `limit` refuse.
+            `read_pictures`, `join_labels`, `class_names`, `encode_labels`, `hold_out` and `limit` refuse.
     """
     if recipe.image_column == recipe.label_column:
         raise ValueError(f"image_column and label_column are both {recipe.image_column!r}; name two columns.")
-    for flag in ("train_file", "validation_file", "test_file"):
-        if (path := getattr(common, flag)) and Path(path).is_dir():
-            raise ValueError(
-                f"{flag}={path!r} is a folder: give folders of pictures by --train_dir, those of all splits in one "
-                "that has folders train, validation and test."
-            )
-    if recipe.train_dir:
-        if common.source:
-            raise ValueError(
-                f"train_dir={recipe.train_dir!r} and {common.source!r} are both to be trained on; give one."
-            )
-        common = replace(common, dataset_name=recipe.train_dir)
-        splits, names = number_rows(read_folder(recipe.train_dir), common, {})
-    else:
-        splits, names = read_splits(common, embedded_digits)
-    if recipe.label_file:
-        splits["train"] = join_labels(splits["train"], recipe, names["train"])
+    splits, names = read_pictures(common, recipe.train_dir, embedded_digits)
+    if file := recipe.label_file:
+        splits["train"] = join_labels(splits["train"], file, recipe.label_column, names["train"], recipe.image_column)
     classes = []
     for split, rows in splits.items():
-        label = recipe.label_column
-        if split != "train" and label not in rows.column_names:
-            label = "label"
         image = find_column(rows, "image_column", recipe.image_column, names[split])
+        label = recipe.label_column if split == "train" or recipe.label_column in rows.column_names else "label"
         label = find_column(rows, "label_column", label, names[split])
         rows = rows.select_columns([image, label, *common.carried(rows, image, label, "image", "labels")])
         try:
@@ -296,107 +177,14 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
     return pictures, classes
 
 
-def check_pictures(rows: Dataset, name: str) -> None:
-    """Read every picture once, as each epoch will: one that does not open is found before hours are spent.
-
-    Raises:
-        ValueError: Some do not; names the first ones.
-    """
-    batches = rows.select_columns("image").with_format("arrow").iter(256)
-    with ThreadPoolExecutor() as pool:  # decoding lets other threads run
-        flaws = [
-            flaw
-            for batch in tqdm(batches, f"Check pictures ({name})", total=-(-len(rows) // 256), leave=False)
-            for flaw in pool.map(find_flaw, batch["image"].to_pylist())
-        ]
-    places = rows[FILE_ROW][:] if FILE_ROW in rows.column_names else range(len(rows))
-    wrong = [f"row {place}{flaw}" for place, flaw in zip(places, flaws, strict=True) if flaw is not None]
-    if wrong:
-        raise ValueError(
-            f"{len(wrong)} of {len(rows)} pictures of {name} can't be read: {'; '.join(wrong[:5])}. Replace them, or "
-            "remove their rows; a path is seen from the working folder."
-        )
-
-
-def find_flaw(picture: dict[str, Any] | None) -> str | None:
-    """Where a picture is stored and why it can't be read; None where it can."""
-    if picture is None:
-        return " has none"
-    try:
-        with PIL.Image.open(picture["path"] if picture["bytes"] is None else BytesIO(picture["bytes"])) as image:
-            image.load()
-            if image.mode in ("I", "F"):
-                return f": its mode is {image.mode}, in which no number stands for white; save it with 8 or 16 bits"
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
-        return f" ({picture['path'] or 'in the file'}): {error}"
-    return None
-
-
-class EachAlone(nn.Module):
-    """Applies a random operation to one picture of a batch (B, C, H, W) after the other, so that each draws its own."""
-
-    def __init__(self, operation: nn.Module):
-        super().__init__()
-        self.operation = operation
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.operation(picture) for picture in pixels.split(1)])
-
-
-def new_augmentation(recipe: RecipeArguments, processor: Any, height: int, width: int) -> nn.Sequential:
-    """What is done to training pictures (B, 3, height, width) of values in [0, 1], and what normalizes them.
-
-    Raises:
-        ValueError: A setting out of range.
-    """
-    if not 0 <= recipe.crop_padding < 1:
-        raise ValueError(f"crop_padding={recipe.crop_padding} must be in [0, 1).")
-    if not 0 <= recipe.rand_augment <= len(default_policy):
-        raise ValueError(f"rand_augment={recipe.rand_augment} must be in 0 ... {len(default_policy)}.")
-    steps: list[nn.Module] = []
-    padding = (round(recipe.crop_padding * width), round(recipe.crop_padding * height))
-    if any(padding):
-        steps.append(K.RandomCrop((height, width), padding=padding))
-    if recipe.flip:
-        steps.append(K.RandomHorizontalFlip())
-    if recipe.rand_augment:
-        steps.append(EachAlone(RandAugment(recipe.rand_augment, m=9)))  # M = 9 of Cubuk et al. 2020 for ImageNet
-    if processor.do_normalize:
-        steps.append(K.Normalize(processor.image_mean, processor.image_std))
-    return nn.Sequential(*steps)
-
-
-class Inputs:
-    """Makes the model's inputs of rows as they are read, in the workers: nothing is stored.
-
-    Args:
-        processor: Resizes, scales and normalizes.
-        augmentation: What is done to training pictures between scaling and normalizing, which it does, too.
-    """
-
-    def __init__(self, processor: Any, augmentation: nn.Module | None = None):
-        self.processor, self.augmentation = processor, augmentation
-
-    def __call__(self, rows: dict[str, list]) -> dict[str, Any]:
-        pictures = [eight_bits(picture).convert("RGB") for picture in rows["image"]]
-        options = {} if self.augmentation is None else {"do_normalize": False}
-        pixels = self.processor(pictures, return_tensors="pt", **options)["pixel_values"]
-        return {
-            "pixel_values": pixels if self.augmentation is None else self.augmentation(pixels),
-            "labels": rows["labels"],
-        }
-
-
 # ---- Model ----
 
 
 def new_model(recipe: RecipeArguments, names: dict[str, Any]) -> ViTForImageClassification:
     """A ViT with random weights; ValueError for unknown sizes, or patches that don't fill the picture."""
-    if recipe.model_size not in SIZES:
-        raise ValueError(f"model_size={recipe.model_size!r} is not known; give one of {', '.join(SIZES)}.")
+    width, layers, heads, inner = shape_of(recipe.model_size, SIZES)
     if recipe.patch_size < 1 or recipe.image_size % recipe.patch_size:
         raise ValueError(f"patch_size={recipe.patch_size} is no divisor of image_size={recipe.image_size}.")
-    width, layers, heads, inner = SIZES[recipe.model_size]
     config = ViTConfig(
         image_size=recipe.image_size,
         patch_size=recipe.patch_size,
@@ -410,43 +198,27 @@ def new_model(recipe: RecipeArguments, names: dict[str, Any]) -> ViTForImageClas
     return ViTForImageClassification(config)
 
 
-# ---- Metric ----
+def load_model(common: CommonArguments, recipe: RecipeArguments, classes: list[str]):
+    """The model and its processor: pretrained, or from scratch."""
+    path, names = common.model_name_or_path, names_of(classes)
+    if not path:
+        processor = ViTImageProcessorPil(size={"height": recipe.image_size, "width": recipe.image_size})
+        return new_model(recipe, names), processor
+    with loading(path):
+        processor = AutoImageProcessor.from_pretrained(path)
+        model = AutoModelForImageClassification.from_pretrained(path, **names, ignore_mismatched_sizes=True)
+    return model, processor
 
 
-class Accuracy(evaluate.Metric):
-    """Accuracy, and that of the best five of more classes, as scikit-learn computes them; nothing is downloaded."""
-
-    def _info(self):
-        features = {"predictions": datasets.List(datasets.Value("float32")), "references": datasets.Value("int64")}
-        return evaluate.MetricInfo(
-            description="Share of rows whose class has the highest score, or one of the five highest.",
-            citation="Pedregosa et al. (2011), Scikit-learn: Machine Learning in Python, JMLR 12.",
-            inputs_description="predictions: scores of all classes for each row. references: numbers of the classes.",
-            features=datasets.Features(features),
-        )
-
-    def _compute(self, predictions, references):
-        scores = np.asarray(predictions)
-        classes = np.arange(scores.shape[1])
-        names = ("accuracy", "accuracy_top5") if len(classes) > 5 else ("accuracy",)
-        if not np.isfinite(scores).all():
-            return dict.fromkeys(names, math.nan)  # the model has diverged, and its first class would be its answer
-        found = [accuracy_score(references, scores.argmax(1))]
-        if len(classes) > 5:
-            found.append(top_k_accuracy_score(references, scores, k=5, labels=classes))
-        return {name: float(value) for name, value in zip(names, found, strict=True)}
+# ---- Train ----
 
 
-# ---- The run ----
-
-
-def main(argv: list[str] | None = None) -> None:
-    begin = time.perf_counter()
+def main(argv: Sequence[str] | None = None) -> None:
+    laps = Laps()
     types = (CommonArguments, RecipeArguments, TrainingArguments)
     common, recipe, *_ = parse(*types, argv=argv, **FROM_SCRATCH)
-    special = (FINE_TUNING if common.model_name_or_path else {}) | (
-        {} if common.source or recipe.train_dir else EMBEDDED
-    )
+    special = FINE_TUNING if common.model_name_or_path else {}
+    special = special | ({} if common.source or recipe.train_dir else EMBEDDED)
     common, recipe, args, policy = parse(*types, argv=argv, **FROM_SCRATCH | special)
     if args.remove_unused_columns:
         raise ValueError(
@@ -456,75 +228,57 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = find_checkpoint(args, policy, common, recipe)
     say = print if args.process_index == 0 else lambda *texts: None
     set_seed(args.seed)
-
-    # Data
     with args.main_process_first(desc="read the pictures"):
         pictures, classes = load_pictures(common, recipe, args.data_seed or 0)  # --seed leaves the rows alone
         if args.local_process_index == 0:
             for split, rows in pictures.items():
                 check_pictures(rows, split)
-    final = "test" if "test" in pictures else "validation"
     check_metric(args, ("accuracy", "accuracy_top5") if len(classes) > 5 else ("accuracy",))
-
-    # Model
-    names = {"id2label": dict(enumerate(classes)), "label2id": {name: label for label, name in enumerate(classes)}}
-    if common.model_name_or_path:
-        with loading(common.model_name_or_path):
-            processor = AutoImageProcessor.from_pretrained(common.model_name_or_path)
-            model = AutoModelForImageClassification.from_pretrained(
-                common.model_name_or_path, **names, ignore_mismatched_sizes=True
-            )
-    else:
-        processor = ViTImageProcessorPil(size={"height": recipe.image_size, "width": recipe.image_size})
-        model = new_model(recipe, names)
+    model, processor = load_model(common, recipe, classes)
     plain = Inputs(processor)
-    shape = plain(pictures["train"][:1])["pixel_values"].shape
-    augmented = Inputs(processor, new_augmentation(recipe, processor, *shape[2:]))
+    high, wide = plain(pictures["train"][:1])["pixel_values"].shape[2:]
+    changes = new_augmentation(processor, (high, wide), recipe.crop_padding, recipe.flip, recipe.rand_augment)
+    augmented = Inputs(processor, changes)
     rows = {split: data.with_transform(augmented if split == "train" else plain) for split, data in pictures.items()}
-    sizes = ", ".join(f"{len(split):,} {name}" for name, split in rows.items())
-    say(f"{sizes} rows; {len(classes)} classes; {model.num_parameters():,} parameters; {shape[2]} x {shape[3]} pixels")
-    read = time.perf_counter()
+    say(f"{count_rows(rows)}; {len(classes)} classes; {model.num_parameters():,} parameters; {high} x {wide} pixels")
+    laps.end("reading")
 
-    # Metric
     metric = Accuracy(keep_in_memory=True)
-
-    def compute_metrics(outputs):
-        return metric.compute(predictions=outputs.predictions, references=outputs.label_ids)
-
-    # Train
     trainer = PruningTrainer(
         model=model,
         args=args,
         policy=policy,
-        history=common.history,
-        history_key=common.history_key,
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=processor,
         data_collator=default_data_collator,
-        compute_metrics=compute_metrics,
-        callbacks=common.callbacks(),
+        compute_metrics=lambda found: metric.compute(predictions=found.predictions, references=found.label_ids),
+        **common.for_trainer(),
     )
     train(trainer, checkpoint)
-    trained = time.perf_counter()
+    laps.end("training")
+    outcome = test(trainer, rows, classes)
+    laps.end("testing")
+    dataset = common.source or recipe.train_dir or "handwritten digits of scikit-learn"
+    card = {"tasks": "image-classification", "dataset": dataset}
+    finish(trainer, policy, arguments, outcome, laps, card, __file__)
 
-    # Test
+
+# ---- Test ----
+
+
+def test(trainer: PruningTrainer, rows: dict[str, Dataset], classes: list[str]) -> Outcome:
+    """Score the test rows, or the validation rows where there are none, and show the surest mistakes."""
+    final = "test" if "test" in rows else "validation"
     output = trainer.predict(rows[final], metric_key_prefix=final)
     probabilities, references = softmax(output.predictions, axis=1), output.label_ids
     predictions = probabilities.argmax(1)
-    right = int(np.count_nonzero(predictions == references))
     has_diverged = not np.isfinite(probabilities).all()
-    low, high = binomtest(right, len(references)).proportion_ci(method="wilson")
+    low, high = proportion_interval(np.count_nonzero(predictions == references), len(references))
     low, high = (math.nan, math.nan) if has_diverged else (low, high)
-    scores = {
-        name: output.metrics[f"{final}_{name}"]
-        for name in ("accuracy", "accuracy_top5", "loss")
-        if f"{final}_{name}" in output.metrics
-    }
+    measured = {name: output.metrics.get(f"{final}_{name}") for name in ("accuracy", "accuracy_top5", "loss")}
+    scores = {name: value for name, value in measured.items() if value is not None}
     scores |= {"accuracy_low": low, "accuracy_high": high}
-    seconds = {"reading": read - begin, "training": trained - read, "testing": time.perf_counter() - trained}
-
-    # Report
     lines = [
         f"accuracy {scores['accuracy']:.2%}, 95 % interval {low:.2%} to {high:.2%} "
         f"({final}, {len(references):,} rows, Wilson's)"
@@ -538,10 +292,7 @@ def main(argv: list[str] | None = None) -> None:
     ]
     named = {"predictions": predictions, "references": references}
     named = {name: [classes[label] for label in labels] for name, labels in named.items()}
-    outcome = Outcome("accuracy", scores, final, named, lines, samples)
-    dataset = common.source or recipe.train_dir or "handwritten digits of scikit-learn"
-    card = {"tasks": "image-classification", "dataset": dataset}
-    finish(trainer, policy, arguments, outcome, seconds, card, __file__)
+    return Outcome("accuracy", scores, final, named, lines, samples)
 
 
 if __name__ == "__main__":

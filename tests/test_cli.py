@@ -4,6 +4,8 @@ import inspect
 import platform
 import re
 import signal
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -60,7 +62,7 @@ def test_card_of_an_unknown_policy(capsys):
 
 
 def test_score_hands_on_what_it_is_given(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "make_scores", lambda *given: str(given))
+    monkeypatch.setattr("hf_prune.compare.score.make_scores", lambda *given: str(given))
     assert main(["score", "--policy", "el2n", "--", "train.py", "--seeds", "9", "--", "x"]) == 0
     assert capsys.readouterr().out == "('el2n', ['train.py', '--seeds', '9', '--', 'x'], 'scores', 3, None, 'python')\n"
     flags = ["--seeds", "5", "--output_dir", "here", "--num_train_epochs", "0.5", "--launcher", "accelerate"]
@@ -104,6 +106,22 @@ def test_score_explains_itself(capsys):
     assert "folder of the runs and of the scores (default: scores)" in text
 
 
+# ---- hf-prune compare ----
+
+
+def test_compare_is_what_the_recipe_of_its_name_runs(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", "--help"])
+    assert caught.value.code == 0
+    assert "usage: hf-prune compare [SCRIPT] [--arms ARM ...]" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", "--", "--bf16", "True"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "hf-prune compare: error: The recipe comes first: hf-prune compare RECIPE --arms ARM ... -- ARG ...\n"
+    )
+
+
 # ---- What it runs on ----
 
 
@@ -129,12 +147,23 @@ def test_a_package_that_is_missing_is_told():
     assert cli._installed("no-such-package") == "not installed"
 
 
-@pytest.mark.parametrize("argv", [[], ["policies"], ["score"], ["table"], ["report"], ["env"]])
+@pytest.mark.parametrize("argv", [[], ["policies"], ["compare"], ["score"], ["table"], ["report"], ["env"]])
 def test_help_shows_no_doubled_percent(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*argv, "--help"])
     assert caught.value.code == 0
     assert "%%" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("argv", [[], ["compare"], ["score"]])
+def test_help_does_not_wait_for_large_libraries(argv):
+    code = f"import sys; from hf_prune.cli import main\ntry: main({[*argv, '--help']})\nexcept SystemExit: pass\n"
+    code += "print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "hf_prune" in loaded
+    assert not loaded & {"torch", "transformers", "accelerate", "datasets", "jinja2", "matplotlib", "pyarrow"}
 
 
 @pytest.mark.parametrize(
@@ -154,7 +183,7 @@ def test_ctrl_c_ends_in_a_line(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(cli, "table", interrupt)
+    monkeypatch.setattr("hf_prune.compare.tables.table", interrupt)
     monkeypatch.setattr("sys.argv", ["/usr/bin/hf-prune", "table", "runs"])
     with pytest.raises(SystemExit) as caught:
         main(["table", "runs"])

@@ -1,6 +1,7 @@
 """A room imports from lower floors alone; nobody pays for a library that was not asked for."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,24 +24,29 @@ FLOORS = (
     {"cli"},
 )
 BESIDE = {("records", "data")}  # the first may import the second, though they are on one floor
-LATE = {("records/history", "records/hub")}  # imported inside a method, by those who ask for it
 AGAINST = set()  # (module, module of a room that it may not import): none is to be added
-PRIVATE = {("compare/score", "policies/_static")}  # (module, another room's own module): none is to be added
 # Who imports what stands outside; a library that is not named here is free.
 OUTSIDE = {
     "torch": {
         "cli",
         "common/generators",
         "measure/agreement",
+        "measure/graph",
         "measure/meter",
         "measure/prediction",
         "measure/readers",
         "measure/recorder",
         "measure/weighting",
+        "recipe/pictures",
+        "recipe/session",
         "report/account",
+        "train/collator",
         "train/engine",
         "train/loading",
         "train/mixin",
+        "train/pruning",
+        "train/rates",
+        "train/ranks",
         "train/rescore",
         "train/rows",
         "train/sampler",
@@ -49,20 +55,25 @@ OUTSIDE = {
         "train/steps",
     },
     "transformers": {
-        "recipe/arguments",
-        "recipe/session",
-        "recipe/splits",
+        "recipe",
+        "train/beginning",
         "train/loading",
+        "train/logs",
+        "train/loop",
         "train/mixin",
+        "train/pruning",
+        "train/rescore",
         "train/rows",
         "train/sharing",
+        "train/steps",
         "train/trainer",
+        "train/uploads",
     },
-    "accelerate": {"train/mixin"},
-    "datasets": {"recipe/splits"},
+    "accelerate": {"train/mixin", "train/pruning"},
+    "datasets": {"recipe"},
     "matplotlib": {"report/figures"},
-    "scipy": {"compare/intervals", "core/features", "policies"},
-    "pyarrow": {"recipe/files", "records/hub", "records/table"},
+    "scipy": {"compare/intervals", "core/features", "policies", "recipe/metrics"},
+    "pyarrow": {"compare/store", "recipe/files", "records/hub", "records/table"},
     "huggingface_hub": {"records/hub", "report/card"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -129,23 +140,26 @@ def test_a_file_imports_lower_floors_only(path):
         }
         assert not wrong
         strangers = {other for other in own if room_of(other) != room and "/_" in other}
-        assert {(name, other) for other in strangers} <= PRIVATE
+        assert not strangers, "what another room's __init__.py exports may be imported, not its private modules"
     for library, modules in OUTSIDE.items():
         assert library not in outside or name in modules or room_of(name) in modules, f"{name} may not import {library}"
 
 
+def test_nobody_imports_a_private_name():
+    for name, path in NAMES.items():
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        own = [alias.name for node in nodes if node.level for alias in node.names]
+        assert not [imported for imported in own if imported.startswith("_")], name
+
+
 def test_exceptions_are_needed():
     pairs = {(name, other) for name, path in NAMES.items() for other in imports_of(path)[0]}
-    assert AGAINST | PRIVATE | LATE <= pairs
+    assert AGAINST <= pairs
 
 
 def test_no_module_waits_for_itself():
-    """A circle that is closed inside functions alone is named in LATE."""
-    waits = {
-        name: {other for other in imports_of(path)[0] if other != name and (name, other) not in LATE}
-        for name, path in NAMES.items()
-        if name
-    }
+    """Nor inside a function."""
+    waits = {name: imports_of(path)[0] - {name} for name, path in NAMES.items() if name}
     while free := {name for name, others in waits.items() if not others & set(waits)}:
         waits = {name: others for name, others in waits.items() if name not in free}
     assert not waits
@@ -217,10 +231,78 @@ def test_every_public_name_is_there():
 
 @pytest.mark.skipif(not RECIPES.is_dir(), reason="the recipes are not part of an installed package")
 def test_recipes_do_not_import_each_other():
-    """But for benchmarks, which measure recipes and share a clock."""
     recipes = {path.stem: path for path in RECIPES.glob("*.py")}
     for name, path in recipes.items():
         tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         modules = {node.module or "" for node in tree if isinstance(node, ast.ImportFrom)}
         imported = {module.partition(".")[0] for module in modules} & ({"recipes"} | set(recipes) - {name})
-        assert not imported or name.startswith("benchmark")
+        assert not imported
+
+
+# ---- Sizes ----
+
+FILE, CLASS, FUNCTION, CONSTRUCTOR = 400, 350, 60, 7  # lines, lines, lines, arguments
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def lines_of(node: ast.AST) -> int:
+    return node.end_lineno - node.lineno + 1
+
+
+def arguments_of(cls: ast.ClassDef) -> int:
+    """How many arguments a class takes: those of its __init__, or the fields of a dataclass."""
+    for node in cls.body:
+        if isinstance(node, FUNCTIONS) and node.name == "__init__":
+            return len(node.args.posonlyargs + node.args.args + node.args.kwonlyargs) - 1
+    if "dataclass" not in {
+        name.id for decorator in cls.decorator_list for name in ast.walk(decorator) if isinstance(name, ast.Name)
+    }:
+        return 0
+    fields = [ast.unparse(node) for node in cls.body if isinstance(node, ast.AnnAssign)]
+    return sum("ClassVar" not in field and "init=False" not in field for field in fields)
+
+
+def oversized(text: str) -> dict[str, str]:
+    """What is larger than it should be in a file, by the name that its docstring must give with a reason."""
+    tree, found = ast.parse(text), {}
+    if (lines := len(text.splitlines())) > FILE:
+        found["file"] = f"{lines} lines"
+    for node in ast.walk(tree):
+        if isinstance(node, FUNCTIONS) and lines_of(node) > FUNCTION:
+            found[node.name] = f"{lines_of(node)} lines"
+        if isinstance(node, ast.ClassDef):
+            if lines_of(node) > CLASS:
+                found[node.name] = f"{lines_of(node)} lines"
+            if (arguments := arguments_of(node)) > CONSTRUCTOR:
+                found[node.name] = f"{arguments} arguments"
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_is_large_has_a_reason(path):
+    """A paragraph of the file's docstring that begins with "Size:" names it in backticks, and gives the reason."""
+    text = path.read_text(encoding="utf-8")
+    paragraphs = (ast.get_docstring(ast.parse(text)) or "").split("\n\n")
+    excused = {
+        name for paragraph in paragraphs if paragraph.startswith("Size:") for name in re.findall(r"`(\w+)`", paragraph)
+    }
+    large = oversized(text)
+    assert {name: size for name, size in large.items() if name not in excused} == {}
+    assert excused <= set(large), "a reason for what is not large"
+
+
+def test_sizes_are_measured():
+    long = "def long():\n" + "    pass\n" * 60
+    many = "@dataclass\nclass Many:\n" + "".join(f"    a{i}: int\n" for i in range(8)) + "    b: ClassVar[int] = 0\n"
+    own = f"class Own:\n    def __init__(self, {', '.join('abcdefgh')}):\n        pass\n"
+    assert oversized(long + many + own + "#\n" * 400) == {
+        "file": "475 lines",
+        "long": "61 lines",
+        "Many": "8 arguments",
+        "Own": "8 arguments",
+    }
+
+
+@pytest.mark.skipif(not RECIPES.is_dir(), reason="the recipes are not part of an installed package")
+def test_recipes_are_short():
+    assert not [path.name for path in RECIPES.glob("*.py") if len(path.read_text(encoding="utf-8").splitlines()) >= 300]

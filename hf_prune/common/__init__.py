@@ -1,5 +1,5 @@
-"""What every room stands on, and what knows nothing of pruning.
+"""Tools that every room may use and that know nothing of pruning.
 
-Files that are whole or refused, JSON of strangers, what is never shown, the program's random generators, Markdown,
-and how a command ends. It imports none of the other rooms.
+Files that are whole or refused, untrusted JSON, secrets and private paths, the program's random generators, Markdown,
+and how a command ends. This room imports no other.
 """

@@ -1,4 +1,4 @@
-"""How a command ends that does not end well: a user's mistake and Ctrl-C in one line, all else with its traceback."""
+"""How a command fails: a user's mistake and Ctrl-C end it with one line, all else with a traceback."""
 
 import argparse
 import contextlib
@@ -15,20 +15,20 @@ from typing import NoReturn
 
 from .privacy import hide_arguments
 
-MISTAKES = (ValueError, OSError, ImportError)  # what a user brings about before training has begun; later it is a bug
-INTERRUPTED = 130  # the status that shells give to what Ctrl-C has ended
-_PATIENCE = 10  # seconds in which the main process speaks, and the launcher ends the others
+MISTAKES = (ValueError, OSError, ImportError)  # a user's mistakes before training has begun; later, bugs
+INTERRUPTED = 130  # the exit status that shells give to a command that Ctrl-C has ended
+_PATIENCE = 10  # seconds for the main process to print its line and for the launcher to end the others
 
 
 @dataclass
 class Stage:
-    """How far the command of this process has come, which its last words depend on.
+    """How far the command of this process has come: its last line depends on that.
 
     Args:
         flags: Names of its flags.
-        fields: Those of them that are the policy's.
+        fields: The flags among them that are the policy's.
         policy: How Python shows the policy, and how the command names it.
-        output_dir: Where the run is kept; None = not known yet.
+        output_dir: The folder of the run; None = not known yet.
         has_begun: Whether an optimizer step has been taken.
     """
 
@@ -55,32 +55,37 @@ def as_typed(message: str) -> str:
         shown, typed = stage.policy
         message = re.sub(rf"(policy=|(?<!['\"])){re.escape(shown)}", lambda _: f"--policy {typed}", message)
     for name in sorted(set(stage.flags) - set(stage.fields)):
-        quoted = r"(?<![\w.\-/'\"(])"  # a column, a file or a field of that name is no flag
+        quoted = r"(?<![\w.\-/'\"(])"  # a column, a file or a field of the same name is no flag
         message = re.sub(rf"{quoted}{name}=(\.\.\.)?(?=([^\s,.:;)])?)", _flag(name), message)
-        if "_" in name or message.startswith(f"{name}:"):  # others are words of English, too
+        if "_" in name or message.startswith(f"{name}:"):  # other names are also English words
             message = re.sub(rf"{quoted}{name}\b(?!['\"=/(]|\.\w)", f"--{name}", message)
     return message
 
 
 def _flag(name: str) -> Callable[[re.Match[str]], str]:
-    """The flag, and a space before a value that follows."""
+    """Replaces a name by its flag, with a space before a value that follows."""
     return lambda found: f"--{name}{' ' if found[2] and not found[1] else ''}"
 
 
 def refuse(error: BaseException | str) -> NoReturn:
-    """End the command with what was wrong with it, in argparse's words."""
+    """End the command and say what was wrong with it, in the form of argparse."""
     text = str(error) or repr(error)
     end(2, f"{Path(sys.argv[0]).name}: error: {as_typed(text)}")
 
 
 def end(status: int, line: str) -> NoReturn:
-    """End this process with a line on stderr; of several that a launcher has started, the main one alone writes it.
+    """End this process with a line on stderr.
 
-    Another one, whose mistake may be its own, speaks where the launcher has not ended it after the main one.
+    Of several processes that a launcher has started, the main one alone writes it. Another process may have made a
+    mistake of its own: it waits, and writes its line if the launcher has not ended it meanwhile.
+
+    Args:
+        status: The exit status.
+        line: The line, without a line break at its end.
     """
     rank = os.environ.get("RANK", "0")
     if rank != "0":
-        if status == INTERRUPTED:  # as all are
+        if status == INTERRUPTED:  # all processes are
             sys.exit(status)
         time.sleep(_PATIENCE)
         line = f"process {rank}: {line}"
@@ -89,7 +94,7 @@ def end(status: int, line: str) -> NoReturn:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in one line, of several processes once."""
+    """Says what is wrong with a command line in one line, and only once for several processes."""
 
     def error(self, message: str) -> NoReturn:
         """End the command, with status 2."""
@@ -101,7 +106,7 @@ class Parser(argparse.ArgumentParser):
 
 @contextlib.contextmanager
 def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
-    """Let Ctrl-C end what the block does with a line that says how to go on, and a second one end it at once."""
+    """Let Ctrl-C end the block with a line that says how to go on; a second Ctrl-C ends the process at once."""
     try:
         yield
     except KeyboardInterrupt:
@@ -110,7 +115,7 @@ def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
 
 
 def again(*left_out: str) -> str:
-    """The command of this process, to be typed again, without the flags `left_out` and without secrets."""
+    """The command of this process to be typed again, without secrets and without the flags in `left_out`."""
     program, *arguments = sys.argv
     start = ["python", *sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]]  # with -m, where that stood
     if any(name.startswith("ACCELERATE_") for name in os.environ):

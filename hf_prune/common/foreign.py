@@ -1,4 +1,4 @@
-"""What stands in files of anybody: a name is no path, a number lies within bounds, a text is as long as it may be."""
+"""Checks of files that anybody may have written: a name is no path, a number is in bounds, a text not too long."""
 
 import json
 import os
@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 MOST = 1 << 53  # up to which JSON's whole numbers are exact
-_SHOWN = 60  # characters of a value that a message names
-_TOLD = 300  # of an error
-_LONGEST = 10_000  # of a setting
+_SHOWN = 60  # characters of a value in a message
+_TOLD = 300  # characters of an error in a message
+_LONGEST = 10_000  # characters of a setting
 _NAME = re.compile(r"(?!\.)[^\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:]{1,100}")
 _LABEL = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff<>|`\[\]\\]{0,200}")
 
 
 def read_json(path: str | os.PathLike[str], largest: int = 1 << 28) -> Any:
-    """What a JSON file says.
+    """The content of a JSON file.
 
     Args:
         path: The file.
         largest: Bytes that it may have.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: There is no such file.
         OSError: It can't be read.
-        ValueError: It is no file, larger, nested too deeply, or no JSON.
+        ValueError: It is no regular file, too large, nested too deeply, or no JSON.
     """
     if (size := os.stat(path).st_size) > largest:
         raise ValueError(f"its {size:,} bytes are more than {largest:,}")
@@ -37,10 +37,17 @@ def read_json(path: str | os.PathLike[str], largest: int = 1 << 28) -> Any:
 
 
 def number(value: Any, what: str, low: float = 0, high: float = MOST, whole: bool = False) -> Any:
-    """`value`, where it is a number from `low` to `high`; NaN and infinity are none.
+    """`value`, if it is a number from `low` to `high`; NaN and infinity are none.
+
+    Args:
+        value: What was found.
+        what: Its name, for the message.
+        low: The least.
+        high: The most.
+        whole: Whether it must be a whole number.
 
     Raises:
-        ValueError: It is not; `what` names it.
+        ValueError: It is not.
     """
     kinds = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
@@ -50,10 +57,14 @@ def number(value: Any, what: str, low: float = 0, high: float = MOST, whole: boo
 
 
 def file_name(value: Any, what: str) -> str:
-    """`value`, where it is a name that a folder can have, and no path out of where it is to lie.
+    """`value`, if it is a name that a folder can have, and no path to somewhere else.
+
+    Args:
+        value: What was found.
+        what: Its name, for the message.
 
     Raises:
-        ValueError: It is not; `what` names it.
+        ValueError: It is not.
     """
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise ValueError(f"{what} {brief(value)} is no name: one has no '/', '\\' or ':', and no '.' at its start")
@@ -61,10 +72,14 @@ def file_name(value: Any, what: str) -> str:
 
 
 def label(value: Any, what: str) -> str:
-    """`value`, where it is a text of one line without what Markdown and HTML take for more than text.
+    """`value`, if it is a text of one line without characters that have a meaning in Markdown or HTML.
+
+    Args:
+        value: What was found.
+        what: Its name, for the message.
 
     Raises:
-        ValueError: It is not; `what` names it.
+        ValueError: It is not.
     """
     if not isinstance(value, str) or not _LABEL.fullmatch(value):
         raise ValueError(f"{what} must be a line of plain text, got {brief(value)}")
@@ -72,10 +87,14 @@ def label(value: Any, what: str) -> str:
 
 
 def setting(value: Any, what: str) -> str:
-    """`value`, where it is a text as long as a flag or a policy may be.
+    """`value`, if it is a text no longer than a flag or a policy may be.
+
+    Args:
+        value: What was found.
+        what: Its name, for the message.
 
     Raises:
-        ValueError: It is not; `what` names it.
+        ValueError: It is not.
     """
     if not isinstance(value, str) or len(value) > _LONGEST:
         raise ValueError(f"{what} must be a text of at most {_LONGEST:,} characters, got {brief(value)}")
@@ -83,10 +102,15 @@ def setting(value: Any, what: str) -> str:
 
 
 def of_kind(value: Any, what: str, *kinds: type) -> Any:
-    """`value`, where it is of one of these types.
+    """`value`, if it is of one of these types.
+
+    Args:
+        value: What was found.
+        what: Its name, for the message.
+        *kinds: The types.
 
     Raises:
-        ValueError: It is not; `what` names it.
+        ValueError: It is not.
     """
     if not isinstance(value, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
@@ -95,13 +119,13 @@ def of_kind(value: Any, what: str, *kinds: type) -> Any:
 
 
 def brief(value: Any) -> str:
-    """A value as a message names it."""
+    """A value as a message shows it."""
     text = ascii(value) if isinstance(value, (str, int, float, type(None))) else f"a {type(value).__name__}"
     return _cut(text, _SHOWN)
 
 
 def why(error: Exception) -> str:
-    """What is wrong with a file, on a line; the words of some errors would have all that the file holds."""
+    """What is wrong with a file, on one line; the repr of a `UnicodeError` would show the whole file."""
     return _cut(str(error) if isinstance(error, UnicodeError) else repr(error), _TOLD)
 
 

@@ -1,4 +1,4 @@
-"""The random generators that a program shares, left as they were by what the library does on the side."""
+"""The program's random generators: what the library does on the side leaves them as they were."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def unchanged_generators() -> Iterator[None]:
-    """The random generators are afterwards as they were before."""
+    """After the block, the random generators are as they were before."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - a collator may draw from it
     own = [torch.cuda.current_device()] if torch.cuda.is_available() else None  # not those of other processes
     try:
@@ -23,7 +23,7 @@ def unchanged_generators() -> Iterator[None]:
 
 @contextmanager
 def seeded_generators() -> Iterator[None]:
-    """As `unchanged_generators`; until then those of Python, numpy and torch's CPU draw the same in every process."""
+    """As `unchanged_generators`; in the block, those of Python, numpy and torch's CPU are the same in every process."""
     with unchanged_generators():
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002

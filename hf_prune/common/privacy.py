@@ -1,7 +1,7 @@
 """What is never shown: secrets, and where files lie on this machine.
 
-One question is asked of all that is stored, printed or published of a command line, a setting or a policy: what is this
-value called, and what does it look like? Cards, results, comparisons, logs and saved arguments ask it here.
+Command lines, settings and policies are stored, printed and published: in model cards, results, logs and saved
+arguments. All of these ask here, for each value: what is it called, and what does it look like?
 """
 
 import json
@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
-_ALWAYS = r"passw(?:or)?d|passphrase|pwd|secret|credential"  # whatever the value is
-_OFTEN = r"token|key|auth(?!or(?!i))"  # but a number is a count or an id
+_ALWAYS = r"passw(?:or)?d|passphrase|pwd|secret|credential"  # a secret whatever the value is
+_OFTEN = r"token|key|auth(?!or(?!i))"  # a secret unless the value is a number: a count or an id
 _SECRET = re.compile(rf"(?P<always>{_ALWAYS})|(?P<often>{_OFTEN})")
 _SPECIAL = "bos|eos|pad|unk|sep|cls|mask|stop|image|audio|video|special|decoder_start|forced|suppress"
 _HARMLESS = re.compile(  # names of tokenizers, of tokens of a vocabulary, of columns and of keys into a mapping
@@ -22,30 +22,28 @@ _HARMLESS = re.compile(  # names of tokenizers, of tokens of a vocabulary, of co
 _LONGEST = 200  # characters of a name that tell whether it is harmless
 _NUMBER = re.compile(r"[-+]?[\d_.,]+(?:e[-+]?\d+)?", re.IGNORECASE)
 _SWITCH = frozenset({"", "true", "false", "yes", "no", "none", "null", "auto"})
-_WELL_KNOWN = re.compile(  # tokens of the Hub, of GitHub, of OpenAI and of Amazon tell themselves
+_WELL_KNOWN = re.compile(  # tokens of the Hub, GitHub, OpenAI and Amazon, which are known by their look
     r"\b(?:hf_(?=[a-zA-Z]*[A-Z0-9])[A-Za-z0-9]{8,}|hf_[a-z]{30,}|api_org_\w{8,}|gh[pousr]_\w{20,}|"
     r"github_pat_\w{20,}|sk-[\w-]{20,}|AKIA[A-Z0-9]{12,})(?![\w])"
 )
 _USER = re.compile(r"(?<=://)[^\s/@'\"]+@")  # user:password@ of an address
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}")
-_SETTING = re.compile(  # name=value and "name": value, of command lines, reprs, addresses and mappings
-    r"(?<![\w.-])(?P<name>[\w.-]+)(?P<sign>=|(?P<quote>['\"])\s*:\s*)"
-    r"(?P<value>'[^']*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&'\"(){}\[\]]+)"
-)
+_NAME = re.compile(r"(?<![\w.-])([\w.-]+)(?:=|['\"]\s*:\s*)")  # of name=value and "name": value, wherever they stand
+_VALUE = re.compile(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&'\"(){}\[\]]+")
 _PLACE = re.compile(  # an address, or the start of a path of this machine
     r"(?<![\w.~/\\<-])(?P<start>[Ff]ile:/|[A-Za-z][\w+.-]{1,60}:///|[A-Za-z]:[\\/]|\\{2,4}(?=\w)|~[\w.-]*[/\\]|\.\.?[/\\]|"
     r"/(?=[^\s/]))|[A-Za-z][\w+.-]{1,60}://[^\s'\"<>]*"
 )
-_VALUES = re.compile(r"[\s=,;&'\"(){}\[\]:@]+|//")  # what stands between them in an argument
-_END = re.compile(r"[^\s,;'\"()\[\]{}<>|]*")  # of a path that stands in a text
+_BETWEEN = re.compile(r"[\s=,;&'\"(){}\[\]:@]+|//")  # the values of an argument
+_END = re.compile(r"[^\s,;'\"()\[\]{}<>|]*")  # of a path within a text
 
 
 def secret_word(name: str, value: Any = "x") -> str | None:
-    """Why a value is a secret by its name, as "TOKEN", which stands in its place; None where it is none.
+    """The word that shows a value to be a secret and replaces it, such as "TOKEN"; None where the value is no secret.
 
     Args:
         name: Of a flag, a field, a variable or a key, such as `--hub_token` or `HF_TOKEN`.
-        value: What it is set to. A number or a switch under such a name is a count, an id or a setting.
+        value: What it is set to. A number or a switch is a count, an id or a setting, whatever its name.
     """
     plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).replace("-", "_").strip("_").lower()
     found = _SECRET.search(plain)
@@ -60,32 +58,34 @@ def secret_word(name: str, value: Any = "x") -> str | None:
 
 
 def hide(text: str) -> str:
-    """`text` without the secrets that it names, as in `token=...`, or that tell themselves, as `hf_...` does."""
+    """`text` without secrets: those with a name, as in `token=...`, and those that are known by their look."""
     if (found := _mapping(text)) is not None:
         hidden = _each("", found, hide)
         return text if hidden == found else json.dumps(hidden, ensure_ascii=False)
     text = _USER.sub("SECRET@", _BEARER.sub(r"\1 SECRET", _WELL_KNOWN.sub("TOKEN", text)))
-    hidden, at, shown = [], 0, 0
-    while found := _SETTING.search(text, at):
-        word = secret_word(found["name"], found["value"])
-        at = found.start("value")  # which may be a setting itself, as in model_args=token=...
-        if word is not None:
-            quote = found["value"][0] if found["value"][0] in "'\"" else ""
+    hidden, at, shown = list[str](), 0, 0
+    while name := _NAME.search(text, at):
+        at = name.end()  # a value may be a setting itself, as in model_args=token=...
+        # Only the values of possible secrets are read: each value may reach to the end of the text.
+        value = _VALUE.match(text, at) if secret_word(name[1]) else None
+        word = value and secret_word(name[1], value[0])
+        if value and word:
+            quote = value[0][0] if value[0][0] in "'\"" else ""
             hidden += [text[shown:at], quote, word, quote]
-            at = shown = found.end()
+            at = shown = value.end()
     return "".join([*hidden, text[shown:]])
 
 
 def public(text: str) -> str:
-    """`text` as anybody may see it: without secrets, and of paths that only this machine knows the last part alone."""
+    """`text` as anybody may see it: without secrets, and with paths of this machine cut to their last part."""
     if (found := _mapping(text)) is not None:
         shown = _each("", found, public)
         return text if shown == found else json.dumps(shown, ensure_ascii=False)
     text = hide(text)
     starts = [found for found in _PLACE.finditer(text) if found["start"]]
     if len(starts) == 1 and starts[0].start() == 0:
-        return _last_part(text)  # with all blanks and commas that it has
-    shown, at = [], 0
+        return _last_part(text)  # the whole text is a path, its blanks and commas too
+    shown, at = list[str](), 0
     for found in starts:
         if found.start() < at:
             continue
@@ -99,7 +99,7 @@ def public(text: str) -> str:
 
 
 def public_value(name: str, value: Any) -> Any:
-    """A setting as anybody may see it, with all that lies in it.
+    """A setting as anybody may see it, with everything in it.
 
     Args:
         name: What it is called.
@@ -119,10 +119,10 @@ def public_arguments(argv: Sequence[str]) -> list[str]:
 
 
 def hide_values(text: str, argv: Sequence[str]) -> str:
-    """What a command has printed, without the secrets of its command line and those that tell themselves.
+    """What a command has printed, without the secrets of its command line and those that are known by their look.
 
     Args:
-        text: What it has printed, as it is: names of settings in it, as in a traceback, are no secrets.
+        text: What it has printed. The names of settings in it, as in a traceback, hide nothing.
         argv: The command.
     """
     for part, shown in zip(argv, hide_arguments(argv), strict=True):
@@ -156,8 +156,8 @@ def _arguments(argv: Sequence[str], show: Callable[[str], str]) -> list[str]:
 
 
 def _lost(part: str, shown: str) -> list[str]:
-    """The values that stand in an argument and no more in what is shown of it, the longest first."""
-    values = {part, part.partition("=")[2], *_VALUES.split(part)} if part != shown else set[str]()
+    """The values that are in an argument but not in what is shown of it, the longest first."""
+    values = {part, part.partition("=")[2], *_BETWEEN.split(part)} if part != shown else set[str]()
     return sorted((value for value in values if value not in shown), key=len, reverse=True)
 
 

@@ -18,8 +18,8 @@ from safetensors.numpy import save as serialize
 
 FORMAT = 1
 _HEADER_SIZE = 8  # bytes of the little-endian length that opens a safetensors file
-_LEFT = re.compile(r"_.*\.[0-9a-f]{16}\.tmp")  # what is being written, or was left by a kill
-_OLD = 3600  # seconds: what is being written is younger
+_LEFT = re.compile(r"_.*\.[0-9a-f]{16}\.tmp")  # a file that is being written, or was left by a kill
+_OLD = 3600  # seconds: a file that is being written is younger
 
 
 class DamagedFile(ValueError):
@@ -38,7 +38,7 @@ def save(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], header: di
     Args:
         path: File to write; its folder is made where missing.
         arrays: Any shapes; numbers or switches.
-        header: JSON-serialisable facts about the arrays.
+        header: JSON-serialisable values that describe the arrays.
 
     Raises:
         TypeError: An array holds something else.
@@ -90,23 +90,32 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` to `path` in UTF-8; a reader sees the old file or the new one, never a part."""
-    # half a surrogate pair as JSON and Python write it
+    """Write a text in UTF-8; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: The file; its folder is made where missing.
+        text: Half a surrogate pair is written as JSON and Python write it.
+    """
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: str | os.PathLike[str], blob: bytes) -> None:
-    """Write `blob` to `path`; a reader sees the old file or the new one, never a part."""
+    """Write bytes; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: The file; its folder is made where missing.
+        blob: What it is to hold.
+    """
     with replacing(path) as file:
         file.write(blob)
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A new file, to be filled in the block, which takes the place of `path` when that has ended well.
+    """A new file to be filled in the block; it replaces `path` once the block has ended without an error.
 
-    Several writers of one path leave the file of one of them, whole. A link at `path` is replaced; what it points to
-    stays as it was.
+    Where several processes write one path, the file of one of them is left, whole. A link at `path` is replaced; the
+    file that it points to stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,16 +131,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def beside(path: str | os.PathLike[str]) -> Path:
-    """Where to write what is to become `path`: in its folder, under a name that nobody can foresee.
+    """Where to write a file that is to become `path`: in the same folder, under a name that nobody can foresee.
 
-    An upload leaves it out, as all that begins with "_"; should a kill leave it there, `sweep` removes it.
+    An upload leaves it out, like all names that begin with "_". `sweep` removes it if a kill has left it there.
     """
     path = Path(path)
     return path.with_name(f"_{path.name.lstrip('_')}.{token_hex(8)}.tmp")
 
 
 def sweep(folder: str | os.PathLike[str]) -> None:
-    """Remove what killed processes had not written to the end in a folder.
+    """Remove the unfinished files of killed processes from a folder.
 
     Raises:
         OSError: The folder can't be written.

@@ -1,4 +1,11 @@
-"""Paired differences of quality, resampled over seeds and over test rows.
+"""All confidence intervals, of 95 % unless another level is given.
+
+interval             a mean difference between two arms, over seeds and, if known, over test rows
+proportion_interval  the share of test rows that one run gets right: Wilson's
+score_interval       any score of one run: percentiles of scores on resampled rows
+sentence_bootstrap   BLEU or chrF of one run, as sacreBLEU resamples its sentences
+
+Below is how the first, which is our own, is made.
 
 Two arms of a comparison train from the same seeds and are tested on the same rows. A row adds to sums that the quality
 is a function of (for BLEU its n-gram matches and lengths, for a loss its nats and tokens), so that the quality on rows
@@ -15,9 +22,9 @@ they are few: of 3, the bootstrap's interval holds the true difference in 74 % o
     k = t(0.975, n - 1) / z(0.975) * sqrt(n / (n - 1))
 
 gives it the width that Student's t has (3 seeds: 2.7, 5: 1.6, 10: 1.2, many: 1). Simulated, the interval then holds the
-true difference in 92 % of cases (2 seeds), 94 % (3) and 95 % (5) where rows do not matter, and in 94 % or more where
-they do; nearly always where seeds differ mainly in which rows they get right, which both parts count. One seed says
-nothing of others: its interval is over rows alone.
+true difference in 92 % of cases (2 seeds), 94 % (3) and 95 % (5) if rows do not matter, and in 94 % or more if they do;
+nearly always if seeds differ mainly in which rows they get right, which both parts count. One seed says nothing about
+others: its interval is over rows alone.
 
 BLEU's sums are those of sacreBLEU, and so is the score made of them. Its own paired test compares two systems of one
 run each by a p-value; resampling the same statistics jointly gives an interval, over seeds too.
@@ -30,7 +37,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-RESAMPLES = 2000
+RESAMPLES = 2000  # of a comparison
+_RESAMPLES_OF_ONE = 1000  # of a run alone
 _MOST_MARKS = 1 << 27  # rows times labels that are in memory together
 _AT_ONCE = 100  # resamples whose row counts are in memory together
 
@@ -59,19 +67,37 @@ def row_sums(metric: str, found: dict[str, Any], scores: dict[str, Any]) -> RowS
     Args:
         metric: "bleu", "accuracy", "f1", "matthews", "pearson" or "loss".
         found: `predictions` and `references` by row (texts, labels or numbers), or, for "loss", `losses` (mean nats per
-            target token) and `tokens` (target tokens).
+            target token) and `tokens` (target tokens); or what `without_texts` makes of these.
         scores: Of the run: `bleu_signature` names BLEU's tokenizer; `f1_label` is the label that F1 is of, None
             where it is the mean of all that occur.
     """
+    if metric == "bleu":
+        return RowSums(np.asarray(without_texts(metric, found, scores)["sums"], dtype=float).T, _bleu_score)
     if metric == "loss":
         tokens = np.asarray(found["tokens"], dtype=float)
         nats = np.asarray(found["losses"], dtype=float) * tokens
         return RowSums(np.stack([nats, tokens], axis=1), lambda sums: sums[:, 0] / sums[:, 1])
-    makers = {"bleu": _bleu, "accuracy": _accuracy, "f1": _f1, "matthews": _matthews, "pearson": _pearson}
-    return makers[metric](found["predictions"], found["references"], scores) if metric in makers else None
+    maker = _MAKERS.get(metric)
+    return maker(found["predictions"], found["references"], scores) if maker else None
 
 
-def _bleu(predictions: Sequence[str], references: Sequence[str], scores: dict[str, Any]) -> RowSums:
+def without_texts(metric: str, found: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
+    """What `row_sums` needs of the predictions, in numbers and labels alone; the arguments are the same.
+
+    Returns:
+        Lists by name: BLEU's `sums` (10, R) in place of texts; for the other metrics what `found` has; nothing for a
+        metric that is no function of sums known here.
+    """
+    if metric == "bleu":
+        sums = found["sums"] if "sums" in found else _bleu_sums(found["predictions"], found["references"], scores)
+        return {"sums": sums}
+    if metric == "loss":
+        return {name: found[name] for name in ("losses", "tokens")}
+    return {name: found[name] for name in ("predictions", "references")} if metric in _MAKERS else {}
+
+
+def _bleu_sums(predictions: Sequence[str], references: Sequence[str], scores: dict[str, Any]) -> list[list[int]]:
+    """(10, R): matches and numbers of n-grams, for n from 1 to 4 each, and the lengths of the two texts."""
     from sacrebleu.metrics.bleu import BLEU
 
     signature = dict(part.split(":", 1) for part in scores["bleu_signature"].split("|"))
@@ -79,13 +105,14 @@ def _bleu(predictions: Sequence[str], references: Sequence[str], scores: dict[st
     tokenizer = max((name for name in BLEU.TOKENIZERS if signature["tok"].startswith(name)), key=len)
     counter = BLEU(tokenize=tokenizer, effective_order=True)  # which sums don't depend on
     counted = [counter.sentence_score(*pair) for pair in zip(predictions, [[text] for text in references], strict=True)]
-    parts = np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in counted], dtype=float)
+    return np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in counted]).T.tolist()
 
-    def score(sums: np.ndarray) -> np.ndarray:
-        whole = sums.astype(int).tolist()
-        return np.array([BLEU.compute_bleu(row[:4], row[4:8], *row[8:], smooth_method="exp").score for row in whole])
 
-    return RowSums(parts, score)
+def _bleu_score(sums: np.ndarray) -> np.ndarray:
+    from sacrebleu.metrics.bleu import BLEU
+
+    whole = sums.astype(int).tolist()
+    return np.array([BLEU.compute_bleu(row[:4], row[4:8], *row[8:], smooth_method="exp").score for row in whole])
 
 
 def _accuracy(predictions: Sequence[Any], references: Sequence[Any], scores: dict[str, Any]) -> RowSums:
@@ -134,6 +161,9 @@ def _pearson(predictions: Sequence[float], references: Sequence[float], scores: 
     return RowSums(np.stack([x, y, x * x, y * y, x * y, np.ones(len(x))], axis=1), score)
 
 
+_MAKERS = {"accuracy": _accuracy, "f1": _f1, "matthews": _matthews, "pearson": _pearson}
+
+
 def _by_label(
     predictions: Sequence[Any], references: Sequence[Any], more: Sequence[Any] = ()
 ) -> tuple[list[Any], np.ndarray]:
@@ -146,7 +176,16 @@ def _by_label(
 
 
 def resample_rows(runs: Sequence[RowSums], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """(Q, B) qualities of Q runs on B resamples of their R rows, each resample the same rows for every run."""
+    """Qualities of runs on rows drawn with replacement, each time the same rows for every run.
+
+    Args:
+        runs: Q runs that were tested on the same R rows.
+        resamples: B, how often R rows are drawn.
+        seed: Of the draws.
+
+    Returns:
+        (Q, B) float64.
+    """
     rng, rows = np.random.default_rng(seed), len(runs[0].parts)
     ends = np.cumsum([run.parts.shape[1] for run in runs])[:-1]
     parts = np.concatenate([run.parts for run in runs], axis=1)
@@ -171,8 +210,8 @@ def interval(
         seed: Of the resampling of seeds; another than that of the rows.
 
     Returns:
-        (low, high), or None where rows are not resampled and all differences are equal, as that of one seed is: of
-        what they vary by nothing is known.
+        (low, high), or None where rows are not resampled and all differences are equal, as with one seed: they do not
+        show how much they vary.
     """
     n, mean = len(differences), differences.mean()
     if resampled is None and np.ptp(differences) == 0:
@@ -184,3 +223,75 @@ def interval(
         found = found + stdtrit(n - 1, tail) / ndtri(tail) * (n / (n - 1)) ** 0.5 * (drawn - mean)
     low, high = np.quantile(found, [1 - tail, tail])
     return float(low), float(high)
+
+
+def proportion_interval(right: int, rows: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share, such as one run's accuracy; it holds for few rows and for shares near 0 and 1 too.
+
+    Args:
+        right: Rows that count, at most `rows`.
+        rows: R, at least 1.
+        level: Share of cases in which such an interval is to hold the true share.
+
+    Returns:
+        (low, high), from 0 to 1.
+    """
+    from scipy.stats import binomtest  # takes long to import
+
+    low, high = binomtest(right, rows).proportion_ci(level, method="wilson")
+    return float(low), float(high)
+
+
+def score_interval(
+    score: Callable[[np.ndarray, np.ndarray], float],
+    references: np.ndarray,
+    predictions: np.ndarray,
+    resamples: int = _RESAMPLES_OF_ONE,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The interval of one run's score between percentiles of the scores on its rows, drawn with replacement.
+
+    Args:
+        score: (references, predictions) -> score.
+        references: (R,) labels or numbers, at least two.
+        predictions: (R,) those of the run.
+        resamples: How often R rows are drawn.
+        seed: Of the draws.
+
+    Returns:
+        (low, high), each NaN where the score of some draw is.
+
+    Raises:
+        ValueError: There are fewer than two rows.
+    """
+    from scipy.stats import bootstrap
+
+    found = bootstrap(
+        (references, predictions),
+        score,
+        n_resamples=resamples,
+        vectorized=False,
+        paired=True,
+        method="percentile",
+        rng=seed,
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def sentence_bootstrap(
+    scorer: Any, predictions: Sequence[str], references: Sequence[str], resamples: int = _RESAMPLES_OF_ONE
+) -> tuple[float, float, float]:
+    """A score of texts, and its mean and spread on sentences drawn with replacement, as sacreBLEU draws them.
+
+    Args:
+        scorer: A metric of sacreBLEU such as `BLEU()`; afterwards its signature names the resampling.
+        predictions: R texts of the run.
+        references: R texts, one for each.
+        resamples: How often R sentences are drawn; 1 = not at all.
+
+    Returns:
+        The score on all sentences, the mean on those drawn, and half the width of the interval around that mean;
+        without draws, the last two are -1.
+    """
+    found = scorer.corpus_score(predictions, [references], n_bootstrap=resamples)
+    return found.score, float(found._mean), float(found._ci)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,14 @@ class Run:
 
 
 def check_script(script: Sequence[str]) -> None:
-    """Raise a ValueError where `script`, a Python file and its arguments, can't be run."""
+    """Refuse what can't be run.
+
+    Args:
+        script: A Python file and its arguments.
+
+    Raises:
+        ValueError: There is none, or no such file.
+    """
     if not script:
         raise ValueError("There is no script: put it and its arguments after --, as in `... -- train.py --bf16`.")
     if not Path(script[0]).is_file():
@@ -69,10 +76,10 @@ def check_script(script: Sequence[str]) -> None:
 
 def run_all(
     runs: Iterable[Run], jobs: int = 1, is_last: Callable[[Run], bool] = lambda run: False
-) -> Iterator[tuple[Run, int | None]]:
+) -> Generator[tuple[Run, int | None], None, None]:
     """Run commands, `jobs` at once, and tell of each that ends; those that still run are ended with this generator.
 
-    A run that goes on from an earlier, killed caller is waited for and not started a second time.
+    A run that a killed caller has left running is waited for, and not started a second time.
 
     Args:
         runs: What to run; those whose result exists when their turn comes are not started.
@@ -80,7 +87,7 @@ def run_all(
         is_last: Whether a run is started after all others; asked again whenever one has ended.
 
     Yields:
-        A run and the status that it ended with, or None when it is found to go on elsewhere (once for each).
+        A run and the status that it ended with, or None when it is found to be running already (once for each).
     """
     waiting, running, elsewhere = list(runs), {}, set()
     is_main = threading.current_thread() is threading.main_thread()  # others can't say what a signal does
@@ -120,7 +127,10 @@ def run_all(
 
 
 def _open_locked(log: Path) -> IO[bytes] | None:
-    """The log, open to add to it and locked until the last process that has it open ends; None where one has it."""
+    """The log, open to add to it and locked until the last process that has it open ends; None where one has it.
+
+    A lock of `filelock` would end with this process, and the run that it has started may outlive it.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     file = open(log, "ab")
     if fcntl is not None:

@@ -1,6 +1,7 @@
 """A comparison as Markdown, as a page of its own, and as a figure."""
 
 import base64
+import io
 import json
 import os
 import re
@@ -15,7 +16,9 @@ from ..common.markdown import in_words, markdown_table
 from ..common.storage import write_bytes, write_text
 from ..report import figures
 from ..report.card import BASELINES
-from .comparison import Comparison, rule_of
+from ..report.theme import LIGHT
+from .plan import rule_of
+from .verdict import Comparison
 
 _COLORS = {"full": "#1a1a1a", "short": "#8c8c8c", "uniform": "#56a0d3"}
 _POLICY_COLORS = ("#d9762b", "#2f8f4e", "#8a4fbf", "#c23b4b", "#a8891b", "#1f8f8f", "#c04f9b", "#5b6bd6", "#7a5230")
@@ -25,7 +28,15 @@ _MARKERS = 8  # on a line, at most
 
 
 def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
-    """Write comparison.json, .md, .html and .png to a folder, and what the cards of its runs show of it."""
+    """Write comparison.json, .md, .html and .png to a folder, and what the cards of its runs show of it.
+
+    Args:
+        comparison: What is shown.
+        folder: Gets the files; earlier ones are replaced.
+
+    Raises:
+        ImportError: Without matplotlib.
+    """
     found, stem = comparison.to_dict(), Path(folder, "comparison")
     write_text(stem.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
     figure(comparison, stem.with_suffix(".png"))
@@ -52,7 +63,12 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def page(found: dict[str, Any], figure: bytes) -> str:
-    """The same as one HTML file that needs nothing else; `figure` is a PNG."""
+    """The same as one HTML file that needs nothing else.
+
+    Args:
+        found: `Comparison.to_dict`.
+        figure: A PNG.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     headings, rows = table(found)
@@ -108,7 +124,11 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """Write an image: quality in validations against what was trained, and against seconds, a line for each arm.
 
     Lines are means over seeds, bands a standard deviation to either side; a budget has its own kind of line and marker.
-    Where lines begin so far from where they end that nobody could tell the ends apart, the beginnings are left out.
+    If lines begin so far from where they end that nobody could tell the ends apart, the beginnings are not shown.
+
+    Args:
+        comparison: What is shown.
+        path: Of the image, a PNG.
 
     Raises:
         ImportError: Without matplotlib.
@@ -116,7 +136,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     arms = {name: arm for name, arm in comparison.plan.arms.items() if comparison.seeds(name)}
     budgets = sorted({arm.budget for arm in arms.values() if arm.budget is not None}, reverse=True)
     rules = list(dict.fromkeys(rule_of(name, arm.budget) for name, arm in arms.items() if arm.kind == "policy"))
-    canvas = figures.new_figure(11, 5 + 0.22 * -(-len(arms) // 5), figures.LIGHT)
+    canvas = figures.new_figure(11, 5 + 0.22 * -(-len(arms) // 5), LIGHT)
     panels = canvas.subplots(1, 2, sharey=True)
     curves = {name: comparison.curves(name) for name in arms}
     for name, arm in arms.items():
@@ -143,9 +163,18 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         panels[0].set_ylim(*sorted(comparison.sign * quality for quality in (far, best + 0.05 * (best - far))))
     for panel in panels:
         figures.shorten(panel)
-        figures.finish(panel, figures.LIGHT)
+        figures.finish(panel, LIGHT)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    write_bytes(path, figures.png(canvas))
+    write_bytes(path, _in_few_colors(figures.png(canvas)))
+
+
+def _in_few_colors(png: bytes) -> bytes:
+    """The same picture with at most 256 colours: a third as large, for bands on bands have thousands."""
+    from PIL import Image  # matplotlib needs it too
+
+    picture, buffer = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
+    picture.quantize(256).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
 
 
 def _far(curves: Sequence[np.ndarray]) -> float | None:
@@ -190,28 +219,28 @@ def _notes(found: dict[str, Any]) -> list[str]:
     better = "higher" if quality["greater_is_better"] else "lower"
     notes = [
         f"Quality: {quality['unit']} on {quality['rows']:,} rows ({quality['split']}), {better} is better; "
-        "mean ± standard deviation over seeds. Every arm of a seed begins with the same weights and order of rows.",
-        "to full, to short, to uniform: mean paired difference to all rows, to all rows for fewer epochs and to random "
-        "rows, the last two where they read as much within a tenth; and its 95 % confidence interval, by bootstrap "
-        f"{over}, widened for few seeds. Each interval is for one comparison alone: of twenty without a difference, "
-        "one is expected to show one.",
-        f"saved: {unit} that the full arm read and this one did not; those of forward passes alone and of earlier runs "
+        "mean ± standard deviation over seeds. All arms start a seed with the same weights and order of rows.",
+        "to full, to short, to uniform: mean paired difference from all rows, from all rows for fewer epochs and from "
+        f"random rows, with its 95 % confidence interval, by bootstrap {over}, widened for few seeds. The last two are "
+        "given if both arms read as much within a tenth. Each interval is for one comparison alone: of twenty "
+        "without a difference, one is expected to show one.",
+        f"saved: {unit} that full read and the arm did not. Those of forward passes alone and of earlier runs "
         "count as read" + (". Positions are what was computed: tokens and padding." if unit == "positions" else "."),
-        "The figure has what was trained, by earlier runs too.",
-        "seconds: training, selection and rescoring. seconds to full's: when a validation was first as good as the "
-        "full arm's last of the same seed" + (" (in as many seeds)." if _partly(found) else "."),
+        "The figure counts what earlier runs trained too.",
+        "seconds: training, selection and rescoring. seconds to full's: until a validation was as good as the last of "
+        "full with the same seed" + (" (with as many seeds)." if _partly(found) else "."),
     ]
     if quality["margin"] is not None:
-        notes.append(f"The same quality is said where the whole interval lies within ± {quality['margin']:g}.")
+        notes.append(f"The same quality: the whole interval lies within ± {quality['margin']:g}.")
     if plan["jobs"] > 1:
         notes.append(
-            f"Up to {plan['jobs']} runs went on at once: seconds are longer than of a run alone, and depend on what "
-            "else went on, so that those of two arms can't be compared."
+            f"Up to {plan['jobs']} runs shared the machine: seconds are longer than for a run alone and depend on the "
+            "other runs. Do not compare the seconds of two arms."
         )
     if found["diverged"]:
         notes.append(f"Diverged, and in no number: {'; '.join(found['diverged'])}.")
     if found["missing"]:
-        notes.append(f"Not there (yet): {'; '.join(found['missing'])}.")
+        notes.append(f"Not run (yet): {'; '.join(found['missing'])}.")
     hardware = "; ".join(
         f"{one['cpus']} CPU cores ({one['threads']} threads), {', '.join(one['gpus']) or 'no GPU'}"
         for one in found["hardware"]

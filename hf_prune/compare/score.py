@@ -15,8 +15,8 @@ from ..common.foreign import read_json
 from ..common.privacy import hide_arguments, public
 from ..common.storage import write_text
 from ..core import Policy
-from ..policies._static import StaticPolicy
-from ..records.history import HISTORY, History
+from ..records.history import History
+from ..records.history_file import HISTORY
 from .launch import LAUNCHERS, FailedRun, Run, check_script, run_all
 
 COMMAND = "command.json"  # in output_dir: whose runs these are
@@ -78,8 +78,8 @@ def make_scores(
 def _scoring(policy: str) -> tuple[Policy, str]:
     """The policy that scores all rows, and how it is spelled."""
     name, _, settings = (part.strip() for part in policy.partition(":"))
-    if "." not in name and not issubclass(policies.find(name), StaticPolicy):
-        static = [other for other in policies.names() if issubclass(policies.find(other), StaticPolicy)]
+    if "." not in name and not issubclass(policies.find(name), policies.StaticPolicy):
+        static = [other for other in policies.names() if issubclass(policies.find(other), policies.StaticPolicy)]
         raise ValueError(f"--policy {name} chooses anew in every round and keeps no scores; {', '.join(static)} do.")
     given = [setting.strip() for setting in settings.split(",") if setting.strip()]
     if any(setting.partition("=")[0].strip() == "keep" for setting in given):
@@ -103,7 +103,7 @@ def _claim(folder: Path, command: list[str]) -> None:
         is_ours = isinstance(earlier, list) and all(isinstance(part, str) for part in earlier)
         hidden = hide_arguments(earlier) if is_ours else []
         if hidden != command:
-            was = shlex.join(hidden) if is_ours else "recipes/compare.py"  # its file has the same name
+            was = shlex.join(hidden) if is_ours else "hf-prune compare"  # its file has the same name
             raise ValueError(
                 f"{folder} has runs of another command, `{was}`, and this is `{shlex.join(command)}`. Give another "
                 "--output_dir, or remove it."

@@ -9,10 +9,11 @@ from urllib.parse import quote
 from ..common.foreign import label, number, read_json, setting, why
 from ..common.markdown import in_code, in_words, markdown_table
 from ..common.privacy import public
+from ..report.card import COMPARISON
 from ..report.figures import percent
-from .comparison import CLOSE, LARGEST, RESULTS, rule_of, scale_of
-
-COMPARISON = "comparison.json"
+from .plan import rule_of
+from .result import LARGEST, RESULTS, scale_of
+from .verdict import CLOSE
 
 
 def table(paths: Sequence[str | os.PathLike[str]]) -> str:
@@ -91,8 +92,8 @@ def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
     """A Markdown table of comparison.json files, a line each: quality by arm, and in brackets what the arm saved.
 
     Of arms with a budget, those nearest to a half are shown. `+` and `-`: better and worse than the full data for fewer
-    epochs that read as much, within a tenth; the 95 % interval of the difference excludes 0. `?`: no such arm, or but
-    one seed of both, from which nothing follows.
+    epochs that read as much, within a tenth; the 95 % interval of the difference excludes 0. `?`: there is no such arm,
+    or only one seed of both.
 
     Raises:
         ValueError: A file holds something else.
@@ -113,7 +114,7 @@ def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
                 line.append("<br>".join(_brief(arm, found) for arm in shown if arm["kind"] == kind))
             line.append("<br>".join(f"{_name(arm)}: {_brief(arm, found)}" for arm in shown if arm["kind"] == "policy"))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{path} is no comparison.json of recipes/compare.py ({why(error)}).") from error
+            raise ValueError(f"{path} is no comparison.json of `hf-prune compare` ({why(error)}).") from error
         lines.append(line)
     return markdown_table(headings, lines)
 

@@ -6,11 +6,11 @@ training. NumPy and SciPy alone.
 """
 
 from .history import IGNORED, NEVER, History
-from .policy import FACTS, BudgetPolicy, Policy, rounds_of
+from .policy import DATA_NEEDS, BudgetPolicy, Policy, rounds_of
 from .selection import Clock, Selection, whole_steps
 
 __all__ = [
-    "FACTS",
+    "DATA_NEEDS",
     "IGNORED",
     "NEVER",
     "BudgetPolicy",

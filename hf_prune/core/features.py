@@ -76,18 +76,43 @@ def stacked(parts: Sequence[csr_array]) -> csr_array:
 
 
 def sums(text: csr_array, values: np.ndarray) -> np.ndarray:
-    """(N,) sum of the tokens' `values`, (V,), over each row, as often as they occur in it."""
+    """The sum of its tokens' values over each row, each as often as it occurs.
+
+    Args:
+        text: (N, V) counts.
+        values: (V,), of each token.
+
+    Returns:
+        (N,).
+    """
     return np.asarray(text @ values)
 
 
 def sums_of_distinct(text: csr_array, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(M,) sum of the tokens' `values`, (V,), over each of `rows`, (M,) int64, each token once."""
+    """The sum of its tokens' values over each of some rows, each token once.
+
+    Args:
+        text: (N, V) counts.
+        values: (V,), of each token.
+        rows: (M,) int64.
+
+    Returns:
+        (M,).
+    """
     parts = (text[part] for part in _chunks(rows))
     return np.concatenate([sums(valued(part, np.ones(len(part.data), values.dtype)), values) for part in parts])
 
 
 def rows_with(text: csr_array, rows: np.ndarray) -> np.ndarray:
-    """(V,) int64, how many of `rows`, (M,) int64, hold each token."""
+    """How many of some rows hold each token.
+
+    Args:
+        text: (N, V) counts.
+        rows: (M,) int64.
+
+    Returns:
+        (V,) int64.
+    """
     counts = np.zeros(text.shape[1], np.int64)
     for part in _chunks(rows):
         counts += np.bincount(text[part].indices, minlength=len(counts))
@@ -99,5 +124,10 @@ def _chunks(rows: np.ndarray) -> list[np.ndarray]:
 
 
 def valued(text: csr_array, values: np.ndarray) -> csr_array:
-    """A matrix with the non-zero places of `text`, which it shares, and other values there."""
+    """A matrix with other values in the places where `text` has counts.
+
+    Args:
+        text: (N, V) with Z counts; the new matrix shares its indices.
+        values: (Z,), row by row.
+    """
     return csr_array((values, text.indices, text.indptr), shape=text.shape)

@@ -1,4 +1,7 @@
-"""What training has revealed about each row of a training set."""
+"""What training has revealed about each row of a training set.
+
+Size: the fields of `History` are its arrays; `History.empty` and `History.from_arrays` make one.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 NEVER = -1
 _TRIES = 3  # without a finite loss, after which we give a row up
 IGNORED = -100  # the label of a position that is no target, as in transformers
-_FORMER = {"seen": "last_round"}  # names of arrays in files that earlier versions wrote
+_FORMER = {"seen": "last_round"}  # names that earlier versions gave to arrays
 _OWN = ("loss", "last_round", "tokens", "faults")  # arrays that every History has
 _KINDS: dict[str, Any] = {  # of arrays that are not float32
     **dict.fromkeys(("last_round", "tokens"), np.int32),
@@ -27,7 +30,7 @@ _LONGEST = 10_000  # characters of a fact
 
 @dataclass
 class History:
-    """What training has revealed about each of N rows. The only mutable object; saved whole in every checkpoint.
+    """What training has revealed about each of N rows: arrays alone. The only mutable object of the core.
 
     Attributes:
         loss: (N,) float32, latest finite per-example loss in nats (text: mean over the row's real target tokens);
@@ -37,15 +40,15 @@ class History:
         faults: (N,) uint8, times the measured loss was NaN or infinite, as by overflow; saturates at 255.
         signals: Further measurements by name, each (N,) float32, NaN = never seen.
         notes: A policy's own memory by name, arrays of numbers; written by `Policy.begin` and `Policy.update` alone.
-        blanks: (N,) uint8, visits that told nothing, for the row had no target then (a random mask fell on no token,
-            all its labels are ignored); saturates at 255. None = there was no such visit.
-        features: What the data set tells of its rows, where the policy asks for it; not saved.
-        offered: (M,) int64 rows that the round may choose among; None = all. Not saved.
-        keys: (N,) uint64, a hash of what names each row whatever its place, see `data.keys.row_keys`; None = rows go by
-            their place alone. In a file of its own, not in a checkpoint.
+        blanks: (N,) uint8, visits that told nothing, because the row had no target then (a random mask hit no token,
+            or all its labels are ignored); saturates at 255. None = there was no such visit.
+        features: What the data set tells of its rows, where the policy asks for it; read anew by each run.
+        offered: (M,) int64 rows that the round may choose among; None = all. Of the round that is open alone.
+        keys: (N,) uint64, a hash of each row's name, which it has in any order of the rows, see `data.keys.row_keys`;
+            None = rows are known by their place alone. Not among `arrays()`.
         facts: What it was made with, where that is known: `policy`, `data` (the fingerprint of the training set), `key`
-            (the column that `keys` are of), `run` (the name that its rounds bear, see `trace.py`), `cost` (`runs`,
-            `rows`, `tokens` with padding, `seconds`). As `keys`.
+            (the column that `keys` come from), `run` (its name in the files of its rounds, see `records.trace`), `cost`
+            (`runs`, `rows`, `tokens` with padding, `seconds`).
     """
 
     loss: np.ndarray
@@ -62,7 +65,15 @@ class History:
 
     @classmethod
     def empty(cls, n: int, signals: frozenset[str] | tuple[str, ...] = ()) -> "Self":
-        """A history of `n` rows that were never seen, with room for `signals` beside the loss."""
+        """A history of rows that were never seen.
+
+        Args:
+            n: How many.
+            signals: Names of what is measured beside the loss.
+
+        Raises:
+            ValueError: There are no rows.
+        """
         if n < 1:
             raise ValueError(f"History.empty(n={n}): a training set needs at least one row.")
         return cls(
@@ -77,7 +88,7 @@ class History:
         return len(self.loss)
 
     def record(self, rows: np.ndarray, loss: np.ndarray, round: int, **signals: np.ndarray) -> None:
-        """Take in what a round measured; a loss that is NaN or infinite counts as a fault and changes nothing else.
+        """Store what a round measured. A loss that is NaN or infinite counts as a fault and changes nothing else.
 
         Args:
             rows: (K,) int64, distinct.
@@ -97,16 +108,16 @@ class History:
             self.signals[name][rows] = values
 
     def record_blanks(self, rows: np.ndarray) -> None:
-        """Take in visits of `rows`, (K,) int64, distinct, that told nothing for want of a target."""
+        """Count visits of `rows`, (K,) int64, distinct, that had no target and so told nothing."""
         if len(rows):
             self.blanks = np.zeros(len(self), np.uint8) if self.blanks is None else self.blanks
             self.blanks[rows] += self.blanks[rows] < 255
 
     def check_notes(self, policy: object) -> None:
-        """Refuse notes that no checkpoint could hold, as soon as `policy` has written them.
+        """Refuse notes that no file can hold, as soon as `policy` has written them.
 
         Raises:
-            TypeError: A note is no array of numbers or switches, or what it goes by is no text.
+            TypeError: A note is no array of numbers or switches, or its name is no text.
         """
         for name, note in self.notes.items():
             try:
@@ -127,10 +138,10 @@ class History:
 
     @property
     def hope(self) -> np.ndarray:
-        """(N,) float32, the chance that a row never measured is to get: halved by each visit without a target.
+        """(N,) float32, the chance that a row never measured is tried; each visit without a target halves it.
 
-        So one whose target is drawn at random is tried until it has one, and one that never has any costs little. It is
-        0 for a row that was never finite, and 1 for all others.
+        A row whose target is drawn at random is tried until it has one, and a row that never has one costs little. The
+        chance is 0 for a row that was never finite, and 1 for all others.
         """
         hope = np.where(self.never_finite, np.float32(0), np.float32(1))
         if self.blanks is not None:
@@ -139,7 +150,7 @@ class History:
         return hope
 
     def set_aside(self, rng: np.random.Generator) -> np.ndarray:
-        """(N,) bool, drawn by their `hope`: rows never measured that a budget takes after all others, not first."""
+        """(N,) bool, drawn by `hope`: rows never measured that a budget takes last, in place of first."""
         if self.blanks is None and not self.faults.any():
             return np.zeros(len(self), bool)
         hope = self.hope
@@ -149,12 +160,12 @@ class History:
         return aside
 
     def is_of(self, policy: object) -> bool:
-        """Whether it was made under a policy of this class, as far as is known."""
+        """Whether a run with a policy of this class made it, as far as is known."""
         name = f"{type(policy).__name__}("
         return (self.facts.get("policy") or name).startswith(name)
 
     def inherit(self, earlier: "History") -> None:
-        """Take in the losses and signals of an earlier run on the same rows, as if round 0 had measured them."""
+        """Copy the losses and signals of an earlier run on the same rows, as if round 0 had measured them."""
         known = earlier.last_round > NEVER
         self.loss[known] = earlier.loss[known]
         self.last_round[known] = 0
@@ -162,7 +173,10 @@ class History:
             self.signals[name][known] = earlier.signals[name][known]
 
     def transfer_from(self, earlier: "History") -> "Self":
-        """This one, of a policy that begins, with the losses and signals of the run of another that it goes on with."""
+        """This one, with what the run so far has measured, where another policy takes over in the middle of it.
+
+        Unlike `inherit`, it keeps the rounds, tokens, faults and blanks of the run, which go on. Notes stay behind.
+        """
         known = earlier.last_round > NEVER
         self.loss[known], self.last_round[known] = earlier.loss[known], earlier.last_round[known]
         self.tokens = np.where(earlier.tokens > 0, earlier.tokens, self.tokens)
@@ -172,7 +186,7 @@ class History:
         return self
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every array under the name that it has in a file."""
+        """Every array that lasts, by name; those of `signals` and `notes` as "signals/NAME" and "notes/NAME"."""
         own = {name: getattr(self, name) for name in _OWN}
         if self.blanks is not None:
             own["blanks"] = self.blanks
@@ -181,10 +195,14 @@ class History:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], rows: int | None = None) -> "Self":
-        """The history whose `arrays()` these are; other names are left alone.
+        """The history whose `arrays()` these are.
+
+        Args:
+            arrays: By name; other names are left alone.
+            rows: Number of rows that it must have; None = any.
 
         Raises:
-            ValueError: It is of another number of rows than `rows`, or an array is missing or none of a History.
+            ValueError: The number of rows is another than `rows`, or an array is missing or of another kind.
         """
         arrays = {_FORMER.get(name, name): array for name, array in arrays.items()}
         if lost := [name for name in _OWN if name not in arrays]:
@@ -202,7 +220,10 @@ class History:
         return cls(*own, signals=groups["signals/"], notes=groups["notes/"], blanks=arrays.get("blanks")).check()
 
     def check(self) -> "Self":
-        """This one, if its arrays and facts are what they are said to be, whoever has made it.
+        """Check that arrays and facts are of the kinds above, whoever has made them.
+
+        Returns:
+            This history.
 
         Raises:
             ValueError: An array of another length or type; a loss that is infinite, or missing where a row was seen; a

@@ -1,4 +1,4 @@
-"""What a rule is: a `Policy`, and one whose user sets the share of the data that it trains."""
+"""What a rule is: a `Policy`, and a `BudgetPolicy`, whose user sets the share of the data to train on."""
 
 import abc
 import math
@@ -12,7 +12,7 @@ from .history import History
 from .ranking import ranked, top
 from .selection import Clock, Selection, plain, whole_steps
 
-FACTS = frozenset({"tokens", "features", "classes"})  # what a policy may need beside signals: read before training
+DATA_NEEDS = frozenset({"tokens", "features", "classes"})  # what a policy may need beside signals: read before training
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Policy(abc.ABC):
 
     Attributes:
         needs: What the rule reads. Signals, measured in training: "loss", "correct", "confidence", "el2n", "grad_norm";
-            facts, read from the data set before: "tokens" (`history.tokens`), "features" (the texts or else the pixels
+            what is read from the data set before: "tokens" (`history.tokens`), "features" (the texts or else the pixels
             of `history.features`), "classes" (`history.features.classes`). Only these are made; a model or a data set
-            that can't give one is refused.
+            that can't give one is refused. Where it depends on the fields, a property takes its place.
         weighs: Whether its selections carry weights. A loss that can't be weighted row by row is refused.
         in_background: Whether `update` runs beside the next round, in a thread; then `select` sees what it wrote one
             round later.
@@ -44,7 +44,7 @@ class Policy(abc.ABC):
         """Prepare for the first round.
 
         Args:
-            history: Of rows never seen, with the facts that the rule needs; may be written to.
+            history: Of rows never seen, with what the rule needs of the data set; may be written to.
             earlier: What an earlier run has learnt of the same rows, which is taken in; None = nothing.
 
         Raises:
@@ -64,18 +64,32 @@ class Policy(abc.ABC):
         """
 
     def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
-        """Learn from the round that has ended, whose clock this is, by writing to `history.notes`.
+        """Learn from the round that has ended, by writing to `history.notes`.
 
         An error ends training where the next round would be selected; after the last round it becomes a warning.
+
+        Args:
+            history: What this round and those before have measured.
+            clock: The one that the round began with.
+            rng: The only source of chance, seeded by (seed, round).
         """
 
     def forecast(self, history: History, clock: Clock) -> int:
-        """Rows that `select` will keep of the whole data set, as far as can be said beforehand; all where it can't."""
+        """Rows that `select` will keep of the whole data set, as far as can be said beforehand; all where it can't.
+
+        Args:
+            history: What the rounds before have measured.
+            clock: Where training stands.
+        """
         del clock
         return len(history)
 
     def check_range(self, field: str, interval: str) -> None:
-        """Refuse a field outside an interval such as "(0, 1]", and a fraction where it is an int; for `__post_init__`.
+        """Refuse a field outside an interval, and a fraction where the field is an int; for `__post_init__`.
+
+        Args:
+            field: Its name.
+            interval: Such as "(0, 1]" or "[1, inf)".
 
         Raises:
             ValueError: Names the field, the interval and the value.

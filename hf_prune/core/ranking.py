@@ -6,7 +6,15 @@ TIES = 0  # seed that splits equal scores where the same rows are to stay in eve
 
 
 def marked(rows: np.ndarray, n: int) -> np.ndarray:
-    """(n,) bool, true at `rows`, (K,) int64 in [0, n), which may repeat."""
+    """A mask of rows.
+
+    Args:
+        rows: (K,) int64 in [0, n), which may repeat.
+        n: Length of the mask.
+
+    Returns:
+        (n,) bool, true at `rows`.
+    """
     marks = np.zeros(n, bool)
     marks[rows] = True
     return marks
@@ -31,7 +39,7 @@ def top(score: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
         return np.sort(rng.choice(np.flatnonzero(np.isnan(score)), k, replace=False, shuffle=False))
     chosen = ~(score <= threshold)
     ties = np.flatnonzero(score == threshold)
-    chosen[rng.choice(ties, k - np.count_nonzero(chosen), replace=False, shuffle=False)] = True
+    chosen[rng.choice(ties, k - int(np.count_nonzero(chosen)), replace=False, shuffle=False)] = True
     return np.flatnonzero(chosen)
 
 
@@ -74,6 +82,14 @@ def first_of_groups(order: np.ndarray, groups: np.ndarray, share: float) -> np.n
 
 
 def length_buckets(lengths: np.ndarray, buckets: int) -> np.ndarray:
-    """(N,) int64 bucket of each length, from 0: `buckets` quantile ranges of about equal size."""
+    """The bucket of each length.
+
+    Args:
+        lengths: (N,) numbers.
+        buckets: How many quantile ranges of about equal size there are.
+
+    Returns:
+        (N,) int64, from 0.
+    """
     edges = np.quantile(lengths, np.arange(1, buckets) / buckets)
     return np.searchsorted(edges, lengths, side="right")

@@ -1,4 +1,4 @@
-"""What a round begins with and what it is to do: a `Clock` goes into a policy, a `Selection` comes out."""
+"""Where a round stands and what it does: a `Clock` goes into a policy, a `Selection` comes out."""
 
 import math
 import sys
@@ -126,5 +126,10 @@ def plain(value: Any) -> Any:
 
 
 def whole_steps(rows: int, step_rows: int) -> int:
-    """`rows`, rounded up to whole optimizer steps of `step_rows` rows."""
+    """A number of rows, rounded up to whole optimizer steps.
+
+    Args:
+        rows: The number.
+        step_rows: Rows in one optimizer step.
+    """
     return math.ceil(rows / step_rows) * step_rows

@@ -50,10 +50,10 @@ def show(
 
 
 def read_shown(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """What `show` gave of rows, as a file of anybody has it.
+    """Read a file of what `show` gave; anybody may have written it.
 
     Returns:
-        By the number of a row as a text, what `show` gives but `row`; and what is wrong with the others, a line each.
+        What `show` gives, without `row`, by the row's number as a text; and what is wrong with others, a line each.
     """
     try:
         found = of_kind(read_json(path, _LARGEST), "it", dict)
@@ -72,7 +72,7 @@ def read_shown(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, Any]],
 
 
 def _plain(example: Any) -> dict[str, Any]:
-    """One that shows nothing but texts and a picture of its own."""
+    """An example as `show` makes it; anything else that a file has there is refused."""
     of_kind(example, "it", dict)
     texts, picture, label = of_kind(example.get("texts"), "texts", dict), example.get("picture"), example.get("label")
     if len(texts) > _MOST_TEXTS:
@@ -87,7 +87,7 @@ def _plain(example: Any) -> dict[str, Any]:
 def _shown_or_not(dataset: Any, row: int, decode: Any, names: Mapping[int, str]) -> dict[str, Any]:
     try:
         return _shown(dataset[row], decode, names)
-    except Exception as error:  # whatever a data set of anybody's holds, it must cost no account of a run
+    except Exception as error:  # a row of any kind that can't be shown must not end the report of a run
         text = f"can't be shown ({type(error).__name__}: {error})"
         return {"texts": {"row": _short(text)}, "picture": None, "label": None}
 

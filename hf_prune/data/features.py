@@ -138,7 +138,7 @@ def _example_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[
         example = _row(dataset, row, used)
         for one, name in zip(words, texts, strict=True):
             one.append(_real(example, name, row))
-        if shrink is not None:
+        if shrink is not None and pixels is not None:
             pixels[row] = shrink(raw(example[picture]))
         if label is not None:
             classes.append(np.asarray(example[label]).item())

@@ -31,11 +31,13 @@ def fingerprint(dataset: Any) -> int | None:
 def row_checksums(dataset: Any) -> list[int | None]:
     """Checksums that tell whether processes hold the same rows, of any data set, in the same order.
 
-    A `datasets.Dataset` has one, its fingerprint. Of any other, some rows are read, twice each with generators that are
-    seeded alike everywhere: what draws from them is equal, and what was different the second time says nothing.
+    A `datasets.Dataset` has one, its fingerprint. Of any other data set, some rows are read twice, with generators that
+    are seeded alike in all processes. Random augmentation then gives equal rows; a row that differs the second time
+    says nothing.
 
     Args:
-        dataset: The training set. A shallow copy is read: what it opens late, loader workers open for themselves.
+        dataset: The training set. A shallow copy is read, so that files which it opens when it is first read are not
+            shared with the loader's workers.
 
     Returns:
         As many for every data set; None = says nothing.
@@ -60,7 +62,7 @@ def _row_checksum(dataset: Any, row: int) -> int | None:
 
 
 def _content(value: Any) -> str:
-    """What is the same wherever a value is made: whole numbers and texts, and of other numbers the size."""
+    """A text for a value, the same on every machine: whole numbers and texts as they are, others by their mean size."""
     if isinstance(value, Mapping):
         return repr([(str(name), _content(value[name])) for name in value])
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Rows by name: a column whose values are unique tells which row of another training set is the same one."""
+"""Names of rows: a column of unique values tells which rows of two training sets are the same."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -41,7 +41,7 @@ def row_keys(dataset: Any, column: str) -> np.ndarray:
         return keys
     pairs = [(order[at], order[at + 1]) for at in again[:_SHOWN]]
     named = [(_text(dataset[int(a)][column]), _text(dataset[int(b)][column])) for a, b in pairs]
-    if equal := [one.decode() for one, other in named if one == other]:
+    if equal := [one.decode() for one, other in named if one is not None and one == other]:
         raise ValueError(
             f"history_key={column!r} must name each row, but {len(again):,} values of that column are there again, "
             f"such as {', '.join(map(repr, equal))} (rows {pairs[0][0]} and {pairs[0][1]}). Name a column without "
@@ -53,15 +53,15 @@ def row_keys(dataset: Any, column: str) -> np.ndarray:
 
 
 def match(earlier: Kept, keys: np.ndarray) -> tuple[Kept, int]:
-    """What `earlier` knows of the rows that `keys` name.
+    """Bring an earlier History into the order of the rows at hand.
 
     Args:
-        earlier: With keys of its own.
+        earlier: A History with keys.
         keys: (N,) uint64, of the rows at hand.
 
     Returns:
-        A History of N rows, and how many of them `earlier` has; the others were never seen. Of its notes, it has those
-        that give each row a number: float arrays of one entry per row, NaN for the others.
+        A History of N rows, and how many of them `earlier` has; the others count as never seen. Notes that are float
+        arrays with one entry per row come along, NaN for the others; other notes are left out.
     """
     assert earlier.keys is not None
     order = np.argsort(earlier.keys)

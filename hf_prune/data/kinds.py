@@ -1,4 +1,4 @@
-"""What a data set is, told by what it does and by its columns; and a sample of its rows."""
+"""Kinds of data sets, known by their methods and columns; and a sample of rows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ SAMPLES = 64  # rows whose content makes the fingerprint, and whose pixels set t
 
 
 def is_arrow(dataset: Any) -> bool:
-    """Whether this is a `datasets.Dataset`, told by what it does so that the library need not be installed."""
+    """Whether this is a `datasets.Dataset`, known by its methods, so that the library need not be installed."""
     return hasattr(dataset, "column_names") and hasattr(dataset, "with_format")
 
 
@@ -27,7 +27,7 @@ def spread(n: int) -> list[int]:
 
 
 def names_of(example: Any) -> str:
-    """What a row calls its parts, in words."""
+    """The names of a row's columns, for a message."""
     if isinstance(example, Mapping):
         return ", ".join(map(str, example))
     return f"no names (a row is a {type(example).__name__}, not a dict)"

@@ -24,7 +24,18 @@ PICTURES = ("pixel_values", "image", "img")
 
 
 def stored_pixels(dataset: Any, name: str) -> np.ndarray:
-    """(N, P) uint8, the pictures of a `datasets.Dataset`, shrunk now or by an earlier run."""
+    """The pictures of a `datasets.Dataset`, shrunk now or by an earlier run.
+
+    The file of an earlier run is found by the content of the pictures. The cache of `Dataset.map` would not do: it goes
+    by how a data set was made, and a data set in memory has none.
+
+    Args:
+        dataset: The training set.
+        name: The column of its pictures.
+
+    Returns:
+        (N, P) uint8.
+    """
     column = dataset.select_columns([name])
     content = hashlib.blake2b(f"{name} {_SIDE} {len(column)}".encode(), digest_size=16)
     for pictures in tqdm(_stored(column, name), "Reading pictures", total=_batches(column)):
@@ -80,7 +91,9 @@ def _file(picture: Mapping[str, Any]) -> bytes:
 
 
 class Shrink:
-    """Makes a row of bytes of any picture: area averages, channel by channel.
+    """Makes a row of bytes of any picture: area averages, channel by channel, rounded once.
+
+    PIL's `resize(BOX)` rounds after each of its two passes, and takes neither floats nor channels that come first.
 
     Args:
         samples: PIL pictures, files' bytes, or arrays with channels first or last. The first sets the size and the

@@ -35,13 +35,13 @@ def row_tokens(dataset: Any, targets_too: bool) -> np.ndarray:
 
 
 def row_lengths(dataset: Any, column: str | None, inputs: str, targets_too: bool) -> np.ndarray:
-    """Length of every row, which says how much its batch is padded, read before training.
+    """Length of every row, read before training; rows are grouped by it, so that batches need little padding.
 
     Args:
         dataset: A `datasets.Dataset` is read in bulk unless it makes its rows as they are read, any other row by row.
-        column: Name of a column of lengths, which is taken where a `datasets.Dataset` has it; None = of none.
-        inputs: Name of the model's main input, whose length is taken where there is no such column.
-        targets_too: Take the length of `labels` as well, where they are lists (an encoder-decoder reads both).
+        column: Name of a column of lengths, used where a `datasets.Dataset` has it; None = there is none.
+        inputs: Name of the model's main input, whose length is used where there is no such column.
+        targets_too: Measure `labels` as well, where they are lists (an encoder-decoder reads both).
 
     Returns:
         (N,) numbers, or (N, 2) of input and labels.
@@ -126,7 +126,11 @@ def _refuse_tokens(names: str) -> None:
 
 
 def lists_of(column: Any) -> tuple[np.ndarray, np.ndarray]:
-    """All entries of an Arrow column of lists, or of lists of lists, one after another, and how many each row has."""
+    """All entries of an Arrow column of lists, or of lists of lists, one after another, and how many each row has.
+
+    Raises:
+        ValueError: It holds no lists.
+    """
     column = _stored_lists(column)
     if not hasattr(column.type, "value_type"):
         raise ValueError(
@@ -153,7 +157,15 @@ def _lengths(column: Any) -> np.ndarray:
 
 
 def numbers_of(example: Mapping[str, Any], name: str, row: int) -> np.ndarray:
-    """(T,) int64, what a row has under a name: numbers, or numbers for each of the texts to choose from.
+    """What a row has under a name: numbers, or numbers for each of the texts to choose from.
+
+    Args:
+        example: The row.
+        name: Of its tokens, mask or labels.
+        row: Its number, for the message.
+
+    Returns:
+        (T,) int64.
 
     Raises:
         ValueError: It has something else there.

@@ -1,4 +1,4 @@
-"""What a training batch tells of each of its rows, from the logits that training computes anyway.
+"""The loss and the signals of each row of a training batch, from the logits that training computes anyway.
 
 `readers.py` reads a batch into a `Prediction`, which gives the signals of its B rows, each (B,) float32:
 
@@ -9,13 +9,13 @@
     grad_norm   ||p - y||_2 * sqrt(||h||^2 + 1), h the input of the linear head: the norm of the loss's gradient in
                 the head's parameters; mean over target tokens, each on its own
 
-NaN is a row without any target. Nothing here waits for the device.
+A row without any target has NaN. Nothing here waits for the device.
 """
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 from torch import Tensor
@@ -26,15 +26,15 @@ from ..core import IGNORED
 
 @dataclass(eq=False)
 class Prediction:
-    """A batch of B rows with T positions each, of which some are targets among C classes.
+    """A batch of B rows with T positions each; some positions are targets, each one of C classes.
 
     Args:
         logits: (B, T, C), any float type.
         labels: (B, T) int64, `IGNORED` where there is no target.
         task: The task in English, for messages.
         gives: Names of the signals that have a meaning here.
-        parts: (B, T) bool, where the rows were joined into one sequence and logits and labels are (1, T, ...): which
-            positions are whose.
+        parts: (B, T) bool, which positions belong to which row, where the rows were joined into one sequence: then
+            logits and labels are (1, T, ...). None where they were not.
     """
 
     logits: Tensor
@@ -59,11 +59,11 @@ class Prediction:
         return self._by_position(partial(F.cross_entropy, ignore_index=IGNORED, reduction="none"))
 
     def terms(self) -> Tensor:
-        """(B, T) float32, what each position adds to the mean over targets that the model's own loss is, times them."""
+        """(B, T) float32, the summands of the model's loss before normalisation, which is by the number of targets."""
         return self.token_losses()
 
     def mean_of(self, losses: Tensor) -> Tensor:
-        """() float32: the mean over the batch's targets, of the rows' losses, (B,)."""
+        """() float32: the mean over the batch's targets; `losses` are the rows' (B,)."""
         count = self.is_target.sum(1)
         return torch.where(count > 0, losses * count, 0.0).sum() / count.sum()
 
@@ -74,9 +74,9 @@ class Prediction:
         """The named signals, detached.
 
         Args:
-            names: Which, out of `gives`.
-            head_input: For grad_norm alone, what went into the head (see `head_of`): (B, T, H), or (B, H) when T = 1.
-            head_bias: Whether the head has a bias; without, grad_norm is ||p - y||_2 * ||h||.
+            names: Which of `gives`.
+            head_input: For grad_norm alone, the input of the head (see `head_of`): (B, T, H), or (B, H) when T = 1.
+            head_bias: Whether the head has a bias. Without one, grad_norm is ||p - y||_2 * ||h||.
 
         Returns:
             Name -> (B,) float32, "loss" always among them; NaN for a row without a target.
@@ -86,7 +86,7 @@ class Prediction:
         """
         if unknown := sorted(set(names) - self.gives):
             raise ValueError(f"A {self.task} model gives {sorted(self.gives)}, not {unknown}: choose among those.")
-        values = {}
+        values: dict[str, Tensor] = {}
         if set(names) <= {"loss", "confidence"}:
             token_losses = self.token_losses()
         else:
@@ -104,19 +104,22 @@ class Prediction:
         return token_losses.sum(1) / self.is_target.sum(1)
 
     def _by_position(self, measure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Apply measure((n, C) float32, (n,) labels) -> (n, ...) in chunks: (B, T, ...), zero where is no target."""
+        """Apply measure((n, C) float32, (n,) labels) -> (n, ...) in chunks: (B, T, ...), zero without a target."""
         step = max(1, self.CHUNK // self.logits.shape[-1])
-        chunks = zip(self.logits.flatten(0, 1).split(step), self.labels.flatten().split(step), strict=True)
-        parts = []
+        chunks = zip(
+            torch.split(self.logits.flatten(0, 1), step), torch.split(self.labels.flatten(), step), strict=True
+        )
+        parts: list[Tensor] = []
         for logits, labels in chunks:
-            # The targets alone, where they are few; on an accelerator, picking them out would wait for the device.
+            # Few targets are picked out to save work. An accelerator would have to be waited for to know their number.
             index = (labels != IGNORED).nonzero().squeeze(1) if _is_on_cpu(logits) else labels
             if 2 * len(index) < len(labels):
                 values = measure(logits.index_select(0, index).float(), labels[index])
                 parts.append(values.new_zeros(len(labels), *values.shape[1:]).index_copy(0, index, values))
             else:
                 parts.append(measure(logits.float(), labels))
-        return self._by_row(torch.cat(parts).unflatten(0, self.labels.shape))
+        everywhere = torch.cat(parts)
+        return self._by_row(everywhere.reshape(*self.labels.shape, *everywhere.shape[1:]))
 
     def _by_row(self, values: Tensor) -> Tensor:
         """(1, T, ...) of joined rows -> (B, T, ...), zero at other rows' positions."""
@@ -135,31 +138,31 @@ class Prediction:
                 f"grad_norm needs the head's input at each of the {shape} positions of the logits, got head_input of "
                 f"shape {got}. Where a model picks the position only behind its head, use el2n."
             )
-        norms = torch.linalg.vector_norm(head_input, dim=-1, dtype=torch.float32)
+        norms = _norm(head_input)
         return torch.sqrt(norms**2 + 1) if head_bias else norms
 
 
 class Answer(Prediction):
-    """Start and end of an answer: T = 2, the classes are the positions of the text, its padding included."""
+    """Start and end of an answer: T = 2, and the classes are the positions of the text, padding included."""
 
     def terms(self) -> Tensor:
-        """The model's loss is the mean over starts, and that over ends, halved."""
+        """The model's loss is half the mean over starts plus half the mean over ends."""
         count = self.is_target.sum(0)
         return self.token_losses() * (count.sum() / (2 * count))
 
     @torch.no_grad()
     def mean_of(self, losses: Tensor) -> Tensor:
-        """The rows' losses do not tell it where one of the two is ignored."""
+        """Made of the terms, for the rows' losses do not tell it where one of the two is ignored."""
         return self.terms().sum() / self.is_target.sum()
 
     def _mean(self, token_losses: Tensor) -> Tensor:
-        """The half of the sum: where one of the two is ignored, it counts as zero."""
+        """Half the sum: one of the two that is ignored counts as zero."""
         return token_losses.sum(1) / (2 * self.is_target.any(1))
 
 
 @dataclass(eq=False, kw_only=True)
 class Picked(Prediction):
-    """Some positions alone, which a model has picked out of all rows: logits (1, n, C) and labels (1, n).
+    """Only the positions that a model has picked out of all rows: logits (1, n, C) and labels (1, n).
 
     Args:
         logits: As in `Prediction`.
@@ -167,7 +170,7 @@ class Picked(Prediction):
         task: As in `Prediction`.
         gives: As in `Prediction`.
         parts: As in `Prediction`.
-        at: (n,) int64, where among the B * T positions each stands.
+        at: (n,) int64, the index of each among the B * T positions.
         shape: (B, T).
     """
 
@@ -177,7 +180,7 @@ class Picked(Prediction):
     def _by_row(self, values: Tensor) -> Tensor:
         """(1, n, ...) -> (B, T, ...), zero elsewhere."""
         everywhere = values.new_zeros(self.shape.numel(), *values.shape[2:]).index_copy(0, self.at, values[0])
-        return super()._by_row(everywhere.unflatten(0, self.shape))
+        return super()._by_row(everywhere.reshape(*self.shape, *everywhere.shape[1:]))
 
     def _head_norms(self, head_input: Tensor | None, head_bias: bool) -> Tensor:
         if head_input is not None:
@@ -186,14 +189,14 @@ class Picked(Prediction):
 
 
 class FusedLogProbs(Prediction):
-    """Targets whose log-probabilities are all that a fused loss gives: they stand for the logits, (B, T, 1)."""
+    """A fused loss gives the log-probabilities of the targets alone: they stand in for the logits, (B, T, 1)."""
 
     def token_losses(self) -> Tensor:
         return self._by_row(-self.logits.squeeze(-1).float().masked_fill(self.labels == IGNORED, 0.0))
 
 
 class Regression(Prediction):
-    """Regression: labels are numbers, (B, 1, C) float32, beside logits of the same shape."""
+    """Regression: labels are (B, 1, C) float32, and logits have the same shape."""
 
     measure: ClassVar = staticmethod(F.mse_loss)
 
@@ -206,7 +209,7 @@ class Regression(Prediction):
 
 
 class Shares(Regression):
-    """One class a row, of which the labels say how likely each of the C is: (B, 1, C) float32."""
+    """One class a row: the labels are the probability of each of the C classes, (B, 1, C) float32."""
 
     def token_losses(self) -> Tensor:
         return -(F.log_softmax(self.logits.float(), dim=-1) * self.labels).sum(-1)
@@ -218,21 +221,61 @@ class MultiLabel(Regression):
     measure: ClassVar = staticmethod(F.binary_cross_entropy_with_logits)
 
     def _by_position(self, measure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Loss, nothing, and whether every label is on the right side of zero: (B, 1, 3)."""
+        """Loss, zero, and whether every label is predicted right: (B, 1, 3)."""
         hit = ((self.logits > 0) == (self.labels > 0.5)).all(-1)
         losses = self.token_losses()
         return torch.stack([losses, torch.zeros_like(losses), hit.float()], dim=-1)
 
 
+class UserLosses:
+    """The losses that `example_loss_func` gave: one target a row.
+
+    Args:
+        losses: (B,) floating point, nats.
+
+    Raises:
+        ValueError: Another shape.
+    """
+
+    def __init__(self, losses: Any):
+        if not isinstance(losses, Tensor) or losses.ndim != 1:
+            shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise ValueError(f"example_loss_func must return a (B,) tensor of losses, got {shape}.")
+        self._losses = losses.float()
+        self.is_target = torch.ones_like(losses, dtype=torch.bool).unsqueeze(1)
+
+    def terms(self) -> Tensor:
+        """(B, 1)."""
+        return self._losses.unsqueeze(1)
+
+    def signals(
+        self, names: Collection[str], head_input: Tensor | None = None, head_bias: bool = True
+    ) -> dict[str, Tensor]:
+        """The loss alone, arguments as in `Prediction.signals`."""
+        del names, head_input, head_bias
+        return {"loss": self._losses.detach()}
+
+
+def is_mapping(outputs: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether what a model puts out has names, as transformers' `ModelOutput` has."""
+    return isinstance(outputs, Mapping)
+
+
 def _compare(logits: Tensor, labels: Tensor) -> Tensor:
-    """Loss, ||p - y||_2, whether the label is the likeliest class: (n, 3) float32, zero where there is no target."""
+    """Loss, ||p - y||_2, whether the label is the most likely class: (n, 3) float32, zero without a target."""
     wanted = labels.clamp(min=0).unsqueeze(1)
     log_p = F.log_softmax(logits, dim=-1)
     loss = -log_p.gather(1, wanted)
-    # Not as sum(p^2) - 2 p_y + 1, whose rounding errors outgrow the value when p_y nears 1.
-    distance = torch.linalg.vector_norm(log_p.exp_().scatter_(1, wanted, torch.expm1(-loss)), dim=1)
+    # Not as sum(p^2) - 2 p_y + 1: its rounding errors are larger than the value when p_y is near 1.
+    distance = _norm(log_p.exp_().scatter_(1, wanted, torch.expm1(-loss)))
     values = torch.stack([loss.squeeze(1), distance, (logits.argmax(1) == labels).float()], dim=-1)
     return values.masked_fill((labels == IGNORED).unsqueeze(1), 0.0)
+
+
+def _norm(values: Tensor) -> Tensor:
+    """Euclidean norm over the last dimension, float32."""
+    # PyTorch has no annotations of torch.linalg.
+    return torch.linalg.vector_norm(values, dim=-1, dtype=torch.float32)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 def _is_on_cpu(tensor: Tensor) -> bool:
@@ -245,11 +288,11 @@ def count_tokens(rows: Tensor, inputs: Mapping[str, Any], is_encoder_decoder: bo
     Args:
         rows: (B,) int64, its row numbers.
         inputs: The batch, as the collator made it.
-        is_encoder_decoder: Whether a decoder reads the labels as tokens (classes and numbers are told apart).
+        is_encoder_decoder: Whether a decoder reads the labels as tokens; labels of (B,) or of floats are none.
 
     Returns:
         (B,) int64 real tokens of each row, and the batch's tokens with padding; zeros without input_ids (images).
-        Another number of rows than B where it has several texts for each, or joins them.
+        The number of rows is not B where a batch has several texts for each row, or joins its rows.
     """
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor) or ids.dim() < 2:

@@ -1,7 +1,7 @@
 """Which task a model has, and how a batch of it is read: outputs and targets -> `prediction.Prediction`.
 
-`recipe_for` recognises the task by the model's class, and gives its `Recipe`, None where none is known: `why_unread`
-says why. Most classes share their losses; those that have one of their own are named here.
+`recipe_for` recognises the task by the model's class and gives its `Recipe`. It gives None for a model that it does not
+know; then `why_unread` says why. Most classes share their losses; the classes with a loss of their own are named here.
 """
 
 import inspect
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import IGNORED
-from .prediction import Answer, FusedLogProbs, MultiLabel, Picked, Prediction, Regression, Shares
+from .prediction import Answer, FusedLogProbs, MultiLabel, Picked, Prediction, Regression, Shares, is_mapping
 
 TARGETS = ("labels", "shift_labels", "start_positions", "end_positions")
-READ = (*TARGETS, "attention_mask", "bbox_first_token_mask")  # from the batch, by some recipe
+READ = (*TARGETS, "attention_mask", "bbox_first_token_mask")  # what recipes read from the batch
 
 _CLASSES = frozenset({"loss", "correct", "confidence", "el2n", "grad_norm"})
 _PROBLEMS = {
@@ -30,7 +30,7 @@ _PROBLEMS = {
 
 
 class NoLogits(ValueError):
-    """The model's outputs hold no logits: a fused loss has made none."""
+    """The model's outputs have no logits: a fused loss makes none."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Recipe(ABC):
     gives: frozenset[str]
 
     @abstractmethod
-    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
-        """Bring a batch in the form of a `Prediction`.
+    def read(self, outputs: Any, targets: Mapping[str, Any]) -> Prediction:
+        """Bring a batch into the form of a `Prediction`.
 
         Args:
             outputs: What the model's forward returned: a mapping, or a tuple with the loss (if any) first.
-            targets: The batch's tensors named in `READ`.
+            targets: What the batch has under the names in `READ`: tensors, unless a collator made something else.
 
         Raises:
             NoLogits: If the outputs hold none.
@@ -59,7 +59,7 @@ class Recipe(ABC):
         """
 
     def _logits(self, outputs: Any, *names: str, dims: int = 2) -> list[Tensor]:
-        values = [outputs.get(name) for name in names] if isinstance(outputs, Mapping) else outputs
+        values = [outputs.get(name) for name in names] if is_mapping(outputs) else outputs
         # In a tuple the loss, if there is one, comes first, and has fewer dimensions.
         found = [value for value in values if isinstance(value, Tensor) and value.dim() >= dims][: len(names)]
         if len(found) < len(names):
@@ -70,7 +70,7 @@ class Recipe(ABC):
             )
         return found
 
-    def _target(self, targets: Mapping[str, Tensor], name: str, logits: Tensor) -> Tensor:
+    def _target(self, targets: Mapping[str, Any], name: str, logits: Tensor) -> Tensor:
         if name not in targets:
             raise ValueError(
                 f"The batch lacks {name!r}, which the loss of a {self.task} row is made of; it has targets "
@@ -84,7 +84,7 @@ class Recipe(ABC):
         return targets[name].to(logits.device)
 
     def _classes(self, labels: Tensor, logits: Tensor) -> Tensor:
-        """int64; what is none of the logits' classes is ignored, for an accelerator could not go on after it."""
+        """int64; a label that is no class of the logits is ignored: an accelerator could not go on after it."""
         labels = labels.long()
         return labels.masked_fill((labels < 0) | (labels >= logits.shape[-1]), IGNORED)
 
@@ -100,7 +100,7 @@ class Recipe(ABC):
 class _AnswerRecipe(Recipe):
     """Question answering by start and end; a position outside the text is ignored."""
 
-    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
+    def read(self, outputs: Any, targets: Mapping[str, Any]) -> Prediction:
         logits = torch.stack(self._logits(outputs, "start_logits", "end_logits"), dim=1)
         ends = [self._target(targets, name, logits).reshape(-1) for name in ("start_positions", "end_positions")]
         labels = torch.stack(ends, dim=1).long()
@@ -113,7 +113,7 @@ class _AnswerRecipe(Recipe):
 class _ChoiceRecipe(Recipe):
     """One class a row."""
 
-    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
+    def read(self, outputs: Any, targets: Mapping[str, Any]) -> Prediction:
         (logits,) = self._logits(outputs, "logits")
         labels = self._target(targets, "labels", logits)
         classes = logits.squeeze(1) if logits.dim() == 3 else logits  # VideoPrism: (B, 1, C)
@@ -123,11 +123,11 @@ class _ChoiceRecipe(Recipe):
 
 @dataclass(frozen=True)
 class _LabelRecipe(_ChoiceRecipe):
-    """One class a row, several, or numbers: by config.problem_type, which transformers settles in the first forward."""
+    """One class a row, several, or numbers: config.problem_type says which; the first forward pass sets it."""
 
     config: Any
 
-    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
+    def read(self, outputs: Any, targets: Mapping[str, Any]) -> Prediction:
         (logits,) = self._logits(outputs, "logits")
         labels = self._target(targets, "labels", logits)
         problem = _problem_type(self.config, labels.dtype)
@@ -141,9 +141,9 @@ class _LabelRecipe(_ChoiceRecipe):
 
 
 class _DebertaRecipe(_LabelRecipe):
-    """As for others where config.problem_type is given; else one class a row, none where it is negative, or shares."""
+    """Like the others where config.problem_type is given; else one class a row (a negative one is none), or shares."""
 
-    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
+    def read(self, outputs: Any, targets: Mapping[str, Any]) -> Prediction:
         if self.config.problem_type is not None:
             return super().read(outputs, targets)
         if self.config.num_labels == 1:
@@ -175,9 +175,9 @@ class _TokenRecipe(Recipe):
         gives: As in `Recipe`.
         is_shifted: Whether the logits at t predict the label at t + 1.
         virtual: Positions that PEFT puts before a row, where its kind of tuning puts any.
-        is_behind: Whether the logits of what stands before the text, an image, are left aside.
-        mask: Name of the batch's tensor that is 0 where a label is none.
-        unpicked: The label of the positions that get no logits, where the others are joined to (n, C) of a batch.
+        is_behind: Whether the logits begin with those of an image before the text, which have no labels.
+        mask: Name of the batch's tensor that is 0 where a label does not count.
+        unpicked: The label of the positions without logits, where the logits of the others are joined to (n, C).
     """
 
     is_shifted: bool = False
@@ -186,10 +186,9 @@ class _TokenRecipe(Recipe):
     mask: str | None = None
     unpicked: int | None = None
 
-    def read(self, outputs: Any, targets: Mapping[str, Tensor]) -> Prediction:
-        scores = outputs.get("log_probs") if isinstance(outputs, Mapping) else None
-        if scores is not None and outputs.get("logits") is None:
-            return self._read_scores(scores, targets)
+    def read(self, outputs: Any, targets: Mapping[str, Any]) -> Prediction:
+        if is_mapping(outputs) and outputs.get("logits") is None and outputs.get("log_probs") is not None:
+            return self._read_scores(outputs["log_probs"], targets)
         (logits,) = self._logits(outputs, "logits")
         if self.unpicked is not None and logits.dim() == 2:
             return self._read_picked(logits, targets)
@@ -199,7 +198,7 @@ class _TokenRecipe(Recipe):
         self._check(logits.dim() == 3 and logits.shape[:2] == labels.shape, logits, labels)
         return Prediction(logits, self._classes(labels, logits), self.task, self.gives)
 
-    def _read_picked(self, logits: Tensor, targets: Mapping[str, Tensor]) -> Prediction:
+    def _read_picked(self, logits: Tensor, targets: Mapping[str, Any]) -> Prediction:
         labels = self._labels(targets, logits)
         self._check(labels.dim() == 2 and len(logits) <= labels.numel(), logits, labels)
         # Sorted, not picked out by a mask: their number is known, and nothing waits for the device.
@@ -207,7 +206,7 @@ class _TokenRecipe(Recipe):
         picked = self._classes(labels.flatten()[at], logits)
         return Picked(logits[None], picked[None], self.task, self.gives, at=at, shape=labels.shape)
 
-    def _read_scores(self, scores: Tensor, targets: Mapping[str, Tensor]) -> Prediction:
+    def _read_scores(self, scores: Tensor, targets: Mapping[str, Any]) -> Prediction:
         """From (B, T) log-probabilities of the targets, or (B, T - 1) where the last position predicts none."""
         labels = self._labels(targets, scores, int(self.is_shifted))
         self._check(scores.dim() == 2, scores, labels)
@@ -216,8 +215,8 @@ class _TokenRecipe(Recipe):
         self._check(scores.shape == labels.shape, scores, labels)
         return FusedLogProbs(scores.unsqueeze(-1), labels, self.task, self.gives & {"loss", "confidence"})
 
-    def _labels(self, targets: Mapping[str, Tensor], logits: Tensor, missing: int = 0) -> Tensor:
-        """(B, T) int64: the label that the logits of each position predict; they may lack the last `missing`."""
+    def _labels(self, targets: Mapping[str, Any], logits: Tensor, missing: int = 0) -> Tensor:
+        """(B, T) int64: the label that the logits of each position predict; the last `missing` may be absent."""
         if self.is_shifted and "shift_labels" in targets:
             return self._target(targets, "shift_labels", logits).long()
         labels = self._target(targets, "labels", logits).long()
@@ -234,8 +233,8 @@ def recipe_for(model: nn.Module, peft: Any = None) -> Recipe | None:
     """The recipe for a model's loss, or None where none is known.
 
     Args:
-        model: The model of transformers itself, out of what DDP, torch.compile or PEFT wrapped round it. It is known by
-            its class's name or that of a class it inherits from, and by its config.
+        model: The model of transformers itself, without the wrappers of DDP, torch.compile or PEFT. It is known by the
+            name of its class or of a class that it inherits from, and by its config.
         peft: The active PeftConfig, None without.
     """
     names = [cls.__name__ for cls in type(model).__mro__]
@@ -253,13 +252,13 @@ def recipe_for(model: nn.Module, peft: Any = None) -> Recipe | None:
 
 
 def why_unread(model: nn.Module, peft: Any = None) -> str:
-    """Why `recipe_for` gives None, in a sentence."""
+    """Why `recipe_for` gives None, in a sentence; arguments as there."""
     names = [cls.__name__ for cls in type(model).__mro__]
     return _refusal(names, model, peft) or "There is no recipe for them."
 
 
 def _refusal(names: list[str], model: Any, peft: Any) -> str | None:
-    """Why the losses of a model can't be read whose class's name promises it."""
+    """Why the losses of a model can't be read although the name of its class promises it."""
     if "PreTrainedModel" not in names:
         return None
     if getattr(peft, "peft_type", None) == "CPT":
@@ -293,11 +292,13 @@ _REFUSED = {
 def _words(model: Any) -> set[Any]:
     """The names and constants in the code of the forward passes that a model's class inherits.
 
-    A class's loss changes from version to version of transformers, and its name does not tell.
+    The loss of a class changes from version to version of transformers, and the name of the class does not tell.
     """
     forwards = [inspect.unwrap(vars(cls)["forward"]) for cls in type(model).__mro__ if "forward" in vars(cls)]
     codes = [forward.__code__ for forward in forwards if inspect.isfunction(forward)]
-    groups = [word if isinstance(word, tuple) else (word,) for code in codes for word in code.co_consts]
+    groups: list[tuple[Any, ...]] = [
+        word if isinstance(word, tuple) else (word,) for code in codes for word in code.co_consts
+    ]
     return {word for code in codes for word in code.co_names + code.co_varnames}.union(*groups)
 
 
@@ -363,7 +364,7 @@ _ONE_CLASS = (
 
 
 def _mask(model: Any) -> str | None:
-    """What the forward leaves labels out by, which others leave to the collator."""
+    """Name of the tensor by which the forward leaves labels out; most models leave that to the collator."""
     words = _words(model)
     if not words.isdisjoint({"active_loss", "shift_attention_mask"}):
         return "attention_mask"
@@ -371,7 +372,7 @@ def _mask(model: Any) -> str | None:
 
 
 def reads_targets(model: Any) -> bool:
-    """Whether a model's labels are tokens that it reads, too, as those of an encoder-decoder are."""
+    """Whether a model also reads its labels as tokens, as an encoder-decoder does."""
     return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
@@ -379,8 +380,8 @@ def head_of(model: Any) -> nn.Linear | None:
     """The linear layer that makes a model's logits, its input being grad_norm's `head_input`; None if there is none.
 
     Args:
-        model: As for `recipe_for`. For classification the last linear layer with config.num_labels outputs is taken,
-            of one that LoRA adapts the base layer, else the output embeddings of a language model.
+        model: As for `recipe_for`. For classification it is the last linear layer with config.num_labels outputs (the
+            base layer where LoRA adapts it), else the output embeddings of a language model.
     """
     if any("Classification" in cls.__name__ for cls in type(model).__mro__):
         adapters = {id(part) for layer in model.modules() if hasattr(layer, "base_layer") for part in layer.modules()}

@@ -1,4 +1,4 @@
-"""What the steps of a round measured: kept on the device, brought together once a round."""
+"""What the steps of a round measured: kept on the device, gathered once a round."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,19 +10,19 @@ import torch
 from ..core.ranking import marked
 
 Gather = Callable[[list[torch.Tensor], int], tuple[list[torch.Tensor], int]]
-_HELD = 4096  # batches on the device, at most; a log brings them to the host before
-_CHUNK = 1 << 22  # visits in one collective, which bounds what is copied for it
+_HELD = 4096  # batches on the device, at most; each log brings them to the host
+_CHUNK = 1 << 22  # visits in one collective: bounds the memory for its copies
 
 
 @dataclass
 class Measurements:
-    """Visits of rows, in the order of training; a row may have several.
+    """Visits of rows in the order of training. A row may have several visits.
 
     Attributes:
         rows: (V,) int64.
         tokens: (V,) int64, real tokens of the row; -1 where a row's several texts are not told apart.
         values: (S, V) float32, one line a signal, the loss first; S = 0 where nothing is measured. A loss is NaN where
-            the batch could not be read, infinite where it is no finite number, minus infinite where the row had no
+            the batch could not be read, infinity where it is no finite number, minus infinity where the row had no
             target.
         padded_tokens: Positions that went through the model, padding included.
     """
@@ -33,7 +33,12 @@ class Measurements:
     padded_tokens: int
 
     def of_signals(self, names: Sequence[str], wanted: Sequence[str]) -> "Measurements":
-        """These, with the values of other signals: `names` are those it has, or none; NaN for what it lacks."""
+        """The same visits with other signals; a signal that they do not have is NaN.
+
+        Args:
+            names: The signals of `values`, in order.
+            wanted: The signals to have.
+        """
         values = np.full((len(wanted), len(self.rows)), np.nan, np.float32)
         for line, name in enumerate(wanted):
             if len(self.values) and name in names:
@@ -41,7 +46,7 @@ class Measurements:
         return replace(self, values=values)
 
     def by_row(self, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each row once, with the mean of its visits that told something (accelerate fills up batches with repeats).
+        """Each row once, with the mean of its visits that had a loss (accelerate fills up batches with repeats).
 
         Args:
             marks: (N,) bool, the rows that were visited.
@@ -55,26 +60,26 @@ class Measurements:
         visits, last = np.arange(len(rows)), np.empty(n, np.int64)
         last[rows] = visits
         is_last = last[rows] == visits
-        means = self.values.copy()
-        few = np.flatnonzero(marked(rows[~is_last], n)[rows])  # those of rows that repeat: no sort of all
+        means = np.copy(self.values)
+        few = np.flatnonzero(marked(rows[~is_last], n)[rows])  # visits of rows that repeat: only these are sorted
         few = few[np.argsort(rows[few], kind="stable")]
         first = np.flatnonzero(np.diff(rows[few], prepend=-1))
         values = self.values[:, few].astype(np.float64)
-        told = values[:1] > -np.inf  # NaN compares false
-        counts = np.add.reduceat(told, first, axis=1, dtype=np.int64)
-        sums = np.add.reduceat(np.where(told, values, 0), first, axis=1)
+        has_loss = values[:1] > -np.inf  # NaN compares false
+        counts = np.add.reduceat(has_loss, first, axis=1, dtype=np.int64)
+        sums = np.add.reduceat(np.where(has_loss, values, 0), first, axis=1)
         means[:, last[rows[few[first]]]] = np.where(counts, sums / np.maximum(counts, 1), values[:, first])
         return rows[is_last], self.tokens[is_last], means[:, is_last]
 
 
 class Drained(NamedTuple):
-    """What was brought to the host of some batches.
+    """The visits that were on the device, now on the host.
 
     Attributes:
-        losses: (B',) float32, empty where none is measured.
-        weights: (B',) float32, the rows' weights in the round; None where all are 1.
-        tokens: (B',) int64, as in `Measurements`.
-        positions: Of these batches, padding included.
+        losses: (V,) float32, empty where none is measured.
+        weights: (V,) float32, the rows' weights in the round; None where all are 1.
+        tokens: (V,) int64, as in `Measurements`.
+        positions: Positions of their batches, padding included.
     """
 
     losses: np.ndarray
@@ -84,28 +89,30 @@ class Drained(NamedTuple):
 
 
 class Recorder:
-    """Collects the measurements of this process without synchronising; rows and losses never share a tensor.
+    """Collects the measurements of this process without synchronising.
+
+    Rows and losses never share a tensor: a row's number would not survive in float32.
 
     Args:
         signals: Number S of signals measured per visit, the loss first; 0 = rows and tokens alone.
 
     Attributes:
-        widths: Positions of a row in each of this process's batches; of different ones, the first two.
+        widths: Positions of a row in this process's batches: the first two different numbers.
     """
 
     def __init__(self, signals: int):
         self._signals = signals
         self._on_device: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._weights: list[torch.Tensor] = []  # of what lies on the device
+        self._weights: list[torch.Tensor] = []  # of the visits on the device
         self._on_host: list[tuple[np.ndarray, np.ndarray]] = []
         self._visits = 0
         self._padded_tokens = 0
-        self._brought = 0  # of these, what `drain` has told
+        self._brought = 0  # of these, the positions that `drain` has returned
         self.widths: set[float] = set()
         self._before_step = self.counts()
 
     def begin_step(self) -> None:
-        """An optimizer step begins: what is added from here on belongs to it."""
+        """An optimizer step begins: batches that are added from now on belong to it."""
         self._before_step = self.counts()
 
     def add(
@@ -138,14 +145,14 @@ class Recorder:
             self.drain()
 
     def restore(self, measured: Measurements) -> None:
-        """Take in what a checkpoint holds of the round in progress, of the signals that are measured now."""
+        """Take in the visits that a checkpoint has of the round in progress, with the signals that are measured now."""
         self._on_host.append((np.stack([measured.rows, measured.tokens]), measured.values))
         self._visits += len(measured.rows)
         self._padded_tokens += measured.padded_tokens
         self._brought += measured.padded_tokens
 
     def drain(self) -> Drained:
-        """Bring what lies on the device to the host, in one transfer."""
+        """Bring the visits on the device to the host, in one transfer of each kind."""
         if not self._on_device:
             return Drained(np.empty(0, np.float32), None, np.empty(0, np.int64), 0)
         weights = torch.cat(self._weights).cpu().numpy() if self._weights else None
@@ -163,10 +170,10 @@ class Recorder:
         return self._visits, self._padded_tokens
 
     def collect(self, gather: Gather, in_step: bool = False) -> Measurements:
-        """Everything measured so far by all processes; changes nothing, so a checkpoint may call it at any step.
+        """Everything that all processes have measured so far; changes nothing: a checkpoint may call it at any step.
 
         Args:
-            gather: Joins what the processes hold, as `gather_columns` does.
+            gather: Joins the arrays of the processes, as `gather_columns` does.
             in_step: An optimizer step has begun and is not done: leave it out.
         """
         self.drain()
@@ -175,19 +182,19 @@ class Recorder:
             empty = (np.empty((2, 0), np.int64), np.empty((self._signals, 0), np.float32))
             ids, floats = (np.concatenate(parts, axis=1) for parts in zip(empty, *self._on_host, strict=True))
             self._on_host = [(ids, floats)]
-        mine = [torch.from_numpy(array[:, :visits]) for array in self._on_host[0]]
+        mine = [torch.as_tensor(array[:, :visits]) for array in self._on_host[0]]
         joined, padded = gather(mine, padded_tokens)
         ids, values = (array.numpy() for array in joined)
         return Measurements(ids[0], ids[1], values, padded)
 
 
 def gather_columns(accelerator: Any, arrays: list[torch.Tensor], count: int) -> tuple[list[torch.Tensor], int]:
-    """Join what the processes hold: one small collective for its size, then one for each array (large ones: in chunks).
+    """Join the arrays of the processes: one small collective for the sizes, then one for each array or chunk of it.
 
     Args:
         accelerator: Runs the collectives.
         arrays: (S, V) on the host, of any dtype. V is the same for all arrays of a process, not for all processes.
-        count: To be added up.
+        count: A number to add up over the processes.
 
     Returns:
         The arrays of all processes side by side, (S, sum of V), in the order of the processes; the sum of the counts.
@@ -200,14 +207,14 @@ def gather_columns(accelerator: Any, arrays: list[torch.Tensor], count: int) -> 
 
 
 def gather_numbers(accelerator: Any, numbers: Sequence[int]) -> list[list[int]]:
-    """The numbers, each in int64, that every process holds: one small collective.
+    """The numbers of every process, as int64: one small collective.
 
     Args:
         accelerator: Runs the collective.
-        numbers: As many in every process.
+        numbers: The same count of numbers in every process.
 
     Returns:
-        Those of each process, in the order of the processes.
+        The numbers of each process, in the order of the processes.
     """
     if accelerator.num_processes == 1:
         return [list(numbers)]
@@ -216,7 +223,7 @@ def gather_numbers(accelerator: Any, numbers: Sequence[int]) -> list[list[int]]:
 
 def _join(accelerator: Any, array: torch.Tensor, sizes: list[int]) -> torch.Tensor:
     joined = array.new_empty(len(array), sum(sizes))
-    parts, longest = joined.split(sizes, dim=1), max(sizes)
+    parts, longest = torch.split(joined, sizes, dim=1), max(sizes)
     for begin in range(0, longest if len(array) else 0, _CHUNK):
         mine = array[:, begin : begin + _CHUNK]
         padded = array.new_zeros(1, len(array), min(_CHUNK, longest - begin))

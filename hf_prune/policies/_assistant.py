@@ -1,4 +1,3 @@
-# pyright: basic
 """A logistic model of rows' words or pixels: what it reads, what it predicts, and how it learns."""
 
 from typing import Any, NamedTuple
@@ -57,7 +56,8 @@ def inputs(features: Features, rows: np.ndarray) -> list[Columns]:
         if features.classes is not None:
             classes[np.arange(len(rows)), features.classes[rows]] = 1
         return [Columns(features.pixels[rows].astype(np.float32) / np.float32(127.5) - 1), Columns(classes)]
-    columns, sizes = [], []
+    columns: list[Columns] = []
+    sizes: list[np.ndarray] = []
     for text, idf in zip(features.texts, features.idf, strict=True):
         part = text[rows]
         distinct = np.diff(part.indptr).astype(np.float32)
@@ -113,8 +113,21 @@ def step(parameters: np.ndarray, x: Any, label: np.ndarray, rate: float, l2: flo
 
 
 def learn(parameters: np.ndarray, x: Any, label: np.ndarray, parts: int, rate: float, l2: float) -> float:
-    """A `step` for each of `parts` parts of a batch; the share of the batch whose label was predicted before."""
-    right = np.mean((x @ parameters > 0) == label)
+    """Take a `step` for each part of a batch.
+
+    Args:
+        parameters: (P,) float32, changed in place.
+        x: (M, P) float32, what `joined` gave, or rows of it.
+        label: (M,) bool, what the rows turned out to be.
+        parts: How many, at most M.
+        rate: Learning rate.
+        l2: L2.
+
+    Returns:
+        The share of the batch whose label was predicted before the first step.
+    """
+    predicted: np.ndarray = x @ parameters > 0
+    right = float((predicted == label).mean())
     for part in np.array_split(np.arange(len(label)), parts):
         step(parameters, x[part[0] : part[-1] + 1], label[part], rate, l2)
-    return float(right)
+    return right

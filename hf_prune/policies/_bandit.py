@@ -28,11 +28,27 @@ class Bandit(BudgetPolicy):
         """(N,) float of what `update` has noted; NaN = never seen."""
 
     def choose(self, score: np.ndarray, history: History, clock: Clock, rng: np.random.Generator) -> np.ndarray:
-        """(K,) int64, the rows of the next period, by (N,) `score`: NaN comes first, infinity next."""
+        """The rows of the next period.
+
+        Args:
+            score: (N,) float; NaN comes first, infinity next.
+            history: Gives the token counts.
+            clock: Gives the rows in an optimizer step.
+            rng: Splits equal scores.
+
+        Returns:
+            (K,) int64.
+        """
         return self.best(score, history, clock, rng)
 
     def update_variance(self, history: History, rows: np.ndarray, surprise: np.ndarray) -> None:
-        """Learn from (M,) float64 latest losses of `rows` less their averages, before the averages move."""
+        """Learn how much the losses of rows vary, before their averages move.
+
+        Args:
+            history: Whose notes are written to.
+            rows: (M,) int64, measured before and in this round.
+            surprise: (M,) float64, their latest losses less their averages.
+        """
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
         chosen = history.notes.get("chosen")

@@ -1,8 +1,7 @@
 """What LargeBatchFilter finds without a model: rows far from the mean of their group, and rows that repeat."""
 
-from typing import Any
-
 import numpy as np
+from scipy.sparse import csr_array
 
 from ..core.features import Features
 
@@ -20,7 +19,8 @@ def distances(features: Features, groups: np.ndarray) -> np.ndarray:
         (N,) float32.
     """
     if features.texts:
-        squares = sum((_squares(text, groups) for text in features.texts), start=np.zeros(len(groups)))
+        texts = zip(features.texts, features.idf, strict=True)
+        squares = sum((_squares(text, idf, groups) for text, idf in texts), start=np.zeros(len(groups)))
         return np.sqrt(np.maximum(squares, 0)).astype(np.float32)
     assert features.pixels is not None
     pixels, sizes = features.pixels, np.bincount(groups)
@@ -61,15 +61,15 @@ def repeats(features: Features, groups: np.ndarray) -> np.ndarray:
     return repeated
 
 
-def _squares(text: Any, groups: np.ndarray) -> np.ndarray:
+def _squares(text: csr_array, idf: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """(N,) float64, squared distance of each row's tf-idf of length 1 to the mean of its group.
 
-    The tf-idf of a token is its count x (1 + ln((1 + N) / (1 + rows that have it))).
+    The tf-idf of a token is its count x (1 + idf): the 1 keeps a length in texts whose tokens all rows have.
     """
     counts, tokens, ends, width = _parts(text)
     n, sizes = len(groups), np.bincount(groups)
     row = np.repeat(np.arange(n), np.diff(ends))
-    values = counts * (1 + np.log((1 + n) / (1 + np.bincount(tokens, minlength=width))))[tokens]
+    values = counts * (1 + idf.astype(np.float64))[tokens]
     values /= np.sqrt(np.bincount(row, values**2, n))[row]
     entry = groups[row] * width + tokens
     means = np.bincount(entry, values / sizes[groups[row]], len(sizes) * width)
@@ -77,6 +77,6 @@ def _squares(text: Any, groups: np.ndarray) -> np.ndarray:
     return np.bincount(row, values**2 - 2 * values * means[entry], n) + norms[groups]
 
 
-def _parts(text: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def _parts(text: csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Counts and token of each entry, where each row begins and ends, and V, of a sparse (N, V) array."""
     return text.data, text.indices, text.indptr, text.shape[1]

@@ -81,7 +81,15 @@ class AutoAssist(Policy):
         return self.rounds
 
     def chance(self, history: History, rows: np.ndarray) -> np.ndarray:
-        """(M,) float64 in (0, 1], how likely each of `rows`, (M,) int64, is to be accepted."""
+        """How likely rows are to be accepted.
+
+        Args:
+            history: Gives the features, and what the assistant has learnt.
+            rows: (M,) int64.
+
+        Returns:
+            (M,) float64 in (0, 1].
+        """
         form, notes = _form(history), history.notes
         base = form.base if self.base is None else self.base
         if form.warms_up:

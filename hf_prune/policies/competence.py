@@ -11,7 +11,6 @@ Needs      token counts, or the words for rarity: no model, no extra pass, 4 byt
 Good for   short budgets, sentences of many lengths: early rounds are short rows, which cost few tokens.
 Not for    removing rows that are learnt; rows of one length (of equal rows none is eligible before c = 1); a warm-up
            by epochs, which few rows of the first ones make steep: give `max_steps`.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   c0 = 0.01, square root: the paper; T = 0.5 of training: ours, where the paper takes the time in which a plain
            run nears its final BLEU; 8 rounds an epoch: ours.
 Deviates   c grows from round to round, where the paper's grows every step; a round trains the eligible rows that it is

@@ -12,7 +12,6 @@ Needs      the scores, 4 bytes per row. Scoring needs el2n, from training's own 
 Good for   many later runs on one data set; scores carry over between architectures.
 Not for    a single run (total time goes up); keep below 0.5; noisy labels, which come out on top: `skip` leaves out the
            top of the order, as the authors' code can.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   keep = 0.7 (ours; the paper sweeps it). For the scores: t = 20 of 200 epochs is usual (`--num_train_epochs`);
            the authors' code averages 10 runs; of one run it is "single-run EL2N".
 Deviates   a row's score is that of its last training step, where the code scores all rows by a pass after epoch t; a

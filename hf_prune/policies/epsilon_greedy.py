@@ -10,7 +10,6 @@ S is trained for T rounds; a row left out may return in any later selection.
 Needs      loss, which the training forward pass gives: no extra pass, 5 bytes per row beside it.
 Good for   many epochs, clean labels, high pruning rates.
 Not for    noisy labels (it favours them); few epochs, unless period is 1 or 2.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   T = 10, epsilon = 0.1, alpha = 0.8: a third-party re-implementation (the paper's are not public); keep = 0.7,
            patience = 5: ours.
 Deviates   until every row was tried, each round keeps to the budget, takes rows never seen first and is chosen anew,

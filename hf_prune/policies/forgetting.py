@@ -13,7 +13,6 @@ Needs      the scores, 4 bytes per row. Counting needs correct, from training's 
 Good for   later runs on one data set, and cleaning: rows with a score of 0 are unforgettable, infinity never learned.
 Not for    a single short run; counts of few epochs are almost all 0 or infinity. Text generation has no `correct`:
            there `threshold` [ours] says from which confidence on a row is right.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   keep = 0.7 (ours; the paper sweeps it); counts of a whole run (paper), of one seed.
 Deviates   a presentation whose loss was not finite is none; equal scores are split alike in every run; rows without a
            score are kept first. Otherwise nothing.

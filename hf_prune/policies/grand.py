@@ -14,7 +14,6 @@ Needs      the scores, 4 bytes per row. Scoring needs grad_norm, from training's
 Good for   many later runs on one data set.
 Not for    a single run (total time goes up); keep below 0.5; noisy labels, which come out on top (`skip` leaves out the
            top of the order); scores at initialisation, which follow the norm of the input (Kirsch, 2023).
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   keep = 0.7 (ours; the paper sweeps it). For the scores: as EL2N, 20 of 200 epochs, 10 runs.
 Deviates   last layer alone, as above; a row's score is that of its last training step, in a run with a learning-rate
            schedule of its own, where the code scores all rows by a pass after epoch t of a full one; for token outputs

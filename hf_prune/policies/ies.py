@@ -15,7 +15,6 @@ Good for   long, quiet runs; one threshold serves rows of every loss level.
 Not for    under 7 epochs (a row needs 6 losses); strong dropout, because forward passes run without, and the step
            between the two is a bend; losses that fall in a straight line, which have d = 0 and count as mastered at any
            height: also_low=True [ours] asks for a loss below the mean as well.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   delta = 1e-3, window 3: the authors' code for CIFAR-10 (2e-3 for CIFAR-100; they advise 1e-5 to 1e-1).
 Deviates   where no row is mastered any more, all are trained, which the code's old loaders miss; where all are,
            or all but fewer than an optimizer step takes, as many of largest mean |d| are trained; each row has its full

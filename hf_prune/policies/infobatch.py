@@ -10,7 +10,6 @@ so that E[sum of w_i * grad_i] is the full gradient. Nothing is pruned in the la
 Needs      loss, which the training forward pass gives: no extra pass, 4 bytes per row.
 Good for   many epochs, skewed losses, clean labels.
 Not for    one to three epochs (nothing is known in the first, the last ones prune nothing); uniform losses.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   r = 0.5, delta = 0.875: the authors' code.
 Deviates   rows never seen are kept at weight 1, where the code starts every score at 3; each easy row is pruned on
            its own, as in the paper, where the code keeps exactly int((1 - r) n) of them and falls short of the full

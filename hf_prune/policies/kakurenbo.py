@@ -13,7 +13,6 @@ Good for   long runs with many easy rows.
 Not for    runs of few epochs (the first hides nothing), or where forward passes dominate. Text generation has no
            `correct`: by_confidence=True [ours] asks for confidence alone, the geometric mean of its tokens'
            probabilities, which is seldom as high as a class's: lower the threshold.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   F = 0.3, tau = 0.7: the authors' code for ResNet-50 (F = 0.2 for DeiT). The code's phases are epochs; its
            30, 60 and 80 are our shares of a run of 90.
 Deviates   the learning-rate factor counts the rows really hidden, as in the paper, where the code takes 1 / (1 - F_e);

@@ -12,7 +12,6 @@ Needs      the History of a probe (one short run on all rows with small batches,
 Good for   web-crawled or machine-labelled data, long runs.
 Not for    clean data. Outlier filters hurt rare classes and rare words: hence the cells, and a control of as many
            randomly filtered rows (Uniform). Many classes x a large vocabulary: the centroids are dense.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   all ours: q = 0.1 (try 0.05 to 0.3), no cells (per_class, buckets ask for them), duplicates stay; the square
            root for Adam, linear for SGD, both with warm-up.
 Deviates   nobody can say: public is that a model's output serves "to remove noisy data", for the sake of large batches;

@@ -12,12 +12,13 @@ Needs      loss, which the training forward pass gives: no extra pass; classes, 
            `pause` (N,) int16, its rounds, 0 = not learned when last judged; `cooling` (N,) int16, visits still due.
 Good for   long runs, slow smooth loss curves, learned rows that stay learned.
 Not for    under w + warmup epochs; strong dropout or augmentation, whose noise hides the trend.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   all ours, to be tuned: w = 4, w' = 2, p = 1, P = 4, 30 % of the rows at most, sigma = phi = 0.02 nats; the
            last eighth of training pauses nothing.
 Deviates   nobody can say: public is that types of rows are pruned for a time by the trend of their losses; window,
            test, pauses, return and guards are not. The learning-rate adjustment of Li's thesis (2020) is left out.
 Reference  J. Li et al., "Data Fine-Pruning: A Simple Way to Accelerate Neural Network Training", NPC 2018, LNCS 11276
+
+Size: each field of `LossTrend` is a hyper-parameter that users tune; no two belong together.
 """
 
 from dataclasses import dataclass

@@ -66,9 +66,14 @@ class Multistage(Policy):
             raise ValueError("Multistage() reads words, but the rows have none. Choose a policy that does without.")
 
     def log_odds(self, history: History, rows: np.ndarray) -> np.ndarray:
-        """(M,) float64 nats, ln P(hard | words) / P(easy | words) of `rows`, (M,) int64.
+        """The log-odds of rows, ln P(hard | words) / P(easy | words).
 
-        There must have been both easy and hard rows to learn from.
+        Args:
+            history: Gives the words, and what was learnt of them, from both easy and hard rows.
+            rows: (M,) int64.
+
+        Returns:
+            (M,) float64 nats.
         """
         learnt, texts = history.notes["learnt"], history.features.texts
         odds = np.full(len(rows), np.log(learnt[1] / learnt[0]))

@@ -12,7 +12,6 @@ Needs      loss, which the training forward pass gives, and IL: 8 bytes per row;
 Good for   noisy, web-scale data.
 Not for    small clean sets (the held-out rows are lost to training); a reference as strong as the model. At equal
            compute no gain was found on BERT and T5 pre-training (Kaddour et al., 2023).
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   keep = 0.7 (ours); the paper and the authors' code train on 32 of each 320 rows drawn.
 Deviates   the K largest of all rows by stored losses, where the paper takes the largest of each large batch by a fresh
            forward pass: rows left out keep their old loss, and each row is trained once before any is left out by its

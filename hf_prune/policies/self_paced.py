@@ -1,4 +1,4 @@
-"""SelfPaced: train on the easiest rows first and let the others in by and by (Kumar et al., NIPS 2010).
+"""SelfPaced: train on the easiest rows first and add harder ones gradually (Kumar et al., NIPS 2010).
 
 With pace_e growing evenly from `start` in the first epoch to 1 in the last of the ramp, all rows from there on
 
@@ -8,7 +8,6 @@ With pace_e growing evenly from `start` in the first epoch to 1 in the last of t
 Needs      loss, which the training forward pass gives: no extra pass, 4 bytes per row.
 Good for   noisy labels and unstable starts; a control, because it keeps the opposite rows of most other rules.
 Not for    saving time: all rows are trained once the ramp is over; runs of fewer epochs than the ramp.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   start = 0.25, ramp = 5 epochs: the self-paced baseline in AutoAssist's code.
 Deviates   the hard form, paced by a share of the rows instead of a falling threshold on the loss; the code's soft form
            weights every row and saves nothing. Rows never seen come first, within the pace, where the code's first

@@ -11,7 +11,6 @@ The last (1 - delta) of training keeps step 1 alone ("partial annealing"). No we
 Needs      loss, which the training forward pass gives: no extra pass, 4 bytes per row.
 Good for   large redundant sets, skewed losses, noisy tails.
 Not for    sets whose hard rows are the rare ones that matter; few epochs (a cycle takes G - W + 1 of them).
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   r = 0.1, G = 5, alpha = 0.9, delta = 0.875: the authors' code for CIFAR. Its ImageNet runs take r = 0, G = 5,
            alpha = 0.6; its class defaults are r = 0, G = 10, alpha = 0.5.
 Deviates   k-means starts at quantiles of the distinct losses, where the code's start is a library's; groups that come

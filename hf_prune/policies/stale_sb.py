@@ -10,8 +10,6 @@ in for the forward pass of the original; a row whose loss is older than `stale` 
 Needs      loss, which the training forward pass gives: no extra pass, 8 bytes per row.
 Good for   many easy rows; training from scratch with SGD.
 Not for    noisy labels (it favours them, without weights to make up for it); few epochs.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second
-           (recipes/results), most of it to rank all losses.
 Defaults   keep = 0.25 (beta = 3), stale = 3: the authors' script.
 Deviates   one percentile over all stored losses instead of a running histogram of the last 1024; ties count half, where
            the code counts rows strictly below and never trains the one of lowest loss; stale rows are trained where
@@ -54,7 +52,15 @@ class StaleSB(Policy):
         self.check_range("stale", "[1, inf]")
 
     def chance(self, history: History, clock: Clock) -> np.ndarray:
-        """(N,) float64 in [0, 1], how likely each row is to be trained."""
+        """How likely each row is to be trained.
+
+        Args:
+            history: Gives the losses and their rounds.
+            clock: Gives the round that begins.
+
+        Returns:
+            (N,) float64 in [0, 1].
+        """
         known = ~np.isnan(history.loss)
         loss = history.loss[known]
         order = np.argsort(loss)

@@ -9,7 +9,6 @@ Needs      nothing: no signal, no extra pass, 0 bytes per row; with `cover` the 
            4 bytes.
 Good for   the control that every other rule has to beat; strong at 30-50 % pruning.
 Not for    runs where most rows are already learnt: it spends as much on them as on the others.
-Scale      with 100 million rows, a round takes above 0.1 % of an epoch at 10,000 rows a second (recipes/results).
 Defaults   keep = 0.7 (ours; the papers leave the budget to the user); redrawn every round (RS2).
 Deviates   K is rounded up to whole optimizer steps; the budget may be a share of tokens instead of rows; the round that
            uses up an order is filled from the next one.

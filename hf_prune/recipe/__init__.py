@@ -1,4 +1,4 @@
-"""What the recipes share.
+"""What the recipes are made of.
 
-Flags and files of rows, splits, how a run begins, goes on, and ends, well or not.
+Flags, files of rows and their columns, labels and splits, tokenizers and models, how a run begins, goes on, and ends.
 """

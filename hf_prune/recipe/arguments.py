@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import difflib
-import importlib
 import inspect
 import json
 import math
@@ -226,7 +225,11 @@ def _default(value: Any, hint: Any) -> dict[str, Any]:
 
 
 def field_texts(type_: type) -> dict[str, str]:
-    """Each field's text in the `Args:` block of the docstring, of the class or of a base; one line, first paragraph."""
+    """Each field's text in the `Args:` block of the docstring, of the class or of a base; one line, first paragraph.
+
+    A parser of Google's style, such as docstring_parser, gives up on those of transformers, where some entries have no
+    colon and headings stand among them.
+    """
     found: dict[str, str] = {}
     for base in reversed(type_.__mro__):
         lines = inspect.cleandoc(base.__dict__.get("__doc__") or "").splitlines()
@@ -292,16 +295,10 @@ def _complaint(unknown: Sequence[str], known: Sequence[str], policy: str) -> str
     return f"unknown flag {flag}. {hint}"
 
 
-def card_of(policy: type[Policy]) -> str:
-    """The method card: docstring of the policy's module."""
-    module = importlib.import_module(policy.__module__)
-    return inspect.cleandoc(module.__doc__ or policy.__doc__ or "")
-
-
 def _overview() -> str:
     """A line for each policy: its name and the first line of its card."""
-    names = policies.names()
-    width = max(map(len, [*names, NO_POLICY]))
-    lines = [f"  {name:{width}}  {card_of(policies.find(name)).splitlines()[0]}" for name in names]
+    cards = policies.cards()
+    width = max(map(len, [*cards, NO_POLICY]))
+    lines = [f"  {name:{width}}  {card.title}" for name, card in cards.items()]
     lines.append(f"  {NO_POLICY:{width}}  The plain Trainer: every row in every epoch, nothing measured.")
     return "\n".join(["policies:", *lines])

@@ -1,25 +1,26 @@
-"""What a recipe trains on: the flags of every recipe, files and data sets, their columns, labels and splits."""
+"""What a recipe trains on: the flags of every recipe, files and data sets, and their splits.
+
+Size: each field of `CommonArguments` is a flag of the command line.
+"""
 
 import copy
 import csv
 import math
-import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Value, load_dataset
+from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from transformers import EarlyStoppingCallback
 
-from ..data.tokens import row_lengths
 from ..records.table import FILE_ROW
+from .columns import find_column
 from .files import check_file, unread
 
-_NAMES = 20  # of many that a message lists
 SPLITS = ("train", "validation", "test")
 _ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")  # of `datasets`, not data
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
@@ -64,10 +65,11 @@ class CommonArguments:
         """The name of the data; None for the embedded ones."""
         return self.dataset_name or self.train_file
 
-    def callbacks(self) -> list[EarlyStoppingCallback]:
-        """Those that the flags ask for."""
+    def for_trainer(self) -> dict[str, Any]:
+        """The trainer's arguments that these flags give: `history`, `history_key` and `callbacks`."""
         patience = self.early_stopping_patience
-        return [] if patience is None else [Patience(patience)]
+        callbacks = [] if patience is None else [Patience(patience)]
+        return {"history": self.history, "history_key": self.history_key, "callbacks": callbacks}
 
     def carried(self, rows: Dataset, *taken: str) -> list[str]:
         """The columns of these rows that say which rows they are, and that go with them to the trainer.
@@ -144,10 +146,20 @@ def _check_name(path: str) -> None:
         raise ValueError(f"{path}: `datasets` reads * ? and [ in a name as a pattern of other files; rename it.")
 
 
+def read_corpus(recipe: str) -> dict[str, Dataset]:
+    """The splits of the embedded corpus of a recipe, which its `__file__` names: they lie in corpora/ beside it."""
+    folder = Path(recipe).parent / "corpora" / Path(recipe).stem
+    return {split: read_file(str(folder / f"{split}.parquet")) for split in SPLITS}
+
+
 def read_splits(
-    common: CommonArguments, embedded: Callable[[], DatasetDict]
+    common: CommonArguments, embedded: Callable[[], Mapping[str, Dataset]]
 ) -> tuple[dict[str, Dataset], dict[str, str]]:
     """The splits that the flags name, or the embedded ones, train first and its rows numbered, and what to call each.
+
+    Args:
+        common: The flags.
+        embedded: Reads the data of a run without arguments.
 
     Raises:
         ValueError: Flags that don't go together, a data set without a split train, an empty split, or what `read_file`
@@ -267,13 +279,16 @@ def limit(splits: DatasetDict, common: CommonArguments) -> DatasetDict:
 
 
 def load_splits(
-    common: CommonArguments, embedded: Callable[[], DatasetDict], prepare: Callable[[Dataset, str], Dataset], seed: int
+    common: CommonArguments,
+    embedded: Callable[[], Mapping[str, Dataset]],
+    prepare: Callable[[Dataset, str], Dataset],
+    seed: int,
 ) -> DatasetDict:
     """Splits train, validation and, where there is one, test: those that the flags name, or the embedded ones.
 
     Args:
         common: The flags.
-        embedded: Makes the data of a run without arguments.
+        embedded: Reads the data of a run without arguments.
         prepare: (rows, what to call them in a message) -> the rows as the recipe wants them.
         seed: Chooses the rows that are held out for validation.
 
@@ -283,136 +298,3 @@ def load_splits(
     raw, names = read_splits(common, embedded)
     splits = {split: prepare(rows, names[split]) for split, rows in raw.items()}
     return limit(hold_out(splits, seed), common)
-
-
-def columns_of(rows: Dataset) -> str:
-    """The columns that rows have in their file, in words."""
-    return ", ".join(column for column in rows.column_names if column != FILE_ROW)
-
-
-def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:
-    """`column`, if the rows have it.
-
-    Raises:
-        ValueError: They don't; names `flag`, what the rows are called, and the columns they have.
-    """
-    if column not in rows.column_names:
-        plain = {other.strip().casefold(): other for other in rows.column_names}
-        near = plain.get(column.strip().casefold())
-        hint = f" Did you mean {near!r}?" if near else ""
-        raise ValueError(f"{flag}={column!r}: {name} has no such column; it has {columns_of(rows)}.{hint}")
-    return column
-
-
-def find_text(rows: Dataset, flag: str, column: str, name: str) -> str:
-    """`column`, if the rows have texts there.
-
-    Raises:
-        ValueError: What `find_column` refuses, or a column of something else.
-    """
-    feature = rows.features[find_column(rows, flag, column, name)]
-    if feature not in (Value("string"), Value("large_string"), Value("null")):
-        raise ValueError(
-            f"{flag}={column!r}: {name} has {feature} there, no text. Name another column, or store text in it (in "
-            "Parquet or JSON lines, where 7 and '7' differ)."
-        )
-    return column
-
-
-def keep_rows(rows: Dataset, is_whole: Callable[[Any], bool], what: str, name: str, say: Callable[[str], None]):
-    """The rows that are whole, and `say` how many others there were.
-
-    Raises:
-        ValueError: None is; names the rows and what they lack.
-    """
-    kept = rows.filter(is_whole)
-    if not len(kept):
-        raise ValueError(f"{name} has no row with {what} ({len(rows)} rows read).")
-    if lost := len(rows) - len(kept):
-        say(f"{name}: {lost:,} of {len(rows):,} rows are left out, for only those with {what} can serve.")
-    return kept
-
-
-def tell_cuts(rows: Dataset, max_length: int, say: Callable[[str], None]) -> None:
-    """Say how many training rows have a text of `max_length` tokens, the input or the target: these may be cut."""
-    lengths = row_lengths(rows, None, "input_ids", targets_too=True)
-    if full := int(np.count_nonzero(lengths.reshape(len(rows), -1).max(1) >= max_length)):
-        say(f"{full:,} of {len(rows):,} training rows fill max_length={max_length} and may be cut")
-
-
-def label_texts(rows: Dataset, column: str, name: str) -> list[str]:
-    """The label of each row as a text: the name that the column's ClassLabel feature gives it, else its value.
-
-    Raises:
-        ValueError: Labels that are lists or the like; a row without a label, or with one that its ClassLabel does not
-            know, by its number.
-    """
-    feature, labels, flag = rows.features[column], rows[column][:], f"label_column={column}"
-    if not isinstance(feature, (ClassLabel, Value)):
-        found = "of several types" if type(feature).__name__ == "Json" else feature  # how numbers beside texts are read
-        raise ValueError(f"{flag}: labels of {name} are {found}; give one class for each row, all of one type.")
-    names = feature.names if isinstance(feature, ClassLabel) else None
-    for row, label in enumerate(labels):
-        if label is None:
-            raise ValueError(f"{flag}: row {row} of {name} has no label; remove such rows, or name another column.")
-        if names is not None and not 0 <= label < len(names):
-            raise ValueError(
-                f"{flag}: row {row} of {name} has the label {label}, but its classes are 0 ... {len(names) - 1} "
-                f"({_listed(names)}); correct it, or remove such rows."
-            )
-    return [str(label) if names is None else names[label] for label in labels]
-
-
-def class_names(rows: Dataset, column: str, name: str) -> list[str]:
-    """The classes of training rows: those of the column's ClassLabel feature, in its order, or its sorted values.
-
-    Raises:
-        ValueError: There are fewer than two, or what `label_texts` refuses.
-    """
-    feature = rows.features[column]
-    texts = label_texts(rows, column, name)
-    if len(set(texts)) < 2:
-        raise ValueError(
-            f"label_column={column}: all {len(rows)} rows of {name} have the label {texts[0]!r}; two are needed."
-        )
-    stripped = Counter(text.strip() for text in set(texts))
-    if alike := [text for text, count in stripped.items() if count > 1]:
-        warnings.warn(
-            f"label_column={column}: {name} has labels that differ by blanks alone, such as {alike[0]!r} with and "
-            "without: they are taken for two classes. Strip them where they are one.",
-            stacklevel=2,
-        )
-    return list(feature.names) if isinstance(feature, ClassLabel) else list(map(str, sorted(set(rows[column][:]))))
-
-
-def encode_labels(rows: Dataset, column: str, classes: Sequence[str], name: str) -> Dataset:
-    """The rows with the column `labels`, a ClassLabel of `classes`, in place of `column`; labels go by their names.
-
-    Raises:
-        ValueError: A label that is not in `classes`, those of the training rows, or what `label_texts` refuses.
-    """
-    number = {label: i for i, label in enumerate(classes)}
-    texts = label_texts(rows, column, name)
-    for row, text in enumerate(texts):
-        if text not in number:
-            raise ValueError(
-                f"label_column={column}: row {row} of {name} has the label {text!r}, which no training row has; they "
-                f"have {_listed(classes)}. Correct it, remove such rows, or add some to the training rows."
-            )
-    labels = [number[text] for text in texts]
-    return rows.remove_columns(column).add_column("labels", labels, feature=ClassLabel(names=list(classes)))
-
-
-def warn_if_untaught(splits: DatasetDict) -> None:
-    """Warn of classes that rows of other splits have in `labels`, a ClassLabel, but no training row has."""
-    names = splits["train"].features["labels"].names
-    taught = set(splits["train"]["labels"][:])
-    for split, rows in splits.items():
-        if untaught := sorted(set(rows["labels"][:]) - taught):
-            found = _listed([names[label] for label in untaught])
-            warnings.warn(f"Split {split} has classes of which there is no training row: {found}.", stacklevel=2)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _NAMES
-    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_NAMES])} ... and {more:,} more"

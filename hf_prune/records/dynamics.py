@@ -1,4 +1,7 @@
-"""Training dynamics: what a run's rounds tell of each row, and which rows were never learnt or learnt at once."""
+"""Training dynamics: what a run's rounds tell about each row, and which rows were never learnt or learnt at once.
+
+Size: the fields of `Dynamics` are the arrays that `Dynamics.read` makes together in one pass; nobody else makes one.
+"""
 
 import itertools
 import os
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .history import History
+from ..core import History
 from .trace import TracedRound, read_trace
 
 _QUANTILES = (0.1, 0.5, 0.9)
@@ -25,11 +28,12 @@ class Dynamics:
         times_measured: (N,) int32, finite losses, of training and rescoring.
         mean: (N,) float32, mean of these losses in nats; NaN = none.
         variability: (N,) float32, their standard deviation; NaN = none.
-        excess: (N,) float32, by how many nats the row's loss exceeded the mean of all rows' latest losses when the
-            round had ended: the mean over the rounds, of which round r, from 1, weighs r (early losses tell little),
-            and one more of excess 0 that weighs as the last (which draws rows of few losses towards 0); NaN = no loss.
-        never_learnt: (N,) bool, measured at least twice, never below the mean of all rows' latest losses, and not
-            predicted right at last, where that was measured.
+        excess: (N,) float32, by how many nats the row's loss exceeded the mean of all rows' latest losses at the end of
+            a round: a weighted mean over rounds. Round r, counted from 1, has weight r, because early losses tell
+            little. One more excess of 0, with the weight of the last round, draws rows of few losses towards 0. NaN =
+            no loss.
+        never_learnt: (N,) bool, measured at least twice, never below the mean of all rows' latest losses, and wrongly
+            predicted in the end, where that was measured.
         learnt_at_once: (N,) bool, measured at least twice, and from the second time on always in the easiest quarter
             of all rows by their latest losses.
         level: Mean of all rows' latest losses, nats; NaN = none.
@@ -70,40 +74,26 @@ class Dynamics:
         rounds, flaws = read_trace(run, n, history.facts.get("run"))
         if not rounds:
             return None
-        times_trained, times = np.zeros(n, np.int32), np.zeros(n, np.int32)
-        mean, variability, excess, weights = (np.zeros(n, np.float32) for _ in range(4))
-        lowest, latest = np.full(n, np.inf, np.float32), np.full(n, np.nan, np.float32)
-        easy = np.ones(n, bool)
-        epochs, trained_quantiles, left_quantiles, rescored_counts = [], [], [], []
+        losses, times_trained = _Losses(n), np.zeros(n, np.int32)
+        epochs: list[int] = []
+        trained_quantiles: list[np.ndarray] = []
+        left_quantiles: list[np.ndarray] = []
+        rescored_counts: list[np.ndarray] = []
         for epoch, parts in itertools.groupby(rounds, lambda round: round.epoch):
             in_epoch, again = np.zeros(n, bool), np.zeros(2, np.int64)
             for part in parts:
-                trained, rescored, losses = part.read()
+                trained, rescored, measured = part.read()
                 times_trained += trained
                 in_epoch |= trained
                 again += np.count_nonzero(rescored), tokens[rescored].sum(dtype=np.int64)
-                rows = np.flatnonzero(np.isfinite(losses))
-                losses = losses[rows]
-                latest[rows] = losses
-                times[rows] += 1
-                # Welford's running mean and sum of squares, which float32 could not hold of all that it can itself
-                change = np.subtract(losses, mean[rows], dtype=np.float64)
-                squares = (times[rows] - 1) * np.square(variability[rows], dtype=np.float64)
-                squares += change * (change - change / times[rows])
-                mean[rows] += change / times[rows]
-                variability[rows] = np.sqrt(squares / times[rows])
-                lowest[rows] = np.minimum(lowest[rows], losses)
-                if len(rows):
-                    weights[rows] += part.round + 1
-                    exceeds = losses - np.nanmean(latest, dtype=np.float64)
-                    excess[rows] += (exceeds - excess[rows]) * ((part.round + 1) / weights[rows])
-                    easy[rows] &= (losses <= np.nanquantile(latest, 0.25)) | (times[rows] == 1)
+                losses.add(part.round, measured)
             epochs.append(epoch)
             rescored_counts.append(again)
-            trained_quantiles.append(_quantiles(latest[in_epoch]))
-            left_quantiles.append(_quantiles(latest[~in_epoch]))
-        known = times > 0
-        level = float(np.mean(latest[known], dtype=np.float64)) if known.any() else np.nan
+            trained_quantiles.append(_quantiles(losses.latest[in_epoch]))
+            left_quantiles.append(_quantiles(losses.latest[~in_epoch]))
+        times, weights = losses.times, losses.weights
+        known, repeated = times > 0, times > 1
+        level = float(np.mean(losses.latest[known], dtype=np.float64)) if known.any() else np.nan
         wrong = history.signals.get("correct", np.zeros(1, np.float32)) != 1
         nothing = np.where(known, np.float32(0), np.float32(np.nan))
         return cls(
@@ -112,11 +102,11 @@ class Dynamics:
             epochs=np.array(epochs),
             times_trained=times_trained,
             times_measured=times,
-            mean=mean + nothing,
-            variability=variability + nothing,
-            excess=excess * (weights / (weights + rounds[-1].round + 1)) + nothing,
-            never_learnt=(times > 1) & (lowest >= level) & wrong,
-            learnt_at_once=(times > 1) & easy,
+            mean=losses.mean + nothing,
+            variability=losses.variability + nothing,
+            excess=losses.excess * (weights / (weights + rounds[-1].round + 1)) + nothing,
+            never_learnt=repeated & (losses.lowest >= level) & wrong,
+            learnt_at_once=repeated & losses.is_easy,
             level=level,
             trained=np.array(trained_quantiles),
             left_out=np.array(left_quantiles),
@@ -140,7 +130,8 @@ class Dynamics:
 
     def losses_of(self, rows: np.ndarray) -> np.ndarray:
         """(K, E) float32, the same of the rows (K,) int64 alone."""
-        size, parts = 1 << 17, []
+        size = 1 << 17
+        parts: list[tuple[np.ndarray, np.ndarray]] = []
         for number, table in enumerate(self.losses_by_epoch(size)):
             inside = (rows >= number * size) & (rows < (number + 1) * size)
             parts.append((np.flatnonzero(inside), table[rows[inside] - number * size]))
@@ -161,6 +152,41 @@ class Dynamics:
     def easiest(self, count: int) -> np.ndarray:
         """(<= count,) int64, the rows learnt at once, of lowest mean loss first; of all rows unless `is_repeated`."""
         return _first(self.learnt_at_once if self.is_repeated else self.times_measured > 0, self.mean, count)
+
+
+class _Losses:
+    """What the rounds so far have measured of N rows."""
+
+    def __init__(self, rows: int):
+        self.times = np.zeros(rows, np.int32)
+        self.mean, self.variability, self.excess, self.weights = (np.zeros(rows, np.float32) for _ in range(4))
+        self.lowest, self.latest = np.full(rows, np.inf, np.float32), np.full(rows, np.nan, np.float32)
+        self.is_easy = np.ones(rows, bool)
+
+    def add(self, round: int, measured: np.ndarray) -> None:
+        """Take in what a round measured.
+
+        Args:
+            round: Its number, from 0.
+            measured: (N,) float32, losses in nats; NaN = not measured, infinite = a fault, which tells nothing.
+        """
+        rows = np.flatnonzero(np.isfinite(measured))
+        losses = measured[rows]
+        self.latest[rows] = losses
+        self.times[rows] += 1
+        # Welford's running mean and sum of squares, which float32 could not hold of all that it can itself
+        times = self.times[rows]
+        change = np.subtract(losses, self.mean[rows], dtype=np.float64)
+        squares = (times - 1) * np.square(self.variability[rows], dtype=np.float64)
+        squares += change * (change - change / times)
+        self.mean[rows] += change / times
+        self.variability[rows] = np.sqrt(squares / times)
+        self.lowest[rows] = np.minimum(self.lowest[rows], losses)
+        if len(rows):
+            self.weights[rows] += round + 1
+            exceeds = losses - np.nanmean(self.latest, dtype=np.float64)
+            self.excess[rows] += (exceeds - self.excess[rows]) * ((round + 1) / self.weights[rows])
+            self.is_easy[rows] &= (losses <= np.nanquantile(self.latest, 0.25)) | (times == 1)
 
 
 def _first(candidates: np.ndarray, key: np.ndarray, count: int) -> np.ndarray:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import core
-from ..common import storage
+from .history_file import read_history, write_history
+from .hub import find_history, push_history
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-HISTORY = "history.safetensors"  # beside a saved model, and in a data set of its own on the Hub
 
 
 class History(core.History):
@@ -31,11 +30,12 @@ class History(core.History):
         return self.never_finite
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one checksummed safetensors file, aside first, so that no reader meets half a file."""
-        more = {} if self.keys is None else {"keys": self.keys}
-        for name, values in self.signals.items():
-            more[f"signals/{name}"] = np.where(np.isinf(values), np.float32(np.nan), values)  # as never measured
-        storage.save(path, self.arrays() | more, {"kind": "history", **self.facts})
+        """Write one checksummed safetensors file, aside first, so that no reader meets half a file.
+
+        Raises:
+            OSError: The disk is full or the folder can't be written; an earlier file stays as it was.
+        """
+        write_history(path, self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], rows: int | None = None) -> "Self":
@@ -48,19 +48,7 @@ class History(core.History):
         Raises:
             ValueError: Another number of rows, a damaged file, or one of something else.
         """
-        arrays, facts = storage.load(path)
-        if (kind := facts.pop("kind", None)) != "history":
-            raise storage.DamagedFile(f"{path} is no History but of the kind {kind!r:.60}.")
-        try:
-            history = cls.from_arrays(arrays, rows)
-            history.keys, history.facts = arrays.get("keys"), facts
-            if infinite := [name for name, values in history.signals.items() if np.isinf(values).any()]:
-                raise ValueError(
-                    f"This is no History: signals/{infinite[0]} is infinite; what was not measured is NaN."
-                )
-            return history.check()
-        except ValueError as error:
-            raise storage.DamagedFile(f"{path}: {error}") from error
+        return read_history(cls, path, rows)
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> "Self":
@@ -74,20 +62,21 @@ class History(core.History):
         Raises:
             ValueError: There is none, it can't be had, or it is damaged.
         """
-        from ..records import hub
-
-        return cls.load(hub.find_history(source, **options))
+        return cls.load(find_history(source, **options))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Put it on the Hub as a data set of its own, with a table of its rows and a card.
 
         Args:
             repo_id: "user/name"; made where it does not exist.
-            **options: Those of `hub.push_history`: `private`, `token`, `revision`, `commit_message`.
+            **options: `private`, `token`, `revision`, `commit_message`.
 
         Returns:
             The address of the commit.
-        """
-        from ..records import hub
 
-        return hub.push_history(self, repo_id, **options)
+        Raises:
+            ImportError: pyarrow is not installed.
+            ValueError: The repository has a card and no History.
+            huggingface_hub.errors.HfHubHTTPError: The Hub refuses, or can't be reached.
+        """
+        return push_history(self, repo_id, **options)

@@ -2,13 +2,15 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from ..common import storage
 from ..common.markdown import in_code, markdown_table
-from .history import HISTORY, History
+from ..core import History
+from .history_file import HISTORY, write_history
 from .table import COLUMNS, ROWS, write_rows
 
 CARD = "README.md"
@@ -39,13 +41,14 @@ def find_history(source: str | os.PathLike[str], **options: Any) -> Path:
 
 
 def _download(repo_id: str, repo_type: str | None = None, **options: Any) -> Path:
-    from huggingface_hub import hf_hub_download
+    import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    download: Callable[..., str] = cast(Any, huggingface_hub).hf_hub_download  # one of its types is not known
     reasons: list[str] = []
     for kind in ("model", "dataset") if repo_type is None else (repo_type,):
         try:
-            return Path(hf_hub_download(repo_id, HISTORY, repo_type=kind, library_name="hf_prune", **options))
+            return Path(download(repo_id, HISTORY, repo_type=kind, library_name="hf_prune", **options))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
             reasons.append(f"as a {kind}: {type(error).__name__}, {first_line(error)}")
     raise ValueError(
@@ -94,7 +97,7 @@ def push_history(
     api = HfApi(token=token, library_name="hf_prune")
     with TemporaryDirectory() as made:
         folder = Path(made)
-        history.save(folder / HISTORY)
+        write_history(folder / HISTORY, history)
         write_rows(folder / ROWS, history)
         repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
         there = [api.file_exists(repo_id, file, repo_type="dataset", revision=revision) for file in (CARD, HISTORY)]
@@ -162,7 +165,7 @@ def _card(repo_id: str, history: History, columns: list[str]) -> str:
         "",
         markdown_table(["column", "what it is"], meaning),
     ]
-    return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n"))
+    return str(DatasetCard(f"---\n{data}\n---\n\n" + "\n".join(lines) + "\n"))
 
 
 def _cost(cost: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""What is known of the rows as a table that anybody can read: `history.parquet`, a line a row."""
+"""What is known of the rows as a Parquet table, `history.parquet`: one line for each row."""
 
 import os
 from contextlib import ExitStack
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.storage import replacing
-from ..core import NEVER
+from ..core import NEVER, History
 from .dynamics import Dynamics
-from .history import History
 
 if TYPE_CHECKING:
     import pyarrow
@@ -62,14 +61,15 @@ def write_rows(
     except ImportError as error:
         raise ImportError("history.parquet needs pyarrow: pip install pyarrow, or install datasets.") from error
     columns = _columns(history, dynamics, file_rows)
-    tables = dynamics.losses_by_epoch(_ROWS_AT_A_TIME) if dynamics else None
+    epochs: list[int] = [] if dynamics is None else dynamics.epochs.tolist()
+    tables = None if dynamics is None else dynamics.losses_by_epoch(_ROWS_AT_A_TIME)
     with replacing(path) as file, ExitStack() as stack:
         writer = None
         for begin in range(0, len(history), _ROWS_AT_A_TIME):
             block = {name: values[begin : begin + _ROWS_AT_A_TIME] for name, values in columns.items()}
             if tables is not None:
                 losses = next(tables)
-                block |= {f"loss_epoch_{epoch + 1}": losses[:, i] for i, epoch in enumerate(dynamics.epochs)}
+                block |= {f"loss_epoch_{epoch + 1}": losses[:, i] for i, epoch in enumerate(epochs)}
             table = pyarrow.table({name: _nullable(pyarrow, name, values) for name, values in block.items()})
             writer = writer or stack.enter_context(ParquetWriter(file, table.schema, compression="zstd"))
             writer.write_table(table)

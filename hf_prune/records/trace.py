@@ -1,10 +1,14 @@
-"""What each round measured, in a file of its own, so that nothing grows in memory and a resumed run goes on with it."""
+"""What each round measured, in one file a round: memory does not grow, and a resumed run adds to the same files.
 
+Size: the fields of `TracedRound` are the header of a round's file; only the reader below makes one.
+"""
+
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any, cast
 from uuid import uuid4
 
 import numpy as np
@@ -25,8 +29,8 @@ _CHUNK = 1 << 16  # losses handled at a time, which stay in a processor's cache
 class Trace:
     """Writes the rounds of a run, about 2.2 bytes for each row that a round measured.
 
-    Losses are rounded to float16: by 1 part in 2,048 at most, and by 3e-8 at most where they are below 6e-5. A round
-    with a loss that would be rounded to nothing or lies beyond 65,504 keeps them all as they are, in 4.2 bytes a row.
+    Losses are rounded to float16: by 1 part in 2,048 at most, and by 3e-8 at most where they are below 6e-5. If a loss
+    would round to 0 or is above 65,504, all losses of its round stay float32, which takes 4.2 bytes a row.
 
     Args:
         run: Folder of the run.
@@ -34,7 +38,7 @@ class Trace:
         warn: Is told once if a round can't be written; training goes on.
 
     Attributes:
-        name: Of the run, which its rounds bear; one that is resumed keeps its own.
+        name: Of the run, written into the file of each round; a resumed run keeps it.
     """
 
     def __init__(
@@ -47,15 +51,15 @@ class Trace:
         self._has_warned = False
 
     def begin(self, round: int) -> None:
-        """Remove what lies there of `round` and later ones, which are of a run that was left or of another one.
+        """Remove the files of `round` and of later rounds: another run wrote them, or this one before it was resumed.
 
-        What kills have left unfinished in the run's folder goes with them.
+        Files that killed processes left unfinished in the run's folder are removed, too.
         """
         for path in Path(self.run, FOLDER).glob(_PATTERN):
             if _number(path) >= round:
                 self._try(path.unlink)
         for folder in (self.run, self.run / FOLDER, *self.run.glob("checkpoint-*")):
-            self._try(partial(storage.sweep, folder))
+            self._try(functools.partial(storage.sweep, folder))
 
     def write(
         self,
@@ -80,7 +84,7 @@ class Trace:
             for begin in range(0, len(chosen), _CHUNK):
                 losses[chosen[begin : begin + _CHUNK]] = values[begin : begin + _CHUNK]
         marks = [mark for mark, _, _ in measured]
-        arrays = {"losses": losses[np.logical_or.reduce(marks)]}
+        arrays = {"losses": losses[functools.reduce(np.logical_or, marks)]}
         arrays |= {name: np.packbits(mark) for name, mark in zip(("trained", "rescored"), marks, strict=False)}
         header = {"kind": "round", "rows": rows, "round": clock.round, "epoch": clock.epoch, "seconds": seconds}
         header |= {"lr_scale": lr_scale, "learning_rates": self._learning_rates(), "run": self.name}
@@ -139,7 +143,7 @@ class TracedRound:
         at = 0
         for begin in range(0, self.rows, size):
             end = min(begin + size, self.rows)
-            with safe_open(self.path, framework="numpy") as file:
+            with cast(Any, safe_open(self.path, framework="numpy")) as file:
                 marks = [
                     np.unpackbits(file.get_slice(name)[begin // 8 : -(-end // 8)], count=end - begin).astype(bool)
                     if name in file.keys()  # noqa: SIM118
@@ -170,7 +174,9 @@ def read_trace(run: str | os.PathLike[str], rows: int, name: str | None = None) 
     Returns:
         The rounds in order, and what is wrong with the others, a line each.
     """
-    found, flaws, others = [], [], 0
+    found: list[TracedRound] = []
+    flaws: list[str] = []
+    others = 0
     for path in sorted(Path(run, FOLDER).glob(_PATTERN), key=_number):
         try:
             arrays, header = storage.load(path)
@@ -213,7 +219,7 @@ def _checked(round: TracedRound, arrays: dict[str, np.ndarray]) -> TracedRound:
     marks = [arrays[name] for name in ("trained", "rescored") if name in arrays]
     if not marks or any(mark.dtype != np.uint8 or mark.shape != (-(-round.rows // 8),) for mark in marks):
         raise ValueError("it does not say which rows it measured")
-    measured = np.unpackbits(np.bitwise_or.reduce(marks), count=round.rows).sum(dtype=np.int64)
+    measured = np.unpackbits(functools.reduce(np.bitwise_or, marks), count=round.rows).sum(dtype=np.int64)
     losses = arrays["losses"]
     if losses.shape != (measured,):
         raise ValueError(f"it has {losses.shape} losses of {measured:,} rows")

@@ -1,4 +1,4 @@
-"""What a run begins with: facts read from its data set, and what an earlier run has learnt."""
+"""What a run begins with: what was read of its data set, and what an earlier run has learnt."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from ..data.tokens import row_tokens
 from .history import History
 
 
-class Facts:
+class DataNeeds:
     """What a policy needs to know of a data set, read once.
 
     Args:
@@ -42,7 +42,12 @@ class Facts:
         self._features = read_features(dataset, is_encoder_decoder, wanted) if wanted else Features()
 
     def fit(self, dataset: Any, policy: Policy) -> bool:
-        """Whether they are of this data set, as it is now, for this policy."""
+        """Whether they were read of this data set, as it is now, for this policy.
+
+        Args:
+            dataset: The training set.
+            policy: The policy of the run that begins.
+        """
         return self._dataset is dataset and self._rows == len(dataset) and self._policy is policy
 
     def fill(self, history: History) -> None:
@@ -64,16 +69,16 @@ def load_history(
     Args:
         source: A `History`, its file, the folder or the repository of the Hub that holds it, or None.
         dataset: The training set at hand.
-        policy: The policy that will begin with it; the notes of another one are left out.
-        keys: (N,) uint64, which row is which; where the source has such keys, too, rows are matched by them, in any
-            order. Else it must be of the same rows in the same order.
-        warn: Is told how many rows the source knows, where it does not know all.
+        policy: The policy of the new run; notes of another policy are left out.
+        keys: (N,) uint64, the rows' names; None = they have none. Where the source has keys, too, they match the rows,
+            in any order. Else the source must be of the same rows in the same order.
+        warn: Called with a message where the source does not know all rows.
 
     Returns:
         The history of the rows at hand, and `runs`, `rows`, `tokens`, `seconds` (None where not known).
 
     Raises:
-        ValueError: There is none, it is damaged, or it is of other rows.
+        ValueError: There is no such History, it is damaged, or it is of other rows.
     """
     if source is None:
         return None, None
@@ -104,7 +109,7 @@ def load_history(
 
 
 def _check_rows(earlier: History, name: str, dataset: Any) -> None:
-    """Refuse a History that is not of these rows, in this order."""
+    """Refuse a History of other rows, or of these in another order."""
     by_key = "give history_key=, the name of a column of unique values, to both runs"
     if len(earlier) != len(dataset):
         raise ValueError(

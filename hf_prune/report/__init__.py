@@ -1,5 +1,5 @@
 """What a run did, for people.
 
-The account of what was trained of what was offered, padding among it, as numbers, Markdown, figures, an HTML page and
-a section of the model card.
+The account of the rows that were offered and of those that were trained, padding included: as numbers, Markdown,
+figures, an HTML page and a section of the model card.
 """

@@ -1,4 +1,7 @@
-"""The account of a pruned run: what was trained of what was offered, as numbers, Markdown and a figure."""
+"""The account of a pruned run: how much was offered and how much trained, as numbers, Markdown and a figure.
+
+Size: `PruningReport` is the content of one file, pruning.json: each field is an entry there.
+"""
 
 import json
 import math
@@ -14,7 +17,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ..common.foreign import MOST, number, of_kind, read_json, setting, why
 from ..common.markdown import in_code, markdown_table
@@ -26,26 +28,26 @@ if TYPE_CHECKING:
 
 
 NUMBERS = "pruning.json"  # beside a saved model
-NOTHING = 0.0005  # of what is offered: less is as good as nothing
+NOTHING = 0.0005  # share of the rows offered: leaving out less counts as nothing
 _KEEPS_ALL = re.compile(r"[(:,]\s*(keep=1(\.0*)?|(ratio|hide|max_paused)=0(\.0*)?)\s*([,)]|$)")
 
 
 def keeps_all(policy: str) -> bool:
-    """Whether a policy, as it is shown or typed, is set to leave nothing out, as a baseline is."""
+    """Whether a policy, as it is shown or typed, is set to leave nothing out, like a baseline."""
     return _KEEPS_ALL.search(policy) is not None
 
 
 @dataclass(frozen=True)
 class PruningReport:
-    """What a run trained of what its data set offered. `PruningMixin.pruning_report` makes it.
+    """What a data set offered and what a run trained. `PruningMixin.pruning_report` makes it.
 
     Args:
         policy: `repr` of the policy.
         epochs: For each epoch, in order: `epoch` (from 0); `rows_offered`, `tokens_offered` (what a pass without
-            pruning would have trained); `rows`, `tokens` (what was trained); `rows_repeated` (of these, what came again
-            to fill up the processes' last batches); `padded_tokens` (positions that went through the model, padding
-            included); `padding` (of these, padding; 0 where real tokens are not told apart); `rows_rescored`,
-            `padded_tokens_rescored` (what went through it for measurement alone, without a gradient); `steps`
+            pruning trains); `rows`, `tokens` (what was trained); `rows_repeated` (rows among them that came again, to
+            fill up the processes' last batches); `padded_tokens` (positions that went through the model, padding
+            included); `padding` (the padding among them; 0 where real tokens are not told apart); `rows_rescored`,
+            `padded_tokens_rescored` (what went through the model only to be measured, without a gradient); `steps`
             (optimizer steps), `steps_full` (those of the same run without pruning, as far as the epoch was trained);
             `seconds_training`, `seconds_selecting`, `seconds_rescoring`.
             Tokens are all 0 where the inputs have none, as with images.
@@ -54,10 +56,10 @@ class PruningReport:
         faults: Rows whose loss was NaN or infinite at least once.
         seconds_evaluating: Seconds in evaluation during training.
         steps_full: Optimizer steps of the same run without pruning, as far as this one came.
-        earlier: What the runs cost whose History this one began with: `runs`, `rows`, `tokens` (positions: padding
-            included), `seconds`; None where there were none, or it is not known.
-        missing: Why, for each part of the account that could not be written beside the model, by its file.
-        padding_causes: What the padding comes of, see `padding.causes`.
+        earlier: The cost of the earlier runs whose History this run began with: `runs`, `rows`, `tokens` (positions,
+            padding included), `seconds`; None where there were none, or the cost is not known.
+        missing: Name of a file that could not be written beside the model -> why.
+        padding_causes: Where the padding comes from, see `padding.causes`.
     """
 
     policy: str
@@ -74,7 +76,7 @@ class PruningReport:
     def totals(self) -> dict[str, Any]:
         """Sums over the epochs, under the names they have there, and the counts of the run.
 
-        `padding` is the share of the positions trained, `padded_tokens`; None where there is none, or it is not known.
+        `padding` is a share, of `padded_tokens`; None where the inputs have no tokens, or it is not known.
         """
         counts = ("rows", "rows_offered", "tokens", "tokens_offered", "padded_tokens")
         counts += ("rows_rescored", "padded_tokens_rescored")
@@ -107,10 +109,14 @@ class PruningReport:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **more: Any) -> "Self":
-        """The report that `save` wrote; `more` are fields that a file has no room for.
+        """The report that `save` wrote.
+
+        Args:
+            path: The file.
+            **more: Fields that the file does not hold.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: There is no such file.
             ValueError: The file holds something else.
         """
         try:
@@ -135,7 +141,7 @@ class PruningReport:
             raise ValueError(f"{path} is no report of a pruned run ({why(error)}).") from error
 
     def idle(self) -> str | None:
-        """That the policy left nothing out, in words; None where it did, or was set to keep everything."""
+        """A sentence that says that no row was left out; None where some were, or the policy was set to keep all."""
         offered, trained = self._sum("rows_offered"), self._sum("rows") - self.totals()["rows_repeated"]
         if not offered or keeps_all(self.policy) or offered - trained > NOTHING * offered:
             return None
@@ -145,7 +151,7 @@ class PruningReport:
         )
 
     def padding(self, is_command: bool = False) -> str | None:
-        """That more than a fifth of what was computed was padding, and what has less, in words; None where it was not.
+        """A sentence where more than a fifth of the positions were padding, with the cure; None where fewer were.
 
         Args:
             is_command: Whether arguments are named as on a command line, and not as in Python.
@@ -153,7 +159,7 @@ class PruningReport:
         return padding.note(self.totals()["padding"], self.padding_causes, is_command)
 
     def evaluations(self) -> list[dict[str, float]]:
-        """The evaluations during training, in order, each with what had been trained by then.
+        """The evaluations during training, in order, each with how much had been trained by then.
 
         Returns:
             For each: `step`, `epoch`, `rows`, `tokens` (positions: padding included), `seconds` (training, selection
@@ -179,7 +185,7 @@ class PruningReport:
         return markdown_table(headings, rows)
 
     def summary_cells(self) -> list[list[str]]:
-        """The headings and the rows of that table."""
+        """The headings and the rows of `summary`."""
         totals = self.totals()
         rows = [self._row("rows", totals["rows"], totals["rows_offered"])]
         if totals["tokens_offered"]:
@@ -257,11 +263,11 @@ class PruningReport:
         return "\n".join([*lines, "", markdown_table(headings, rows), ""])
 
     def figure(self, path: str | os.PathLike[str], metrics: Sequence[str] = ("eval_loss", "eval_bleu")) -> None:
-        """Write one image: the metrics against what was trained so far, and the share kept by epoch.
+        """Write one image: the metrics against how much was trained, and the share kept by epoch.
 
         Args:
             path: The file; its suffix sets the format, such as `.png`.
-            metrics: Names in the evaluations' logs, one panel each; a name that no evaluation logged is left out.
+            metrics: Names in the evaluations' logs, one panel each; a name that was never logged is left out.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -283,16 +289,16 @@ class PruningReport:
         return [name, f"{trained:,}", f"{offered:,}", figures.percent(trained, offered)]
 
     def _curve(self, metric: str, unit: str) -> tuple[np.ndarray, np.ndarray]:
-        """What was trained (E,) when each evaluation logged `metric`, and its values (E,)."""
+        """How much was trained (E,) when each evaluation logged `metric`, and its values (E,)."""
         first: dict[int, float] = {}
         for entry in self.log_history:
             if is_number(entry.get(metric)) and "step" in entry:
-                first.setdefault(entry["step"], entry[metric])  # a later one at this step is of the best model
+                first.setdefault(entry["step"], entry[metric])  # a later value of this step is of the best model
         known = {0: 0.0}
         logged = (entry for entry in self.log_history if {"step", f"prune/{unit}"} <= entry.keys())
         known |= {entry["step"]: entry[f"prune/{unit}"] for entry in logged}
         steps = np.cumsum([epoch["steps"] for epoch in self.epochs])
-        counted = "padded_tokens" if unit == "tokens" else "rows"  # what the log counts
+        counted = "padded_tokens" if unit == "tokens" else "rows"  # as the log counts
         known |= dict(zip(steps.tolist(), np.cumsum([epoch[counted] for epoch in self.epochs]).tolist(), strict=True))
         at = sorted(known)
         trained = np.interp(sorted(first), at, [known[step] for step in at])
@@ -300,10 +306,10 @@ class PruningReport:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, and of those packages that a result depends on and that are installed."""
+    """The versions of Python and of the installed packages that a result depends on."""
     found = {"python": platform.python_version()}
     packages = "hf_prune torch transformers accelerate datasets tokenizers trl peft kornia scikit-learn sacrebleu"
-    packages += " evaluate matplotlib babel num2words pillow"
+    packages += " evaluate matplotlib pillow"
     for package in packages.split():
         try:
             found[package] = version(package)
@@ -313,15 +319,17 @@ def versions() -> dict[str, str]:
 
 
 def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a result was made with: versions, hardware, and the commit of the repository that holds `script`.
+    """What a result was made with: versions, hardware, and the commit of the repository with `script`.
 
     Args:
         script: The file that runs, as `__file__` names it.
 
     Returns:
-        `versions` (a package that is not installed is left out), `hardware`, and `commit`, which ends in "-dirty" where
-        files differ from it and is None outside of a repository.
+        `versions` (without packages that are not installed), `hardware`, and `commit`: it ends in "-dirty" where files
+        differ from it, and is None outside of a repository.
     """
+    import torch  # takes seconds to import, which tables and comparisons need not wait for
+
     git = ["git", "-C", str(Path(script).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         commit = subprocess.run([*git, "--exclude=*"], capture_output=True, text=True).stdout.strip() or None
@@ -334,7 +342,7 @@ def surroundings(script: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Values that every reader of JSON takes: numbers that are none, as a loss that has diverged, become None."""
+    """Values that every reader of JSON takes: NaN and infinity, as of a loss that diverged, become None."""
     if isinstance(value, dict):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -345,7 +353,7 @@ def plain(value: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a logged value can be drawn; some are lists, as the scores of classes, and no scale holds the largest."""
+    """Whether a logged value can be drawn: not a list, such as scores of classes, and not too large for a scale."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > _LARGEST
 
 
@@ -359,19 +367,19 @@ _PLACED = ("step", "epoch", "prune/rows", "prune/tokens", "prune/seconds", "prun
 
 
 def _account(epoch: dict[str, Any]) -> dict[str, Any]:
-    """That of an epoch, where its numbers are all there."""
+    """The account of an epoch, checked: all its numbers must be there."""
     number(epoch["epoch"], "epoch", whole=True)
     counted = {name: _counted(epoch[name], name) for name in _COUNTED}
     return {name: _counted(value, name, -MOST) for name, value in epoch.items()} | counted
 
 
 def _counted(value: Any, name: str, low: float = 0) -> Any:
-    """JSON has no NaN: it was written as None."""
+    """A number of the account; None is NaN, which JSON does not have."""
     return math.nan if value is None else number(value, name, low)
 
 
 def _logged(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of the log, where what others stand beside is there."""
+    """An entry of the log, checked: an evaluation must say how much had been trained."""
     if "prune/rows" in entry and any(name.startswith("eval_") for name in entry):
         entry = {"prune/tokens": 0} | entry
         needed = _PLACED

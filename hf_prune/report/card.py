@@ -1,4 +1,8 @@
-"""A model card: what a run leaves out, what stood beside it, how to do it again; its scores as the Hub reads them."""
+"""A model card: the section on pruning, the baselines, how to reproduce the run, and its scores as the Hub reads them.
+
+A trainer (stock, TRL's, sentence-transformers') writes the card; this module only adds to it. So the card is loaded and
+saved as a `ModelCard`, and not made from a template of our own, which would drop what the trainer wrote.
+"""
 
 import math
 import os
@@ -14,14 +18,15 @@ from ..core import BudgetPolicy, Policy
 from .account import versions
 
 TAG = "hf_prune"
-ARMS = "arms"  # of a comparison: the folder of its runs
-BASELINES = "baselines.md"  # of a comparison: what the cards of its runs say of it
+ARMS = "arms"  # folder of a comparison with its runs
+BASELINES = "baselines.md"  # file of a comparison: the text on it in the cards of its runs
 _NO_BASE = re.compile(r"is a fine-tuned version of \[(None)?\]\(https://huggingface\.co/(None)?\)")
 _FROM_SCRATCH = "was trained from scratch"
 _BASE = re.compile(rf"{_FROM_SCRATCH}|is a fine-tuned version of \[[^\]]*\]\(https://huggingface\.co/[^)]*\)")
 _IDS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}  # as `evaluate` has them
 _BASELINES = "### Baselines"
 _PARENTS = 3  # folders above a run of a comparison: arms/ARM/seed-S
+COMPARISON = "comparison.json"  # file of a comparison: its numbers
 
 
 def tags_of(policy: Policy) -> list[str]:
@@ -41,12 +46,12 @@ def write_card(
 
     Args:
         path: The card.
-        sections: Markdown, put at its end.
-        metrics: Scores by name; what is no finite number is left out.
-        base: Name of the model that was fine-tuned where it is not of the Hub, which stock takes for none, and PEFT
-            for a name of the Hub.
-        **about: `task_type`, `dataset_type`, `dataset_name`, and further fields of `huggingface_hub.EvalResult`;
-            without a task and a data set, the Hub knows no place for the scores, and none are given.
+        sections: Markdown, added at its end.
+        metrics: Scores by name; a value that is no finite number is left out.
+        base: Name of the model that was fine-tuned, where it is not on the Hub. Stock writes then that there was none,
+            and PEFT writes it as a name of the Hub.
+        **about: `task_type`, `dataset_type`, `dataset_name`, and further fields of `huggingface_hub.EvalResult`.
+            Without a task and a data set, the Hub has no place for scores, and none are written.
     """
     from huggingface_hub import EvalResult, ModelCard
 
@@ -65,7 +70,7 @@ def write_card(
             EvalResult(**fields, metric_type=_IDS.get(name, name), metric_name=name, metric_value=value)
             for name, value in numbers.items()
         ]
-    text = _NO_BASE.sub(_FROM_SCRATCH, card.text)  # what stock and TRL write of a model without a name
+    text = _NO_BASE.sub(_FROM_SCRATCH, card.text)  # stock and TRL link to a model without a name
     if base is not None:
         text = _BASE.sub(lambda _: f"is a fine-tuned version of `{base}` (a model that is not on the Hub)", text, 1)
         data.base_model = None
@@ -75,31 +80,37 @@ def write_card(
 
 
 def budget(policy: Policy) -> str:
-    """What the user had set, in words."""
+    """The budget that the user had set, in words."""
     if not isinstance(policy, BudgetPolicy):
         return "No budget was set: how much is trained follows from the rule."
     return f"The budget was {100 * policy.keep:g} % of the {policy.unit} in each round."
 
 
 def baselines(run: str | os.PathLike[str]) -> str:
-    """The section on what the run was compared with: what the comparison that it is part of, if any, wrote of it."""
+    """The section on what the run was compared with: the text of the comparison that the run is part of, if any."""
     run = Path(run).absolute()
     for folder in (run, *run.parents[:_PARENTS]):
+        if folder != run and run.relative_to(folder).parts[0] != ARMS:
+            continue
         path = folder / BASELINES
-        if path.is_file() and (folder == run or run.relative_to(folder).parts[0] == ARMS):
+        if path.is_file():
             try:
                 return f"{_BASELINES}\n\n{path.read_text(encoding='utf-8').strip()}"
             except (OSError, ValueError):
                 return f"{_BASELINES}\n\nThe comparison that this run is part of can't be read: {BASELINES} is damaged."
+        if (folder / COMPARISON).is_file():
+            return (
+                f"{_BASELINES}\n\nAn earlier version of hf_prune has compared this run with others: "
+                "`hf-prune compare --output_dir FOLDER`, with the folder of the comparison, writes the result here."
+            )
     return (
         f"{_BASELINES}\n\nNone was run beside this: what the same model gains from all rows, from fewer epochs "
-        "of them or from random rows of the same budget is not known. `recipes/compare.py` of hf_prune "
-        "measures it."
+        "of them or from random rows of the same budget is not known. `hf-prune compare` measures it."
     )
 
 
 def renew_baselines(run: str | os.PathLike[str]) -> None:
-    """Write this section of a run's card anew, where the run has a card."""
+    """Write the section `baselines` of a run's card anew, if the run has a card."""
     path = Path(run, "README.md")
     if path.is_file():
         parts = re.split(r"(?=^### )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -107,13 +118,13 @@ def renew_baselines(run: str | os.PathLike[str]) -> None:
         write_text(path, "".join(renewed))
 
 
-def reproduction(policy: Policy, command: str | None, facts: Mapping[str, Any]) -> str:
+def reproduction(policy: Policy, command: str | None, settings: Mapping[str, Any]) -> str:
     """The section on how to train the same model again.
 
     Args:
         policy: Of the run.
         command: What started it; None = a trainer of the user's own.
-        facts: What it was made with, by what it is, such as "seed of the order"; None is left out.
+        settings: Values that the run was made with, by what they are, such as "seed"; None is left out.
     """
     kind = type(policy)
     imports = "" if kind.__module__ == "__main__" else f"from {kind.__module__} import {kind.__name__}\n"  # the user's
@@ -125,8 +136,8 @@ def reproduction(policy: Policy, command: str | None, facts: Mapping[str, Any]) 
         )
     else:
         start = f"```bash\n{_public_command(command)}\n```"
-    made_with = {"versions": ", ".join(f"{name} {found}" for name, found in versions().items()), **facts}
-    known = [f"- {name}: {fact}" for name, fact in made_with.items() if fact is not None]
+    settings = {"versions": ", ".join(f"{name} {found}" for name, found in versions().items()), **settings}
+    known = [f"- {name}: {value}" for name, value in settings.items() if value is not None]
     files = (
         "`history.parquet` has a line for each row of the training set, `pruning.json` the numbers of this run, and "
         "with `history.safetensors` another run on these rows can prune from its first epoch "
@@ -136,7 +147,7 @@ def reproduction(policy: Policy, command: str | None, facts: Mapping[str, Any]) 
 
 
 def _public_command(command: str) -> str:
-    """A command as it was typed, unless it holds what is not to be shown."""
+    """A command as it was typed, without what must not be shown."""
     try:
         argv = shlex.split(command)
     except ValueError:  # a quotation without an end

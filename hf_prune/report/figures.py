@@ -5,37 +5,19 @@ import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .theme import FAINTEST, LIGHT, Theme
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "f1": "F1"}
-MANY = 24  # points from which a figure draws lines without markers or bars
-DOTS = 20_000  # rows in a map
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a figure."""
-
-    paper: str
-    ink: str
-    grid: str
-    first: str
-    second: str
-    third: str
-    sequence: str
-
-
-_FAINTEST = 0.4  # of a theme's sequence, which begins at the colour of the paper
-
-LIGHT = Theme("#ffffff", "#1f2328", "#e5e7ea", "#2a6fbb", "#d9762b", "#c4c9d0", "viridis_r")
-DARK = Theme("#16191d", "#e3e6ea", "#30353c", "#6aa9f0", "#f0985a", "#59616b", "viridis")
+MANY = 24  # points; a figure with more draws lines without markers or bars
+DOTS = 20_000  # rows in a map, at most
 
 
 def run_figure(
@@ -44,12 +26,12 @@ def run_figure(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     epochs: Sequence[Mapping[str, Any]],
 ) -> "Figure":
-    """The metrics against what was trained so far, and the share kept by epoch.
+    """The metrics against how much was trained, and the share kept by epoch.
 
     Args:
         title: Of the figure.
         unit: "rows" or "tokens".
-        curves: For each metric, what was trained (E,) and its values (E,).
+        curves: For each metric, how much was trained (E,) and its values (E,).
         epochs: Accounts of the epochs, see `PruningReport`.
     """
     figure, theme = new_figure(10, max(4.0, 2.4 * len(curves) + 0.8), LIGHT), LIGHT
@@ -64,7 +46,7 @@ def run_figure(
 
 
 def curves_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], unit: str, theme: Theme) -> "Figure":
-    """The metrics alone, as in `run_figure`."""
+    """The metrics alone, in the colours of a theme; other arguments as in `run_figure`."""
     figure = new_figure(7.2, 1.7 * len(curves) + 0.7, theme)
     _draw_curves(list(figure.subplots(len(curves), squeeze=False)[:, 0]), curves, unit, theme)
     figure.align_ylabels()
@@ -74,7 +56,14 @@ def curves_figure(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], unit: str
 def share_figure(
     epochs: Sequence[Mapping[str, Any]], unit: str, rates: tuple[np.ndarray, np.ndarray], theme: Theme
 ) -> "Figure":
-    """The share kept by epoch, above the learning rate; `rates` are epochs (P,), fractional, and rates (P,)."""
+    """The share kept by epoch, above the learning rate.
+
+    Args:
+        epochs: Accounts of the epochs, see `PruningReport`.
+        unit: "rows" or "tokens".
+        rates: Epochs (P,), fractional, and their learning rates (P,); of length 0, that panel is left out.
+        theme: The colours.
+    """
     figure = new_figure(7.2, 4.4 if len(rates[0]) else 2.8, theme)
     grid = figure.add_gridspec(2 if len(rates[0]) else 1, 1, height_ratios=[3, 2] if len(rates[0]) else None)
     share = figure.add_subplot(grid[0])
@@ -93,7 +82,7 @@ def share_figure(
 
 
 def parts_figure(epochs: np.ndarray, parts: Mapping[str, np.ndarray], unit: str, theme: Theme) -> "Figure":
-    """What each epoch trained, measured by a forward pass alone, and did neither with.
+    """How much each epoch trained, how much it only measured by a forward pass, and how much it left alone.
 
     Args:
         epochs: (E,) from 0.
@@ -153,7 +142,12 @@ def losses_figure(epochs: np.ndarray, quantiles: Mapping[str, np.ndarray], theme
 
 
 def times_figure(times: np.ndarray, theme: Theme) -> "Figure":
-    """How many rows were trained how often; `times` (N,) int."""
+    """A histogram of how often rows were trained.
+
+    Args:
+        times: (N,) int.
+        theme: The colours.
+    """
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(7.2, 3.0, theme)
@@ -173,7 +167,14 @@ def times_figure(times: np.ndarray, theme: Theme) -> "Figure":
 
 
 def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, theme: Theme) -> "Figure":
-    """The data set as a map: each row's mean loss (N,) against its variability (N,), coloured by `times` (N,) int."""
+    """The data set as a map: each row's mean loss against its variability, coloured by how often it was trained.
+
+    Args:
+        mean: (N,) mean losses.
+        variability: (N,) standard deviations of the losses.
+        times: (N,) int, how often each row was trained.
+        theme: The colours.
+    """
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
@@ -183,7 +184,7 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
     figure = new_figure(7.2, 4.6, theme)
     panel = figure.add_subplot()
     low, high = int(times.min()), int(times.max())
-    colors = ListedColormap(colormaps[theme.sequence](np.linspace(_FAINTEST, 1, 256)))
+    colors = ListedColormap(colormaps[theme.sequence](np.linspace(FAINTEST, 1, 256)))
     levels = np.unique(np.linspace(low, high + 1, min(high - low + 1, 12) + 1).round()) - 0.5
     size = float(np.clip(30_000 / len(mean), 3, 30))
     order = np.random.default_rng(0).permutation(len(mean))  # no kind of row is drawn above the others
@@ -202,7 +203,8 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
     spans = ((math.ceil(begin), math.floor(end)) for begin, end in itertools.pairwise(levels))
     bar.ax.set_yticklabels([f"{begin}" if begin == end else f"{begin}-{end}" for begin, end in spans])
     bar.set_label("times trained")
-    bar.solids.set_alpha(1)
+    solids: Any = bar.solids  # None before a bar is drawn
+    solids.set_alpha(1)
     bar.ax.tick_params(which="both", length=0)
     bar.outline.set_visible(False)
     panel.set_xlabel("variability: standard deviation of the loss")
@@ -213,7 +215,12 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
 
 
 def seconds_figure(seconds: Mapping[str, float], theme: Theme) -> "Figure":
-    """Seconds by part of the run, a bar each."""
+    """Seconds by part of the run, a bar each.
+
+    Args:
+        seconds: By the name of the part.
+        theme: The colours.
+    """
     figure = new_figure(7.2, 0.7 + 0.36 * len(seconds), theme)
     panel = figure.add_subplot()
     bars = panel.barh(list(seconds), list(seconds.values()), 0.66, color=theme.first)
@@ -232,7 +239,12 @@ def seconds_figure(seconds: Mapping[str, float], theme: Theme) -> "Figure":
 
 
 def new_figure(width: float, height: float, theme: Theme) -> "Figure":
-    """An empty figure of so many inches, which pyplot knows nothing of.
+    """An empty figure without pyplot, which would keep it.
+
+    Args:
+        width: Inches.
+        height: Inches.
+        theme: The colours.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -283,7 +295,7 @@ def _draw_share(panel: "Axes", epochs: Sequence[Mapping[str, Any]], unit: str, t
     for place, (name, color) in enumerate(series):
         kept = np.array([100 * _share(epoch[name], epoch[f"{name}_offered"]) for epoch in epochs])
         if len(epochs) > MANY:
-            width = 1.5 + 2 * (len(series) - 1 - place)  # the first shows below one that takes the same way
+            width = 1.5 + 2 * (len(series) - 1 - place)  # the first stays visible below a line at the same place
             panel.plot(numbers, kept, drawstyle="steps-mid", color=color, label=name, linewidth=width)
         else:
             panel.bar(numbers + (place - (len(series) - 1) / 2) * width, kept, width, color=color, label=name)
@@ -301,7 +313,7 @@ def _draw_share(panel: "Axes", epochs: Sequence[Mapping[str, Any]], unit: str, t
 
 
 def _from_zero(panel: "Axes") -> None:
-    """Begin at 0, unless a loss of the user's own lies below."""
+    """Begin at 0, unless a loss (a user's own) is below 0."""
     if panel.dataLim.y0 >= 0:
         panel.set_ylim(bottom=0)
 
@@ -325,7 +337,12 @@ def _finished(figure: "Figure", panel: "Axes", theme: Theme) -> "Figure":
 
 
 def finish(panel: "Axes", theme: Theme) -> None:
-    """Give a panel the colours of the theme, lines across, and no frame."""
+    """Give a panel the colours of the theme, horizontal grid lines, and no frame.
+
+    Args:
+        panel: With all that is drawn in it.
+        theme: The colours.
+    """
     for axes in panel.figure.axes:  # a colour bar, too
         axes.tick_params(colors=theme.ink)
         axes.xaxis.label.set_color(theme.ink)
@@ -350,7 +367,12 @@ def _share(part: float, whole: float) -> float:
 
 
 def percent(part: float, whole: float) -> str:
-    """A share as a text, such as "62.5 %"; "-" of nothing."""
+    """A share as a text, such as "62.5 %".
+
+    Args:
+        part: Of the whole.
+        whole: 0 gives "-".
+    """
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
 

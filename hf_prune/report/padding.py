@@ -1,4 +1,4 @@
-"""What padding costs: the share of the positions that a model computed for nothing, and what has less of it.
+"""What padding costs: the share of the positions that a model computed for nothing, and how to have less.
 
 Positions are what the model computes, padding included; tokens are the real ones among them.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-WASTE = 0.2  # of the positions of a run: where more is padding, that is said
+WASTE = 0.2  # share of a run's positions: a note says so where more is padding
 CURES = {
     "width": (
         "Every batch was of one width: where rows are padded to a fixed length, by the tokenizer or the collator "
@@ -22,15 +22,15 @@ CURES = {
     ),
     "own": "The order of the rows is that of a sampler of your own: rows of like length beside each other have less.",
     "batch": "Smaller batches have less, and a smaller pad_to_multiple_of where the collator has one.",
-}  # by what the padding comes of
+}  # by cause
 
 
 def count_padding(tokens: np.ndarray, positions: int) -> int | None:
-    """How many positions were padding; None where there were none, or nobody knows.
+    """How many positions were padding; None where the inputs have no tokens, or they are not told apart.
 
     Args:
         tokens: (V,) int64, real tokens of each visit of a row; -1 = not told apart.
-        positions: Of all their batches.
+        positions: Of all their batches, padding included.
     """
     if not positions or not tokens.any() or tokens.min() < 0:
         return None
@@ -55,14 +55,14 @@ def share_of(epochs: Sequence[Mapping[str, Any]]) -> float | None:
 def causes(
     order: str, widths: Collection[float], tokens: np.ndarray, batch_rows: int, is_encoder_decoder: bool
 ) -> tuple[str, ...]:
-    """What the padding of a run comes of: keys of `CURES`.
+    """Where the padding of a run comes from: keys of `CURES`.
 
     Args:
-        order: That of them which the order of the rows gives.
-        widths: Positions of a row in each batch, two different ones at most; none = no batch was seen.
+        order: The key that the order of the rows gives.
+        widths: Positions of a row in each batch, two different numbers at most; empty = no batch was seen.
         tokens: (N,) real tokens of each row; 0 = not known.
         batch_rows: Rows in a batch of all processes.
-        is_encoder_decoder: Whether a row has two sides, which are padded apart.
+        is_encoder_decoder: Whether a row has two sides that are padded separately.
     """
     if not widths:
         return ()
@@ -73,17 +73,17 @@ def causes(
         return (order,)
     (width,) = widths
     longest = np.count_nonzero(tokens == width)
-    if longest < batches:  # some batch had no row that is so long
+    if longest < batches:  # some batch had no row as long as its width
         return ("width",)
     return (order,) if batches == 1 else (order, "width")
 
 
 def note(share: float | None, causes: Sequence[str], is_command: bool = False) -> str | None:
-    """What a run wasted on padding and what has less, in words; None where that was a fifth or less, or nothing has.
+    """What a run wasted on padding, and the cure, in words; None where it was a fifth or less, or there is no cure.
 
     Args:
         share: Of the positions, as `share_of` gives it.
-        causes: As `causes` gives them; none = not known, or not to be helped.
+        causes: As `causes` gives them; empty = not known, or no cure.
         is_command: Whether arguments are named as on a command line, and not as in Python.
     """
     if share is None or not share > WASTE or not causes:

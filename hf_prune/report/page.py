@@ -1,4 +1,7 @@
-"""A run's report as one self-contained HTML page, with its figures beside it as PNG files."""
+"""A run's report as one self-contained HTML page, with its figures beside it as PNG files.
+
+`RunReport` adds two fields to those of `PruningReport`, which says why it has so many.
+"""
 
 import base64
 import itertools
@@ -15,34 +18,35 @@ import numpy as np
 from ..common.storage import DamagedFile, write_bytes, write_text
 from ..data.examples import read_shown, show
 from ..records.dynamics import Dynamics
-from ..records.history import HISTORY, History
+from ..records.history import History
+from ..records.history_file import HISTORY
 from ..records.table import ROWS, write_rows
 from ..records.trace import FOLDER, read_trace
 from . import figures
 from .account import NUMBERS, PruningReport, is_number
-from .figures import DARK, LIGHT
+from .theme import DARK, LIGHT, Theme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Self
 
-    Draw = Callable[[figures.Theme], Any]
+    Draw = Callable[[Theme], Any]
 
-REPORT = "_report.html"  # shows rows of the training set; Trainer pushes nothing whose name begins with _
+REPORT = "_report.html"  # shows rows of the training set: Trainer pushes no file whose name begins with _
 EXAMPLES = "examples.json"
 _SHOWN = 16  # rows in a list
 _ONCE = "No row was measured twice, so none can be told from one that is not learnt yet."
-_RATES = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}  # of no interest beside the metrics
+_RATES = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}  # no metrics of the model
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport(PruningReport):
-    """A report that also knows the rows: the History, and what each round left in the folder of the run.
+    """A report that also knows the rows: the History, and what each round wrote into the folder of the run.
 
     Args:
         run: Folder of the run.
-        history: What the run knows of the rows.
+        history: Every row's losses and signals.
     """
 
     run: Path
@@ -75,7 +79,7 @@ class RunReport(PruningReport):
 
     @cached_property
     def dynamics(self) -> Dynamics | None:
-        """What the rounds tell of each row; None where no round can be read."""
+        """What the rounds say about each row; None where no round can be read."""
         return Dynamics.read(self.run, self.history)
 
     @cached_property
@@ -91,7 +95,7 @@ class RunReport(PruningReport):
 
         Args:
             folder: Where to.
-            file_rows: (N,) int: which row of its file each is; None = not known.
+            file_rows: (N,) int, the number of each row in its file; None = not known.
 
         Raises:
             ImportError: pyarrow is not installed.
@@ -99,22 +103,22 @@ class RunReport(PruningReport):
         write_rows(Path(folder, ROWS), self.history, self.dynamics, file_rows)
 
     def save_examples(self, dataset: Any, processing_class: Any = None, names: Mapping[int, str] | None = None) -> None:
-        """Write what a person sees of the rows that the page shows, so that it can be made without the data set.
+        """Write the texts and pictures of the rows that the page shows, so that the page needs no data set.
 
         Args:
             dataset: The training set.
             processing_class: Decodes token ids, if it can.
-            names: Of the classes.
+            names: Of the classes, by label.
         """
         rows = np.unique(np.concatenate([np.zeros(0, np.int64), *self._shown_rows().values()]))
         found = {str(row["row"]): row for row in show(dataset, rows.tolist(), processing_class, names)}
         write_text(Path(self.run, FOLDER, EXAMPLES), json.dumps(found, ensure_ascii=False) + "\n")
 
     def html(self, path: str | os.PathLike[str]) -> None:
-        """Write the page, and its figures as PNG files into the folder beside it that is named as it is.
+        """Write the page, and its figures as PNG files into a folder beside it.
 
         Args:
-            path: The file, such as `report.html`.
+            path: The file, such as `report.html`; the folder is then `report`.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -123,7 +127,7 @@ class RunReport(PruningReport):
 
         path, sections = Path(path), []
         folder = path.with_suffix("")
-        if folder.is_symlink():  # in a folder of somebody's it may lead anywhere
+        if folder.is_symlink():  # whoever made the run's folder may have let it lead anywhere
             folder.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         examples, flaws = read_shown(Path(self.run, FOLDER, EXAMPLES))
@@ -131,7 +135,7 @@ class RunReport(PruningReport):
         for name, (title, text, alt, draw) in self._figures().items():
             try:
                 light, dark = (figures.png(draw(theme)) for theme in (LIGHT, DARK))
-            except (ValueError, ArithmeticError, MemoryError) as error:  # numbers that no scale can hold
+            except (ValueError, ArithmeticError, MemoryError) as error:  # numbers too large for a scale
                 flaws.append(f"The figure {title!r} can't be drawn ({error}).")
                 continue
             write_bytes(folder / f"{name}.png", light)
@@ -166,7 +170,7 @@ class RunReport(PruningReport):
     # ---- Figures ----
 
     def _figures(self) -> "dict[str, tuple[str, str, str, Draw]]":
-        """Title, text, alternative text and drawing of each figure, by the name of its file."""
+        """The name of each figure's file -> title, text, alternative text and drawing."""
         found = {}
         if self.epochs:
             found |= {"share": self._share(), "parts": self._parts()}
@@ -209,12 +213,12 @@ class RunReport(PruningReport):
         )
 
     def _rates(self) -> tuple[np.ndarray, np.ndarray]:
-        """Epochs (P,), fractional, and the learning rate (P,) then: as it was logged, and at the end of each round."""
+        """Epochs (P,), fractional, and their learning rates (P,): those in the log, and at the end of each round."""
         logged = [entry for entry in self.log_history if is_number(entry.get("learning_rate")) and "epoch" in entry]
         known = {entry["epoch"]: entry["learning_rate"] for entry in logged}
         rounds = self.dynamics.rounds if self.dynamics else []
         for round, later in itertools.pairwise(rounds):
-            if round.learning_rates and later.epoch == round.epoch + 1:  # the last epoch may be a fraction of one
+            if round.learning_rates and later.epoch == round.epoch + 1:  # the last epoch may be a part of one
                 known.setdefault(float(later.epoch), round.learning_rates[0])
         return np.array(sorted(known)), np.array([known[epoch] for epoch in sorted(known)])
 
@@ -286,7 +290,7 @@ class RunReport(PruningReport):
     # ---- Rows ----
 
     def _shown_rows(self) -> dict[str, np.ndarray]:
-        """The rows of each list, by its name."""
+        """The name of each list -> its rows."""
         found = {}
         if self.dynamics is not None:
             found |= {"hardest": self.dynamics.hardest(_SHOWN), "easiest": self.dynamics.easiest(_SHOWN)}
@@ -318,27 +322,28 @@ class RunReport(PruningReport):
             text = f"{self.faults:,} rows had a loss that was NaN or infinite; no choice went by it."
             lists.append(("Rows with faults", text, shown["faults"]))
         return [
-            {"title": title, "text": text, "alt": "", "rows": self._cards(rows, examples)}
+            {"title": title, "text": text, "alt": "", "rows": self._examples(rows, examples)}
             for title, text, rows in lists
         ]
 
-    def _cards(self, rows: np.ndarray, examples: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    def _examples(self, rows: np.ndarray, examples: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """What the template shows of each row: its example, its losses as a line in a box of 100 x 30, and a note."""
         known = self.dynamics
         losses = known.losses_of(rows) if known else np.empty((len(rows), 0))
         lowest, highest = float(np.nanmin(losses, initial=0)), float(np.nanmax(losses, initial=1e-9))
-        cards = []
+        shown = []
         for row, values in zip(rows.tolist(), losses, strict=True):
-            card: dict[str, Any] = {"texts": {}, "picture": None, "label": None} | examples.get(str(row), {})
-            card["row"] = row
+            entry: dict[str, Any] = {"texts": {}, "picture": None, "label": None} | examples.get(str(row), {})
+            entry["row"] = row
             epochs = np.flatnonzero(~np.isnan(values))
             x = 100 * epochs / max(len(values) - 1, 1)
             y = 30 - 30 * (values[epochs] - lowest) / (highest - lowest)
-            card["dots"] = [(f"{a:.1f}", f"{b:.1f}") for a, b in zip(x, y, strict=True)] if len(epochs) > 1 else []
-            texts = [f"{known.epochs[epoch] + 1}: {values[epoch]:.3g}" for epoch in epochs]
-            card["losses"] = f"Losses by epoch: {_listed(texts)}"
-            card["note"] = self._note(row, values[epochs])
-            cards.append(card)
-        return cards
+            entry["dots"] = [(f"{a:.1f}", f"{b:.1f}") for a, b in zip(x, y, strict=True)] if len(epochs) > 1 else []
+            texts = [f"{known.epochs[epoch] + 1}: {values[epoch]:.3g}" for epoch in epochs] if known else []
+            entry["losses"] = f"Losses by epoch: {_listed(texts)}"
+            entry["note"] = self._note(row, values[epochs])
+            shown.append(entry)
+        return shown
 
     def _note(self, row: int, losses: np.ndarray) -> str:
         words = []
@@ -353,6 +358,6 @@ class RunReport(PruningReport):
 
 
 def _listed(texts: list[str]) -> str:
-    """For a reader of screens: all of few values, some of many."""
+    """Values in words for a screen reader: all of them, or every nth where they are many."""
     step = -(-len(texts) // figures.MANY) or 1
     return ("" if step == 1 else f"of {len(texts)}, every {step}th: ") + ", ".join(texts[::step])

@@ -28,7 +28,13 @@ class Learner:
         self.failure: tuple[Exception, Clock] | None = None
 
     def teach(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
-        """Take in the round of `clock`, which has ended and been recorded."""
+        """Take in a round that has ended and been recorded.
+
+        Args:
+            history: What the policy learns from, and writes its notes into.
+            clock: That of the round.
+            rng: The policy's only source of chance.
+        """
         if self.failure is not None:
             return
         self._waiting = (history, clock, rng)
@@ -66,7 +72,11 @@ class Learner:
                 running.result()
 
     def check(self) -> None:
-        """Raise what `update` has failed with, if it has."""
+        """Let nobody go on after a failure.
+
+        Raises:
+            Exception: What `update` has failed with, if it has.
+        """
         if self.failure is not None:
             raise self.failure[0]
 

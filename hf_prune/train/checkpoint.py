@@ -17,71 +17,39 @@ from ..core import Clock, Selection
 from ..measure.recorder import Measurements
 from ..records.history import History
 from . import seal
-from .schedule import Place, RoundPlan, UnprunedSchedule
+from .rounds import Round
+from .schedule import Place, RoundPlan
 
 STATE = "pruning_state.safetensors"
 _ACCOUNT = ("rows", "steps", "padded_tokens", "seconds_selecting", "seconds_training", "seconds_rescoring")
-_PLAIN = ("span", "steps_before", "skipped", "seconds_selecting", "seconds_training", "stopped")  # fields of `Round`
+_PLAIN = ("span", "steps_before", "seconds_selecting", "seconds_training", "stopped")  # fields of `Round`
 TRAINER_STATE = "trainer_state.json"  # Trainer writes it last: a checkpoint that has it has the rest
 
 
-@dataclass
-class Round:
-    """A round in progress.
+@dataclass(frozen=True)
+class Setup:
+    """What a run is made with, which its checkpoints are compared with.
 
     Attributes:
-        clock: When it began.
-        plan: Its optimizer steps.
-        selection: What is trained.
-        span: Places of the rows that it was offered in the order of the epoch: first, and last + 1.
-        rest: (R,) int64, sorted: the rows left to train when it was cut into the present batches; None = all.
-        steps_before: Optimizer steps that it had taken by then.
-        skipped: Optimizer steps of it that were trained before it was selected (by a run without a policy).
-        seconds_selecting: Spent in its selection, and in bringing its measurements together.
-        seconds_training: Spent in its steps so far.
-        stopped: A callback has ended its epoch before the last step.
+        policy: `repr` of the policy, without secrets.
+        data: Fingerprint of the training set; None = it has none.
+        batch: Rows that all processes train side by side.
+        accumulation: Batches in an optimizer step.
+        order: Kind of the sampler; None in a checkpoint that was written before they were named.
+        key: Column of the training set that names its rows, where there is one.
     """
 
-    clock: Clock
-    plan: RoundPlan
-    selection: Selection
-    span: tuple[int, int]
-    rest: np.ndarray | None = None
-    steps_before: int = 0
-    skipped: int = 0
-    seconds_selecting: float = 0.0
-    seconds_training: float = 0.0
-    stopped: bool = False
-
-    def is_over(self, step: int) -> bool:
-        """Whether nothing is left of it when `step` optimizer steps are done."""
-        return self.stopped or step >= self.plan.first_step + self.plan.steps
+    policy: str
+    data: int | None
+    batch: int
+    accumulation: int
+    order: str | None
+    key: str | None = None
 
     @property
-    def rows(self) -> np.ndarray:
-        """(R,) int64, the rows that its plan is over."""
-        return self.selection.rows if self.rest is None else self.rest
-
-    @property
-    def share_before(self) -> float:
-        """Share of its selection that was trained before its plan began, in other batches."""
-        return 1 - len(self.rows) / len(self.selection.rows)
-
-    def share(self, step: int) -> float:
-        """Share of its selection trained when `step` optimizer steps are done."""
-        taken = (step - self.plan.first_step - self.skipped) / max(self.plan.updates, 1)
-        return self.share_before + (1 - self.share_before) * taken
-
-    def steps(self, step: int) -> int:
-        """Optimizer steps that it has taken when `step` of the run are done."""
-        return self.steps_before + step - self.plan.first_step - self.skipped
-
-    def steps_full(self, step: int, full: UnprunedSchedule) -> float:
-        """Those of the full run that these stand for."""
-        if full.by_steps:
-            return self.steps(step)
-        skipped = self.plan.position(self.plan.first_step + self.skipped) - self.plan.start
-        return self.plan.position(step) - full.begin(self.plan.at) - skipped
+    def step_rows(self) -> int:
+        """Rows in an optimizer step."""
+        return self.batch * self.accumulation
 
 
 @dataclass
@@ -91,31 +59,56 @@ class PruningState:
     Attributes:
         history: What is known of every row.
         seed: Seed of the order and of every selection.
-        facts: What the run was made with, to be compared on resume: policy, batch geometry, data set.
+        setup: What the run is made with.
         epochs: One account per epoch that has ended, see `report/account.py`.
         seconds_evaluating: Spent in evaluation so far.
         round: The round in progress, None between rounds.
+        more: What else a checkpoint tells of the run: `by_batch` and `scale` of what measures the batches, `run` (its
+            name), and `untaught` (the clock of the round that the policy failed to learn from), where there is one.
     """
 
     history: History
     seed: int
-    facts: dict[str, Any]
+    setup: Setup
     epochs: list[dict[str, Any]] = field(default_factory=list)
     seconds_evaluating: float = 0.0
     round: Round | None = None
+    more: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def next_epoch(self) -> int:
+        """Number of the epoch after those that have an account; a policy may have begun after the first."""
+        return self.epochs[-1]["epoch"] + 1 if self.epochs else 0
+
+    @property
+    def current(self) -> Round:
+        """The round in progress: who asks knows that there is one."""
+        assert self.round is not None
+        return self.round
 
     def add(self, epoch: int, account: dict[str, float]) -> None:
-        """Enter what a round cost; the rounds of an epoch share one account."""
+        """Enter what a round cost; the rounds of an epoch share one account.
+
+        Args:
+            epoch: From 0.
+            account: Numbers by name, which add up.
+        """
         if not self.epochs or self.epochs[-1]["epoch"] != epoch:
             self.epochs.append({"epoch": epoch, **dict.fromkeys(account, 0)})
         for name, value in account.items():
             self.epochs[-1][name] = self.epochs[-1].get(name, 0) + value  # an older hf_prune may have begun it
 
     def save(self, folder: str | os.PathLike, measured: Measurements, step: int) -> None:
-        """Write the state after `step` steps, and what the round in progress has measured, into a checkpoint folder."""
+        """Write the state.
+
+        Args:
+            folder: The checkpoint.
+            measured: What the round in progress has measured; not looked at between rounds.
+            step: Optimizer steps done.
+        """
         arrays = self.history.arrays()
-        header = {name: getattr(self, name) for name in ("seed", "facts", "epochs", "seconds_evaluating")}
-        header |= {"step": step, "round": None}
+        header = {name: getattr(self, name) for name in ("seed", "epochs", "seconds_evaluating")}
+        header |= {"facts": asdict(self.setup) | self.more, "step": step, "round": None}
         if self.round is not None:
             selection = self.round.selection
             arrays |= {f"measured/{name}": getattr(measured, name) for name in ("rows", "tokens", "values")}
@@ -162,12 +155,18 @@ class PruningState:
         except ValueError as error:
             raise ValueError(f"resume_from_checkpoint={str(folder)!r}: {error}") from error
         try:
-            return cls._of(history, arrays, header)
+            state, measured = cls._of(history, arrays, header)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"resume_from_checkpoint={str(folder)!r}: its {STATE} is no pruning state ({why(error)}). "
                 f"{_cure(folder)}"
             ) from error
+        if measured is not None and header["round"].get("skipped"):  # an earlier hf_prune let a policy begin there
+            raise ValueError(
+                f"resume_from_checkpoint={str(folder)!r}: its epoch was begun without a policy. Resume from the end of "
+                "an epoch."
+            )
+        return state, measured
 
     @classmethod
     def _of(
@@ -186,28 +185,33 @@ class PruningState:
         for epoch in of_kind(header["epochs"], "epochs", list):
             for name in ("epoch", *_ACCOUNT):
                 number(epoch[name], name, -MOST, whole=name == "epoch")
-        state = cls(history, header["seed"], facts, header["epochs"], header["seconds_evaluating"])
-        if (begun := header["round"]) is None:
+        setup = Setup(**{name: facts.pop(name, None) for name in Setup.__dataclass_fields__})
+        state = cls(history, header["seed"], setup, header["epochs"], header["seconds_evaluating"], more=facts)
+        if header["round"] is None:
             return state, None
-        clock, plan = begun["clock"], RoundPlan(Place(*begun["plan"].pop("at")), **begun["plan"])
-        for name, value in (*zip(Place._fields, plan.at, strict=True), ("round", clock["round"])):
-            number(value, name, name == "parts", whole=True)
-        number(plan.at.part, "the part", 0, plan.at.parts - 1, whole=True)
-        for name in ("first_step", "updates", "steps", "end"):
-            number(getattr(plan, name), name, whole=True)
-        n, chosen = len(history), {name: arrays.get(f"selection/{name}") for name in ("weights", "rescore")}
-        selection = Selection(arrays["selection/rows"], lr_scale=begun["lr_scale"], **chosen).check(n)
-        rows, tokens, values = (arrays[f"measured/{name}"] for name in ("rows", "tokens", "values"))
-        if tokens.shape != rows.shape or (len(values) and values.shape[1:] != rows.shape):
-            raise ValueError(f"it has {tokens.shape} tokens and {values.shape} values of {rows.shape} visits")
-        rest = arrays.get("rest")
-        for some in (rows, rows if rest is None else rest):
-            if some.dtype != np.int64 or some.ndim != 1 or some.min(initial=0) < 0 or some.max(initial=0) >= n:
-                raise ValueError(f"it is of rows that lie outside [0, {n})")
-        measured = Measurements(rows, tokens, values, number(begun["padded_tokens"], "padded_tokens", whole=True))
-        plain = {name: begun[name] for name in _PLAIN}
-        state.round = Round(Clock(**clock), plan, selection, rest=rest, **plain)
+        state.round, measured = _begun(header["round"], arrays, len(history))
         return state, measured
+
+
+def _begun(begun: dict[str, Any], arrays: dict[str, np.ndarray], n: int) -> tuple[Round, Measurements]:
+    """The round in progress that these are of, and what it has measured, where they fit a training set of `n` rows."""
+    clock, plan = begun["clock"], RoundPlan(Place(*begun["plan"].pop("at")), **begun["plan"])
+    for name, value in (*zip(Place._fields, plan.at, strict=True), ("round", clock["round"])):
+        number(value, name, name == "parts", whole=True)
+    number(plan.at.part, "the part", 0, plan.at.parts - 1, whole=True)
+    for name in ("first_step", "updates", "steps", "end"):
+        number(getattr(plan, name), name, whole=True)
+    chosen = {name: arrays.get(f"selection/{name}") for name in ("weights", "rescore")}
+    selection = Selection(arrays["selection/rows"], lr_scale=begun["lr_scale"], **chosen).check(n)
+    rows, tokens, values = (arrays[f"measured/{name}"] for name in ("rows", "tokens", "values"))
+    if tokens.shape != rows.shape or (len(values) and values.shape[1:] != rows.shape):
+        raise ValueError(f"it has {tokens.shape} tokens and {values.shape} values of {rows.shape} visits")
+    rest = arrays.get("rest")
+    for some in (rows, rows if rest is None else rest):
+        if some.dtype != np.int64 or some.ndim != 1 or some.min(initial=0) < 0 or some.max(initial=0) >= n:
+            raise ValueError(f"it is of rows that lie outside [0, {n})")
+    measured = Measurements(rows, tokens, values, number(begun["padded_tokens"], "padded_tokens", whole=True))
+    return Round(Clock(**clock), plan, selection, rest=rest, **{name: begun[name] for name in _PLAIN}), measured
 
 
 def choose(asked: Any, run: str | os.PathLike, warn: Callable[[str], None]) -> tuple[str | None, str | None]:
@@ -300,8 +304,9 @@ def _steps(header: dict[str, Any]) -> tuple[float, float]:
 
 
 def _newest_first(run: str | os.PathLike) -> list[Path]:
-    steps = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(run).glob("checkpoint-*")}
-    return sorted((path for path, step in steps.items() if step), key=lambda path: -int(steps[path][1]))
+    named = ((path, re.fullmatch(r"checkpoint-(\d+)", path.name)) for path in Path(run).glob("checkpoint-*"))
+    steps = {path: int(found[1]) for path, found in named if found is not None}
+    return sorted(steps, key=lambda path: -steps[path])
 
 
 def _nearest(folder: str | os.PathLike) -> list[Path]:

@@ -1,13 +1,18 @@
-"""Trainer's own insides that the mixin overrides or calls: named once, checked when the package is imported."""
+"""Private Trainer members that we rely on: named once, checked when the package is imported.
 
+So are those of the libraries beside it. What is not here is not used: a test reads the package's source for it.
+"""
+
+import dis
 import inspect
 from importlib.metadata import version
+from types import FunctionType
 
 FIRST, LAST = "5.3.0", "5.23.0"  # of transformers, that the tests run with
 
 # Method -> its parameters without self, all of them: the mixin hands them on one by one. After ... others may follow:
 # the mixin hands on whatever comes, or calls the method with these alone.
-SEAMS = {
+MEMBERS = {
     "_get_train_sampler": ("train_dataset",),
     "_get_collator_with_removed_columns": ("data_collator", "description", ...),
     "_remove_unused_columns": ("dataset", "description", ...),
@@ -46,22 +51,65 @@ SEAMS = {
     "_finalize_training": ("trial", "num_train_samples", "start_time"),
 }
 
+# Class -> attributes that its methods set. No object is there to ask when the package is imported.
+ATTRIBUTES = {
+    "Trainer": (
+        "_train_batch_size",  # rows of a device's batch; smaller than the arguments' after auto_find_batch_size
+        "_signature_columns",  # names of the columns that the model takes
+        "_globalstep_last_logged",
+    ),
+    "Accelerator": ("_dataloaders",),  # all that it has prepared: that of a rescoring pass must leave it
+    "LRScheduler": ("_last_lr",),  # what get_last_lr answers
+}
 
-def check_seams(trainer: type) -> None:
-    """Make sure that `trainer` still has every method of `SEAMS`.
+# What only some versions, or the trainers of other libraries, have; whoever uses it asks first whether it is there.
+OPTIONAL = {
+    "_initial_global_step": "later versions of Trainer, whose count of samples is a share of those of max_steps",
+    "_metrics": "TRL's trainers: what their next log of an evaluation says",
+    "_build_dataloader": "sentence-transformers' trainers since 5.4: makes a loader of batches that they cut",
+    "_build_hashes": "sentence-transformers' NoDuplicatesBatchSampler: fills _row_hashes",
+    "_row_hashes": "see there: a hash of each text of each row",
+    "_name_or_path": "a model's config: where its weights came from",
+}
+
+
+def check_members(trainer: type, *others: type) -> None:
+    """Make sure that every member of `MEMBERS` and `ATTRIBUTES` is still there.
+
+    Args:
+        trainer: `transformers.Trainer`.
+        *others: The other classes of `ATTRIBUTES`.
 
     Raises:
         ImportError: One is gone or takes other arguments; names it, the versions, and what to install.
     """
-    for name, parameters in SEAMS.items():
+    for name, parameters in MEMBERS.items():
         known = [parameter for parameter in parameters if parameter is not ...]
         method = getattr(trainer, name, None)
         found = list(inspect.signature(method).parameters)[1:] if method else []
         fits = set(known) <= set(found) if ... in parameters else known == found
         if method is None or not fits:
             state = f"has as {name}({', '.join(found)})" if method else "lacks"
-            raise ImportError(
-                f"hf_prune counts on {trainer.__name__}.{name}({', '.join(known)}), which the installed transformers "
-                f"{version('transformers')} {state}. It is tested with transformers {FIRST} to {LAST}: "
-                f"pip install 'transformers>={FIRST},<={LAST}', or a newer hf_prune."
-            )
+            _refuse(f"{trainer.__name__}.{name}({', '.join(known)})", "transformers", state)
+    for cls in (trainer, *others):
+        for name in ATTRIBUTES[cls.__name__]:
+            if not _sets(cls, name):
+                library = "transformers" if cls is trainer else cls.__module__.partition(".")[0]
+                _refuse(f"{cls.__name__}.{name}", library, "lacks")
+
+
+def _sets(cls: type, name: str) -> bool:
+    """Whether some method of a class sets an attribute of this name."""
+    members = (member for base in cls.__mro__ for member in vars(base).values() if isinstance(member, FunctionType))
+    codes = (code for member in members if name in (code := inspect.unwrap(member).__code__).co_names)
+    return any(
+        step.opname == "STORE_ATTR" and step.argval == name for code in codes for step in dis.get_instructions(code)
+    )
+
+
+def _refuse(member: str, library: str, state: str) -> None:
+    raise ImportError(
+        f"hf_prune counts on {member}, which the installed {library} {version(library)} {state}. "
+        f"It is tested with transformers {FIRST} to {LAST}: "
+        f"pip install 'transformers>={FIRST},<={LAST}', or a newer hf_prune."
+    )

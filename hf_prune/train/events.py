@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from .sampler import PARTS, ROW
+from .collator import PARTS, ROW
 
 
 class RoundEvents:
@@ -17,7 +17,7 @@ class RoundEvents:
         steps: All of these steps.
     """
 
-    def __init__(self, handler: Any, epoch: int, begin: int, end: int, steps: int):
+    def __init__(self, handler: Any, epoch: int, begin: float, end: float, steps: int):
         own = {"_handler": handler, "_epoch": epoch, "_begin": begin, "_end": end, "_steps": steps}
         self.__dict__.update(own)  # all that is set later is the handler's
 
@@ -83,7 +83,12 @@ class PlainLoader:
 
 
 def show_total(handler: Any, steps: int) -> None:
-    """Tell the progress bars among a handler's callbacks how many optimizer steps the run will take."""
+    """Tell progress bars how many optimizer steps the run will take.
+
+    Args:
+        handler: The trainer's `CallbackHandler`, among whose callbacks they are.
+        steps: As many.
+    """
     for callback in handler.callbacks:
         bar = getattr(callback, "training_bar", None) or getattr(callback, "training_tracker", None)
         if bar is not None:

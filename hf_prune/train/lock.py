@@ -1,4 +1,9 @@
-"""One run at a time in a folder: a second one is told before it deletes what the first has written."""
+"""One run at a time in a folder: a second one is told before it deletes what the first has written.
+
+Why not `filelock`, which huggingface_hub brings: the versions that it allows include those that empty the file when
+another process tries to lock it, so that nobody could say who holds the folder, and whose lock lives on in the workers
+of a killed run. And it has no shared lock for processes that only ask: two of them would take each other for a run.
+"""
 
 import errno
 import os
@@ -14,14 +19,14 @@ except ImportError:  # Windows locks nothing
     fcntl = None
 
 LOCK = "lock"
-_held: set[tuple[int, str]] = set()  # (process, file): the system keeps others out, not other trainers of this process
+_held: set[tuple[int, str]] = set()  # (process, file): the system keeps out other processes, not this one's trainers
 
 
 class RunLock:
-    """Held while a run trains, and let go of by the system when its process ends, on a kill too.
+    """Held while a run trains; the system releases it when the process ends, on a kill too.
 
-    It is the process's own: workers that outlive a killed run by seconds don't have it. It works over NFS, too. Where
-    a file system can't lock, nothing is held and nobody is refused.
+    It belongs to the process alone: workers that outlive a killed run by seconds don't hold it. It works over NFS, too.
+    Where a file system can't lock, nothing is held and nobody is refused.
     """
 
     def __init__(self):
@@ -29,10 +34,10 @@ class RunLock:
         self._key = 0, ""
 
     def take(self, folder: str | os.PathLike[str]) -> str | None:
-        """Hold a folder, until `release`, in the place of one that is held.
+        """Hold a folder until `release`; a folder that is held already is released.
 
         Returns:
-            Who holds it, where another run does; None where this one does now.
+            Who holds it, where another run does; None where this one holds it now.
         """
         self.release()
         key = os.getpid(), os.path.realpath(Path(folder, LOCK))
@@ -42,7 +47,7 @@ class RunLock:
         if file is not None:
             _held.add(key)
             self._file, self._key = file, key
-            with suppress(OSError):  # a full disk takes no name, and holds the lock all the same
+            with suppress(OSError):  # a full disk has no room for the name; the lock is held all the same
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         return other
@@ -50,7 +55,7 @@ class RunLock:
     def release(self) -> None:
         """Let go of the folder."""
         if self._file is not None:
-            with suppress(OSError):  # it is let go of wherever its folder has gone
+            with suppress(OSError):  # the folder may have gone
                 Path(self._key[1]).unlink()
             self._file.close()
             self._file = None
@@ -58,7 +63,7 @@ class RunLock:
 
 
 def holder(folder: str | os.PathLike[str]) -> str | None:
-    """Who trains in a folder; None where nobody does, or it can't be told."""
+    """Who trains in a folder; None where nobody does, or where a lock can't tell."""
     if (os.getpid(), os.path.realpath(Path(folder, LOCK))) in _held:
         return "another trainer of this process"
     if not Path(folder, LOCK).exists():
@@ -80,7 +85,7 @@ def _locked(folder: str | os.PathLike[str], shared: bool = False) -> tuple[IO[by
         file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
     except OSError:
         return None, None  # where nothing can be written, nothing can be deleted either
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe can't be written to like a file
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe is no file to write a name to
         file.close()
         return None, None
     try:
@@ -92,5 +97,5 @@ def _locked(folder: str | os.PathLike[str], shared: bool = False) -> tuple[IO[by
     with suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
             return file, None
-    file.close()  # it was released meanwhile, and is gone
+    file.close()  # its holder has released it meanwhile and removed the file
     return _locked(folder, shared)

@@ -1,61 +1,77 @@
 """What a run's log says beside the losses, and the seconds that evaluations take."""
 
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from transformers import Trainer
+
+from .engine import Engine
 
 
-class LogsMixin:
-    """The part of `PruningMixin` that logs and evaluates."""
+class Logs:
+    """Writes into a trainer's logs what a run has kept, trained and measured.
 
-    def evaluate(self, *args, **kwargs):
-        """As stock; its seconds are counted."""
-        with self._evaluation():
-            return super().evaluate(*args, **kwargs)
+    Args:
+        trainer: Logs and evaluates.
+        engine: Of the run.
+    """
 
-    def _evaluate(self, *args, **kwargs):  # calls `evaluate`, which may be a subclass's own
-        with self._evaluation():
-            return super()._evaluate(*args, **kwargs)
+    def __init__(self, trainer: Trainer, engine: Engine):
+        self.trainer = trainer
+        self.engine = engine
+        self._is_evaluating = False
 
     @contextmanager
-    def _evaluation(self):
-        if self._run is None or not self.is_in_train:
+    def evaluating(self) -> Iterator[None]:
+        """The block evaluates: its seconds are counted, where it does so in training."""
+        if not self.trainer.is_in_train:
             yield
             return
         self._count()
-        if self.args.dataloader_num_workers:
-            self._run.learner.wait()  # its thread must not run where the loader forks
-        state, start = self._run.state, time.perf_counter()
+        if self.trainer.args.dataloader_num_workers:
+            self.engine.learner.wait()  # its thread must not run where the loader forks
+        state, start = self.engine.state, time.perf_counter()
         before, was = state.seconds_evaluating, self._is_evaluating
         self._is_evaluating = True
         try:
-            with self._run.pause():
+            with self.engine.pause():
                 yield  # may come here again: a dictionary of data sets makes an evaluation of each
         finally:
             self._is_evaluating = was
             state.seconds_evaluating = before + time.perf_counter() - start
 
-    def log(self, logs, *args, **kwargs):
-        """As stock; in a round, logs of losses and evaluations also say what was kept, trained and measured so far."""
+    def write(self, stock: Callable[..., None], logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As stock; in a round, logs of losses and evaluations also say what was kept, trained and measured so far.
+
+        Args:
+            stock: Trainer's `log`.
+            logs: As there.
+            *args: As there.
+            **kwargs: As there.
+        """
         counts = {}
-        if self._run is not None and self._run.state.round is not None and ("loss" in logs or self._is_evaluating):
-            counts = self._run.counts()
+        if self.engine.state.round is not None and ("loss" in logs or self._is_evaluating):
+            counts = self.engine.counts()
         if counts and not self._is_evaluating:
-            logs = {**logs, **self._run.progress(), **counts}
-        entries = len(self.state.log_history)
-        super().log(logs, *args, **kwargs)
-        if self._is_evaluating and len(self.state.log_history) > entries:
-            self.state.log_history[-1] |= counts  # the metrics themselves are whoever evaluates'
+            logs = {**logs, **self.engine.progress(), **counts}
+        state = self.trainer.state
+        entries = len(state.log_history)
+        stock(logs, *args, **kwargs)
+        if self._is_evaluating and len(state.log_history) > entries:
+            state.log_history[-1] |= counts  # the metrics themselves are whoever evaluates'
 
-    def _maybe_log_save_evaluate(self, *args, **kwargs):
-        if self.policy is None:
-            return super()._maybe_log_save_evaluate(*args, **kwargs)
-        self._run.check_begun()
-        with self._run.pause():
-            if self.control.should_log and self.state.global_step > self._globalstep_last_logged:  # as stock logs
+    @contextmanager
+    def between_steps(self) -> Iterator[None]:
+        """The block logs, evaluates and saves, where it is time to: it is no training."""
+        self.engine.check_begun()
+        with self.engine.pause():
+            control, step = self.trainer.control, self.trainer.state.global_step
+            if control.should_log and step > self.trainer._globalstep_last_logged:  # as stock logs
                 self._count()
-            super()._maybe_log_save_evaluate(*args, **kwargs)
+            yield
 
-    def _count(self):
+    def _count(self) -> None:
         """What all processes have trained so far, for the log: that may be written on one of them alone."""
-        device = self.accelerator.device
-        self._run.count(lambda counts: self.accelerator.reduce(counts.to(device)))
+        self.engine.count()

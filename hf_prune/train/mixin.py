@@ -1,57 +1,32 @@
 """What makes a trainer prune: stock steps, on the rows that a policy selects, on a clock that follows them."""
 
-import inspect
-import logging
-import math
 import os
 from collections.abc import Callable, MutableMapping
-from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from accelerate import Accelerator
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import Trainer
-from transformers.trainer_utils import unwrap_peft_model
 
 from .. import policies
-from ..common.generators import unchanged_generators
-from ..common.privacy import hide, public
-from ..core import BudgetPolicy, Policy, Selection
-from ..data.fingerprint import fingerprint
-from ..data.kinds import has_own_loss, is_arrow
-from ..measure.meter import Meter
-from ..measure.recorder import Recorder, gather_columns, gather_numbers
+from ..core import Policy, Selection
 from ..records.history import History
-from ..records.trace import FOLDER, Trace
-from ..records.warm_start import Facts
 from ..report.page import RunReport
-from . import seal
-from .checkpoint import STATE, TRAINER_STATE, choose, without_state
-from .compat import check_seams
-from .engine import PruningRun
-from .events import PlainLoader, RoundEvents, show_total
-from .loading import LoadingMixin
-from .lock import RunLock
-from .logs import LogsMixin
-from .rescore import rescore
-from .rounds import why_idle
-from .rows import RowsMixin
-from .sampler import Batch, PruningSampler, check_equal_batches
-from .schedule import Place, UnprunedSchedule, follow_clock, set_rate
-from .sentences import SentencesMixin, cuts_batches
-from .sharing import SharingMixin
-from .steps import StepsMixin
+from .compat import check_members
+from .loading import draw_apart, load_renamed
+from .pruning import Pruning
+from .uploads import keep_secrets, rows_kept
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    _Trainer = Trainer
+else:
+    _Trainer = object  # the class that the mixin is put before brings Trainer, or a trainer that descends from it
 
-check_seams(Trainer)
+check_members(Trainer, Accelerator, LRScheduler)
 
 
-class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixin, LoadingMixin):
+class PruningMixin(_Trainer):
     """Puts a pruning policy into any trainer that descends from `Trainer`; it must come before that class.
 
     Args:
@@ -71,10 +46,13 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         **kwargs: The trainer's own.
 
     Raises:
-        ValueError: Unknown policy or bad field; rows that have no number; a signal that the model or a fact that the
-            data set can't give; an earlier history of other rows, or none where the policy needs one.
+        ValueError: Unknown policy or bad field; rows that have no number; a signal that the model, or a need that the
+            data set can't meet; an earlier history of other rows, or none where the policy needs one.
         TypeError: `policy` is neither a policy nor a string.
     """
+
+    # The methods here say where Trainer is entered, and leave what is done there to `_pruning`, the one attribute.
+    # `loop` is None where the run has no policy: then every method is Trainer's own.
 
     def __init__(
         self,
@@ -85,53 +63,46 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         example_loss_func: Callable[[Any, MutableMapping], torch.Tensor] | None = None,
         **kwargs,
     ):
-        self.policy = policy
-        if self.policy is None and (history, history_key) != (None, None):
+        chosen = policies.make(policy)
+        if chosen is None and (history, history_key) != (None, None):
             name = "history" if history_key is None else "history_key"
             raise ValueError(f"{name}=...: only a policy can use an earlier history; give policy=, or leave it out.")
-        self.example_loss_func = example_loss_func
-        self._run: PruningRun | None = None
-        self._clocked_scheduler = None
-        self._facts: Facts | None = None
-        self._earlier = history
-        self._key = history_key
-        self._is_evaluating = False
-        self._makes_loader = False
-        self._has_begun: bool | None = None  # whether the `train` in progress has come to Trainer's loop
-        self._batch: Batch | None = None
-        self._sampler: PruningSampler | None = None
-        self._lock = RunLock()
-        self._missing: dict[str, str] = {}
-        self._told: set[str] = set()
+        self._pruning = Pruning(self, chosen, history, history_key, example_loss_func)
         super().__init__(*args, **kwargs)
-        self._keep_secrets()
-        if self.policy is not None:
-            self._check_dataset()
-            self._check_own_sampler()
-            meter = self._make_meter()
-            if self.train_dataset is not None:
-                self._begin_history(self.train_dataset, meter)
+        keep_secrets(self.args)
+        self._pruning.check(super()._get_train_sampler)
 
     # ---- What the user sees ----
 
     @property
     def policy(self) -> Policy | None:
         """The policy in force; another one, given as to the constructor, chooses from the next `train()` on."""
-        return self._policy
+        return self._pruning.policy
 
     @policy.setter
     def policy(self, policy: str | Policy | None):
-        self._policy = policies.make(policy)
+        self._pruning.policy = policies.make(policy)
+
+    @property
+    def example_loss_func(self) -> Callable[[Any, MutableMapping], torch.Tensor] | None:
+        """As given to the constructor; another one is called from the next `train()` on."""
+        return self._pruning.example_loss_func
+
+    @example_loss_func.setter
+    def example_loss_func(self, losses_of: Callable[[Any, MutableMapping], torch.Tensor] | None):
+        self._pruning.example_loss_func = losses_of
 
     @property
     def history(self) -> History | None:
         """What is known of every row, equal on every rank once a round has ended; None before training."""
-        return self._run and self._run.state.history
+        loop = self._pruning.loop
+        return loop and loop.engine.state.history
 
     @property
     def selection(self) -> Selection | None:
         """The rows of the round in progress, and what goes with them; None between rounds."""
-        return self._run and self._run.state.round and self._run.state.round.selection
+        loop = self._pruning.loop
+        return loop and loop.engine.state.round and loop.engine.state.round.selection
 
     def pruning_report(self) -> RunReport:
         """What was kept and what was left out, so far, as numbers, Markdown, figures and a page.
@@ -139,22 +110,7 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         Raises:
             ValueError: There is no policy, or training has not begun.
         """
-        if self._run is None:
-            raise ValueError("pruning_report(): nothing to report; give the trainer a policy and call train() first.")
-        return RunReport(
-            policy=public(repr(self._run.policy)),
-            epochs=list(self._run.state.epochs),
-            log_history=self.state.log_history,
-            rows=len(self.history),
-            faults=int(np.count_nonzero(self.history.faults)),
-            seconds_evaluating=self._run.state.seconds_evaluating,
-            steps_full=round(sum(epoch["steps_full"] for epoch in self._run.state.epochs)),
-            earlier=self._earlier_cost,
-            missing=dict(self._missing),
-            padding_causes=self._padding_causes(),
-            run=Path(self.args.output_dir) if self._run.trace is None else self._run.trace.run,
-            history=self.history,
-        )
+        return self._pruning.sharing.report()
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that is not whole.
@@ -165,334 +121,175 @@ class PruningMixin(StepsMixin, LogsMixin, RowsMixin, SentencesMixin, SharingMixi
         """
         if self.policy is None:
             return super().train(resume_from_checkpoint, *args, **kwargs)
-        if resume_from_checkpoint not in (None, False):
-            # all go on from the main process's, whatever each of them can read
-            found = [None]
-            if self.is_world_process_zero():
-                found = [choose(resume_from_checkpoint, self.args.output_dir, self._warn)]
-            resume_from_checkpoint, refusal = broadcast_object_list(found)[0]
-            if refusal is not None:
-                raise ValueError(refusal)
-        self._has_begun = False
-        try:
-            output = super().train(resume_from_checkpoint, *args, **kwargs)
-            if self._has_begun is False:
-                self._warn(
-                    f"policy={self.policy!r} has chosen nothing: {type(self).__name__}.train trains without Trainer's "
-                    "own loop."
-                )
-            elif wasted := self.pruning_report().padding():
-                self._warn(wasted)
-            return output
-        finally:
-            self._has_begun = None
-            self._lock.release()
+        with self._pruning.training():
+            return super().train(self._pruning.choose(resume_from_checkpoint), *args, **kwargs)
 
-    def _warn(self, message: str):
-        if self.is_world_process_zero():
-            logger.warning(message)
+    # ---- The rows: `Trainer` asks for them once for each run ----
+
+    def get_train_dataloader(self):
+        """The stock loader; that which a run is about to train on, over numbered rows."""
+        return self._pruning.wrap_loader(super().get_train_dataloader)
+
+    def _get_train_sampler(self, train_dataset=None):
+        return self._pruning.make_sampler(super()._get_train_sampler, train_dataset)
+
+    def _build_dataloader(self, *args, **kwargs):  # of sentence-transformers, in the place of the sampler
+        loader = super()._build_dataloader(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        return self._pruning.number_batches(loader)
+
+    def get_eval_dataloader(self, *args, **kwargs):
+        """The stock loader."""
+        loader, loop = super().get_eval_dataloader(*args, **kwargs), self._pruning.loop
+        if loop is not None and "eval" in loop.begun_loaders:
+            draw_apart(loader)
+        return loader
 
     # ---- The run ----
 
     def _inner_training_loop(self, *args, **kwargs):
-        self._has_begun = True
-        self._makes_loader = True  # until `set_initial_training_values`; who asks for one later gets the stock one
+        self._pruning.enter_loop()
         return super()._inner_training_loop(*args, **kwargs)
 
     def set_initial_training_values(self, args, dataloader):
-        """The stock numbers make the full run, which the clock follows; the steps of the pruned run are forecast."""
-        values = super().set_initial_training_values(args, dataloader)
-        self._makes_loader = False
-        if self.policy is None:
-            return values
-        epochs, updates, *others, steps = values
-        by_steps = args.max_steps > 0
-        full = UnprunedSchedule(updates, steps, steps / updates if by_steps else args.num_train_epochs, by_steps)
-        self._next_run = self._make_run(full, dataloader)  # begins in `_init_training_state`: others may ask too
-        steps, begun = self._next_run.forecast()
-        self._planned_epochs = begun if by_steps else epochs
-        # Under max_steps the epochs follow; each takes a step at least, and DefaultFlowCallback ends the run.
-        return (steps if by_steps else epochs, updates, *others, steps)
-
-    def _make_meter(self) -> Meter:
-        if "grad_norm" in self.policy.needs and (self.args.torch_compile or self.args.n_gpu > 1):
-            raise ValueError(
-                f"policy={self.policy!r} reads what goes into the model's head, which torch_compile=True and "
-                "nn.DataParallel hide. Train without torch_compile, with a process for each GPU (accelerate launch)."
-            )
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        peft = getattr(model, "active_peft_config", None)
-        self._set_signature_columns_if_needed()
-        if cuts_batches(self):
-            return Meter(model, self.policy, self._row_losses(), self._signature_columns, reads_all=True)
-        columns = set(self._signature_columns)
-        if is_arrow(self.train_dataset) and has_own_loss(self.train_dataset.column_names):
-            columns = set(self.train_dataset.column_names) - {"label"}
-        shares = {1.0, 1 / self.args.gradient_accumulation_steps}
-        multiples = {factor * share for factor in (1, self._loss_factor) for share in shares}
-        if self.label_smoother is not None and self.compute_loss_func is None:
-            multiples = set()
-        return Meter(unwrap_peft_model(model), self.policy, self.example_loss_func, columns, multiples, peft)
-
-    def _check_own_sampler(self):
-        if self.train_dataset is None or self._own_sampler is None:
-            return
-        try:
-            with unchanged_generators():
-                PruningSampler(self._own_sampler(self.train_dataset), len(self.train_dataset), 0)
-        except ValueError as error:
-            raise ValueError(f"{type(self).__name__} has a training sampler of its own. {error}") from error
-
-    def _make_run(self, full: UnprunedSchedule, loader: DataLoader) -> PruningRun:
-        self._check_sampler()
-        shared = getattr(self.accelerator, "parallelism_config", None)
-        if shared is not None and (shared.cp_enabled or getattr(shared, "sp_enabled", False)):
-            raise ValueError(
-                f"policy={self.policy!r} needs whole rows, but context and sequence parallelism give each process "
-                "a part of a row's tokens. Train without them, or without a policy."
-            )
-        data, sampler, meter = self._raw_dataset, self._sampler, self._make_meter()
-        (sampler.seed,) = broadcast_object_list([sampler.seed])  # a script may seed each process by itself
-        self._check_equal_rows(data)
-        if self.is_world_process_zero():
-            meter.warn_if_blind()
-        history = self._begin_history(data, meter)
-        facts = {
-            "policy": hide(repr(self.policy)),  # a checkpoint may be pushed
-            "data": fingerprint(data),
-            "key": self._key,
-            "batch": self._unit,
-            "accumulation": self.args.gradient_accumulation_steps,
-            "order": sampler.kind,
-        }
-
-        if not isinstance(self.policy, BudgetPolicy):  # that one keeps whole optimizer steps
-            check_equal_batches(loader)
-
-        def updates(rows: int) -> int:
-            check_equal_batches(loader, rows)
-            planned, sampler.length = sampler.length, rows  # the loader knows every way to cut batches: ask it
-            batches = len(loader)
-            sampler.length = planned
-            return math.ceil(batches / self.args.gradient_accumulation_steps)
-
-        step_rows = facts["batch"] * facts["accumulation"]
-        gathers = [partial(gather_columns, self.accelerator)]
-        if self.accelerator.num_processes > 1:
-            gathers.append(partial(gather_numbers, self.accelerator))
-        run = PruningRun(self.policy, full, history, sampler, meter, facts, step_rows, updates, *gathers)
-        if reason := why_idle(self.policy, full, len(history), step_rows, self._earlier is not None):
-            run.may_be_idle = False  # once is enough
-            self._warn(reason)
-        return run
+        """The stock numbers, with the steps and epochs of the pruned run as far as they can be forecast."""
+        return self._pruning.plan(super().set_initial_training_values(args, dataloader), dataloader)
 
     def _init_training_state(
         self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
     ):
-        answer = super()._init_training_state(
+        start = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
         )
-        if self.policy is None:
-            self._run = None
-            return answer
-        self._hold(trial)
-        self._run = self._next_run
-        if self.args.should_save:
-            self._run.trace = Trace(self._trace_folder(trial), self._rates, self._warn)
-        self.state.num_train_epochs = self._planned_epochs
-        self._goes_on = False
-        begins_anew = resume_from_checkpoint is None
-        if not begins_anew:
-            (begins_anew,) = broadcast_object_list([not os.path.isfile(os.path.join(resume_from_checkpoint, STATE))])
-        self._find_begun_loaders(not begins_anew)
-        if begins_anew and self._run.trace is not None:
-            self._run.trace.begin(0)
-        if resume_from_checkpoint is None:
-            return answer
-        full = self._run.full
-        finished = full.by_steps and self.state.global_step >= full.steps
-        if begins_anew:
-            if self.is_world_process_zero():
-                self._warn(without_state(resume_from_checkpoint))
-            return (num_train_epochs, 0) if finished else answer
-        step = self.state.global_step
-        self._run.restore(resume_from_checkpoint, self.is_world_process_zero(), step, self._warn)
-        current = self._run.state.round
-        self._show_total(*self._run.forecast())
-        if finished:
-            return num_train_epochs, 0
-        if current is None:
-            return len(self._run.state.epochs), 0
-        at = current.plan.at
-        if current.is_over(step):
-            return at.epoch if at.part + 1 < at.parts and not current.stopped else at.epoch + 1, 0
-        self._goes_on = True
-        done = step - current.plan.first_step
-        if done and self.args.ignore_data_skip:
-            self._warn(f"ignore_data_skip=True: the rows of {done} steps of this epoch are trained twice.")
-        return at.epoch, 0 if self.args.ignore_data_skip else done * self.args.gradient_accumulation_steps
-
-    def _hold(self, trial):
-        """Keep other runs out of the folder, before anything in it is deleted."""
-        folder = self._trace_folder(trial)
-        (other,) = broadcast_object_list([self.is_world_process_zero() and self._lock.take(Path(folder, FOLDER))])
-        if other:
-            raise ValueError(
-                f"output_dir={self.args.output_dir!r} is in use: {other} trains there, and this run would delete what "
-                "that one has written. Give another output_dir, or end that run."
-            )
-
-    def _trace_folder(self, trial) -> str:
-        """The folder of the run, and for a trial of a search one that no upload takes: rows are shown in it."""
-        output_dir, run = self.args.output_dir, self._get_output_dir(trial=trial)
-        return run if run == output_dir else os.path.join(output_dir, f"_{os.path.relpath(run, output_dir)}")
-
-    def _rates(self) -> list[float]:
-        return [float(group["lr"]) for group in self.optimizer.param_groups]
+        return self._pruning.restore(start, num_train_epochs, resume_from_checkpoint, trial)
 
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
-        """As stock; the schedule is made for the full run, and read through the clock of the pruned one.
-
-        Raises:
-            ValueError: A scheduler that counts its own steps, and so would end before or after the run.
-        """
-        if self.policy is None:
+        if (loop := self._pruning.loop) is None:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        full = self._run.full
-        answer = super()._prepare_for_training(full.steps, train_dataloader, resume_from_checkpoint)
-        if "train" in self._begun_loaders:
-            self._draw_apart(answer[1])
-        self.callback_handler.train_dataloader = PlainLoader(self.callback_handler.train_dataloader)
-        scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # DeepSpeed's stands in a wrapper
-        if isinstance(scheduler, LambdaLR):
-            # above 0 for the user's own, which comes again at the next train() and counts on
-            self._steps_before = max(0, scheduler.last_epoch - self.state.global_step)
-            if scheduler is not self._clocked_scheduler:
-                follow_clock(scheduler, self._position, lambda: self._run.lr_scale())
-        elif not (full.by_steps or "metrics" in inspect.signature(scheduler.step).parameters):
-            raise ValueError(
-                f"The learning-rate scheduler {type(scheduler).__name__} counts its own steps, and a pruned run has "
-                "fewer than the full one. Use a LambdaLR (as lr_scheduler_type gives), or fix the steps by max_steps."
-            )
-        self._clocked_scheduler = scheduler if isinstance(scheduler, LambdaLR) else None
-        return answer
-
-    def _position(self, step: int) -> float:
-        return self._steps_before + self._run.position(step - self._steps_before)
+        # the schedule is made for the unpruned run, and read through the clock of the pruned one
+        steps = loop.engine.schedule.steps
+        model, loader = super()._prepare_for_training(steps, train_dataloader, resume_from_checkpoint)
+        loop.prepare(loader)
+        return model, loader
 
     def _run_epoch(self, **kwargs):
-        if self.policy is None:
+        if (loop := self._pruning.loop) is None:
             return super()._run_epoch(**kwargs)
-        if self.control.should_training_stop:
-            return None  # a callback had ended the run that is resumed
-        run, epoch, batches = self._run, kwargs["epoch"], self.args.gradient_accumulation_steps
-        resumed = kwargs["steps_trained_in_current_epoch"] // batches if epoch == kwargs["epochs_trained"] else 0
-        at, skipped = run.first_place(epoch, self.state.global_step, 0 if self._goes_on else resumed)
-        if not self._goes_on:
-            kwargs["steps_trained_in_current_epoch"] = skipped * batches
-        while True:
-            self._run_round(at, skipped, kwargs)
-            at = at.next()
-            if at.epoch > epoch or self.control.should_epoch_stop or self.control.should_training_stop:
-                break
-            skipped = 0
-            kwargs |= {"resume_from_checkpoint": None, "steps_trained_in_current_epoch": 0}
+        return loop.run_epoch(super()._run_epoch, kwargs)
 
-    def _run_round(self, at: Place, skipped: int, kwargs: dict[str, Any]):
-        run, loader = self._run, kwargs["train_dataloader"]
-        if not self._goes_on:
-            # one that was saved at its end, before it was closed
-            run.close_round(self.state.global_step, self._rescore)
-            self._warn_of_update("Mend it and go on from the last checkpoint: train(resume_from_checkpoint=True).")
-            run.open_round(at, self.state.global_step, skipped)
-        self._goes_on = False
-        run.plan()
-        self._rows.total_dataset_length = len(self._sampler)
-        self._weights = run.weights(self.args.device)
-        if self._clocked_scheduler is not None:
-            set_rate(self._clocked_scheduler)
-        elif (scale := run.lr_scale()) != 1:
-            self._warn(
-                f"policy={self.policy!r} multiplies the learning rate of this round by {scale:.3g}, which only a "
-                f"LambdaLR (as lr_scheduler_type gives) can do; {type(self.lr_scheduler).__name__} goes on as it is."
-            )
-        self._show_total(*run.forecast())
-        current, handler = run.state.round, self.callback_handler
-        plan, share_before = current.plan, current.share_before
-        run.start_timing()
-        if at.parts > 1 or share_before:
-            before = at.epoch * run.full.updates
-            begin, end = run.full.begin(at) - before, run.full.begin(at.next()) - before
-            begin += share_before * (end - begin)
-            self.callback_handler = RoundEvents(handler, at.epoch, begin, end, run.full.updates)
-        try:
-            super()._run_epoch(**{**kwargs, "steps_in_epoch": len(loader), "num_update_steps_per_epoch": plan.updates})
-        finally:
-            self.callback_handler = handler
-        run.stop_timing()
-        ends = self.control.should_training_stop or run.full.is_last(plan)
-        run.close_round(self.state.global_step, None if ends else self._rescore)
-        if finding := run.meter.finding():
-            self._warn(finding)
-        if rounds := run.idle_rounds(at.round, ends):
-            self._warn(
-                f"policy={self.policy!r} has left no row out in {rounds} rounds: so far, as many are trained as "
-                "without a policy. Other settings, more epochs or another rule may be needed to save something."
-            )
+    def training_step(self, model, inputs, *args, **kwargs):
+        """The stock step. A subclass's own `compute_loss` need not call this class's, and may pass all on to the model.
 
-    def _rescore(self, rows: np.ndarray, recorder: Recorder):
-        rescore(self, self._rows, self._numbering, rows, self._run.meter, recorder)
+        Raises:
+            ValueError: Of the first batch: it does not call it, and makes the loss of other things than the logits, so
+                that the rows can't be weighted. Of any: a `train` of its own takes steps.
+        """
+        self._pruning.check_loop()
+        loop = self._pruning.loop
+        if loop is None or type(self).compute_loss is PruningMixin.compute_loss:
+            return super().training_step(model, inputs, *args, **kwargs)
+        return loop.steps.take(super().training_step, model, inputs, *args, **kwargs)
 
-    def _warn_of_update(self, hint: str):
-        if self._run.learner.failure is not None:
-            error, clock = self._run.learner.failure
-            reason = f"{type(error).__name__}: {error}"
-            self._warn(f"policy={self._run.policy!r} failed in its update after round {clock.round} ({reason}). {hint}")
+    def compute_loss(self, model, inputs, return_outputs=False, *args, **kwargs):
+        """The stock loss; what it tells of each row is recorded on the side, and weighted where the policy says so."""
+        if (loop := self._pruning.loop) is None:
+            return super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
+        return loop.steps.loss(super().compute_loss, model, inputs, return_outputs, *args, **kwargs)
 
-    def _show_total(self, steps: int, epochs: int):
-        self.state.max_steps = steps
-        if self._run.full.by_steps:
-            self.state.num_train_epochs = epochs
-        show_total(self.callback_handler, steps)
+    def _finalize_training(self, trial, num_train_samples, start_time):
+        if loop := self._pruning.loop:
+            num_train_samples = loop.finish()
+        return super()._finalize_training(trial, num_train_samples, start_time)
 
-    # ---- Ends ----
+    # ---- Logs and evaluations ----
+
+    def log(self, logs, *args, **kwargs):
+        """As stock; in a round, logs of losses and evaluations also say what was kept, trained and measured so far."""
+        if (loop := self._pruning.loop) is None:
+            return super().log(logs, *args, **kwargs)
+        return loop.logs.write(super().log, logs, *args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """As stock; its seconds are counted."""
+        with self._pruning.evaluating():
+            return super().evaluate(*args, **kwargs)
+
+    def _evaluate(self, *args, **kwargs):  # calls `evaluate`, which may be a subclass's own
+        with self._pruning.evaluating():
+            return super()._evaluate(*args, **kwargs)
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        if (loop := self._pruning.loop) is None:
+            return super()._maybe_log_save_evaluate(*args, **kwargs)
+        with loop.logs.between_steps():
+            return super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    # ---- Checkpoints ----
 
     def _save_checkpoint(self, model, trial):
-        args = self.args
-        if not args.should_save:
+        with self._pruning.saving(trial):
             return super()._save_checkpoint(model, trial)
-        folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
-        last, write = os.path.join(folder, TRAINER_STATE), self.state.save_to_json
-        # Written last, the first says that a checkpoint is whole: one that is written again is not, until it is again,
-        # and what is not written again is of another run.
-        for name in (TRAINER_STATE, STATE, seal.SEAL):
-            Path(folder, name).unlink(missing_ok=True)
-        if self.policy is None:
-            return super()._save_checkpoint(model, trial)
-
-        def save_to_json(path):
-            # without the states of the generators, nobody waits until all processes have written theirs
-            is_all = not args.save_only_model or args.world_size == 1
-            return seal.close(folder, TRAINER_STATE, write) if path == last and is_all else write(path)
-
-        self.state.save_to_json = save_to_json  # what follows, an upload or older checkpoints' end, finds it sealed
-        try:
-            return super()._save_checkpoint(model, trial)
-        finally:
-            del self.state.save_to_json
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
-        if self.policy is not None:
-            step, stopped = self.state.global_step, self.control.should_epoch_stop
-            self._run.save(output_dir, step, self.args.should_save, stopped)
+        if loop := self._pruning.loop:  # all processes come here, before Trainer's state says that all is written
+            loop.save(output_dir)
 
-    def _finalize_training(self, trial, num_train_samples, start_time):
-        if self.policy is not None:
-            self._run.close_round(self.state.global_step)  # resumed from the end of the last epoch
-            self._run.learner.wait()
-            self._warn_of_update("No round was left to select: training is whole, but the History lacks its notes.")
-            num_train_samples = sum(epoch["rows"] for epoch in self._run.state.epochs)
-            if hasattr(self, "_initial_global_step"):  # then stock takes them for those of max_steps
-                num_train_samples *= self.state.max_steps / max(1, self.state.global_step)
-        return super()._finalize_training(trial, num_train_samples, start_time)
+    def _load_from_checkpoint(self, resume_from_checkpoint, *args, **kwargs):  # some trainers' takes no more
+        if not load_renamed(self, resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
+
+    def _load_best_model(self):
+        if not load_renamed(self, str(self.state.best_model_checkpoint)):
+            super()._load_best_model()
+
+    # ---- What others get ----
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        """As stock; with what was learnt of every row beside it, for other runs and for `hf-prune report`."""
+        keep_secrets(self.args)  # again: they may have been put there since
+        super().save_model(output_dir, _internal_call)  # the weights first: nothing that follows can cost them
+        if not _internal_call:
+            self._pruning.sharing.save_account(output_dir or str(self.args.output_dir))
+
+    def _save(self, *args, **kwargs):
+        keep_secrets(self.args)
+        super()._save(*args, **kwargs)
+
+    def create_model_card(
+        self,
+        *args,
+        metrics: dict[str, float] | None = None,
+        split: str | None = None,
+        command: str | None = None,
+        **kwargs,
+    ):
+        """The stock card with a section on data pruning, tags, and the scores where the Hub looks for them.
+
+        Args:
+            *args: As stock; names of data sets that are paths are shortened.
+            metrics: Final scores by the names that `evaluate` and the Hub know; None = those of the last evaluation.
+            split: The split that they were measured on.
+            command: What started the run, for whoever wants to do it again.
+            **kwargs: As stock. What the card of another trainer, as of TRL's, has no place for serves the scores alone.
+        """
+        self._pruning.sharing.make_card(super().create_model_card, args, kwargs, metrics, split, command)
+
+    def push_to_hub(self, *args, **kwargs):
+        """As stock, with the account of the run beside the weights; arguments of `create_model_card` go on to it."""
+        self._pruning.sharing.save_account(str(self.args.output_dir))
+        try:
+            with rows_kept():
+                return super().push_to_hub(*args, **kwargs)
+        except Exception:
+            self._pruning.warn(
+                "The upload to the Hub failed, for the reason below; all of it lies in output_dir. Call "
+                "trainer.push_to_hub() again: what had arrived is not sent twice."
+            )
+            raise
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        before = self._pruning.sharing.prepare_push()
+        keep_secrets(self.args)
+        with rows_kept():
+            super()._push_from_checkpoint(checkpoint_folder)
+        self._pruning.sharing.watch_push(before)

@@ -1,49 +1,94 @@
-"""Whether a policy leaves anything out: what keeps it from that, and after how many rounds it is late."""
+"""A round: what is trained between two selections, where it stands, and what is left of it when it ends.
 
-import math
+Size: `Round` is what a checkpoint keeps of a round in progress; most of its fields begin empty.
+"""
 
-from ..core import FACTS, BudgetPolicy, Policy, rounds_of, whole_steps
-from ..report.account import keeps_all
-from .schedule import UnprunedSchedule
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core import Clock, Selection
+from .schedule import RoundPlan, UnprunedSchedule
 
 
-def why_idle(policy: Policy, full: UnprunedSchedule, rows: int, step_rows: int, has_history: bool) -> str | None:
-    """What keeps the policy from leaving anything out, as far as it can be told before training; None if nothing does.
+@dataclass
+class Round:
+    """A round in progress.
 
-    Args:
-        policy: Of the run.
-        full: The run over all rows.
-        rows: N.
-        step_rows: Rows in an optimizer step.
-        has_history: Whether an earlier run's is given.
+    Attributes:
+        clock: When it began.
+        plan: Its optimizer steps.
+        selection: What is trained.
+        span: The slice [start, stop) of the epoch's permutation that it was offered.
+        rest: (R,) int64, sorted: the rows left to train when it was cut into the present batches; None = all.
+        steps_before: Optimizer steps that it had taken by then.
+        seconds_selecting: Spent in its selection, and in bringing its measurements together.
+        seconds_training: Spent in its steps so far.
+        stopped: A callback has ended its epoch before the last step.
     """
-    if keeps_all(repr(policy)):
-        return None
-    rounds, named = rounds_of(policy), f"policy={policy!r}"
-    late = full.epochs <= 1 or full.epochs * getattr(policy, "anneal", math.inf) < 2
-    if (policy.needs - FACTS) and late and not has_history and rounds == 1:
-        return (
-            f"{named} learns from earlier epochs, and a run of {full.epochs:g} leaves none to prune in: "
-            "give more epochs, history= of an earlier run, or a rule that learns within an epoch."
-        )
-    if rounds > 1 and full.updates < 2 * rounds:
-        return (
-            f"{named} cuts an epoch into {rounds} rounds, and a round trains one optimizer step at least: of "
-            f"{full.updates} steps an epoch, little can be left out. Take fewer rounds, or smaller batches."
-        )
-    if (
-        isinstance(policy, BudgetPolicy)
-        and rounds == 1
-        and whole_steps(math.ceil(policy.keep * rows), step_rows) >= rows
-    ):
-        return (
-            f"{named} leaves nothing out: {policy.keep:g} of {rows} rows, in whole optimizer steps of {step_rows}, is "
-            "all of them. Take smaller batches, or a smaller keep."
-        )
-    return None
+
+    clock: Clock
+    plan: RoundPlan
+    selection: Selection
+    span: tuple[int, int]
+    rest: np.ndarray | None = None
+    steps_before: int = 0
+    seconds_selecting: float = 0.0
+    seconds_training: float = 0.0
+    stopped: bool = False
+
+    def is_over(self, step: int) -> bool:
+        """Whether nothing is left of it when `step` optimizer steps are done."""
+        return self.stopped or step >= self.plan.first_step + self.plan.steps
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(R,) int64, the rows that its plan is over."""
+        return self.selection.rows if self.rest is None else self.rest
+
+    @property
+    def share_before(self) -> float:
+        """Share of its selection that was trained before its plan began, in other batches."""
+        return 1 - len(self.rows) / len(self.selection.rows)
+
+    def share(self, step: int) -> float:
+        """Share of its selection trained when `step` optimizer steps are done."""
+        taken = (step - self.plan.first_step) / max(self.plan.updates, 1)
+        return self.share_before + (1 - self.share_before) * taken
+
+    def steps(self, step: int) -> int:
+        """Optimizer steps that it has taken when `step` of the run are done."""
+        return self.steps_before + step - self.plan.first_step
+
+    def steps_full(self, step: int, schedule: UnprunedSchedule) -> float:
+        """Steps of the unpruned schedule that these stand for.
+
+        Args:
+            step: Optimizer steps of the run that are done.
+            schedule: The unpruned one.
+        """
+        return self.steps(step) if schedule.by_steps else self.plan.position(step) - schedule.begin(self.plan.at)
 
 
-def rounds_to_act(policy: Policy) -> int:
-    """Rounds after which a policy that has left nothing out is late; some wait for a window of losses, or warm up."""
-    window, warmup = (getattr(policy, name, 0) for name in ("window", "warmup"))
-    return max(3, int(window) + 4 if window >= 1 else 0) + int(warmup)
+@dataclass(frozen=True)
+class RoundResult:
+    """What a round that has ended has measured and cost.
+
+    Attributes:
+        clock: When it began.
+        lr_scale: Factor on its learning rate.
+        seconds: Spent in its steps.
+        rows: N, rows of the training set.
+        losses: For the rows that were trained and, where there are any, for those that were rescored: (N,) bool, which
+            rows; the same as (K,) int64, in any order; their losses (K,) float32 in nats, NaN = not read, infinite = a
+            fault.
+        account: What it cost, see `accounting.account_of`.
+    """
+
+    clock: Clock
+    lr_scale: float
+    seconds: float
+    rows: int
+    losses: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    account: dict[str, Any]

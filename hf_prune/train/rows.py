@@ -1,6 +1,7 @@
 """Where a pruning trainer's batches come from: the stock loader over numbered rows, and what is known of these."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,172 +9,233 @@ from torch.utils.data import IterableDataset
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from ..common.generators import unchanged_generators
+from ..core import Policy
 from ..data.fingerprint import row_checksums
 from ..data.kinds import is_arrow
 from ..data.tokens import row_lengths
 from ..measure.meter import Meter
 from ..measure.readers import reads_targets
 from ..measure.recorder import gather_numbers
-from ..records.history import History
-from ..records.warm_start import Facts, load_history
 from ..report.padding import causes
-from .sampler import PruningSampler, RowCollator, RowDataset
+from .collator import RowCollator, RowDataset
+from .engine import Engine
+from .sampler import PruningSampler
 from .sentences import cuts_batches
 
 
-class RowsMixin:
-    """The part of `PruningMixin` that numbers the training rows."""
+class TrainingRows:
+    """The numbered rows that a trainer's batches are made of, and the order in which they come.
 
-    def _check_dataset(self):
-        data = self.train_dataset
-        if isinstance(data, Mapping):
-            raise ValueError(
-                f"policy={self.policy!r} chooses among the rows of one data set, but train_dataset is a "
-                f"{type(data).__name__} of {len(data)} ({', '.join(map(str, data))}). Join them (datasets."
-                "concatenate_datasets), or train without a policy."
-            )
-        if data is not None and (isinstance(data, IterableDataset) or not hasattr(data, "__len__")):
-            raise ValueError(
-                f"policy={self.policy!r} chooses rows by number, but the rows of train_dataset, a "
-                f"{type(data).__name__}, have none. Give a data set with a length, or train without a policy."
-            )
-        pairs = [name for name in data.column_names if name.startswith("KL_")] if is_arrow(data) else []
-        if pairs:
-            raise ValueError(
-                f"policy={self.policy!r} leaves rows out, but {type(self).__name__} estimates its KL term from rows "
-                f"that stand beside each other in train_dataset (column {pairs[0]!r}). Take a loss_type without it "
-                "(KTO: 'apo_zero_unpaired'), or train without a policy."
-            )
-        if data is not None and len(data) == 0:
-            raise ValueError(
-                f"policy={self.policy!r} has no row to choose: train_dataset is empty, or {type(self).__name__} left "
-                "all of its rows out, as too long perhaps. Give rows that it can train on."
-            )
-        if data is not None and self._groups_by_length:
-            self._lengths_of(data.select([0]) if is_arrow(data) else [data[0]])  # has it any?
+    Args:
+        trainer: Has the training set and the collator, and makes the loader.
+        has_own_sampler: Whether its class makes a training sampler of its own.
 
-    def get_train_dataloader(self):
-        """The stock loader; that which a run is about to train on, over numbered rows."""
-        if self.policy is None or self.train_dataset is None or not self._makes_loader:
-            return super().get_train_dataloader()
-        self._check_dataset()
-        data, collator = self.train_dataset, self.data_collator
-        if cuts_batches(self):  # and would take no other data set; numbers them in `_build_dataloader`
-            self._rows, self._numbering, self._sampler = RowDataset(data), RowCollator(collator), None
-            self._raw_dataset = data
-            return super().get_train_dataloader()
-        if is_arrow(data):
-            rows, numbering = self._remove_unused_columns(data, description="Training"), RowCollator(collator)
-        else:
-            rows, numbering = data, RowCollator(self._get_collator_with_removed_columns(collator, "Training"))
-        self._rows, self._numbering, self._sampler = RowDataset(rows), numbering, None
-        self._raw_dataset = data
-        self.train_dataset, self.data_collator = self._rows, numbering
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self.train_dataset, self.data_collator = data, collator
+    Attributes:
+        data: The training set.
+        numbered: The same, each example with its number.
+        collator: The trainer's, for numbered examples.
+        has_own_sampler: As given.
+    """
 
-    def _get_train_sampler(self, train_dataset=None):
-        train_dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not isinstance(train_dataset, RowDataset):
-            return super()._get_train_sampler(train_dataset)
-        data = self._raw_dataset  # the length column is still there
-        if self._groups_by_length:  # lengths are read in bulk, where the stock sampler reads row by row
-            base = LengthGroupedSampler(self.args.train_batch_size, lengths=self._lengths_of(data))
-        else:
-            base = super()._get_train_sampler(data)
-        self._sampler = PruningSampler(base, len(data), self._order_seed, self._unit)
-        return self._sampler
+    def __init__(self, trainer: Trainer, has_own_sampler: bool):
+        self.data: Any = trainer.train_dataset
+        self.has_own_sampler = has_own_sampler
+        self._cls = type(trainer)
+        self._sampler: PruningSampler | None = None
+        rows, collator = self.data, trainer.data_collator
+        if is_arrow(rows) and not cuts_batches(trainer):
+            rows = trainer._remove_unused_columns(rows, description="Training")
+        elif not cuts_batches(trainer):
+            collator = trainer._get_collator_with_removed_columns(collator, "Training")
+        self.numbered, self.collator = RowDataset(rows), RowCollator(collator)
 
     @property
-    def _groups_by_length(self) -> bool:
-        """Whether rows are grouped by lengths, as the stock sampler of this strategy does."""
-        is_stock = self._own_sampler is None and not cuts_batches(self)
-        return is_stock and self.args.train_sampling_strategy == "group_by_length"
+    def sampler(self) -> PruningSampler:
+        """Says which of the rows come, and when.
 
-    @property
-    def _own_sampler(self) -> Callable | None:
-        """Makes the training sampler of a class that the mixin stands before; None where that is the stock one."""
-        own = super()._get_train_sampler
-        return None if own.__func__ is Trainer._get_train_sampler else own
-
-    def _lengths_of(self, data) -> np.ndarray:
-        """See `row_lengths`."""
-        inputs = [*getattr(self.processing_class, "model_input_names", []), "input_ids"][0]
-        has_two_sides = reads_targets(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
-        return row_lengths(data, self.args.length_column_name, inputs, has_two_sides)
-
-    @property
-    def _unit(self) -> int:
-        """Rows that all processes train side by side."""
-        if self.accelerator.split_batches:  # the loader's batch is that of all processes
-            return self._train_batch_size
-        return self.get_total_train_batch_size(self.args) // self.args.gradient_accumulation_steps
-
-    @property
-    def _order_seed(self) -> int:
-        return torch.initial_seed() if self.args.data_seed is None else self.args.data_seed
-
-    def _check_sampler(self):
+        Raises:
+            ValueError: The loader was made without asking for one.
+        """
         if self._sampler is None:
             raise ValueError(
-                f"{type(self).__name__} builds its training batches without Trainer's sampler, so a policy can't "
+                f"{self._cls.__name__} builds its training batches without Trainer's sampler, so a policy can't "
                 "choose their rows. Where it has a _get_train_sampler of its own, derive it from Trainer and take "
                 "pruned() of it; else train without a policy."
             )
+        return self._sampler
 
-    def _padding_causes(self) -> tuple[str, ...]:
-        """See `padding.causes`; none where rows are joined or packed, which no order fits better together."""
-        run, args, data, order = self._run, self.args, self._raw_dataset, "order"
-        if run.meter.joins_rows or getattr(args, "packing", False):  # TRL's
-            return ()
-        if cuts_batches(self) or self._sampler.kind == "grouped":
-            order = "batch"
-        elif self._own_sampler is not None:
-            order = "own"
-        elif is_arrow(data) and {"input_ids", args.length_column_name}.isdisjoint(data.column_names):
-            order = "lengths"
-        tokens, batch = run.state.history.tokens, run.state.facts["batch"]
-        return causes(order, run.widths, tokens, batch, run.meter.is_encoder_decoder)
+    @sampler.setter
+    def sampler(self, sampler: PruningSampler) -> None:
+        self._sampler = sampler
 
-    def _check_equal_rows(self, data):
-        """Make sure that all processes number the same rows in the same way.
+    def make_loader(self, trainer: Trainer, stock: Callable[[], Any]) -> Any:
+        """The stock loader, over the numbered rows.
 
-        Raises:
-            ValueError: In every process, the one that differs from the main process, and in what.
+        Args:
+            trainer: The same.
+            stock: Trainer's `get_train_dataloader`, which asks for data set, collator and sampler.
         """
-        if self.accelerator.num_processes == 1:
-            return
-        reads_all = self.accelerator.dispatch_batches  # the main process, whose rows are the only ones
-        checksums = [] if reads_all else [-1 if one is None else one for one in row_checksums(data)]
-        table = gather_numbers(self.accelerator, [len(data), self._sampler.checksum(), *checksums])
-        for process, numbers in enumerate(table):
-            pairs = [pair for pair in zip(numbers[2:], table[0][2:], strict=True) if -1 not in pair]
-            if numbers[0] != table[0][0]:
-                found = f"it has {numbers[0]:,} rows there and {table[0][0]:,} here"
-            elif 4 * sum(theirs != ours for theirs, ours in pairs) > len(pairs):
-                found = "rows have other content there"
-            elif numbers[1] != table[0][1]:
-                found = "its sampler gives another order there"
-            else:
-                continue
-            raise ValueError(
-                f"train_dataset is not the same in process {process} as in the main one: {found}. Every process must "
-                "hold all rows in the same order, of which the trainer gives it its part: shuffle, split and filter "
-                "with one seed, and don't cut the data set up yourself."
-            )
+        if cuts_batches(trainer):  # and would take no other data set; see `sentences.number_batches`
+            return stock()
+        # Nothing that Trainer offers puts something between a data set and its loader: it reads both from itself.
+        collator = trainer.data_collator
+        trainer.train_dataset, trainer.data_collator = self.numbered, self.collator  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            return stock()
+        finally:
+            trainer.train_dataset, trainer.data_collator = self.data, collator
 
-    def _begin_history(self, data, meter: Meter) -> History:
-        """The history that a run on `data` begins with."""
-        if self._facts is None or not self._facts.fit(data, self.policy):
-            with self.args.main_process_first(local=False, desc="read what the policy needs"):  # it fills the cache
-                self._facts = Facts(data, self.policy, meter.is_encoder_decoder, self._key)
-                keys = self._facts.keys
-                self._inherited = load_history(self._earlier, data, self.policy, keys, self._warn)
-        earlier, self._earlier_cost = self._inherited
-        history = History.empty(len(data), meter.signals)
-        self._facts.fill(history)
-        self.policy.begin(history, earlier)
-        history.check_notes(self.policy)
-        return history
+    def make_sampler(self, trainer: Trainer, stock: Callable[[Any], Any]) -> PruningSampler:
+        """That of the loader: the stock one's order, with the rows left out that a policy leaves out.
+
+        Args:
+            trainer: The same.
+            stock: Trainer's `_get_train_sampler`.
+        """
+        if groups_by_length(trainer, self.has_own_sampler):  # lengths in bulk, where the stock one reads row by row
+            base = LengthGroupedSampler(trainer.args.train_batch_size, lengths=lengths_of(trainer, self.data))  # pyright: ignore[reportArgumentType]
+        else:
+            base = stock(self.data)  # the user's: the length column is still there
+        self.sampler = PruningSampler(base, len(self.data), order_seed(trainer), rows_side_by_side(trainer))
+        return self.sampler
+
+
+def check_dataset(trainer: Trainer, policy: Policy, has_own_sampler: bool) -> None:
+    """Refuse a training set whose rows have no numbers, or can't be left out.
+
+    Args:
+        trainer: Has the training set, or none.
+        policy: Chooses among the rows.
+        has_own_sampler: Whether its class makes a training sampler of its own.
+
+    Raises:
+        ValueError: It is such a data set.
+    """
+    data: Any = trainer.train_dataset
+    if data is None:
+        return
+    if isinstance(data, Mapping):
+        raise ValueError(
+            f"policy={policy!r} chooses among the rows of one data set, but train_dataset is a "
+            f"{type(data).__name__} of {len(data)} ({', '.join(map(str, data))}). Join them (datasets."
+            "concatenate_datasets), or train without a policy."
+        )
+    if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
+        raise ValueError(
+            f"policy={policy!r} chooses rows by number, but the rows of train_dataset, a "
+            f"{type(data).__name__}, have none. Give a data set with a length, or train without a policy."
+        )
+    pairs = [name for name in data.column_names if name.startswith("KL_")] if is_arrow(data) else []
+    if pairs:
+        raise ValueError(
+            f"policy={policy!r} leaves rows out, but {type(trainer).__name__} estimates its KL term from rows "
+            f"that stand beside each other in train_dataset (column {pairs[0]!r}). Take a loss_type without it "
+            "(KTO: 'apo_zero_unpaired'), or train without a policy."
+        )
+    if len(data) == 0:
+        raise ValueError(
+            f"policy={policy!r} has no row to choose: train_dataset is empty, or {type(trainer).__name__} left "
+            "all of its rows out, as too long perhaps. Give rows that it can train on."
+        )
+    if groups_by_length(trainer, has_own_sampler):
+        lengths_of(trainer, data.select([0]) if is_arrow(data) else [data[0]])  # has it any?
+
+
+def check_own_sampler(trainer: Trainer, make: Callable[[Any], Any]) -> None:
+    """Refuse a training sampler that a trainer's own class makes, where its order can't be filtered.
+
+    Args:
+        trainer: Has the training set, or none.
+        make: The `_get_train_sampler` of its class.
+
+    Raises:
+        ValueError: It gives another order each time, or not each row once.
+    """
+    data: Any = trainer.train_dataset
+    if data is None:
+        return
+    try:
+        with unchanged_generators():
+            PruningSampler(make(data), len(data), 0)
+    except ValueError as error:
+        raise ValueError(f"{type(trainer).__name__} has a training sampler of its own. {error}") from error
+
+
+def check_equal_rows(trainer: Trainer, training: TrainingRows) -> None:
+    """Make sure that all processes number the same rows in the same way.
+
+    Args:
+        trainer: Knows the other processes.
+        training: The rows of this one.
+
+    Raises:
+        ValueError: In every process, the one that differs from the main process, and in what.
+    """
+    if trainer.accelerator.num_processes == 1:
+        return
+    reads_all = trainer.accelerator.dispatch_batches  # the main process, whose rows are the only ones
+    checksums = [] if reads_all else [-1 if one is None else one for one in row_checksums(training.data)]
+    table = gather_numbers(trainer.accelerator, [len(training.data), training.sampler.checksum(), *checksums])
+    for process, numbers in enumerate(table):
+        pairs = [pair for pair in zip(numbers[2:], table[0][2:], strict=True) if -1 not in pair]
+        if numbers[0] != table[0][0]:
+            found = f"it has {numbers[0]:,} rows there and {table[0][0]:,} here"
+        elif 4 * sum(theirs != ours for theirs, ours in pairs) > len(pairs):
+            found = "rows have other content there"
+        elif numbers[1] != table[0][1]:
+            found = "its sampler gives another order there"
+        else:
+            continue
+        raise ValueError(
+            f"train_dataset is not the same in process {process} as in the main one: {found}. Every process must "
+            "hold all rows in the same order, of which the trainer gives it its part: shuffle, split and filter "
+            "with one seed, and don't cut the data set up yourself."
+        )
+
+
+def groups_by_length(trainer: Trainer, has_own_sampler: bool) -> bool:
+    """Whether rows are grouped by lengths, as the stock sampler of this strategy does."""
+    is_stock = not has_own_sampler and not cuts_batches(trainer)
+    return is_stock and trainer.args.train_sampling_strategy == "group_by_length"
+
+
+def lengths_of(trainer: Trainer, data: Any) -> np.ndarray:
+    """See `row_lengths`."""
+    inputs = [*getattr(trainer.processing_class, "model_input_names", []), "input_ids"][0]
+    has_two_sides = reads_targets(trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False))
+    return row_lengths(data, trainer.args.length_column_name, inputs, has_two_sides)
+
+
+def rows_side_by_side(trainer: Trainer) -> int:
+    """Rows that all processes train side by side."""
+    if trainer.accelerator.split_batches:  # the loader's batch is that of all processes
+        return trainer._train_batch_size
+    return trainer.get_total_train_batch_size(trainer.args) // trainer.args.gradient_accumulation_steps
+
+
+def order_seed(trainer: Trainer) -> int:
+    """Seed of the order of the rows."""
+    return torch.initial_seed() if trainer.args.data_seed is None else trainer.args.data_seed
+
+
+def padding_causes(trainer: Trainer, training: TrainingRows, engine: Engine, meter: Meter) -> tuple[str, ...]:
+    """See `padding.causes`; none where rows are joined or packed, which no order fits better together.
+
+    Args:
+        trainer: Has its arguments.
+        training: What it trains on.
+        engine: Of the run.
+        meter: Reads the batches.
+    """
+    args, data, order = trainer.args, training.data, "order"
+    if meter.joins_rows or getattr(args, "packing", False):  # TRL's
+        return ()
+    if cuts_batches(trainer) or training.sampler.kind == "grouped":
+        order = "batch"
+    elif training.has_own_sampler:
+        order = "own"
+    elif is_arrow(data) and {"input_ids", args.length_column_name}.isdisjoint(data.column_names):
+        order = "lengths"
+    tokens, batch = engine.state.history.tokens, engine.state.setup.batch
+    return causes(order, engine.widths, tokens, batch, meter.is_encoder_decoder)

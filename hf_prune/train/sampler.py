@@ -1,12 +1,11 @@
-"""Row numbers that travel inside the batch, and a sampler that leaves rows out of the stock order."""
+"""A sampler that leaves rows out of the stock order, and tells how many steps the rows of a round make."""
 
 import itertools
+import math
 import random
-import weakref
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,188 +15,9 @@ from ..common.generators import unchanged_generators
 from ..core.ranking import marked
 from .grouping import group, lengths_as_ranks
 
-ROW = "hf_prune_row"  # the batch's key for its (B,) int64 row numbers
-PARTS = "hf_prune_parts"  # and, of rows joined into one sequence of T tokens, for (B, T) bool: which tokens are whose
 _CHUNK = 1 << 16  # rows handled at a time
+_FEW = 8  # loaders that are joined, at most
 _STOCK = {"RandomSampler": "random", "SequentialSampler": "sequential", "LengthGroupedSampler": "grouped"}
-
-
-class Numbered(NamedTuple):
-    """An example and its row number in the training set."""
-
-    row: int
-    example: Any
-
-
-class RowDataset(Dataset):
-    """The user's data set, each example with its row number; every other attribute is the user's, also when it is set.
-
-    Attributes:
-        dataset: The user's data set, untouched.
-        total_dataset_length: Rows in the epoch in progress, which accelerate reads to size the last batch.
-    """
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-        self.total_dataset_length = len(dataset)
-
-    def __setattr__(self, name: str, value: Any):
-        if name in ("dataset", "total_dataset_length"):
-            super().__setattr__(name, value)
-        else:
-            setattr(self.dataset, name, value)
-
-    def __len__(self):
-        return len(self.dataset)
-
-    def __getitem__(self, row: int) -> Numbered:
-        return Numbered(row, self.dataset[row])
-
-    def __getitems__(self, rows: list[int]) -> list[Numbered]:
-        fetch = getattr(self.dataset, "__getitems__", None)  # many rows at once, where the data set can
-        examples = fetch(rows) if fetch else [self.dataset[row] for row in rows]
-        return list(map(Numbered, rows, examples))
-
-    def __getattr__(self, name: str):
-        if name == "dataset":  # not set yet: unpickling in a worker
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-
-class Batch:
-    """A numbered training batch, which is known again by its tensors when its numbers have been taken out.
-
-    Args:
-        rows: (B,) int64, its row numbers.
-        parts: (B, T) bool, which tokens are whose, where the rows were joined into one sequence; else None.
-        inputs: What the model gets; not kept alive.
-
-    Attributes:
-        is_recorded: Whether its losses have been taken in; a loss may be computed of it several times.
-    """
-
-    def __init__(self, rows: torch.Tensor, parts: torch.Tensor | None, inputs: Mapping[str, Any]):
-        self.rows, self.parts, self.is_recorded = rows, parts, False
-        tensors = (value for value in without_rows(inputs).values() if isinstance(value, torch.Tensor))
-        self._tensors = [weakref.ref(tensor) for tensor in tensors]
-
-    def has(self, inputs: Mapping[str, Any]) -> bool:
-        """Whether some tensor of `inputs` is one of this batch's."""
-        alive = [tensor() for tensor in self._tensors]
-        return any(value is tensor for value in inputs.values() for tensor in alive if tensor is not None)
-
-
-def without_rows(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch as the user's collator made it."""
-    return {name: value for name, value in inputs.items() if name not in (ROW, PARTS)}
-
-
-class RowCollator:
-    """The user's collator; the row numbers stand beside its batch under the key `ROW`.
-
-    Where the user's joins the examples into one sequence, `PARTS` says where each of them is.
-    """
-
-    def __init__(self, collator: Callable[[list], MutableMapping]):
-        self.collator = collator
-        self.is_checked = False
-
-    def __call__(self, numbered: list[Numbered]) -> MutableMapping:
-        batch = self.collator([example for _, example in numbered])
-        if not isinstance(batch, MutableMapping):
-            raise TypeError(
-                f"data_collator returned a {type(batch).__name__}; row numbers can travel in a mapping only. "
-                "Return a dict of tensors, as `Trainer` feeds it to the model."
-            )
-        examples = [example for _, example in numbered]  # anew: the collator may have sorted its list
-        if not self.is_checked:
-            self.is_checked = True
-            _check_order(examples, batch)
-        batch[ROW] = torch.tensor([row for row, _ in numbered], dtype=torch.int64)
-        parts = _parts(batch.get("input_ids"), examples)
-        if parts is not None:
-            batch[PARTS] = parts
-        return batch
-
-
-def _check_order(examples: list, batch: MutableMapping) -> None:
-    """Refuse a batch of as many rows as examples that are other examples than those in their places.
-
-    Only what is in the batch as it is in the examples can tell: arrays, and sequences padded at one end. What the
-    collator makes anew (masked, augmented, tokenized) says nothing, nor do examples that begin alike to the end of one.
-
-    Raises:
-        ValueError: Every row is one of the examples, but not all of them are the ones in their places.
-    """
-    if not all(isinstance(example, Mapping) for example in examples):
-        return
-    moved = None
-    for name, values in batch.items():
-        is_plain = isinstance(values, torch.Tensor) and values.layout is torch.strided and not values.is_nested
-        if not is_plain or values.dim() < 2 or not 1 < len(values) == len(examples):
-            continue
-        sources = _as_tensors(examples, name, values)
-        if sources is None or not _differ(sources):
-            continue
-        if all(map(_fits, values, sources)):
-            return
-        if all(any(_fits(value, source) for source in sources) for value in values):
-            moved = name
-    if moved is not None:
-        raise ValueError(
-            f"data_collator returned {moved!r} of an example in the place of another: it replaces or reorders them, "
-            "and what is learnt of one would be noted of another. Return one row for each example, in the order given "
-            "(leave rows out of train_dataset instead), or train without a policy."
-        )
-
-
-def _as_tensors(examples: list, name: str, like: torch.Tensor) -> list[torch.Tensor] | None:
-    """What the examples have under a name, in the type of `like`; None where some have nothing, or no numbers."""
-    try:
-        values = [example[name] for example in examples]
-        tensors = [value if isinstance(value, torch.Tensor) else torch.tensor(np.asarray(value)) for value in values]
-        return [tensor.detach().to_dense().resolve_conj().to(like) for tensor in tensors]
-    except (LookupError, TypeError, ValueError, RuntimeError):
-        return None
-
-
-def _differ(tensors: list[torch.Tensor]) -> bool:
-    """Whether none of the tensors begins or ends with all of another, as an empty one does of every other."""
-    if not all(tensor.numel() for tensor in tensors):
-        return False
-    contents = [tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes() for tensor in tensors]
-    for some in (sorted(contents), sorted(content[::-1] for content in contents)):
-        if any(after.startswith(before) for before, after in itertools.pairwise(some)):  # all with one beginning adjoin
-            return False
-    return True
-
-
-def _fits(value: torch.Tensor, source: torch.Tensor) -> bool:
-    """Whether `value` is `source`, or a sequence that is `source` and, before or after it, one number repeated."""
-    padding = len(value) - len(source) if value.dim() == source.dim() == 1 else 0
-    if padding <= 0:
-        return torch.equal(value, source)
-    for kept, rest in ((value[:-padding], value[-padding:]), (value[padding:], value[:padding])):
-        if torch.equal(kept, source) and bool((rest == rest[0]).all()):
-            return True
-    return False
-
-
-def _parts(ids: Any, examples: list) -> torch.Tensor | None:
-    """(B, T) bool: which of the T tokens are whose, where `ids` are all B examples one after another; else None."""
-    is_one = isinstance(ids, torch.Tensor) and ids.dim() == 2 and len(ids) == 1 < len(examples)
-    if not is_one or not all(isinstance(example, Mapping) for example in examples):
-        return None
-    texts = _as_tensors(examples, "input_ids", ids)
-    if texts is None or any(text.dim() != 1 for text in texts):
-        return None
-    ends = np.cumsum([len(text) for text in texts]).tolist()
-    if not torch.equal(torch.cat(texts), ids[0, : ends[-1]]):
-        return None
-    parts = torch.zeros(len(texts), ids.shape[1], dtype=torch.bool)
-    for part, begin, end in zip(parts, [0, *ends], ends, strict=False):
-        part[begin:end] = True
-    return parts
 
 
 class PruningSampler(Sampler[int]):
@@ -227,7 +47,8 @@ class PruningSampler(Sampler[int]):
         self.kind = _kind_of(self.base)
         self._check_whole()
         self._ranks = lengths_as_ranks(self.base.lengths) if self.kind == "grouped" else None  # pyright: ignore[reportAttributeAccessIssue]
-        self.length = n
+        self._count: _BatchCount | None = None
+        self._accumulation = 1
         self._latest: tuple[tuple[int, int], torch.Tensor] | None = None
         self.plan(0, np.arange(n))
 
@@ -265,33 +86,63 @@ class PruningSampler(Sampler[int]):
         )
 
     def part(self, epoch: int, begin: int, end: int) -> np.ndarray:
-        """(M,) int64, sorted: the rows from place `begin` to place `end` (not included) in the order of an epoch.
+        """A slice of an epoch's permutation.
 
         Rows are grouped by length after the choice, within such a part; until then their order is random.
+
+        Args:
+            epoch: From 0.
+            begin: The first place.
+            end: The place after the last.
+
+        Returns:
+            (M,) int64, sorted: the rows in these places.
         """
         return np.sort(self._order_of(epoch)[begin:end].numpy())
 
     def plan(self, epoch: int, rows: np.ndarray, round: int | None = None) -> None:
-        """From now on, an iteration yields `rows`, (K,) int64, in the order of `epoch`.
+        """Say what an iteration yields from now on.
 
-        `round` is the number of the round; None = that of the epoch.
+        Args:
+            epoch: Whose order the rows come in.
+            rows: (K,) int64.
+            round: The number of the round, which shuffles a grouped order; None = that of the epoch.
         """
         self.epoch = epoch
         self.rows = rows
         self._round = epoch if round is None else round
-        self.length = len(rows)
 
-    @contextmanager
-    def considering(self, rows: np.ndarray) -> Iterator[None]:
-        """Within the block, so many rows are taken for `rows`, (K,) int64, by whoever cuts batches of them."""
-        planned, self.rows = self.rows, rows
-        try:
-            yield
-        finally:
-            self.rows = planned
+    def is_cut_by(self, loader: Any, accumulation: int = 1) -> None:
+        """Learn who cuts the rows into batches, for `steps_for`.
+
+        Args:
+            loader: The training loader, whose batches come of this sampler.
+            accumulation: Batches in an optimizer step.
+
+        Raises:
+            ValueError: The loader shows no way to this sampler.
+        """
+        self._count, self._accumulation = _BatchCount(loader, self), accumulation
+
+    def steps_for(self, rows: np.ndarray | int) -> int:
+        """Optimizer steps of a pass over some rows; what is planned stays as it is.
+
+        Args:
+            rows: (K,) int64, or K where nobody knows yet which rows they will be: if as many as are planned, these.
+
+        Returns:
+            The steps, 0 where the rows fill no batch.
+
+        Raises:
+            ValueError: The processes would get unequally many batches, or the loader has not been told of.
+        """
+        if self._count is None:
+            raise ValueError("PruningSampler.steps_for: say who cuts the batches first, by is_cut_by(loader).")
+        batches = self._count(self.rows, rows) if isinstance(rows, int) else self._count(rows, len(rows))
+        return math.ceil(batches / self._accumulation)
 
     def __len__(self):
-        return self.length
+        return len(self.rows)
 
     def order(self) -> torch.Tensor:
         """(K,) int64, the planned rows in the order of the epoch."""
@@ -358,6 +209,66 @@ def _kind_of(base: Any) -> str:
             if cls.__name__ in _STOCK:
                 return _STOCK[cls.__name__]
     return "own"
+
+
+class _Stand(Sampler[int]):
+    """Stands where the sampler stands in a copy of its loader, and has the length that is asked about."""
+
+    def __init__(self, sampler: PruningSampler):
+        self.n, self.rows, self.length = sampler.n, sampler.rows, len(sampler)
+
+    def __len__(self):
+        return self.length
+
+
+class _BatchCount:
+    """How many batches a loader would cut of other rows than the planned ones.
+
+    Only the loader knows all ways to cut batches (drop_last, even_batches, split_batches, dispatch_batches, a batch
+    sampler of the trainer's own), so it is asked for its length. What is asked is a copy of it, round a stand-in for
+    the sampler: the loader itself, which may be in use, never sees another length than that of the planned rows.
+    """
+
+    def __init__(self, loader: Any, sampler: PruningSampler):
+        self._stand = _Stand(sampler)
+        self._loader = _around(loader, sampler, self._stand)
+        if self._loader is loader:
+            raise ValueError(
+                f"{type(loader).__name__}, the training loader, shows no way to Trainer's own sampler, so nobody can "
+                "say how many batches a part of the rows makes. Keep the stock loader in an attribute of it, or train "
+                "without a policy."
+            )
+
+    def __call__(self, rows: np.ndarray, length: int) -> int:
+        """The batches over `length` rows; where `rows`, (K,) int64, are as many, over these."""
+        check_equal_batches(self._loader, length)
+        self._stand.rows, self._stand.length = rows, length
+        return len(self._loader)
+
+
+def _around(part: Any, sampler: PruningSampler, stand: _Stand, above: tuple[int, ...] = ()) -> Any:
+    """A part of a loader as it would be round `stand`: a shallow copy where `sampler` is inside, else itself."""
+    if part is sampler:
+        return stand
+    is_several, above = type(part) in (list, tuple), (*above, id(part))
+    named = dict(enumerate(part)) if is_several else getattr(part, "__dict__", {})
+    inner = {name: value for name, value in named.items() if name != "dataset" and _may_hold(value, above)}
+    copies = {name: _around(value, sampler, stand, above) for name, value in inner.items()}
+    if all(copies[name] is inner[name] for name in inner):
+        return part
+    if is_several:
+        return type(part)((named | copies).values())
+    copy = object.__new__(type(part))  # its own class would not let a loader be changed
+    copy.__dict__.update(named | copies)
+    return copy
+
+
+def _may_hold(value: Any, above: tuple[int, ...]) -> bool:
+    """Whether a sampler may be inside: loaders and samplers have a length, and so have those that users put round."""
+    if type(value) in (list, tuple):
+        return len(value) <= _FEW
+    is_sized = hasattr(type(value), "__len__") and hasattr(value, "__dict__")
+    return is_sized and id(value) not in above and not isinstance(value, (Dataset, torch.Tensor))
 
 
 def check_equal_batches(loader: DataLoader, rows: int | None = None) -> None:

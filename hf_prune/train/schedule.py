@@ -47,11 +47,16 @@ class UnprunedSchedule:
         return RoundPlan(at, first_step, updates, steps, start, end)
 
     def begin(self, at: "Place") -> int:
-        """Steps of the full run before a round: its epoch's parts are cut at whole steps."""
+        """Steps of the unpruned schedule before a round: its epoch's parts are cut at whole steps."""
         return at.epoch * self.updates + round(at.part * self.updates / at.parts)
 
     def share(self, at: "Place", step: int) -> float:
-        """Share of training done when the round begins at `step`, in [0, 1)."""
+        """Share of training done when a round begins, in [0, 1).
+
+        Args:
+            at: Which round.
+            step: Real steps done.
+        """
         if self.by_steps:
             return step / self.steps
         return at.round / at.parts / self.epochs if self.epochs else 0.0
@@ -101,14 +106,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """A round in progress, in real optimizer steps and in steps of the full run.
+    """A round in progress, in real optimizer steps and in steps of the unpruned schedule.
 
     Attributes:
         at: Which round.
         first_step: Real steps done when it began.
         updates: Real steps of a whole pass over its rows.
         steps: Those of them that will be taken.
-        start: Steps of the full run done when it began.
+        start: Steps of the unpruned schedule done when it began.
         end: And when it will have ended.
     """
 
@@ -120,14 +125,20 @@ class RoundPlan:
     end: int
 
     def position(self, step: int) -> float:
-        """Real step `step` in steps of the full run; exactly `step` where all rows are trained."""
+        """Real step `step` in steps of the unpruned schedule; exactly `step` where all rows are trained."""
         done = min(step - self.first_step, self.steps)  # below zero behind steps that fp16 skipped: they don't count
         position = max(0, self.start + done * (self.end - self.start) / max(self.steps, 1))
         return int(position) if position == int(position) else position  # a user's lambda may index with it
 
 
 def follow_clock(scheduler: LambdaLR, position: Callable[[int], float], scale: Callable[[], float]) -> None:
-    """Make every factor of `scheduler` read `position(step)` instead of its own step count, times `scale()`."""
+    """Make a scheduler's factors read another clock than its own count of steps.
+
+    Args:
+        scheduler: Its factors are replaced.
+        position: Its count of steps -> what the factors read.
+        scale: Gives what they are multiplied by.
+    """
 
     def clocked(factor):
         # A plain function: LambdaLR writes the attributes of any other callable into checkpoints.

@@ -6,7 +6,9 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -39,6 +41,30 @@ def close(folder: str | os.PathLike[str], last: str, write: Callable[[str], None
     files[last] = [len(blob), zlib.crc32(blob)]
     storage.write_text(Path(folder, SEAL), json.dumps({_KEY: files}, indent=2) + "\n")
     storage.write_bytes(Path(folder, last), blob)
+
+
+@contextmanager
+def closing(state: Any, folder: str | os.PathLike[str], last: str) -> Iterator[None]:
+    """Within the block, a trainer's state that is saved into a checkpoint closes it.
+
+    Trainer saves its state last, and goes on to upload the checkpoint and to delete older ones: they must find it
+    sealed, and in between Trainer calls nothing that a subclass could override. So the state closes the checkpoint.
+
+    Args:
+        state: The `TrainerState`.
+        folder: The checkpoint.
+        last: Name of the state's file there.
+    """
+    write, path_of_last = state.save_to_json, os.path.join(folder, last)
+
+    def save_to_json(path):
+        return close(folder, last, write) if path == path_of_last else write(path)
+
+    state.save_to_json = save_to_json
+    try:
+        yield
+    finally:
+        del state.save_to_json
 
 
 def flaw(folder: str | os.PathLike[str], spared: Collection[str] = ()) -> str | None:

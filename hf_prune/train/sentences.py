@@ -2,14 +2,16 @@
 
 import copy
 from collections.abc import Callable, Iterator, MutableMapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 
+from ..core import Policy
 from .sampler import PruningSampler
 
 _SETTINGS = (  # of their loader, beside data set, batches and collator
@@ -34,54 +36,67 @@ def cuts_batches(trainer: Any) -> bool:
     return True
 
 
-class SentencesMixin:
-    """The part of `PruningMixin` that serves sentence-transformers."""
+def number_batches(trainer: Any, training: Any, loader: DataLoader, seed: int) -> DataLoader:
+    """The loader that a run is about to train on, over numbered rows, in batches of those planned.
 
-    def _build_dataloader(self, dataset, *args, **kwargs):
-        """Their loader; the one that a run is about to train on has numbered rows, in batches of those planned."""
-        loader = super()._build_dataloader(dataset, *args, **kwargs)
-        if self.policy is None or not self._makes_loader:
-            return loader
-        batches, n, seed = loader.batch_sampler, len(dataset), self._order_seed
-        if type(batches).__iter__ is BatchSampler.__iter__ and isinstance(batches.sampler, Sampler):
-            self._sampler = batches.sampler = PruningSampler(batches.sampler, n, seed)
-        else:
-            self._sampler = PruningSampler(RandomSampler(dataset), n, getattr(batches, "seed", seed))
-            batches = PrunedBatches(batches, self._sampler, self._batches_over)
-        settings = {name: getattr(loader, name) for name in _SETTINGS}
-        return DataLoader(self._rows, batch_sampler=batches, collate_fn=self._numbering, **settings)
+    Args:
+        trainer: One of theirs.
+        training: Its `TrainingRows`, which are given their sampler.
+        loader: That which the trainer has built.
+        seed: Of the order, where the trainer's own batches have none.
+    """
+    batches: Any = loader.batch_sampler
+    n = len(training.data)
+    if type(batches).__iter__ is BatchSampler.__iter__ and isinstance(batches.sampler, Sampler):
+        training.sampler = batches.sampler = PruningSampler(batches.sampler, n, seed)
+    else:
+        training.sampler = PruningSampler(RandomSampler(training.data), n, getattr(batches, "seed", seed))
+        batches = PrunedBatches(batches, training.sampler, partial(_batches_over, trainer, training))
+    settings = {name: getattr(loader, name) for name in _SETTINGS}
+    return DataLoader(training.numbered, batch_sampler=batches, collate_fn=training.collator, **settings)
 
-    def _batches_over(self, rows: np.ndarray, whole: BatchSampler) -> BatchSampler:
-        """The trainer's own batches of a part of the data set, cut as `whole` is."""
-        made = self.get_batch_sampler(
-            self._raw_dataset.select(rows),
-            batch_size=whole.batch_size,
-            drop_last=whole.drop_last,
-            valid_label_columns=self.data_collator.valid_label_columns,
-            generator=torch.Generator(),
-            seed=self._sampler.seed,
-        )
-        if getattr(whole, "precompute_hashes", False):  # of all rows once, not of some in each round
-            whole._build_hashes()
-            made._row_hashes = whole._row_hashes[rows]
-        return made
 
-    def _row_losses(self) -> Callable[[list, MutableMapping], Tensor] | None:
-        """(outputs of a batch's forward passes, its inputs) -> (B,) losses; None where rows have none of their own."""
-        losses_of = self.example_loss_func
-        if losses_of is None and (own := _recipe_for(self.loss, self.policy.weighs)):
-            losses_of = lambda outputs, inputs: own(self.loss, outputs, inputs.get("label"))  # noqa: E731
-        return losses_of and (lambda passes, inputs: losses_of(self._outputs(passes, inputs), inputs))
+def _batches_over(trainer: Any, training: Any, rows: np.ndarray, whole: Any) -> BatchSampler:
+    """The trainer's own batches of a part of the data set, cut as `whole` is."""
+    made = trainer.get_batch_sampler(
+        training.data.select(rows),
+        batch_size=whole.batch_size,
+        drop_last=whole.drop_last,
+        valid_label_columns=trainer.data_collator.valid_label_columns,
+        generator=torch.Generator(),
+        seed=training.sampler.seed,
+    )
+    if getattr(whole, "precompute_hashes", False):  # of all rows once, not of some in each round
+        whole._build_hashes()
+        made._row_hashes = whole._row_hashes[rows]
+    return made
 
-    def _outputs(self, passes: list[dict], inputs: MutableMapping) -> list:
-        """(B, H) embeddings of each text column, or (B, L) scores of each pair of texts; else what the model gave."""
-        if "scores" in passes[0]:
-            return [outputs["scores"] for outputs in passes]
-        if "sentence_embedding" not in passes[0]:  # several vectors for each text
-            return passes
-        columns, _ = self.collect_features(inputs)
-        embeddings = torch.cat([outputs["sentence_embedding"] for outputs in passes])  # several columns share a pass
-        return list(embeddings.chunk(len(columns)))
+
+def row_losses(
+    trainer: Any, policy: Policy, losses_of: Callable[[list, MutableMapping], Tensor] | None
+) -> Callable[[list, MutableMapping], Tensor] | None:
+    """(outputs of a batch's forward passes, its inputs) -> (B,) losses; None where rows have none of their own.
+
+    Args:
+        trainer: One of theirs.
+        policy: Whether it weights rows decides which losses can be read.
+        losses_of: The user's `example_loss_func`, which comes before the library's.
+    """
+    if losses_of is not None:
+        return lambda passes, inputs: losses_of(_outputs(trainer, passes, inputs), inputs)
+    own = _recipe_for(trainer.loss, policy.weighs)
+    return own and (lambda passes, inputs: own(trainer.loss, _outputs(trainer, passes, inputs), inputs.get("label")))
+
+
+def _outputs(trainer: Any, passes: list[dict], inputs: MutableMapping) -> list:
+    """(B, H) embeddings of each text column, or (B, L) scores of each pair of texts; else what the model gave."""
+    if "scores" in passes[0]:
+        return [outputs["scores"] for outputs in passes]
+    if "sentence_embedding" not in passes[0]:  # several vectors for each text
+        return passes
+    columns, _ = trainer.collect_features(inputs)
+    embeddings = torch.cat([outputs["sentence_embedding"] for outputs in passes])  # several columns share a pass
+    return list(embeddings.chunk(len(columns)))
 
 
 class PrunedBatches(BatchSampler):
@@ -101,7 +116,7 @@ class PrunedBatches(BatchSampler):
     ):
         super().__init__(sampler, whole.batch_size, whole.drop_last)
         self._planned, self._whole, self._over = sampler, whole, over
-        self._latest: tuple[np.ndarray, BatchSampler] | None = None
+        self._latest: list[Any] = [None, None]  # rows and their batches; a copy that is asked for its length shares it
 
     def __iter__(self) -> Iterator[list[int]]:
         rows, batches = self._planned.rows, self._batches()
@@ -118,7 +133,7 @@ class PrunedBatches(BatchSampler):
             yield rows[batch].tolist()
 
     def __len__(self) -> int:
-        planned, whole = self._planned.length, len(self._whole)
+        planned, whole = len(self._planned), len(self._whole)
         if planned == len(self._planned.rows):
             return len(self._batches())
         # a forecast: nobody knows which rows they will be
@@ -132,9 +147,9 @@ class PrunedBatches(BatchSampler):
         rows = self._planned.rows
         if len(rows) == self._planned.n:
             return self._whole
-        if self._latest is None or self._latest[0] is not rows:
+        if self._latest[0] is not rows:
             try:
-                self._latest = (rows, self._over(rows, self._whole))
+                self._latest[:] = rows, self._over(rows, self._whole)
             except ValueError as error:
                 raise ValueError(
                     f"The trainer's {type(self._whole).__name__} makes no batches of the {len(rows)} rows that the "
@@ -169,7 +184,7 @@ def _recipe_for(loss: Any, weighs: bool) -> _RowLosses | None:
 
 
 def _similar(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
-    scores = loss.cos_score_transformation(torch.cosine_similarity(*embeddings[:2]))
+    scores = loss.cos_score_transformation(torch.cosine_similarity(embeddings[0], embeddings[1]))
     return _unreduced(loss.loss_fct)(scores, labels.float().view(-1))
 
 
@@ -221,7 +236,7 @@ def _classified(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
     return _unreduced(loss.loss_fct)(logits, labels if labels.shape == logits.shape else labels.view(-1))
 
 
-def _unreduced(loss: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+def _unreduced(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """A loss of PyTorch's -> (B,)."""
     loss = copy.copy(loss)
     loss.reduction = "none"

@@ -1,86 +1,162 @@
 """A training step: the stock one, whose losses are measured by the way, and weighted where the policy says so."""
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from typing import Any
 
 import torch
+from transformers import Trainer
+from transformers.trainer_utils import unwrap_peft_model
 
-from .sampler import PARTS, ROW, Batch
+from ..core import Policy
+from ..data.kinds import has_own_loss, is_arrow
+from ..measure.meter import Meter
+from .collator import PARTS, ROW, Batch, RowCollator
+from .engine import Engine
+from .sentences import cuts_batches, row_losses
 
 
-class StepsMixin:
-    """The part of `PruningMixin` that takes steps."""
+class Steps:
+    """Measures the batches that a run trains.
 
-    def training_step(self, model, inputs, *args, **kwargs):
-        """The stock step. A subclass's own `compute_loss` need not call this class's, and may pass all on to the model.
+    Args:
+        trainer: Takes the steps.
+        engine: Of the run.
+        meter: Reads the batches.
+        collator: Numbers the rows of the batches.
+
+    Attributes:
+        weights: (N,) float32 factor on each row's loss in the round in progress; None where all are 1.
+    """
+
+    def __init__(self, trainer: Trainer, engine: Engine, meter: Meter, collator: RowCollator):
+        self.trainer = trainer
+        self.engine = engine
+        self.meter = meter
+        self.weights: torch.Tensor | None = None
+        self._collator = collator
+        self._batch: Batch | None = None
+
+    def take(self, stock: Callable, model: Any, inputs: MutableMapping, *args, **kwargs) -> torch.Tensor:
+        """The stock step of a trainer whose own `compute_loss` comes before `loss`, and need not call it.
+
+        Args:
+            stock: Trainer's `training_step`.
+            model: As there.
+            inputs: As there; with or without row numbers.
+            *args: As there.
+            **kwargs: As there.
 
         Raises:
             ValueError: Of the first batch: it does not call it, and makes the loss of other things than the logits, so
-                that the rows can't be weighted. Of any: a `train` of its own takes steps.
+                that the rows can't be weighted.
         """
-        if self._has_begun is False:
-            raise ValueError(
-                f"policy={self.policy!r} chooses the rows of Trainer's own loop, but {type(self).__name__}.train has "
-                "one of its own. Train without a policy."
-            )
-        if self.policy is None or ROW not in inputs or type(self).compute_loss is StepsMixin.compute_loss:
-            return super().training_step(model, inputs, *args, **kwargs)
-        inputs = self._prepare_inputs(inputs)
-        batch = self._batch_of(inputs)  # without its numbers: `compute_loss` may give it to other models, too
-        self._run.begin_batch(self.state.global_step)
-        meter, weights = self._run.meter, self._weights_of(batch)
+        if ROW not in inputs:
+            return stock(model, inputs, *args, **kwargs)
+        inputs = self.trainer._prepare_inputs(inputs)  # pyright: ignore[reportArgumentType]
+        batch = self._numbered(inputs)  # without its numbers: `compute_loss` may give it to other models, too
+        self.engine.begin_batch(self.trainer.state.global_step)
+        meter, weights, weighs = self.meter, self._weights_of(batch), self.engine.policy.weighs
 
         def weigh(outputs):
             meter.weigher.weigh_ahead(outputs, weights, len(batch.rows), batch.parts, lambda: not batch.is_recorded)
 
-        with meter.watch(model, inputs, batch.parts, weigh if self._run.policy.weighs else None) as seen:
-            loss = super().training_step(model, inputs, *args, **kwargs)
-        if not batch.is_recorded:  # by `compute_loss`
-            if self._run.policy.weighs:
+        with meter.watch(model, inputs, batch.parts, weigh if weighs else None) as seen:
+            loss = stock(model, inputs, *args, **kwargs)
+        if not batch.is_recorded:  # by `loss`
+            if weighs:
                 meter.weigher.check_ahead()
-            meter.record(batch.rows, seen, loss, self._run.recorder, weights, None, self._loss_factor)
+            meter.record(batch.rows, seen, loss, self.engine.recorder, weights, None, loss_factor(self.trainer))
         return loss
 
-    def compute_loss(self, model, inputs, return_outputs=False, *args, **kwargs):
-        """The stock loss; what it tells of each row is recorded on the side, and weighted where the policy says so."""
-        batch = None if self.policy is None else self._batch_of(inputs)
+    def loss(
+        self, stock: Callable, model: Any, inputs: MutableMapping, return_outputs: bool = False, *args, **kwargs
+    ) -> Any:
+        """The stock loss; what it tells of each row is recorded on the side, and weighted where the policy says so.
+
+        Args:
+            stock: Trainer's `compute_loss`.
+            model: As there.
+            inputs: As there; other inputs than a training batch's are left alone.
+            return_outputs: As there.
+            *args: As there.
+            **kwargs: As there.
+        """
+        batch = self._batch_of(inputs)
         if batch is None or not torch.is_grad_enabled():
-            return super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
-        self._numbering.is_checked = True  # by whoever made this batch: the workers of later epochs need not
-        self._run.begin_batch(self.state.global_step)
-        meter = self._run.meter
-        with meter.watch(model, inputs, batch.parts) as seen:
-            result = super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
+            return stock(model, inputs, return_outputs, *args, **kwargs)
+        self._collator.is_checked = True  # by whoever made this batch: the workers of later epochs need not
+        self.engine.begin_batch(self.trainer.state.global_step)
+        with self.meter.watch(model, inputs, batch.parts) as seen:
+            result = stock(model, inputs, return_outputs, *args, **kwargs)
         loss, *rest = result if return_outputs else (result,)
-        recorder = None if batch.is_recorded else self._run.recorder
+        recorder = None if batch.is_recorded else self.engine.recorder
         batch.is_recorded = True
         items = args[0] if args else kwargs.get("num_items_in_batch")
         weights = self._weights_of(batch)
-        loss = meter.measure(batch.rows, seen, loss, recorder, weights, items, self._loss_factor)
+        loss = self.meter.measure(batch.rows, seen, loss, recorder, weights, items, loss_factor(self.trainer))
         return (loss, *rest) if return_outputs else loss
 
     def _batch_of(self, inputs: MutableMapping) -> Batch | None:
-        """The numbered batch that these inputs are, now without its numbers, or were; None for others.
+        """The numbered batch that these inputs are, now without its numbers, or were; None for others."""
+        if ROW in inputs:
+            return self._numbered(inputs)
+        return self._batch if self._batch is not None and self._batch.has(inputs) else None
+
+    def _numbered(self, inputs: MutableMapping) -> Batch:
+        """The batch that these inputs are; its numbers are taken out of them.
 
         Raises:
             ValueError: Its rows are joined into one sequence, which accelerate has cut as if it were a row each.
         """
-        rows, parts = inputs.pop(ROW, None), inputs.pop(PARTS, None)
-        if parts is not None and self.accelerator.dispatch_batches:
+        rows, parts = inputs.pop(ROW), inputs.pop(PARTS, None)
+        if parts is not None and self.trainer.accelerator.dispatch_batches:
             raise ValueError(
                 "dispatch_batches=True cuts a batch between its rows, but data_collator joins them into one sequence. "
                 "Set accelerator_config={'dispatch_batches': False}."
             )
-        if rows is None:
-            return self._batch if self._batch is not None and self._batch.has(inputs) else None
         if self._batch is None or self._batch.rows is not rows:
             self._batch = Batch(rows, parts, inputs)
         return self._batch
 
     def _weights_of(self, batch: Batch) -> torch.Tensor | None:
         """(B,) float32 factors on the losses of a batch's rows; None where all are 1."""
-        return None if self._weights is None else self._weights[batch.rows]
+        return None if self.weights is None else self.weights[batch.rows]
 
-    @property
-    def _loss_factor(self) -> int:
-        """By which the trainer multiplies a loss that is divided by the target tokens of all devices."""
-        return self.args.world_size * max(1, self.args.n_gpu) if self.args.average_tokens_across_devices else 1
+
+def loss_factor(trainer: Trainer) -> int:
+    """By which a trainer multiplies a loss that is divided by the target tokens of all devices."""
+    args = trainer.args
+    return args.world_size * max(1, args.n_gpu) if args.average_tokens_across_devices else 1
+
+
+def meter_of(trainer: Trainer, policy: Policy, example_loss_func: Callable[..., torch.Tensor] | None) -> Meter:
+    """What measures the batches of a trainer.
+
+    Args:
+        trainer: Has its model and its training set.
+        policy: Says what it needs to know of each row.
+        example_loss_func: The user's.
+
+    Raises:
+        ValueError: The model can't give it, or not under these arguments.
+    """
+    if "grad_norm" in policy.needs and (trainer.args.torch_compile or trainer.args.n_gpu > 1):
+        raise ValueError(
+            f"policy={policy!r} reads what goes into the model's head, which torch_compile=True and "
+            "nn.DataParallel hide. Train without torch_compile, with a process for each GPU (accelerate launch)."
+        )
+    model: Any = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    trainer._set_signature_columns_if_needed()
+    columns: Any = trainer._signature_columns
+    if cuts_batches(trainer):
+        return Meter(model, policy, row_losses(trainer, policy, example_loss_func), columns, reads_all=True)
+    data: Any = trainer.train_dataset
+    columns = set(columns)
+    if is_arrow(data) and has_own_loss(data.column_names):
+        columns = set(data.column_names) - {"label"}
+    shares = {1.0, 1 / trainer.args.gradient_accumulation_steps}
+    multiples = {factor * share for factor in (1, loss_factor(trainer)) for share in shares}
+    if trainer.label_smoother is not None and trainer.compute_loss_func is None:
+        multiples = set()
+    peft = getattr(model, "active_peft_config", None)
+    return Meter(unwrap_peft_model(model), policy, example_loss_func, columns, multiples, peft)

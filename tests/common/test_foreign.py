@@ -19,7 +19,7 @@ from hf_prune import History
 from hf_prune.cli import main
 from hf_prune.common import foreign, storage
 from hf_prune.compare.tables import runs_table
-from hf_prune.records.history import HISTORY
+from hf_prune.records.history_file import HISTORY
 from hf_prune.records.hub import _card
 from hf_prune.records.table import write_rows
 from hf_prune.records.trace import FOLDER, read_trace

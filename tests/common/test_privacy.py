@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 import pytest
 from transformers import Seq2SeqTrainingArguments
 
+from hf_prune.common import privacy
 from hf_prune.common.command import again
 from hf_prune.common.privacy import (
     hide,
@@ -153,7 +154,24 @@ def test_the_command_that_goes_on_is_told_without_secrets(monkeypatch):
     assert told.endswith("--api_key KEY --hub_token=TOKEN --seed 3 --n 4")
 
 
-@pytest.mark.parametrize("part", ["x", "x.", "x-", "a+", "bos_", "'a", "aA", "sk-", "://a", "token_"])
+@pytest.mark.parametrize("part", ["a=", "pad_token=", "key=1,", "a='", "'a': "])
+def test_twice_the_text_is_twice_the_work(part, monkeypatch):
+    def read_of(text):
+        """Characters of names and values that were looked at."""
+        read = []
+
+        def look(name, value="x"):
+            read.append(len(name) + len(value))
+            return secret_word(name, value)
+
+        monkeypatch.setattr(privacy, "secret_word", look)
+        hide(text)
+        return sum(read)
+
+    assert read_of(part * 1000) <= 2.1 * read_of(part * 500)
+
+
+@pytest.mark.parametrize("part", ["x", "x.", "x-", "a+", "a=", "bos_", "'a", "aA", "sk-", "://a", "token_"])
 def test_a_text_of_any_length_is_soon_read(part):
     long = part * (200_000 // len(part))
     begin = time.perf_counter()

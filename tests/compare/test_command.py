@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from recipe_runs import ROOT, environment, load
+from recipe_runs import ROOT, environment
 
+from hf_prune.compare import command
 from hf_prune.compare import page as comparison_page
 
 FAKE = str(ROOT / "tests" / "support" / "fake_recipe.py")
-COMPARE = load("compare")
 EPOCHS = ("--num_train_epochs", "4")
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
 
 def compare(*flags, recipe=EPOCHS, status=0):
     """Run it in this process; what it found."""
-    assert COMPARE.main([FAKE, *flags, "--output_dir", "out", "--", *recipe]) == status
+    assert command.main([FAKE, *flags, "--output_dir", "out", "--", *recipe]) == status
     return json.loads(Path("out", "comparison.json").read_text())
 
 
@@ -65,7 +65,7 @@ def test_a_second_full_arm_shows_no_difference_and_a_destroyed_one_worse(capsys)
     assert said["again"].startswith("again: same quality as full within 0.5 (+0.00 points")
     assert said["destroyed"].startswith("destroyed: worse than full (-29.25 points, 95 % CI -3")
     # the fake's policies train 60 %
-    assert "with 40.0 % fewer positions; nothing that read as much" in said["infobatch"]
+    assert "with 40.0 % fewer positions; no baseline read as much" in said["infobatch"]
     assert said["infobatch"].endswith("add --budgets 0.60.")
     assert {len(arm["seeds"]) for arm in found["arms"]} == {3} and found["missing"] == []
     printed = capsys.readouterr()
@@ -75,9 +75,9 @@ def test_a_second_full_arm_shows_no_difference_and_a_destroyed_one_worse(capsys)
 
 def test_an_arm_that_differs_by_chance_shows_no_difference():
     found = compare("--arms", "chance=uniform:keep=1 --chance 0.02", "--seeds", "3")
-    assert conclusions(found)["chance"].startswith("chance: no difference seen to full (")
+    assert conclusions(found)["chance"].startswith("chance: no significant difference from full (")
     assert (
-        "too wide to say the same within 0.5) with as many positions; it left nothing out."
+        "too wide to show the same within 0.5) with as many positions; it pruned nothing."
         in conclusions(found)["chance"]
     )
 
@@ -90,21 +90,6 @@ def test_a_loss(capsys):
 
 
 # ---- Arms ----
-
-
-def test_every_budget_has_its_baselines_and_policies_that_take_one_get_it():
-    arms = COMPARE.plan_arms(["ucb:period=2 --bf16 True", "infobatch", "mine=ucb:keep=0.4"], [0.3, 0.705], 10)
-    assert {name: (" ".join(arm.flags), arm.kind, arm.budget) for name, arm in arms.items()} == {
-        "full": ("--policy uniform:keep=1", "full", None),
-        "short-30": ("--policy uniform:keep=1 --num_train_epochs 3", "short", 0.3),
-        "uniform-30": ("--policy uniform:keep=0.3", "uniform", 0.3),
-        "short-70.5": ("--policy uniform:keep=1 --num_train_epochs 7.05", "short", 0.705),
-        "uniform-70.5": ("--policy uniform:keep=0.705", "uniform", 0.705),
-        "ucb-30": ("--policy ucb:period=2,keep=0.3 --bf16 True", "policy", 0.3),
-        "ucb-70.5": ("--policy ucb:period=2,keep=0.705 --bf16 True", "policy", 0.705),
-        "infobatch": ("--policy infobatch", "policy", None),
-        "mine": ("--policy ucb:keep=0.4", "policy", None),
-    }
 
 
 def test_a_policy_of_the_users_own():
@@ -131,7 +116,7 @@ def test_the_recipes_own_epochs_are_those_of_the_full_arm():
     [
         (["missing.py"], "There is no script 'missing.py'"),
         ([], "comparison has no comparison: give the recipe"),
-        (["--arms", "ucb", FAKE], "The recipe comes first: compare.py RECIPE --arms"),
+        (["--arms", "ucb", FAKE], "The recipe comes first: .* RECIPE --arms"),
         (["--", "--num_train_epochs", "9"], "The recipe comes first"),
         ([FAKE, "--arms", "ucbb"], "Unknown policy 'ucbb'. Did you mean 'ucb'"),
         ([FAKE, "--arms", "ucb:keep=2"], r"--arms 'ucb:keep=2': UCB\(keep=...\) must be in"),
@@ -153,7 +138,7 @@ def test_the_recipes_own_epochs_are_those_of_the_full_arm():
 )
 def test_what_can_not_work_is_refused_before_it_starts(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        COMPARE.main(arguments)
+        command.main(arguments)
     assert stopped.value.code == 2
     said = capsys.readouterr().err
     assert re.search(message, said) and said.count("\n") == 1, said
@@ -169,26 +154,24 @@ def order():
     return [f"{path.parent.name} {path.stem[-1]}" for path in logs]
 
 
-def test_an_arm_that_leaves_nothing_out_is_told_and_goes_last(capsys):
+def test_an_arm_that_prunes_nothing_is_told_and_goes_last(capsys):
     arms = ["--arms", "kakurenbo --share 1", "infobatch", "all=uniform:keep=1.0"]
     found = compare("--seeds", "3", *arms)
     said = capsys.readouterr().err
-    assert said.count("left nothing out") == 1
-    assert (
-        "Arm kakurenbo left nothing out with seed 1: it trained what full trains. Its other seeds are run last" in said
-    )
+    assert said.count("pruned nothing") == 1
+    assert "Arm kakurenbo pruned nothing with seed 1: it trained as much as full. Its other seeds run last" in said
     rules = ["full", "short-50", "uniform-50", "infobatch", "all"]
     later = [f"{arm} {seed}" for seed in (2, 3) for arm in rules]
     assert order()[6:] == [*later, "kakurenbo 2", "kakurenbo 3"]
     assert all(arm["seeds"] == [1, 2, 3] for arm in found["arms"])
 
 
-def test_an_arm_that_left_nothing_out_in_an_earlier_command_goes_last_too(capsys):
+def test_an_arm_that_pruned_nothing_in_an_earlier_command_goes_last_too(capsys):
     arms = ["--arms", "kakurenbo --share 1", "infobatch"]
     compare("--seeds", "1", *arms)
-    assert "left nothing out with seed 1" not in capsys.readouterr().err  # there is no other seed
+    assert "pruned nothing with seed 1" not in capsys.readouterr().err  # there is no other seed
     compare("--seeds", "2", *arms, "--jobs", "2")
-    assert "Arm kakurenbo left nothing out with seed 1" in capsys.readouterr().err
+    assert "Arm kakurenbo pruned nothing with seed 1" in capsys.readouterr().err
     assert order()[-1] == "kakurenbo 2"
 
 
@@ -232,7 +215,7 @@ def test_other_runs_are_not_taken_for_these(capsys):
         ([], ["--num_train_epochs", "5"], "and this is `"),
     ):
         with pytest.raises(SystemExit):
-            COMPARE.main([FAKE, *flags, "--seeds", "1", "--output_dir", "out", "--", *recipe])
+            command.main([FAKE, *flags, "--seeds", "1", "--output_dir", "out", "--", *recipe])
         assert message in capsys.readouterr().err
     assert set(begun().values()) == {1}
 
@@ -243,7 +226,7 @@ def test_a_run_that_was_interrupted_is_not_gone_on_with_under_other_flags(capsys
     (run / "results.json").unlink()
     (run / "checkpoint-1").mkdir()
     with pytest.raises(SystemExit):
-        COMPARE.main([FAKE, "--arms", "it=infobatch:ratio=0.3", "--seeds", "1", "--output_dir", "out", "--", *EPOCHS])
+        command.main([FAKE, "--arms", "it=infobatch:ratio=0.3", "--seeds", "1", "--output_dir", "out", "--", *EPOCHS])
     assert "Arm it was run with `--policy infobatch`, and" in capsys.readouterr().err
     compare("--seeds", "1", "--arms", "it=infobatch")
     assert (run / "results.json").exists()
@@ -261,7 +244,7 @@ def test_files_of_one_name_in_two_folders_are_not_compared(tmp_path, capsys):
     compare("--seeds", "1", recipe=["--num_train_epochs", "4", "--wait", str(tmp_path)])
     other = tmp_path / "other" / tmp_path.name
     with pytest.raises(SystemExit):
-        COMPARE.main(
+        command.main(
             [FAKE, "--seeds", "1", "--output_dir", "out", "--", "--num_train_epochs", "4", "--wait", str(other)]
         )
     assert "compares runs with files of the same names in other folders" in " ".join(capsys.readouterr().err.split())
@@ -274,7 +257,7 @@ def test_a_damaged_file_is_named(name, capsys):
     for text in ("{", "[1]"):
         Path("out", name).write_text(text)
         with pytest.raises(SystemExit):
-            COMPARE.main(["--output_dir", "out"])
+            command.main(["--output_dir", "out"])
         assert f"{Path('out', name)} is " in " ".join(capsys.readouterr().err.split())
 
 
@@ -329,7 +312,9 @@ def test_a_run_that_outlives_a_killed_comparison_is_waited_for():
             killed.kill()
             killed.wait()
         with started("--seeds", "1", "--jobs", "2", recipe=recipe) as again:
-            wait_for(lambda: Path("said.log").read_text().count("still goes on, from an earlier command") == 2, again)
+            wait_for(
+                lambda: Path("said.log").read_text().count("is still running, from an earlier command") == 2, again
+            )
             Path("go").touch()
             assert again.wait() == 0
     finally:
@@ -361,16 +346,44 @@ def test_a_comparison_is_made_again_from_its_small_files(capsys):
     compare("--seeds", "2", "--keep", "models")
     assert files() == ["model.safetensors", "predictions.json", "results.json"]
     compare("--seeds", "2", "--keep", "results")
-    assert files() == ["predictions.json", "results.json"]
+    assert not Path("out", "arms").exists()
+    assert Path("out", "runs.parquet").exists()
     names = ("comparison.json", "comparison.md", "comparison.html", "comparison.png")
     before = {name: Path("out", name).read_bytes() for name in names}
     for name in names:
         Path("out", name).unlink()
-    assert COMPARE.main(["--output_dir", "out"]) == 0
+    assert command.main(["--output_dir", "out"]) == 0
     assert {name: Path("out", name).read_bytes() for name in names} == before
-    assert COMPARE.main(["--output_dir", "out", "--margin", "90"]) == 0
+    assert command.main(["--output_dir", "out", "--margin", "90"]) == 0
     assert "same quality as full within 90" in Path("out", "comparison.md").read_text()
     assert set(begun().values()) == {1}
+
+
+def test_runs_that_are_packed_are_not_run_again_and_more_are_added(capsys):
+    """The number of epochs, too, is what the packed run of the full arm says."""
+    compare(
+        "--seeds", "1", "--arms", "infobatch", "--keep", "results", recipe=[]
+    )  # 4 epochs, as the full arm's run says
+    alone = compare("--seeds", "2", "--arms", "infobatch", "kakurenbo --share 1", recipe=[])
+    assert "Arm kakurenbo pruned nothing with seed 1" in capsys.readouterr().err
+    assert files("full", 2) == ["model.safetensors", "predictions.json", "results.json"]
+    assert not Path("out", "arms", "full", "seed-1").exists() and set(begun().values()) == {1}
+    packed = compare("--seeds", "2", "--arms", "infobatch", "kakurenbo --share 1", "--keep", "results", recipe=[])
+    assert packed == alone and set(begun().values()) == {1} and not Path("out", "arms").exists()
+    assert "Arm infobatch was run with `--policy infobatch`" in refused(capsys, FAKE, "--arms", "infobatch:ratio=0.3")
+
+
+def test_a_folder_of_former_times_is_packed_without_the_recipe():
+    found = compare("--seeds", "1")
+    assert command.main(["--output_dir", "out", "--keep", "results"]) == 0
+    assert not Path("out", "arms").exists() and Path("out", "runs.parquet").exists()
+    assert json.loads(Path("out", "comparison.json").read_text()) == found
+
+
+def test_runs_are_not_begun_where_they_can_not_be_packed(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert "runs.parquet needs pyarrow: pip install pyarrow" in refused(capsys, FAKE, "--keep", "results")
+    assert not Path("out").exists()
 
 
 # ---- For real ----
@@ -398,7 +411,7 @@ def test_arms_of_a_seed_begin_with_the_same_weights_and_rows():
     logs = [json.loads(path.read_text())["log_history"] for path in states]
     assert len({next(entry["loss"] for entry in log if "loss" in entry) for log in logs}) == 1
     assert len({entry["loss"] for entry in logs[0] if "loss" in entry}) > 1
-    assert "same quality" in done.stdout or "no difference seen" in done.stdout or "than full" in done.stdout
+    assert "same quality" in done.stdout or "no significant difference" in done.stdout or "than full" in done.stdout
 
 
 # ---- Folders of others, and what is not to be told ----
@@ -406,7 +419,7 @@ def test_arms_of_a_seed_begin_with_the_same_weights_and_rows():
 
 def refused(capsys, *argv):
     with pytest.raises(SystemExit) as ended:
-        COMPARE.main([*argv, "--output_dir", "out"])
+        command.main([*argv, "--output_dir", "out"])
     assert ended.value.code == 2
     return " ".join(capsys.readouterr().err.split())
 
@@ -424,7 +437,7 @@ def test_a_folder_of_somebodys_leads_to_no_other(capsys):
     Path("out", "command.json").write_text(json.dumps(plan))
     shutil.rmtree(Path("out", "arms", "full"))
     Path("out", "arms", "full").symlink_to(Path("victim").absolute())
-    assert COMPARE.main(["--output_dir", "out"]) == 0
+    assert command.main(["--output_dir", "out"]) == 0
     assert (victim / "README.md").read_text() == "### Baselines\n\nmine"
 
 

@@ -8,7 +8,15 @@ from sacrebleu.tokenizers.tokenizer_none import NoneTokenizer
 from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from hf_prune.compare.intervals import RowSums, interval, resample_rows, row_sums
+from hf_prune.compare.intervals import (
+    RowSums,
+    interval,
+    proportion_interval,
+    resample_rows,
+    row_sums,
+    score_interval,
+    sentence_bootstrap,
+)
 
 
 def t_interval(differences):
@@ -236,3 +244,41 @@ def test_a_label_that_no_row_drawn_has_is_not_counted_as_missed():
     true = np.array(["ant"] * 10 + ["bee"] * 9 + ["cat"])
     run = row_sums("f1", {"predictions": true.tolist(), "references": true.tolist()}, {"f1_label": None})
     assert resample_rows([run], 50)[0].tolist() == [1.0] * 50
+
+
+# ---- Of one run ----
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    """Its ends are where the share lies z standard errors of a binomial with that end from the share seen."""
+    z = stats.norm.ppf(0.975)
+    for right, rows in ((7, 10), (50, 1000)):
+        ends = proportion_interval(right, rows)
+        for end in ends:
+            assert abs(right / rows - end) == pytest.approx(z * (end * (1 - end) / rows) ** 0.5)
+        assert ends[0] < right / rows < ends[1]
+    assert proportion_interval(0, 10)[0] == 0 and proportion_interval(10, 10)[1] == 1
+    narrow, wide = (np.ptp(proportion_interval(7, 10, level)) for level in (0.5, 0.99))
+    assert narrow < wide
+
+
+def test_the_interval_of_a_score_is_that_of_its_percentiles():
+    """A mean of many values: that of the normal distribution. A seed draws the same rows."""
+    values = np.random.default_rng(0).normal(size=400)
+    low, high = score_interval(lambda true, predicted: float(np.mean(predicted - true)), np.zeros(400), values, seed=1)
+    half = stats.norm.ppf(0.975) * values.std() / 400**0.5
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.2 * half)
+    pairs = np.arange(400), np.arange(400)  # drawn together
+    assert score_interval(lambda true, predicted: float(np.mean(true == predicted)), *pairs, resamples=50) == (1, 1)
+    with pytest.raises(ValueError, match="two or more"):
+        score_interval(lambda true, predicted: 1.0, np.zeros(1), np.zeros(1))
+
+
+def test_the_bootstrap_of_sentences_is_that_of_sacrebleu():
+    references, predictions = translations(0.2, 1)
+    scorer = BLEU()
+    score, mean, half = sentence_bootstrap(scorer, predictions, references, 200)
+    assert score == BLEU().corpus_score(predictions, [references]).score
+    theirs = BLEU().corpus_score(predictions, [references], n_bootstrap=200)
+    assert (mean, half) == (theirs._mean, theirs._ci) and half > 0
+    assert "bs:200" in str(scorer.get_signature())

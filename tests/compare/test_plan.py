@@ -1,180 +1,69 @@
-"""The planning arithmetic, whole: any rows, batches, accumulation, processes, shares, epochs and rounds; no model."""
+"""The plan of a comparison: its arms, and what may stand in its file."""
 
-import math
-import tempfile
-from collections import Counter
-from dataclasses import dataclass
-from types import SimpleNamespace
+import pytest
+from compared import ARMS, changed
 
-import numpy as np
-import torch
-from accelerate.data_loader import BatchSamplerShard
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.utils.data import BatchSampler, RandomSampler
-
-from hf_prune import History, Policy, Selection
-from hf_prune.train.engine import PruningRun
-from hf_prune.train.sampler import PruningSampler
-from hf_prune.train.schedule import Place, UnprunedSchedule
+from hf_prune.compare.plan import Plan, plan_arms
+from hf_prune.compare.verdict import Comparison
 
 
-@dataclass(frozen=True)
-class Shares(Policy):
-    """Keeps another random share of what is offered in each round."""
-
-    rounds: int = 1
-
-    @property
-    def rounds_per_epoch(self):
-        return self.rounds
-
-    def select(self, history, clock, rng):
-        offered = np.arange(len(history)) if history.offered is None else history.offered
-        return Selection(rng.choice(offered, rng.integers(1, len(offered) + 1), replace=False))
-
-
-@dataclass(frozen=True)
-class Sizes:
-    batch: int
-    accumulation: int
-    ranks: int
+def test_every_budget_has_its_baselines_and_policies_that_take_one_get_it():
+    arms = plan_arms(["ucb:period=2 --bf16 True", "infobatch", "mine=ucb:keep=0.4"], [0.3, 0.705], 10)
+    assert {name: (" ".join(arm.flags), arm.kind, arm.budget) for name, arm in arms.items()} == {
+        "full": ("--policy uniform:keep=1", "full", None),
+        "short-30": ("--policy uniform:keep=1 --num_train_epochs 3", "short", 0.3),
+        "uniform-30": ("--policy uniform:keep=0.3", "uniform", 0.3),
+        "short-70.5": ("--policy uniform:keep=1 --num_train_epochs 7.05", "short", 0.705),
+        "uniform-70.5": ("--policy uniform:keep=0.705", "uniform", 0.705),
+        "ucb-30": ("--policy ucb:period=2,keep=0.3 --bf16 True", "policy", 0.3),
+        "ucb-70.5": ("--policy ucb:period=2,keep=0.705 --bf16 True", "policy", 0.705),
+        "infobatch": ("--policy infobatch", "policy", None),
+        "mine": ("--policy ucb:keep=0.4", "policy", None),
+    }
 
 
-SIZES = st.builds(Sizes, st.integers(1, 9), st.integers(1, 4), st.integers(1, 4))
+def test_a_plan_is_read_as_it_was_written(tmp_path):
+    plan = Plan("recipes/x.py", ("--bf16",), ARMS, 3, 2, 0.7)
+    plan.save(tmp_path)
+    assert Plan.load(tmp_path) == plan
 
 
-class Played:
-    """A run as the trainer leads it, on sizes that may change where it is resumed."""
-
-    def __init__(self, rows, sizes, epochs, rounds, max_steps=0):
-        self.sizes = sizes
-        self.sampler = PruningSampler(RandomSampler(range(rows)), rows, 3)
-        batches = BatchSampler(self.sampler, sizes.batch, drop_last=False)
-        self.shards = [BatchSamplerShard(batches, sizes.ranks, rank) for rank in range(sizes.ranks)]
-        updates = self.updates(rows)
-        steps = max_steps or math.ceil(epochs * updates)
-        self.full = UnprunedSchedule(updates, steps, steps / updates if max_steps else epochs, bool(max_steps))
-        meter = SimpleNamespace(signals=("loss",), by_batch=False, weigher=SimpleNamespace(scale=None))
-        step_rows = sizes.batch * sizes.accumulation * sizes.ranks
-        facts = {"policy": "", "data": None, "order": "random"}
-        facts |= {"batch": sizes.batch * sizes.ranks, "accumulation": sizes.accumulation}
-        history = History.empty(rows)
-        held = (lambda arrays, count: (arrays, count),)
-        self.run = PruningRun(
-            Shares(rounds), self.full, history, self.sampler, meter, facts, step_rows, self.updates, *held
-        )
-        self.step = 0
-        self.visits: dict[tuple[int, int], list[int]] = {}  # rows trained, by epoch and part
-        self.positions: list[float] = []
-
-    def updates(self, rows):
-        planned, self.sampler.length = self.sampler.length, rows
-        batches = {len(shard) for shard in self.shards}
-        self.sampler.length = planned
-        assert len(batches) == 1  # equally many on every rank
-        return math.ceil(batches.pop() / self.sizes.accumulation)
-
-    def train(self, until=math.inf, goes_on=False):
-        """Round after round, up to `until` steps or to the end."""
-        at = self.run.state.round.plan.at if goes_on else Place(0, 0, self.run._parts)
-        while True:
-            if not goes_on:
-                self.run.close_round(self.step)
-                self.run.open_round(at, self.step, 0)
-            goes_on = False
-            self.run.plan()
-            plan = self.run.state.round.plan
-            per_rank = [list(shard) for shard in self.shards]
-            assert {len(batches) for batches in per_rank} == {len(per_rank[0])}
-            accumulation = self.sizes.accumulation
-            for number in range(self.step - plan.first_step, plan.steps):
-                if self.step >= until:
-                    return
-                here = slice(number * accumulation, (number + 1) * accumulation)
-                rows = [row for batches in per_rank for batch in batches[here] for row in batch]
-                ids = torch.tensor(rows)
-                self.run.recorder.add(ids, torch.ones_like(ids), [torch.ones(len(rows))], len(rows))
-                self.visits.setdefault(plan.at[:2], []).extend(rows)
-                self.positions.append(self.run.position(self.step))
-                self.step += 1
-            last = self.run.position(self.step)
-            if self.full.is_last(plan):
-                assert last == self.full.steps
-                self.run.close_round(self.step)
-                return
-            at = at.next()
-            if at.part == 0:
-                at, _ = self.run.first_place(at.epoch, self.step, 0)
-
-    def resumed(self, sizes, epochs, rounds):
-        """Another run, on other sizes, that goes on from here."""
-        other = Played(len(self.run.state.history), sizes, epochs, rounds)
-        with tempfile.TemporaryDirectory() as folder:
-            self.run.save(folder, self.step, True, False)
-            other.run.restore(folder, True, self.step, lambda message: None)
-        other.step = self.step
-        other.visits = {round: list(rows) for round, rows in self.visits.items()}
-        return other
-
-
-@given(
-    rows=st.integers(1, 60), sizes=SIZES, quarters=st.integers(1, 14), rounds=st.integers(1, 4), steps=st.integers(0, 9)
+@pytest.mark.parametrize(
+    "name", ["../../victim", "..", ".", ".hidden", "/etc", "a/b", "a\\b", "C:x", "a\nb", "", "\ud800"]
 )
-@settings(max_examples=100, deadline=None)
-def test_every_selected_row_is_trained_once_and_the_clock_ends_at_its_end(rows, sizes, quarters, rounds, steps):
-    played = Played(rows, sizes, quarters / 4, rounds, max_steps=steps)
-    forecast = played.run.forecast()
-    played.train()
-    accounts = played.run.state.epochs
-    assert played.step == sum(account["steps"] for account in accounts)
-    assert played.positions == sorted(played.positions)
-    assert played.positions[0] == 0
-    group = sizes.batch * sizes.accumulation * sizes.ranks
-    *whole, last = sorted(played.visits)
-    for round in whole:
-        counts = Counter(played.visits[round])
-        assert len(played.visits[round]) - len(counts) < group  # what fills the last batches
-    if steps:
-        assert played.step == steps
-    else:
-        assert len(accounts) == math.ceil(played.full.steps / played.full.updates)
-        assert all(account["rows_offered"] == rows for account in accounts[:-1])
-        assert played.step <= forecast[0]  # nothing was known of what would be left out
-        assert rounds > 1 or forecast[0] == played.full.steps
+def test_the_name_of_an_arm_is_no_path(compare, tmp_path, name):
+    compare({"full": [0.8]})
+    changed(tmp_path / "command.json", lambda plan: plan["arms"].update({name: plan["arms"]["full"]}))
+    with pytest.raises(ValueError, match="command.json is not the plan of a comparison, or damaged .*is no name"):
+        Comparison.load(tmp_path)
 
 
-@given(
-    rows=st.integers(2, 60),
-    sizes=SIZES,
-    others=SIZES,
-    epochs=st.integers(1, 3),
-    rounds=st.integers(1, 3),
-    share=st.floats(0, 1),
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"seeds": 10**9}, {"seeds": 10**30}, {"seeds": 0}, {"seeds": 1.5}, {"seeds": "3"}, {"seeds": None}),
+        *({"seeds": True}, {"jobs": -1}, {"margin": "x"}, {"margin": float("nan")}, {"margin": -1}, {"paths": "x"}),
+        *({"margin": empty} for empty in ({}, [], "", False)),
+        *({"paths": empty} for empty in ({}, [], "", False)),
+        *({"arguments": ["x" * 10_001]}, {"x" * 100_000: 3}),
+        *({"script": None}, {"script": ["x"]}, {"arguments": "x"}, {"arguments": [3]}, {"arguments": None}),
+        *({"arms": []}, {"arms": {"full": None}}, {"arms": {"full": {}}}, {"more": 3}),
+        *({"arms": {"a": {"flags": [], "kind": kind}}} for kind in ("other", None, ["full"])),
+        *({"arms": {"a": {"flags": flags, "kind": "full"}}} for flags in ("x", [3], None, {})),
+        *({"arms": {"a": {"flags": [], "kind": "full", "budget": budget}}} for budget in (2, -1, "x", float("nan"))),
+    ],
 )
-@settings(max_examples=100, deadline=None)
-def test_resumed_on_other_sizes_the_rest_is_trained_once(rows, sizes, others, epochs, rounds, share):
-    first = Played(rows, sizes, epochs, rounds)
-    whole = Played(rows, sizes, epochs, rounds)
-    whole.train()
-    first.train(until=round(share * (whole.step - 1)))
-    current = first.run.state.round
-    selected = set(current.selection.rows.tolist())
-    try:
-        second = first.resumed(others, epochs, rounds)
-    except ValueError as error:
-        assert "can't be cut into other batches" in str(error)
-        assert current.plan.at.parts > second_updates(rows, others)
-        return
-    second.train(goes_on=not second.run.state.round.is_over(second.step))
-    assert set(second.visits[current.plan.at[:2]]) == selected
-    group = max(size.batch * size.accumulation * size.ranks for size in (sizes, others))
-    for visits in second.visits.values():
-        assert len(visits) - len(set(visits)) < 2 * group
-    assert second.step == sum(account["steps"] for account in second.run.state.epochs)
-    assert second.positions == sorted(second.positions)
-    assert [account["rows_offered"] for account in second.run.state.epochs] == [rows] * epochs
+def test_a_plan_out_of_bounds_is_refused(compare, tmp_path, change):
+    compare({"full": [0.8]})
+    changed(tmp_path / "command.json", lambda plan: plan.update(change))
+    with pytest.raises(ValueError, match="command.json is not the plan of a comparison, or damaged") as refused:
+        Comparison.load(tmp_path)
+    assert len(str(refused.value)) < 700
 
 
-def second_updates(rows, sizes):
-    return math.ceil(rows / (sizes.batch * sizes.accumulation * sizes.ranks))
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "3", "null", "{}", '{"arms": 3}', "\xff"])
+def test_a_plan_of_something_else_is_refused(compare, tmp_path, content):
+    compare({"full": [0.8]})
+    (tmp_path / "command.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match="command.json is not the plan of a comparison, or damaged"):
+        Comparison.load(tmp_path)

@@ -184,7 +184,7 @@ def test_runs_of_another_command_are_not_taken_for_these(script):
             make_scores(policy, command, "scores", 1, epochs)
     assert len(runs(0)) == 1
     assert json.loads(Path("scores", "command.json").read_text()) == ["train.py", "--policy", "el2n:keep=1"]
-    for text, message in (('{"script": "x.py"}', "runs of another command, `recipes/compare.py`"), ("[", "is damaged")):
+    for text, message in (('{"script": "x.py"}', "runs of another command, `hf-prune compare`"), ("[", "is damaged")):
         Path("scores", "command.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             make_scores("el2n", [script], "scores", 1)

@@ -1,11 +1,16 @@
-"""Runs side by side, of numbers worked by hand."""
+"""Runs side by side, and comparisons, of numbers worked by hand."""
 
 import json
+import shutil
 
 import pytest
+from compared import ARMS, changed
 
 from hf_prune.cli import main as hf_prune
-from hf_prune.compare.tables import find, table
+from hf_prune.compare.page import write
+from hf_prune.compare.plan import Arm
+from hf_prune.compare.tables import comparisons_table, find, table
+from hf_prune.compare.verdict import Comparison
 
 HEADINGS = ["run", "policy", "epochs", "trained", "of offered", "forward alone", "steps", "seconds", "quality"]
 
@@ -66,3 +71,72 @@ def test_runs_and_comparisons_do_not_go_together(tmp_path):
     assert find(tmp_path) == tmp_path / "comparison.json"
     with pytest.raises(ValueError, match="give runs or comparisons, not both"):
         table([tmp_path, tmp_path / "run.json"])
+
+
+# ---- Comparisons ----
+
+
+def test_comparisons_side_by_side(compare, tmp_path, capsys):
+    """Half the data are the budget that is shown; marked is what differs from fewer epochs that read as much."""
+    arms = {
+        **ARMS,
+        "short-20": Arm(("--policy", "uniform:keep=1", "--num_train_epochs", "1"), "short", 0.2),
+        "ucb-20": Arm(("--policy", "ucb:keep=0.2"), "policy", 0.2),
+        "ucb-50": Arm(("--policy", "ucb:keep=0.5"), "policy", 0.5),
+    }
+    accuracies = {"full": 0.9, "short-50": 0.8, "uniform-50": 0.85, "infobatch": 0.86, "ucb-50": 0.7, "ucb-20": 0.6}
+    accuracies["short-20"] = 0.5
+    tokens, paths = {"uniform-50": 2080, "ucb-50": 2000}, []
+    for name, chosen in (("first", arms), ("second", ARMS)):
+        found = compare({arm: [accuracies[arm]] * 3 for arm in chosen}, arms=chosen, tokens=tokens).to_dict()
+        paths.append(tmp_path / name / "comparison.json")
+        paths[-1].parent.mkdir()
+        paths[-1].write_text(json.dumps(found))
+    names, _, first, second = cells(comparisons_table(paths))
+    assert names == ["comparison", "seeds", "quality", "all rows", "fewer epochs", "random rows", "rules"]
+    scores = ["90.00", "80.00 (50 %)", "85.00 + (48 %)"]
+    assert first[1:] == ["3", "accuracy in %", *scores, "`infobatch`: 86.00 ? (38 %)<br>`ucb` at 50 %: 70.00 - (50 %)"]
+    assert second[1:] == ["3", "accuracy in %", *scores, "`infobatch`: 86.00 ? (38 %)"]
+    assert first[0].startswith("[first](") and first[0].endswith("first/comparison.md)")
+    assert hf_prune(["table", *map(str, paths)]) == 0
+    assert capsys.readouterr().out.strip() == comparisons_table(paths)
+
+
+def test_what_is_not_known_is_marked_in_the_table(compare, tmp_path):
+    """No arm that read as much, one seed of three, or no seed of the full arm; an arm that saved nothing has it."""
+    arms = ARMS | {name: Arm(("--policy", "mine"), "policy") for name in ("same", "lone", "other")}
+    accuracies = {"full": 0.9, "short-50": 0.8, "infobatch": 0.8, "same": 0.5, "lone": 0.9, "other": 0.9}
+    compare({arm: [share] * 3 for arm, share in accuracies.items()}, arms=arms, tokens={"lone": 2000})
+    for arm, seed in (("full", 3), ("lone", 2), ("lone", 3), ("other", 1), ("other", 2)):
+        shutil.rmtree(tmp_path / "arms" / arm / f"seed-{seed}")
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(Comparison.load(tmp_path).to_dict()))
+    *_, line = cells(comparisons_table([path]))
+    assert line[3:6] == ["90.00, 2 of 3 seeds", "80.00 (50 %)", ""]
+    assert line[6].split("<br>") == [
+        "`infobatch`: 80.00 ? (38 %)",
+        "`same`: 50.00 - (0 %)",
+        "`lone`: 90.00 ? (50 %), 1 of 3 seeds",
+        "`other`: 90.00, 1 of 3 seeds",
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"arms": [{}]}'])
+def test_a_file_that_is_no_comparison_is_named(tmp_path, content):
+    (tmp_path / "comparison.json").write_text(content)
+    with pytest.raises(ValueError, match="comparison.json is no comparison.json of `hf-prune compare`"):
+        comparisons_table([tmp_path / "comparison.json"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"quality": None}, {"arms": 3}, {"arms": [3]}, {"arms": [{}]}, {"plan": {"seeds": "x"}}),
+        *({"quality": {"digits": 10**9, "unit": "x"}}, {"quality": {"digits": 2, "unit": "a\n<b>"}}),
+    ],
+)
+def test_a_table_of_something_else_is_refused(compare, tmp_path, change):
+    write(compare({"full": [0.8, 0.81], "infobatch": [0.75, 0.76]}), tmp_path)
+    changed(tmp_path / "comparison.json", lambda found: found.update(change))
+    with pytest.raises(ValueError, match="is no comparison.json of `hf-prune compare`"):
+        comparisons_table([tmp_path / "comparison.json"])

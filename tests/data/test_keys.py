@@ -2,6 +2,7 @@
 
 import hashlib
 
+import inside
 import numpy as np
 import pytest
 import torch
@@ -134,7 +135,7 @@ def test_a_second_run_knows_its_rows_again(tmp_path, caplog, kind):
         tmp_path / "second", TASK.model(), kind(mixed), POLICY, history_key="id", history=tmp_path / "first"
     )
     assert caplog.text.count("has 4 of the 6 rows; the others begin as never seen") == 1
-    history = second._begin_history(second.train_dataset, second._make_meter())
+    history = inside.begun(second)
     expected = first.history.loss[[5, 0, 0, 20, 0, 3]]
     expected[1:3] = np.nan
     np.testing.assert_array_equal(history.loss, expected)

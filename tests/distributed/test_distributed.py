@@ -239,7 +239,7 @@ def train_until_one_fails(rank, folder, failing, place, call):
     ("failing", "place", "call", "whole"),
     [
         (1, "training_step", 5, 3),
-        (1, "_run_round", 2, 6),
+        (1, "_run_epoch", 2, 6),
         (1, "_save_rng_state", 2, 3),
         (0, "_save_rng_state", 2, 3),
         (0, "_save_optimizer_and_scheduler", 2, 3),

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import hf_prune
 from hf_prune import Policy, PruningMixin, PruningSeq2SeqTrainer, PruningTrainer, Selection, pruned
 from hf_prune.data.kinds import has_own_loss
-from hf_prune.train.sampler import ROW
+from hf_prune.train.collator import ROW
 
 KEEP, INFOBATCH = "uniform:keep=1.0", "infobatch:ratio=0.5,anneal=1.0"
 CLOCKS = ("train_runtime", "train_samples_per_second", "train_steps_per_second")

@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import ClassVar
 
+import inside
 import numpy as np
 import pytest
 import tiny
@@ -15,7 +16,7 @@ from transformers import TrainerCallback
 
 from hf_prune import Policy, Selection
 from hf_prune.common import storage
-from hf_prune.records.history import HISTORY
+from hf_prune.records.history_file import HISTORY
 from hf_prune.train.checkpoint import STATE, TRAINER_STATE, PruningState, last_whole
 
 
@@ -72,7 +73,7 @@ def test_a_state_that_can_not_be_written_is_named(tmp_path):
     class Disk(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 6:
-                fail_at(trainer._run, "save", on_a_full_disk, call=1)
+                fail_at(inside.engine(trainer), "save", on_a_full_disk, call=1)
 
     trainer.add_callback(Disk())
     with pytest.raises(OSError, match=f"File too large: can't write .* Make room.*{tmp_path}/checkpoint-6/{STATE}"):
@@ -87,7 +88,7 @@ def test_a_history_that_can_not_be_written_leaves_the_old_one(run):
     trainer.save_model()
     before = (run / HISTORY).read_bytes()
     with pytest.raises(OSError, match=f"File too large: can't write .* Make room.*{run}/{HISTORY}"):
-        on_a_full_disk(lambda: trainer._run.save_history(run / HISTORY))
+        on_a_full_disk(lambda: inside.engine(trainer).save_history(run / HISTORY))
     assert (run / HISTORY).read_bytes() == before
 
 
@@ -306,7 +307,7 @@ def test_an_error_in_a_collator_is_raised_as_it_is(tmp_path, whole):
     assert end_of(trainer) == whole[1]
 
 
-@pytest.mark.parametrize("place", ["save", "close_round", "open_round", "_record"])
+@pytest.mark.parametrize("place", ["save", "close_round", "open_round", "_take_in"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_interrupted_by_the_keyboard(tmp_path, whole, place, moment):
     trainer = make(tmp_path)
@@ -318,7 +319,7 @@ def test_interrupted_by_the_keyboard(tmp_path, whole, place, moment):
                     work()
                 raise KeyboardInterrupt
 
-            fail_at(trainer._run, place, interrupted, call=1 if place == "_record" else 2)
+            fail_at(inside.engine(trainer), place, interrupted, call=1 if place == "_take_in" else 2)
 
     trainer.add_callback(Keyboard())
     with pytest.raises(KeyboardInterrupt):

@@ -1,5 +1,6 @@
 """Rows and collators that are not as they should be: refused, or counted and left alone."""
 
+import inside
 import numpy as np
 import pytest
 import tiny
@@ -8,7 +9,7 @@ import transformers as tf
 from datasets import Dataset
 from tokenizers import Tokenizer, models
 
-from hf_prune.train.sampler import PARTS, ROW, Numbered, RowCollator
+from hf_prune.train.collator import PARTS, ROW, Numbered, RowCollator
 
 
 def numbered(examples):
@@ -189,7 +190,7 @@ def test_they_train(tmp_path, name, workers):
     rows = Dataset.from_list(rows_of(kind))  # gives them anew: some collators empty what they are given
     trainer = tiny.trainer(tmp_path, task.model(), rows, policy="infobatch", **settings)
     trainer.train()
-    assert trainer._numbering.is_checked
+    assert inside.training(trainer).collator.is_checked
     assert (trainer.history.last_round >= 0).mean() > 0.5  # of short masked rows, some have no target
 
 

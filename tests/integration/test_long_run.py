@@ -8,6 +8,7 @@ import threading
 from dataclasses import dataclass
 from typing import ClassVar
 
+import inside
 import numpy as np
 import pytest
 import tiny
@@ -50,7 +51,7 @@ class Gauge(TrainerCallback):
             gc.collect()
             with open("/proc/self/statm") as file:
                 resident = int(file.read().split()[1])
-            trainer = self.trainer
+            trainer, recorder = self.trainer, inside.engine(self.trainer).recorder
             modules = list(trainer.model.modules())
             counts = {
                 "hooks": sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules),
@@ -58,7 +59,7 @@ class Gauge(TrainerCallback):
                 "callbacks": len(trainer.callback_handler.callbacks),
                 "log": len(state.log_history),
                 "threads": threading.active_count(),
-                "measurements": len(trainer._run.recorder._on_device) + len(trainer._run.recorder._on_host) < 10,
+                "measurements": len(recorder._on_device) + len(recorder._on_host) < 10,
             }
             self.readings.append((counts, len(gc.get_objects()), sys.getallocatedblocks(), resident))
 

@@ -276,34 +276,50 @@ def test_other_data_of_the_same_length_are_refused(stopped):
         trainer.train(resume_from_checkpoint=True)
 
 
-def test_a_stock_checkpoint_begins_the_policy_anew(tmp_path, caplog):
+def test_a_stock_checkpoint_begins_the_policy_anew_at_the_end_of_an_epoch(tmp_path, caplog):
     trainer, _ = build(tmp_path, policy=None)
-    trainer.add_callback(StopAt(5))
+    trainer.add_callback(StopAt(9))
     trainer.train()
     trainer, log = build(tmp_path)
     trainer.train(resume_from_checkpoint=True)
     assert "the policy begins anew" in caplog.text
-    assert min(log) == 5
+    assert min(log) == 9
     assert trainer.state.global_step == trainer.state.max_steps
+    assert [epoch["epoch"] for epoch in trainer.pruning_report().epochs] == [1, 2]
 
 
 def test_a_stock_checkpoint_goes_on_as_stock_where_everything_is_kept(tmp_path):
-    """Bit for bit, in the middle of an epoch too; what was trained before is not claimed as trained or saved."""
+    """Bit for bit; what was trained before is not claimed as trained or saved."""
     ends = {}
     for policy in (None, "uniform:keep=1.0"):
         trainer, _ = build(tmp_path, policy=None, save_strategy="no")
-        trainer.add_callback(StopAt(5))
+        trainer.add_callback(StopAt(9))
         trainer.train()
         trainer, _ = build(tmp_path, policy=policy, save_strategy="no")
-        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
         weights = {name: tensor.numpy().tobytes() for name, tensor in trainer.model.state_dict().items()}
         rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
         ends[policy] = weights, rates, trainer.state.global_step, trainer.state.epoch
         shutil.rmtree(tmp_path)
     assert ends[None] == ends["uniform:keep=1.0"]
-    first = trainer.pruning_report().epochs[0]  # 9 steps, 5 of them stock: 7 rows are left, 3 x 2 + 1
-    assert (first["steps"], first["rows"]) == (4, 7)
-    assert first["rows_offered"] == round(ROWS * 4 / 9)
+    epochs = trainer.pruning_report().epochs
+    assert [(epoch["steps"], epoch["rows"], epoch["rows_offered"]) for epoch in epochs] == 2 * [(9, ROWS, ROWS)]
+
+
+def test_a_stock_checkpoint_of_the_middle_of_an_epoch_is_refused_with_the_cure(tmp_path, caplog):
+    """Before anything is trained: a policy can't choose among rows of which it does not know which were trained."""
+    trainer, _ = build(tmp_path, policy=None)
+    trainer.add_callback(StopAt(5))
+    trainer.train()
+    trainer, log = build(tmp_path)
+    with pytest.raises(ValueError, match="checkpoint-5'.* inside an epoch.*from the end of an epoch, or .*data_skip"):
+        trainer.train(resume_from_checkpoint=True)
+    assert log == {}
+    trainer, log = build(tmp_path, ignore_data_skip=True)  # the cure
+    trainer.train(resume_from_checkpoint=True)
+    assert "the policy begins anew" in caplog.text
+    assert [epoch["epoch"] for epoch in trainer.pruning_report().epochs] == list(range(EPOCHS))
+    assert trainer.pruning_report().epochs[0]["rows_offered"] == ROWS
 
 
 def test_another_policy_goes_on_with_a_warning(stopped, caplog):

@@ -9,19 +9,17 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny import TASKS, llama, trainer
-from torch.nn import functional as F
+from talks import DEPRECATED, QUIET, losses_alone, model, sentence, tokenizer, turns
+from tiny import TASKS, trainer
 
 pytest.importorskip("trl", reason="TRL is not installed: pip install trl")
 peft = pytest.importorskip("peft", reason="PEFT is not installed: pip install peft")
 
-from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from transformers import (  # noqa: E402
     LlamaConfig,
     LlamaForSequenceClassification,
     MixtralConfig,
     MixtralForCausalLM,
-    PreTrainedTokenizerFast,
 )
 from trl import (  # noqa: E402
     DPOConfig,
@@ -40,34 +38,10 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer  # noqa: E402
 
 from hf_prune import Policy, Selection, pruned  # noqa: E402
 
-# TRL and PEFT speak of checkpointed activations, which are TRL's default, by their old name
-pytestmark = pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing.*` is deprecated:FutureWarning")
-
-SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<user>", "<bot>"]
-WORDS = [f"w{n}" for n in range(25)]
-TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}<user> {{ message['content'] }} "
-    "{% else %}<bot> {% generation %}{{ message['content'] }} </s> {% endgeneration %}{% endif %}{% endfor %}"
-)
-QUIET = dict(use_cpu=True, bf16=False, report_to=[], disable_tqdm=True, logging_steps=1, save_strategy="no", seed=3)
-IGNORED = -100
-README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+pytestmark = DEPRECATED
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    words = Tokenizer(models.WordLevel({word: n for n, word in enumerate(SPECIAL + WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    names = dict(pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-    return PreTrainedTokenizerFast(tokenizer_object=words, chat_template=TEMPLATE, **names)
-
-
-def sentence(rng) -> str:
-    return " ".join(rng.choice(WORDS, rng.integers(2, 9)))
-
-
-def turns(rng) -> list[dict]:
-    roles = ["user", "assistant"] * rng.integers(1, 3)
-    return [{"role": role, "content": sentence(rng)} for role in roles]
+PAGE = (Path(__file__).parents[2] / "hf_prune" / "train" / "README.md").read_text(encoding="utf-8")
 
 
 ROWS = {
@@ -81,16 +55,6 @@ ROWS = {
 def rows(kind: str, n: int = 22) -> Dataset:
     rng = np.random.default_rng(1)
     return Dataset.from_list([ROWS[kind](rng) for _ in range(n)])
-
-
-def model(spread: float = 0.3):
-    """Without dropout; no two rows have about the same loss."""
-    torch.manual_seed(0)
-    made = llama(0.0)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter += spread * torch.randn_like(parameter)
-    return made
 
 
 def lora():
@@ -119,23 +83,6 @@ FORMS = {
     "LoRA": ("texts", dict(adapter=lora)),
     "LoRA, joined": ("answers", dict(adapter=lora, padding_free=True, max_length=None)),
 }
-
-
-def losses_alone(net, data: Dataset) -> list[float]:
-    """Each row's mean loss, every text of it read alone and with all its logits."""
-    found = []
-    for row in data:
-        ids, labels = torch.tensor(row["input_ids"]), torch.tensor(row.get("labels", row["input_ids"]))
-        parts = []
-        lengths = row.get("seq_lengths", [len(ids)])
-        for text, targets in zip(ids.split(lengths), labels.split(lengths), strict=True):
-            with torch.no_grad():
-                logits = net(input_ids=text[None]).logits[0, :-1]
-            parts.append(
-                F.cross_entropy(logits, targets[1:], reduction="none", ignore_index=IGNORED)[targets[1:] != IGNORED]
-            )
-        found.append(torch.cat(parts).mean().item())
-    return found
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
@@ -338,16 +285,16 @@ def test_rows_alone_are_pruned_whatever_the_loss(tmp_path, caplog, make):
     assert "records no losses of Llama" in caplog.text and "example_loss_func" in caplog.text
 
 
-def readme_functions() -> dict:
-    (code,) = re.findall(r"```python\n(import torch\n.*?def orpo.*?)```", README, re.DOTALL)
+def page_functions() -> dict:
+    (code,) = re.findall(r"```python\n(import torch\n.*?def orpo.*?)```", PAGE, re.DOTALL)
     functions: dict = {}
     exec(code, functions)
     return functions
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_they_are_served_by_the_functions_of_the_readme(tmp_path, make):
-    seen, theirs, losses_of = [], [], readme_functions()[make.__name__]
+def test_they_are_served_by_the_functions_of_the_page(tmp_path, make):
+    seen, theirs, losses_of = [], [], page_functions()[make.__name__]
 
     def losses(outputs, inputs):
         found = losses_of(outputs, inputs)
@@ -366,7 +313,7 @@ def test_they_are_served_by_the_functions_of_the_readme(tmp_path, make):
 
 
 def test_each_pair_of_answers_has_its_own_loss(tmp_path):
-    ours = reward(tmp_path, "infobatch:ratio=0.5", example_loss_func=readme_functions()["reward"], learning_rate=0.0)
+    ours = reward(tmp_path, "infobatch:ratio=0.5", example_loss_func=page_functions()["reward"], learning_rate=0.0)
     ours.train()
     net, expected = judge(), []
     for row in ours.train_dataset:

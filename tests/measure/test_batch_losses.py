@@ -2,6 +2,7 @@
 
 import logging
 
+import inside
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from transformers import TrainingArguments
 
 from hf_prune import PruningTrainer
 from hf_prune.measure.meter import blend
-from hf_prune.train.sampler import ROW
+from hf_prune.train.collator import ROW
 
 
 class Plain(torch.nn.Module):
@@ -127,7 +128,8 @@ def test_weights_act_on_the_batch_by_their_mean(classifier, tmp_path):
         def training_step(self, model, inputs, *args, **kwargs):
             stock = model(labels=inputs["labels"])["loss"]
             (gradient,) = torch.autograd.grad(stock, model.layer.weight)
-            weights = 1.0 if self._weights is None else self._weights[inputs[ROW]].mean().item()
+            table = inside.steps(self).weights
+            weights = 1.0 if table is None else table[inputs[ROW]].mean().item()
             model.zero_grad()
             loss = super().training_step(model, inputs, *args, **kwargs)
             assert loss == stock

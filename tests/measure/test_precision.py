@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import inside
 import numpy as np
 import pytest
 import torch
@@ -143,7 +144,8 @@ def test_weights_act_there_as_in_float32(tmp_path, case):
     class Watched(pruned(settings.get("cls", tf.Trainer))):
         def training_step(self, model, inputs, *args, **kwargs):
             rows = inputs["hf_prune_row"]
-            weights = None if self._weights is None else self._weights[rows]
+            table = inside.steps(self).weights
+            weights = None if table is None else table[rows]
             loss = super().training_step(model, inputs, *args, **kwargs)
             scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
             if weights is not None:

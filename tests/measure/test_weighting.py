@@ -1,7 +1,6 @@
 """Weights on rows: the gradient by hand, for losses of every kind; the value that is logged; what can't be weighted."""
 
 import dataclasses
-import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,16 +8,28 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from batches import TASKS as BATCHES
+from batches import build, read
+from own_losses import (
+    CLASSES,
+    OwnLoss,
+    class_weighted,
+    focal,
+    mixture,
+    regularised,
+    sample_weighted,
+    scaled,
+    smoothed,
+    two_passes,
+)
 from packaging.version import Version
-from test_prediction import TASKS as BATCHES
-from test_prediction import build, read
 from tiny import STOCK, TASKS, VOCAB, Collator, Net, trainer
 from torch.nn import functional as F
 
 from hf_prune import Policy, PruningTrainer, Selection, pruned
-from hf_prune.measure.agreement import Agreement
+from hf_prune.measure.graph import carriers, row_outputs
 from hf_prune.measure.prediction import Picked
-from hf_prune.measure.weighting import carriers, edge_of, factors_of, order, reached, reweigh, row_outputs, weigh
+from hf_prune.measure.weighting import factors_of, reweigh, weigh
 
 # Of EncoderDecoderModel, whenever it computes a loss.
 pytestmark = pytest.mark.filterwarnings("ignore:Version v4.12.0 introduces a better way:FutureWarning")
@@ -155,41 +166,6 @@ def test_a_weight_is_not_rounded_to_the_type_of_the_outputs():
     torch.testing.assert_close(got[0], (rows[0].bfloat16().float() / 0.7).bfloat16(), rtol=0, atol=0)
 
 
-def test_a_copy_in_another_type_stands_for_what_it_was_made_of():
-    hidden = torch.ones(2, 3, requires_grad=True)
-    logits = (hidden * 2).bfloat16()
-    loss, shown = logits.sum(), logits.float()
-    assert edge_of(shown) == edge_of(hidden * 2) or edge_of(shown)[0].name() == "MulBackward0"
-    assert carriers(loss, {"logits": shown}) == ["logits"]
-
-
-def test_a_loss_is_made_of_what_it_comes_to_first():
-    logits = torch.ones(2, 3, requires_grad=True) * 2
-    pooled = logits * 3
-    assert carriers(pooled.sum() + logits.sum(), {"pooled": pooled, "logits": logits}) == ["pooled", "logits"]
-    assert carriers(pooled.sum(), {"pooled": pooled, "logits": logits}) == ["pooled"]
-    assert carriers(torch.ones(()), {"logits": logits}) == []
-
-
-def test_outputs_that_are_made_of_one_another_are_weighted_in_an_order():
-    states = torch.ones(2, 3, requires_grad=True) * 2
-    head = torch.ones(3, 3, requires_grad=True)
-    logits = states @ head
-    assert order({"states": states, "logits": logits}) == {"states": {"logits"}, "logits": set()}
-    assert order({"logits": logits, "scaled": logits / 3}) == {"logits": set()}  # whole there
-    assert order({"logits": logits, "same": logits, "copy": logits.double()}) == {"logits": set()}
-    assert order({"logits": logits}) == {"logits": set()}
-    assert order({}) == {}
-
-
-def test_a_graph_is_followed_as_far_as_wanted():
-    leaf = torch.ones(2, requires_grad=True)
-    middle = leaf * 2
-    end = middle.sum()
-    assert reached(edge_of(end), {edge_of(middle)}) == ({edge_of(middle)}, False)
-    assert reached(edge_of(end + leaf.sum()), {edge_of(middle)}) == ({edge_of(middle)}, True)
-
-
 def test_joined_rows_have_their_weights_at_their_places():
     parts = torch.tensor([[True, True, False, False], [False, False, True, False]])
     got = factors_of(torch.tensor([2.0, 3.0]), torch.zeros(1, 4, 5), parts)
@@ -204,66 +180,6 @@ def classifier():
 
 
 ROWS = [row | {"share": share} for row, share in zip(TASKS["one label"].rows(N), (1, 2, 3, 4, 5, 6), strict=True)]
-CLASSES = torch.tensor([1.0, 2.0, 5.0])
-
-
-class OwnLoss(tf.Trainer):
-    """Makes a loss of the rows' own; `losses` gives them, and what the batch's is made of them."""
-
-    losses = None
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.args.remove_unused_columns = False
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        inputs = dict(inputs)
-        more = {name: inputs.pop(name) for name in ("labels", "share")}
-        outputs = model(**inputs)
-        losses, rest = type(self).losses(outputs, more | inputs, model)
-        loss = losses.sum() + rest
-        return (loss, outputs) if return_outputs else loss
-
-
-def class_weighted(outputs, inputs, model=None):
-    losses = F.cross_entropy(outputs.logits, inputs["labels"], weight=CLASSES, reduction="none")
-    return losses / CLASSES[inputs["labels"]].sum(), 0.0
-
-
-def sample_weighted(outputs, inputs, model=None):
-    losses = F.cross_entropy(outputs.logits, inputs["labels"], reduction="none") * inputs["share"]
-    return losses / inputs["share"].sum(), 0.0
-
-
-def focal(outputs, inputs, model=None):
-    losses = F.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
-    return (1 - torch.exp(-losses)) ** 2 * losses / len(losses), 0.0
-
-
-def smoothed(outputs, inputs, model=None):
-    losses = F.cross_entropy(outputs.logits, inputs["labels"], reduction="none", label_smoothing=0.1)
-    return losses / len(losses), 0.0
-
-
-def scaled(outputs, inputs, model=None):
-    return 0.5 * F.cross_entropy(outputs.logits, inputs["labels"], reduction="none") / N, 0.0
-
-
-def regularised(outputs, inputs, model=None):
-    """With a term of the parameters, that no row has."""
-    losses = F.cross_entropy(outputs.logits, inputs["labels"], reduction="none") / N
-    return losses, 0.0 if model is None else 0.01 * sum(p.square().sum() for p in model.parameters())
-
-
-def two_passes(outputs, inputs, model=None):
-    """A second pass over the batch, and how far the two are apart."""
-    again = model(input_ids=inputs["input_ids"].flip(1), attention_mask=inputs["attention_mask"].flip(1))
-    labels = inputs["labels"]
-    losses = [F.cross_entropy(one.logits, labels, reduction="none") for one in (outputs, again)]
-    apart = F.kl_div(outputs.logits.log_softmax(1), again.logits.softmax(1), reduction="none").sum(1)
-    return (sum(losses) + 0.7 * apart) / len(labels), 0.0
-
-
 LOSSES = [class_weighted, sample_weighted, focal, smoothed, scaled, regularised, two_passes]
 
 
@@ -388,15 +304,6 @@ def test_each_gradient_is_weighted_once_whatever_outputs_it_comes_through(tmp_pa
     losses = F.cross_entropy(logits, batch["labels"], reduction="none")
     rest = share * states.square().sum(1).mean()
     assert_equal(got, gradients_of(model, (torch.tensor(WEIGHTS) * losses).sum() / N + rest), tolerance=1e-5)
-
-
-def mixture(experts: int, chosen: int):
-    torch.manual_seed(0)
-    return tf.MixtralForCausalLM(
-        tf.MixtralConfig(vocab_size=VOCAB, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
-                         num_attention_heads=2, num_key_value_heads=1, num_local_experts=experts,
-                         num_experts_per_tok=chosen, output_router_logits=True, router_aux_loss_coef=0.5)
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("experts", "chosen"), [(2, 1), (16, 8)])
@@ -614,134 +521,6 @@ def test_the_loss_that_is_logged_is_that_of_the_rows_trained(tmp_path):
         else:
             expected = np.average(losses[chosen.rows], weights=chosen.weights)
             assert log["prune/loss_weighted"] == pytest.approx(expected, abs=1e-4)
-
-
-# ---- What the recorded losses leave out ----
-
-
-def findings(caplog) -> list[str]:
-    return [record.getMessage() for record in caplog.records if "recorded losses leave out" in record.getMessage()]
-
-
-BALANCED = [{"input_ids": [3 + i % 20] * 5, "labels": i % 4, "share": 1 + i % 3} for i in range(64)]
-SETTINGS = dict(num_train_epochs=6, learning_rate=0.03, per_device_train_batch_size=8, logging_steps=100)
-
-
-def four_classes():
-    torch.manual_seed(0)
-    return tf.BertForSequenceClassification(
-        tf.BertConfig(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                      intermediate_size=24, num_labels=4)
-    )  # fmt: skip
-
-
-def mild(outputs, inputs, model=None):
-    """Class weights that a fresh head hides."""
-    weights = torch.tensor([1.0, 2.0, 1.0, 1.0])
-    losses = F.cross_entropy(outputs.logits, inputs["labels"], weight=weights, reduction="none")
-    return losses / weights[inputs["labels"]].sum(), 0.0
-
-
-def run_own(folder, kind, policy, **more):
-    cls = pruned(type("Mine", (OwnLoss,), {"losses": staticmethod(kind)}))
-    quiet = dict(use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="no", seed=3, remove_unused_columns=False)
-    own = {name: more.pop(name) for name in _OWN & set(more)}
-    args = tf.TrainingArguments(str(folder), **quiet | SETTINGS | more)
-    made = cls(model=four_classes(), args=args, train_dataset=BALANCED, policy=policy, data_collator=Collator(), **own)
-    made.train()
-    return made
-
-
-@pytest.mark.parametrize("policy", ["infobatch", "self_paced", "uniform:keep=0.5"])
-@pytest.mark.parametrize("kind", [class_weighted, sample_weighted, focal, two_passes, mild], ids=lambda k: k.__name__)
-def test_weights_and_other_terms_are_told_at_the_end_of_a_round(tmp_path, caplog, kind, policy, monkeypatch):
-    monkeypatch.setitem(globals(), "CLASSES", torch.tensor([1.0, 2.0, 5.0, 1.0]))
-    with caplog.at_level(logging.WARNING, "hf_prune"):
-        run_own(tmp_path, kind, policy)
-    (warning,) = findings(caplog)
-    assert "BertForSequenceClassification" in warning and "example_loss_func" in warning
-
-
-class Doubling(OwnLoss):
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        copies = 1 if self.state.epoch < 3 else 2
-        texts = {name: torch.cat([inputs[name]] * copies) for name in ("input_ids", "attention_mask")}
-        return F.cross_entropy(model(**texts).logits, torch.cat([inputs["labels"]] * copies))
-
-
-@pytest.mark.parametrize("policy", ["infobatch", "self_paced"])
-def test_batches_that_change_their_form_later_end_no_run(tmp_path, caplog, policy):
-    args = dict(use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="no", seed=3) | SETTINGS
-    args = tf.TrainingArguments(str(tmp_path), **args)
-    made = pruned(Doubling)(
-        model=four_classes(), args=args, train_dataset=BALANCED, policy=policy, data_collator=Collator()
-    )
-    with caplog.at_level(logging.WARNING, "hf_prune"):
-        made.train()
-    assert made.state.epoch == 6 and not made.history.faults.any()
-    told = [record.getMessage() for record in caplog.records if "of every batch" in record.getMessage()]
-    assert len(told) == 1 and ("weight" in told[0]) == (policy == "infobatch")
-
-
-@pytest.mark.parametrize("policy", ["infobatch", "self_paced"])
-def test_the_users_own_losses_are_believed(tmp_path, caplog, policy, monkeypatch):
-    monkeypatch.setitem(globals(), "CLASSES", torch.tensor([1.0, 2.0, 5.0, 1.0]))
-
-    def own(outputs, inputs):
-        return F.cross_entropy(outputs.logits, inputs["labels"], weight=CLASSES, reduction="none")
-
-    with caplog.at_level(logging.WARNING, "hf_prune"):
-        made = run_own(tmp_path, class_weighted, policy, example_loss_func=own)
-    assert not findings(caplog) and np.isfinite(made.history.loss[made.history.last_round >= 0]).all()
-
-
-@pytest.mark.parametrize("accumulation", [1, 3])
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("name", TASKS)
-def test_of_a_stock_loss_nothing_is_told(tmp_path, caplog, name, smoothing, accumulation):
-    task = TASKS[name]
-    if smoothing and name in ("many labels", "number"):
-        pytest.skip("has no classes to smooth")
-    collator = Collator(task.model().prepare_decoder_input_ids_from_labels if task.is_pair else None)
-    settings = dict(label_smoothing_factor=smoothing, gradient_accumulation_steps=accumulation, data_collator=collator)
-    with caplog.at_level(logging.WARNING, "hf_prune"):
-        trainer(tmp_path, task.model(), task.rows(), "infobatch", task.is_pair, num_train_epochs=2, **settings).train()
-    assert not findings(caplog)
-
-
-@pytest.mark.parametrize("name", ["one label", "many labels", "answer", "t5", "llama"])
-def test_of_a_stock_loss_in_bfloat16_nothing_is_told(tmp_path, caplog, name):
-    task = TASKS[name]
-    model = task.model().bfloat16()
-    with caplog.at_level(logging.WARNING, "hf_prune"):
-        trainer(tmp_path, model, task.rows(), "infobatch", task.is_pair, num_train_epochs=6, learning_rate=0.05).train()
-    assert not findings(caplog)
-
-
-@pytest.mark.parametrize(("experts", "chosen"), [(2, 1), (16, 8)])
-def test_of_a_mixtures_router_nothing_is_told(tmp_path, caplog, experts, chosen):
-    with caplog.at_level(logging.WARNING, "hf_prune"):
-        trainer(tmp_path, mixture(experts, chosen), TASKS["llama"].rows(), "infobatch", num_train_epochs=8).train()
-    assert not findings(caplog)
-
-
-def test_agreement_by_hand():
-    logits, count = torch.zeros(2, 1), torch.tensor(4)
-    agreement = Agreement({1.0, 0.5})
-    assert agreement.flaw() is None  # nothing is known
-    for mean in (1.75, 3.5):
-        agreement.add(torch.tensor(mean * 4 / 8), logits, torch.tensor(mean), count, items=8)  # a step of two batches
-    assert agreement.flaw() is None
-    for mean, loss in ((torch.inf, 9.0), (torch.nan, 9.0), (0.0, 9.0)):
-        agreement.add(torch.tensor(loss), logits, torch.tensor(mean), count, items=8)
-    assert agreement.flaw() is None  # none of these tells
-    for off in (0.0, 0.5, 1.0):
-        agreement.add(torch.tensor(2.0 + off), logits, torch.tensor(2.0), count, items=8)
-    assert agreement.flaw() == "was 1.05 to 1.45 times the mean of its rows' losses"
-    agreement.add(torch.tensor(3.0), logits, torch.tensor(2.0), count, items=None)
-    assert agreement.flaw() == "was 1.5 to 1.5 times the mean of its rows' losses"
-    agreement.add(torch.tensor(2.01).bfloat16(), logits, torch.tensor(2.0), count, items=None)
-    assert agreement.flaw() is None
 
 
 def test_keeping_everything_is_the_stock_trainer_under_a_policy_that_weighs(tmp_path):

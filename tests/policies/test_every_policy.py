@@ -4,8 +4,9 @@ import json
 import random
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from recipe_runs import load, run_forked
+from recipe_runs import run_forked, write_rows
 
 from hf_prune import History, policies
 from hf_prune.common import storage
@@ -22,10 +23,10 @@ SPECIAL = {"kakurenbo": ["--by_confidence", "True"]}  # translation has no `corr
 def corpus(tmp_path_factory):
     """A folder with the files of a small corpus, and a History of its rows that holds scores."""
     folder = tmp_path_factory.mktemp("corpus")
-    for split, rows in load("translate").embedded_corpus(rows=36, seed=5).items():
-        rows.to_parquet(folder / f"{split}.parquet")
+    write_rows("translate", folder)
+    n = 36
+    pq.write_table(pq.read_table(folder / "train.parquet").slice(0, n), folder / "train.parquet")
     rng = np.random.default_rng(0)
-    n = len(load("translate").embedded_corpus(rows=36, seed=5)["train"])
     history = History.empty(n, ("el2n", "grad_norm"))
     loss, *signals = rng.random((3, n), np.float32)
     history.record(np.arange(n), loss, 0, **dict(zip(history.signals, signals, strict=True)))

@@ -125,11 +125,11 @@ def test_distance_to_the_mean_of_the_words():
 
 
 def test_rare_words_weigh_more():
-    """Of 2 rows, token 0 is in both (idf 1) and token 1 in one (idf 1 + ln(3/2)).
+    """Of 2 rows, token 0 is in both (1 + idf = 1) and token 1 in one (1 + ln 2).
 
     Row 0 is (1, 0), row 1 is (1, w) / sqrt(1 + w^2); with two rows, each is half their distance from the mean.
     """
-    w = 1 + np.log(1.5)
+    w = 1 + np.log(2)
     half = np.sqrt((1 - 1 / np.sqrt(1 + w**2)) ** 2 + w**2 / (1 + w**2)) / 2
     found = distances(Features((matrix_of([[0], [0, 1]]),)), np.zeros(2, np.int64))
     np.testing.assert_allclose(found, [half, half], atol=1e-6)
@@ -156,7 +156,7 @@ def test_distances_of_many_rows_are_those_of_dense_arithmetic(rng):
     rows = [rng.integers(0, 12, size=length).tolist() for length in rng.integers(1, 9, size=60)]
     groups = rng.integers(0, 3, 60)
     counts = matrix_of(rows).toarray().astype(np.float64)
-    dense = counts * (1 + np.log(61 / (1 + (counts > 0).sum(axis=0))))
+    dense = counts * (1 + np.log(60 / (counts > 0).sum(axis=0)))
     dense /= np.linalg.norm(dense, axis=1, keepdims=True)
     means = np.stack([dense[groups == group].mean(axis=0) for group in range(3)])
     expected = np.linalg.norm(dense - means[groups], axis=1)

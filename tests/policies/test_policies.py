@@ -28,13 +28,13 @@ def name(request):
     return request.param
 
 
-FACTS = {"tokens", "features", "classes"}
+DATA_NEEDS = {"tokens", "features", "classes"}
 
 
 def begun(policy, n):
     """The history with which a run of `policy` on `n` rows begins, after a run that measured everything."""
     rng = np.random.default_rng(0)
-    history = History.empty(n, policy.needs - FACTS)
+    history = History.empty(n, policy.needs - DATA_NEEDS)
     history.tokens[:] = rng.integers(1, 50, n)
     texts = tuple(matrix_of([rng.integers(0, 30, length) for length in history.tokens]) for _ in range(2))
     history.features = Features(texts if "features" in policy.needs else (), classes=rng.integers(0, 3, n))
@@ -134,10 +134,16 @@ def test_objects_are_frozen_picklable_and_spelled_by_their_repr(name):
 
 
 def test_the_card_says_everything(name):
-    card = inspect.getmodule(registry.find(name)).__doc__
-    headings = ("Needs", "Good for", "Not for", "Defaults", "Deviates", "Reference")
-    assert [heading for heading in headings if not re.search(rf"^{heading}\b", card, re.MULTILINE)] == []
-    assert len(card.strip().splitlines()) <= 25
+    card = registry.card_of(registry.find(name))
+    assert tuple(card.entries) == registry.HEADINGS
+    assert card.title and card.method and all(card.entries.values())
+    assert len(card.text.splitlines()) <= 25
+
+
+def test_the_parts_of_a_card_are_its_text(name):
+    card = registry.cards()[name]
+    parts = [card.title, card.method, *(part for entry in card.entries.items() for part in entry)]
+    assert " ".join(parts).split() == card.text.split()
 
 
 def test_every_field_is_explained(name):
@@ -201,6 +207,15 @@ def test_a_module_of_the_users_own(tmp_path, monkeypatch):
     assert registry.make("mine.hardest.Hardest") == sys.modules["mine.hardest"].Hardest()
     with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):
         registry.make("broken.Anything")
+
+
+def test_a_module_without_a_card_is_told_by_the_class(tmp_path, monkeypatch):
+    (tmp_path / "plain_rule.py").write_text(
+        'from hf_prune.policies.uniform import Uniform\n\nclass Mine(Uniform):\n    """Mine: all rows.\n\n    Why."""\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    card = registry.card_of(registry.find("plain_rule.Mine"))
+    assert card == registry.Card(text="Mine: all rows.\n\nWhy.", title="Mine: all rows.", method="Why.", entries={})
 
 
 def test_classes_go_by_their_names():

@@ -180,7 +180,7 @@ def test_help_tells_defaults_and_meanings(capsys):
     assert "--policy NAME" in text and "(default: infobatch)" in text
     assert re.search(r"--ratio RATIO .* in \[0, 1\)\. \(default: 0\.375\)", text)
     for name in registry.names():
-        assert re.search(rf" {name} +{re.escape(flags.card_of(registry.find(name)).splitlines()[0])}", text)
+        assert re.search(rf" {name} +{re.escape(registry.card_of(registry.find(name)).title)}", text)
     assert " none " in text and "--keep" not in text
     assert "--keep" in shown(capsys, policy="uniform") and "--ratio" not in shown(capsys)
 

@@ -4,10 +4,9 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from datasets import ClassLabel, Dataset, Image
 from PIL import Image as Picture
-from recipe_runs import load, run, run_forked
+from recipe_runs import FLAGS_OF, load, run, run_forked, write_rows
 
 from hf_prune.recipe.splits import CommonArguments
 from hf_prune.records.trace import read_trace
@@ -84,21 +83,6 @@ def test_labels_of_a_second_file_train_and_the_test_rows_keep_theirs(recipe, tmp
     assert list(splits["test"]["labels"]) == list(splits["validation"]["labels"]) == [0, 1] * 20
     assert splits["train"].column_names == ["image", "file_row", "labels"]
     assert splits["train"][3]["image"].getpixel((0, 0)) == (3, 3, 3)
-
-
-@pytest.mark.parametrize(
-    "labels, message",
-    [
-        ({"index": [0, 1, 2, 3], "other": [0] * 4}, "label_column='people': l.csv has no such column; it has index, "),
-        ({"people": [0, 1, 0]}, r"label_file='l.csv' has 3 rows, and train has 4; give one for each"),
-        ({"index": [0, 1, 3, 2], "people": [0] * 4}, "row 2 has index 3, but that of train has 2"),
-    ],
-)
-def test_label_file_of_other_rows_is_refused(recipe, labels, message):
-    Dataset.from_dict(labels).to_csv("l.csv")
-    rows = pictures([0, 1, 0, 1], index=[0, 1, 2, 3])
-    with pytest.raises(ValueError, match=message):
-        recipe.join_labels(rows, recipe.RecipeArguments(label_file="l.csv", label_column="people"), "train")
 
 
 def write(folder, name, value, size=(8, 8)):
@@ -214,123 +198,12 @@ def test_rows_that_can_not_be_used(recipe, fields, message):
         recipe.load_pictures(*arguments(recipe, **fields), seed=0)
 
 
-def test_pictures_that_do_not_open_are_named(recipe, tmp_path):
-    for name in ("a.png", "b.png", "c.png", "d.png"):
-        write(tmp_path, name, 7, (64, 64))
-    (tmp_path / "b.png").write_text("no picture")
-    data = (tmp_path / "c.png").read_bytes()
-    (tmp_path / "c.png").write_bytes(data[: len(data) // 2])
-    rows = Dataset.from_dict({"image": ["a.png", "b.png", "c.png", None, "d.png"]}).cast_column("image", Image())
-    with pytest.raises(
-        ValueError, match=r"3 of 5 pictures of train can't be read: row 1 \(b\.png\): cannot ident"
-    ) as e:
-        recipe.check_pictures(rows, "train")
-    assert "row 2 (c.png): " in str(e.value) and "row 3 has none" in str(e.value)
-    recipe.check_pictures(rows.select([0, 4]), "train")
-
-
-def test_greys_of_16_bits_keep_their_brightness_and_unbounded_ones_are_refused(recipe, tmp_path):
-    grey = np.full((8, 8), 0x8000, np.uint16)
-    Picture.fromarray(grey).save(tmp_path / "grey.png")
-    Picture.fromarray(grey.astype(np.int32)).save(tmp_path / "whole.tiff")
-    Picture.fromarray(grey.astype(np.float32)).save(tmp_path / "real.tiff")
-    paths = [str(tmp_path / name) for name in ("grey.png", "whole.tiff", "real.tiff")]
-    rows = Dataset.from_dict({"image": paths}).cast_column("image", Image())
-    with pytest.raises(ValueError, match=r"2 of 3 .* its mode is I, in which .* its mode is F, in which"):
-        recipe.check_pictures(rows, "train")
-    processor = recipe.ViTImageProcessorPil(do_resize=False, do_normalize=False)
-    pixels = recipe.Inputs(processor)({"image": rows["image"][:1], "labels": [0]})["pixel_values"]
-    assert float(pixels.mean()) == pytest.approx(0x80 / 255)
-
-
-# ---- What is made of pictures ----
-
-
-@pytest.fixture
-def processor(recipe):
-    return recipe.ViTImageProcessorPil(size={"height": 8, "width": 8})
-
-
-@pytest.fixture
-def noise(rng):
-    """64 pictures of 8 x 8 random pixels, and what the model reads of them."""
-    arrays = rng.integers(0, 256, (64, 8, 8, 3), dtype=np.uint8)
-    inputs = torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 255 * 2 - 1
-    return {"image": list(map(Picture.fromarray, arrays)), "labels": [0] * 64}, inputs
-
-
-def make(recipe, processor, noise, **fields):
-    torch.manual_seed(0)
-    augmentation = recipe.new_augmentation(recipe.RecipeArguments(**fields), processor, 8, 8)
-    return recipe.Inputs(processor, augmentation)(noise[0])["pixel_values"]
-
-
-def test_inputs_are_scaled_and_normalized(recipe, processor, noise):
-    made = recipe.Inputs(processor)(noise[0])
-    assert made["pixel_values"].dtype == torch.float32 and made["labels"] == [0] * 64
-    torch.testing.assert_close(made["pixel_values"], noise[1])
-    untouched = make(recipe, processor, noise, crop_padding=0, flip=False)
-    torch.testing.assert_close(untouched, noise[1])
-
-
-def test_crops_move_pictures_over_a_black_border(recipe, processor, noise):
-    made = make(recipe, processor, noise, crop_padding=0.25, flip=False)
-    padded = torch.nn.functional.pad(noise[1], (2, 2, 2, 2), value=-1.0)
-    places = set()
-    for one, wide in zip(made, padded, strict=True):
-        fits = [
-            (top, left)
-            for top in range(5)
-            for left in range(5)
-            if torch.allclose(one, wide[:, top : top + 8, left : left + 8], atol=1e-5)
-        ]
-        assert len(fits) == 1
-        places |= set(fits)
-    assert len(places) > 15  # each picture of a batch is moved by itself
-
-
-def test_half_of_the_pictures_are_mirrored(recipe, processor, noise):
-    made = make(recipe, processor, noise, crop_padding=0)
-    mirrored = [torch.allclose(one, other.flip(-1), atol=1e-5) for one, other in zip(made, noise[1], strict=True)]
-    same = [torch.allclose(one, other, atol=1e-5) for one, other in zip(made, noise[1], strict=True)]
-    assert all(a != b for a, b in zip(mirrored, same, strict=True)) and 20 < sum(mirrored) < 44
-
-
-def test_rand_augment_draws_for_each_picture(recipe, processor):
-    rows = {"image": [Picture.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))] * 12, "labels": [0] * 12}
-    made = make(recipe, processor, (rows,), crop_padding=0, flip=False, rand_augment=2)
-    kinds = {tuple(one.flatten().round(decimals=4).tolist()) for one in made}
-    assert len(kinds) > 6 and made.isfinite().all() and made.shape == (12, 3, 8, 8)
-
-
-def test_transform_leaves_the_rows_as_they_are(recipe, processor, digits):
-    rows = digits["train"].rename_column("label", "labels")
-    read = rows.with_transform(recipe.Inputs(processor))
-    one, several = read[5], read.__getitems__([5, 6])
-    assert one["pixel_values"].shape == (3, 8, 8) and torch.equal(one["pixel_values"], several[0]["pixel_values"])
-    assert one["labels"] == several[0]["labels"] == rows[5]["labels"]
-    assert rows[5]["image"].size == (8, 8) and read.column_names == rows.column_names
-    places = [data.data.column("image").chunk(0).buffers()[-1].address for data in (read, rows)]
-    assert places[0] == places[1]  # no copy
+# ---- Model ----
 
 
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"crop_padding": 1.5}, r"crop_padding=1.5 must be in \[0, 1\)"),
-        ({"rand_augment": -1}, r"rand_augment=-1 must be in 0 \.\.\. "),
-        ({"rand_augment": 99}, r"rand_augment=99 must be in 0 \.\.\. "),
-    ],
-)
-def test_augmentation_out_of_range(recipe, processor, fields, message):
-    with pytest.raises(ValueError, match=message):
-        recipe.new_augmentation(recipe.RecipeArguments(**fields), processor, 8, 8)
-
-
-@pytest.mark.parametrize(
-    "fields, message",
-    [
-        ({"model_size": "huge"}, r"model_size='huge' is not known; give one of tiny, small, base\."),
         ({"patch_size": 0}, "patch_size=0 is no divisor of image_size=32"),
         ({"image_size": 30}, "patch_size=4 is no divisor of image_size=30"),
     ],
@@ -340,41 +213,15 @@ def test_models_that_can_not_be_made(recipe, fields, message):
         recipe.new_model(recipe.RecipeArguments(**fields), {})
 
 
-# ---- Metric ----
-
-
-def test_accuracy_and_that_of_the_best_five(recipe):
-    metric = recipe.Accuracy(keep_in_memory=True)
-    scores = np.tile(np.arange(7.0), (4, 1))  # class 6 first, then 5, ...
-    assert metric.compute(predictions=scores, references=[6, 6, 2, 1]) == {"accuracy": 0.5, "accuracy_top5": 0.75}
-    assert metric.compute(predictions=scores[:, :2], references=[1, 1, 1, 0]) == {"accuracy": 0.75}
-    diverged = metric.compute(predictions=scores * np.nan, references=[6, 6, 2, 1])
-    assert np.isnan([diverged["accuracy"], diverged["accuracy_top5"]]).all()
-
-
 # ---- Whole runs ----
 
-FLAGS = (
-    "--train_file train.parquet --test_file test.parquet --label_file noisy.csv --label_column noisy --image_size 8 "
-    "--rand_augment 1 --flip False --num_train_epochs 3 --per_device_train_batch_size 16 --ratio 0.7 --anneal 1 "
-    "--logging_steps 1 --use_cpu True --output_dir out --seed 3"
-).split()
-
-
-def prepare(folder, digits):
-    """170 rows to train on, with their classes in a second file (a tenth of them wrong), and 41 to test."""
-    for split, count in (("train", 170), ("test", 41)):
-        digits[split].select(range(count)).to_parquet(folder / f"{split}.parquet")
-    labels = np.array(digits["train"]["label"][:170])
-    labels[::10] = (labels[::10] + 1) % 10
-    Dataset.from_dict({"noisy": labels}).to_csv(folder / "noisy.csv")
-    return folder
+FLAGS = FLAGS_OF["image_classification"]
 
 
 @pytest.fixture(scope="module")
 def straight(digits, tmp_path_factory):
     """The folder and the printed text of a short run that nothing interrupted."""
-    folder = prepare(tmp_path_factory.mktemp("straight"), digits)
+    folder = write_rows("image_classification", tmp_path_factory.mktemp("straight"))
     status, text, errors = run("image_classification", folder, *FLAGS)
     assert status == 0, errors
     return folder, text
@@ -416,31 +263,8 @@ def test_results_account_for_the_run(straight, digits):
 
 
 @pytest.mark.slow
-def test_finished_run_is_refused(straight, recipe, monkeypatch):
-    monkeypatch.chdir(straight[0])
-    with pytest.raises(ValueError, match="output_dir='out' holds a finished run"):
-        recipe.main(FLAGS)
-
-
-@pytest.mark.slow
-def test_killed_run_goes_on_with_the_same_command(straight, digits, tmp_path):
-    prepare(tmp_path, digits)
-    assert not run_forked("image_classification", tmp_path, *FLAGS, kill_at=14.5)  # in the second epoch
-    assert list(tmp_path.glob("out/checkpoint-*")) and not (tmp_path / "out" / "results.json").exists()
-    assert run_forked("image_classification", tmp_path, *FLAGS)
-    ours, theirs = results_of(tmp_path), results_of(straight[0])
-    assert ours["scores"] == theirs["scores"]
-    counts = ("epoch", "rows", "steps")
-    ours, theirs = ([[epoch[name] for name in counts] for epoch in r["pruning"]["epochs"]] for r in (ours, theirs))
-    assert ours == theirs
-    logs = [json.loads((at / "out" / "trainer_state.json").read_text()) for at in (tmp_path, straight[0])]
-    ours, theirs = ([log.get("loss") for log in state["log_history"]] for state in logs)
-    assert ours == theirs
-
-
-@pytest.mark.slow
 def test_two_processes(digits, tmp_path):
-    prepare(tmp_path, digits)
+    write_rows("image_classification", tmp_path)
     status, text, errors = run("image_classification", tmp_path, *FLAGS, config="two")
     assert status == 0, errors
     results, test = results_of(tmp_path), digits["test"].select(range(41))

@@ -1,27 +1,24 @@
-"""recipes/instruct.py: its corpus, the losses of held-out rows, and whole runs from the command line."""
+"""recipes/instruct.py: its tokenizer, the losses of held-out rows, and whole runs from the command line."""
 
 import json
 
 import numpy as np
+import peft
 import pytest
-import test_trl
+import talks
 import torch
 from datasets import Dataset
-from recipe_runs import load, run, run_forked
-from test_trl import QUIET, SFTConfig, losses_alone, peft
+from recipe_runs import FLAGS_OF, load, run, write_rows
+from talks import QUIET, losses_alone
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+from trl import SFTConfig
 
-pytestmark = test_trl.pytestmark
+pytestmark = talks.DEPRECATED
 
 
 @pytest.fixture(scope="module")
 def instruct():
     return load("instruct")
-
-
-@pytest.fixture(scope="module")
-def corpus(instruct):
-    return instruct.embedded_corpus()
 
 
 @pytest.fixture
@@ -34,49 +31,6 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
-# ---- The embedded corpus ----
-
-
-def test_corpus_depends_on_the_seed_alone(instruct):
-    once, again, other = (instruct.embedded_corpus(rows=100, seed=seed) for seed in (1, 1, 2))
-    for split in ("train", "validation", "test"):
-        assert once[split].to_list() == again[split].to_list() != other[split].to_list()
-
-
-def test_corpus_shares_no_instruction_between_splits(corpus):
-    found = {split: set(corpus[split]["instruction"]) for split in corpus}
-    assert {split: len(corpus[split]) for split in corpus} == {"train": 4000, "validation": 200, "test": 400}
-    assert not found["train"] & found["test"]
-    assert not found["train"] & found["validation"]
-    assert not found["validation"] & found["test"]
-    assert len(found["test"]) == 400  # a repeated row would count twice in the score
-    assert len(found["train"]) < 3900  # but training data repeat themselves
-
-
-RESPONSES = {
-    "Add 51 to 74.": "125",
-    "Write 2606 in words.": "two thousand, six hundred and six",
-    'Write "seventy-seven" in digits.': "77",
-    "Say these words from last to first: mountain, dragon, night.": "night, dragon, mountain",
-    "Put stone, zebra, bread, hammer in alphabetical order.": "bread, hammer, stone, zebra",
-    "Name the last of jacket, yellow, garden, island.": "island",
-    "Count these words: apple, forest, guitar, uncle.": "4",
-    "Write 2026-09-26 as a date in German.": "26. September 2026",
-    "Which day comes after Tuesday?": "Wednesday",
-    "Name month 9 of the year.": "September",
-    "Format 391.36 GBP for a reader of Spanish.": "391,36\xa0GBP",
-    "Convert 24 weeks to days.": "168 days",
-    "Translate South Africa into Spanish.": "Sudáfrica",
-    "Write 0.23 as a percentage.": "23%",
-}
-
-
-def test_corpus_has_these_responses_of_every_kind(instruct, corpus):
-    rows = {row["instruction"]: row["response"] for split in corpus.values() for row in split}
-    assert {instruction: rows.get(instruction) for instruction in RESPONSES} == RESPONSES
-    assert len(RESPONSES) == len(instruct.TASKS.splitlines())
-
-
 # ---- Rows ----
 
 
@@ -84,103 +38,11 @@ def messages(*texts):
     return [{"role": role, "content": text} for role, text in texts]
 
 
-def test_columns_become_messages(instruct, recipe):
-    rows = {"q": ["Add.", "Hi! ", ""], "more": ["1 2", None, "3 4"], "a": ["3", "Hi.", "7"], "id": [1, 2, 3]}
-    found = instruct.read_rows(Dataset.from_dict(rows), recipe("q", "a", "more"), "it").to_list()
-    assert [row["prompt"] for row in found] == [messages(("user", text)) for text in ("Add.\n\n1 2", "Hi!")]
-    assert [row["completion"] for row in found] == [messages(("assistant", text)) for text in ("3", "Hi.")]
-
-
-def test_the_last_message_is_the_response(instruct, recipe):
-    talk = messages(
-        ("system", "Be brief."), ("user", "Hi!"), ("assistant", "Hi."), ("user", "Bye!"), ("assistant", ".")
-    )
-    unanswered, empty = talk[:4], []
-    said = []
-    rows = Dataset.from_list([{"messages": found} for found in (talk, unanswered, empty)])
-    assert instruct.read_rows(rows, recipe(), "it", said.append).to_list() == [
-        {"prompt": talk[:4], "completion": talk[4:]}
-    ]
-    whole = "text in every message, two or more, the last one by assistant or gpt"
-    assert said == [f"it: 2 of 3 rows are left out, for only those with {whole} can serve."]
-
-
-def test_rows_without_a_prompt_or_a_response(instruct, recipe):
-    rows = Dataset.from_dict({"instruction": ["a", "b", " ", "d"], "response": ["A", None, "C", ""]})
-    said = []
-    assert len(instruct.read_rows(rows, recipe(), "it", said.append)) == 1
-    assert said == ["it: 3 of 4 rows are left out, for only those with a prompt and a response can serve."]
-    with pytest.raises(ValueError, match=r"it has no row with a prompt and a response \(3 rows read\)"):
-        instruct.read_rows(rows.select([1, 2, 3]), recipe(), "it")
-
-
 def test_a_key_that_is_called_as_a_column_of_the_recipe_is_refused(instruct, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Dataset.from_dict({name: list("abcd") for name in ("instruction", "response", "prompt")}).to_json("rows.jsonl")
     with pytest.raises(ValueError, match="history_key='prompt' is a column that is trained on, or called as one"):
         instruct.main("--train_file rows.jsonl --history_key prompt --output_dir out --report_to none".split())
-
-
-@pytest.mark.parametrize("flag", ["prompt_column", "response_column", "context_column"])
-def test_missing_column_is_named_with_those_there_are(instruct, recipe, flag):
-    rows = Dataset.from_dict({"instruction": ["a"], "response": ["A"]})
-    with pytest.raises(ValueError, match=rf"{flag}='nothing': it has no such column; it has instruction, response\."):
-        instruct.read_rows(rows, recipe(**{flag: "nothing"}), "it")
-
-
-@pytest.mark.parametrize(
-    "found",
-    [
-        [{"from": "human", "text": "Hi!"}],
-        [{"role": None, "content": "Hi!"}],
-        "a text",
-        [{"role": "user", "content": [{"type": "text", "text": "Hi!"}]}],
-    ],
-)
-def test_messages_of_another_form_are_shown_with_the_one_to_give(instruct, recipe, found):
-    rows = Dataset.from_list([{"messages": found}])
-    with pytest.raises(ValueError, match=r"messages: it has .* there; a row must be a list of \{'role': 'user'"):
-        instruct.read_rows(rows, recipe(), "it")
-
-
-def test_chats_of_sharegpt(instruct, recipe):
-    talks = [[{"from": "human", "value": "1"}, {"from": "gpt", "value": "2", "weight": 1}]]
-    talks.append([{"from": "system", "value": ""}, {"from": "user", "value": "3"}, {"from": "gpt", "value": "4"}])
-    rows = Dataset.from_list([{"id": i, "conversations": talk} for i, talk in enumerate(talks)])
-    assert instruct.read_rows(rows, recipe(), "it").to_list() == [
-        {"prompt": messages(("user", "1")), "completion": messages(("assistant", "2"))},
-        {"prompt": messages(("user", "3")), "completion": messages(("assistant", "4"))},
-    ]
-
-
-def test_rows_may_begin_with_many_that_have_no_answer(instruct, recipe):
-    rows = [{"messages": messages(("user", "Hi!"))}] * 1500 + [
-        {"messages": messages(("user", "1"), ("assistant", "2"))}
-    ]
-    assert len(instruct.read_rows(Dataset.from_list(rows), recipe(), "it", lambda text: None)) == 1
-
-
-def test_messages_without_text_are_told_apart(instruct, recipe):
-    """An empty system turn says nothing; a turn that calls a tool has no text to learn from; blanks are none."""
-    said, rows = (
-        [],
-        [
-            messages(("system", ""), ("user", "1"), ("assistant", " 2 ")),
-            messages(("user", "1"), ("assistant", None), ("tool", "2"), ("assistant", "3")),
-            messages(("user", "1"), ("assistant", "  ")),
-            messages(("user", "1"), ("bot", "2")),
-        ],
-    )
-    found = instruct.read_rows(Dataset.from_list([{"messages": row} for row in rows]), recipe(), "it", said.append)
-    assert found.to_list() == [{"prompt": messages(("user", "1")), "completion": messages(("assistant", "2"))}]
-    (text,) = said
-    assert "3 of 4 rows are left out, for only those with text in every message, two or more" in text
-
-
-def test_a_column_of_numbers_is_refused(instruct, recipe):
-    rows = Dataset.from_dict({"instruction": ["1 + 1"], "response": [2]})
-    with pytest.raises(ValueError, match=r"response_column='response': it has Value\('int64'\) there, no text"):
-        instruct.read_rows(rows, recipe(), "it")
 
 
 # ---- Tokenizer, model, metric ----
@@ -198,11 +60,6 @@ def test_tokenizer_loses_no_text(instruct):
     assert tokenizer.convert_ids_to_tokens(tokenizer("<|user|>21")["input_ids"]) == ["<|user|>", "2", "1"]
 
 
-def test_unknown_model_size(instruct):
-    with pytest.raises(ValueError, match=r"model_size='huge' is not known; give one of tiny, small, base\."):
-        instruct.new_model("huge", None, 16)
-
-
 def test_score_is_by_token(instruct):
     found = instruct.score(np.array([1.0, 5.0]), np.array([True, False]), np.array([2, 4]))
     assert found == {"loss": 1.0, "perplexity": pytest.approx(np.e), "exact_match": 0.5}
@@ -211,7 +68,7 @@ def test_score_is_by_token(instruct):
 @torch.no_grad()
 def rows_with_greedy_answers(n=11):
     """Tokens and targets, their greedy answers by turns as the model gives them and with another last token."""
-    net, rng = test_trl.model(), np.random.default_rng(0)
+    net, rng = talks.model(), np.random.default_rng(0)
     rows = []
     for row in range(n):
         prompt = ids = torch.tensor(rng.integers(6, 31, rng.integers(1, 6)))
@@ -237,15 +94,15 @@ def test_held_out_rows_have_their_own_losses(instruct, tmp_path, form, batch):
     rows = rows_with_greedy_answers()
     args = SFTConfig(str(tmp_path), **QUIET, per_device_eval_batch_size=batch, eval_packing=False, **form)
     trainer = instruct.InstructTrainer(
-        model=test_trl.model(),
+        model=talks.model(),
         args=args,
         train_dataset=rows,
-        processing_class=test_trl.tokenizer(),
+        processing_class=talks.tokenizer(),
         compute_metrics=lambda outputs: instruct.score(*outputs.predictions, outputs.label_ids),
     )
     output = trainer.predict(rows)
     nats, is_exact = output.predictions
-    np.testing.assert_allclose(nats / output.label_ids, losses_alone(test_trl.model(), rows), rtol=1e-5)
+    np.testing.assert_allclose(nats / output.label_ids, losses_alone(talks.model(), rows), rtol=1e-5)
     assert output.label_ids.tolist() == [sum(label != -100 for label in row["labels"]) for row in rows]
     assert is_exact.tolist() == [row % 2 == 0 for row in range(len(rows))]
     assert output.metrics["test_loss"] == pytest.approx(nats.sum() / output.label_ids.sum())
@@ -253,24 +110,15 @@ def test_held_out_rows_have_their_own_losses(instruct, tmp_path, form, batch):
 
 # ---- Whole runs ----
 
-FLAGS = (
-    "--train_file train.parquet --validation_file validation.parquet --test_file test.parquet --vocab_size 400 "
-    "--max_length 64 --num_train_epochs 3 --per_device_train_batch_size 16 --ratio 0.7 --anneal 1 --logging_steps 1 "
-    "--use_cpu True --report_to none --output_dir out --seed 3"
-).split()
+FLAGS = FLAGS_OF["instruct"]
+
 HELD_OUT = 10
-
-
-def prepare(folder, instruct):
-    for split, rows in instruct.embedded_corpus(rows=100, seed=5).items():
-        rows.to_parquet(folder / f"{split}.parquet")
-    return folder
 
 
 @pytest.fixture(scope="module")
 def straight(instruct, tmp_path_factory):
     """The folder and the printed text of a short run that nothing interrupted."""
-    folder = prepare(tmp_path_factory.mktemp("straight"), instruct)
+    folder = write_rows("instruct", tmp_path_factory.mktemp("straight"))
     status, text, errors = run("instruct", folder, *FLAGS)
     assert status == 0, errors
     return folder, text
@@ -327,23 +175,8 @@ def test_saved_model_talks(straight):
 
 
 @pytest.mark.slow
-def test_killed_run_goes_on_with_the_same_command(straight, instruct, tmp_path):
-    prepare(tmp_path, instruct)
-    assert not run_forked("instruct", tmp_path, *FLAGS, kill_at=9.5)  # in the second epoch
-    assert list(tmp_path.glob("out/checkpoint-*")) and not (tmp_path / "out" / "results.json").exists()
-    assert run_forked("instruct", tmp_path, *FLAGS)
-    ours, theirs = results_of(tmp_path), results_of(straight[0])
-    assert ours["scores"] == theirs["scores"]
-    ours, theirs = (
-        [[epoch[name] for name in ("epoch", "rows", "padded_tokens", "steps")] for epoch in found["pruning"]["epochs"]]
-        for found in (ours, theirs)
-    )
-    assert ours == theirs
-
-
-@pytest.mark.slow
 def test_two_processes_score_every_row_once(instruct, tmp_path):
-    prepare(tmp_path, instruct)
+    write_rows("instruct", tmp_path)
     status, text, errors = run("instruct", tmp_path, *FLAGS, "--per_device_eval_batch_size", "3", config="two")
     assert status == 0, errors
     net, tokenizer = (auto.from_pretrained(tmp_path / "out") for auto in (AutoModelForCausalLM, AutoTokenizer))
@@ -386,7 +219,6 @@ def test_a_pack_is_a_row(instruct, straight, tmp_path, monkeypatch, capsys):
 
 
 REFUSED = {
-    "finished": ([], "output_dir='out' holds a finished run"),
     "other rows": (["--history", "out", "--train_file", "other.parquet"], "history='out' is of another data set"),
     "adapters of nothing": (["--lora_rank", "4"], "lora_rank: .* give --model_name_or_path"),
     "prompts": (["--completion_only_loss", "False"], "completion_only_loss: .* leave it True"),
@@ -402,11 +234,10 @@ REFUSED = {
 def test_bad_input_is_refused_with_the_cure(instruct, straight, tmp_path, monkeypatch, case):
     more, message = REFUSED[case]
     monkeypatch.chdir(straight[0])
-    instruct.embedded_corpus(rows=100, seed=6)["train"].to_parquet("other.parquet")
+    Dataset.from_parquet("train.parquet").select(range(99, -1, -1)).to_parquet("other.parquet")
     Dataset.from_dict({"instruction": ["a " * 64], "response": ["b"]}).to_parquet("long.parquet")
-    folder = "out" if case == "finished" else str(tmp_path / "out")
     with pytest.raises(ValueError, match=message):
-        instruct.main([*FLAGS, *more, "--output_dir", folder])
+        instruct.main([*FLAGS, *more, "--output_dir", str(tmp_path / "out")])
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""recipes/benchmark_label_noise.py: whose labels it calls wrong, and how often it is right."""
+"""recipes/benchmarks/label_noise.py: whose labels it calls wrong, and how often it is right."""
 
 import json
 
@@ -21,7 +21,7 @@ EXCESS = [0.1, 0.2, 3.0, 0.0, np.nan, 0.5, 2.0, 0.1, 0.0, 0.0]  # by it: row 2, 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    return load("benchmark_label_noise")
+    return load("benchmarks/label_noise")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""recipes/text_classification.py: its corpus, its labels, its metrics, and whole runs from the command line."""
+"""recipes/text_classification.py: its labels, its tokenizer, and whole runs from the command line."""
 
 import json
 from collections import Counter
@@ -10,22 +10,17 @@ import pyarrow.parquet
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
-from recipe_runs import load, run, run_forked
+from recipe_runs import FLAGS_OF, load, run, write_rows
 from sklearn.metrics import matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from hf_prune.compare.comparison import RunResult
+from hf_prune.compare.result import RunResult
 from hf_prune.recipe.splits import CommonArguments
 
 
 @pytest.fixture(scope="module")
 def text():
     return load("text_classification")
-
-
-@pytest.fixture(scope="module")
-def corpus(text):
-    return text.embedded_corpus()
 
 
 @pytest.fixture
@@ -37,102 +32,6 @@ def recipe(text):
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
-
-
-# ---- The embedded corpus ----
-
-
-def test_corpus_depends_on_the_seed_alone(text):
-    once, again, other = (text.embedded_corpus(rows=100, seed=seed) for seed in (1, 1, 2))
-    for split in ("train", "validation", "test"):
-        assert once[split].to_list() == again[split].to_list() != other[split].to_list()
-
-
-def test_corpus_shares_no_text_between_splits(corpus):
-    texts = {split: set(corpus[split]["text"]) for split in corpus}
-    assert {split: len(corpus[split]) for split in corpus} == {"train": 6000, "validation": 300, "test": 1000}
-    assert not texts["train"] & texts["test"]
-    assert not texts["train"] & texts["validation"]
-    assert not texts["validation"] & texts["test"]
-    assert len(texts["test"]) == 1000  # a repeated row would count twice in the score
-    assert len(texts["train"]) < 5400  # but training data repeat themselves
-
-
-def test_corpus_has_every_kind_written_out(text, corpus):
-    for split in corpus.values():
-        assert set(split["label"]) == set(text.KINDS)
-    texts = [each for split in corpus.values() for each in split["text"]]
-    assert all(each == each.strip() and "\xa0" not in each and "\u202f" not in each for each in texts)
-    codes = ("duration-", *(f"{kind}-" for kind in text.UNITS))  # what Babel writes where it lacks a pattern
-    assert not [each for each in texts if any(code in each for code in codes)]
-
-
-GOLDEN = {
-    "0,2 kilogramme": "mass",
-    "duecentotrentatre": "cardinal",
-    "57,90 Britische Pfund": "price",
-    "Gibraltar-Pfund": "currency",
-    "75 metrów sześciennych": "volume",
-    "Solomon Islands": "country",
-    "12 secondi": "duration",
-    "4:35:00": "time",
-    "9 kilómetros": "length",
-    "martedì 24 luglio 2018": "date",
-    "achthunderteinundfünfzigste": "ordinal",
-    "Kornisch": "language",
-    "1,1 graden Celsius": "temperature",
-    "1 kilómetro por hora": "speed",
-}
-
-
-def test_corpus_says_what_these_are(corpus):
-    kinds = {row["text"]: row["label"] for row in corpus["test"]}
-    assert {each: kinds.get(each) for each in GOLDEN} == GOLDEN
-
-
-def test_noise_is_in_the_training_rows_alone(text, corpus):
-    def wrong(rows):
-        degrees = [row["label"] for row in rows if "°" in row["text"]]
-        assert len(degrees) > 10
-        return np.mean([label != "temperature" for label in degrees])
-
-    clean = text.embedded_corpus(rows=2000, noise=0)
-    assert wrong(corpus["test"]) == wrong(clean["train"]) == 0
-    assert 0.02 < wrong(corpus["train"]) < 0.1
-    assert 0.3 < wrong(text.embedded_corpus(rows=2000, noise=0.5)["train"]) < 0.7
-
-
-# ---- Columns ----
-
-
-@pytest.mark.parametrize(
-    "columns, expected",
-    [
-        (["label", "sentence2", "sentence1", "idx"], ["sentence1", "sentence2"]),
-        (["premise", "hypothesis", "label"], ["premise", "hypothesis"]),
-        (["text", "label", "fine"], ["text"]),
-        (["sentence", "label"], ["sentence"]),
-        (["utterance", "label"], ["utterance"]),
-    ],
-)
-def test_columns_of_texts_are_found(text, recipe, columns, expected):
-    rows = Dataset.from_dict({column: ["a"] for column in columns})
-    assert text.find_texts(rows, recipe(), "it") == expected
-
-
-def test_columns_of_texts_that_flags_name(text, recipe):
-    rows = Dataset.from_dict({"text": ["a"], "title": ["b"], "label": [0]})
-    assert text.find_texts(rows, recipe(text_columns=["title", "text"]), "it") == ["title", "text"]
-    with pytest.raises(ValueError, match=r"text_columns='body': it has no such column; it has text, title, label\."):
-        text.find_texts(rows, recipe(text_columns=["body"]), "it")
-    with pytest.raises(ValueError, match="give one column, or two"):
-        text.find_texts(rows, recipe(text_columns=["title", "text", "label"]), "it")
-
-
-def test_columns_of_texts_that_could_be_several(text, recipe):
-    rows = Dataset.from_dict({"headline": ["a"], "body": ["b"], "n": [1], "label": ["x"]})
-    with pytest.raises(ValueError, match=r"it has 2 columns of texts, none .* name one or two of headline, body, n\."):
-        text.find_texts(rows, recipe(), "it")
 
 
 # ---- Labels ----
@@ -281,48 +180,13 @@ def test_tokenizer_frames_pairs_and_knows_every_character(text):
     assert len(tokenizer("a " * 50, truncation=True)["input_ids"]) == 16
 
 
-def test_unknown_model_size(text):
-    with pytest.raises(ValueError, match=r"model_size='huge' is not known; give one of tiny, small, base\."):
-        text.new_model("huge", None)
-
-
-def test_metrics_of_two_classes(text):
-    references, predictions = np.array([1, 1, 1, 0, 0, 0, 0, 0]), np.array([1, 1, 0, 1, 0, 0, 0, 0])
-    metrics = text.metrics_for(["no", "yes"])
-    found = {name: metric(references, predictions) for name, metric in metrics.items()}
-    # 2 of 3 found, 2 of 3 named rightly; (2 * 4 - 1 * 1) / sqrt(3 * 3 * 5 * 5)
-    assert found == pytest.approx({"accuracy": 6 / 8, "f1": 2 / 3, "matthews": 7 / 15})
-    assert metrics["f1"](references, np.zeros(8, int)) == metrics["matthews"](references, np.zeros(8, int)) == 0
-
-
-def test_f1_of_more_classes_is_their_mean(text):
-    references, predictions = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 0, 1, 2, 1, 1])
-    f1 = text.metrics_for(["a", "b", "c"])["f1"]
-    assert f1(references, predictions) == pytest.approx((1 + 2 / 5 + 0) / 3)
-
-
-def test_metrics_of_numbers(text):
-    metrics = text.metrics_for(None)
-    references, predictions = np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0])
-    assert metrics["spearman"](references, predictions) == pytest.approx(1)
-    assert metrics["pearson"](references, predictions) == pytest.approx(np.corrcoef(references, predictions)[0, 1])
-    assert [metric(references, np.ones(3)) for metric in metrics.values()] == [0, 0]
-
-
 # ---- Whole runs ----
 
-FLAGS = (
-    "--train_file train.parquet --validation_file validation.parquet --test_file test.parquet --vocab_size 320 "
-    "--train_sampling_strategy random "  # so few rows, grouped by length, are learnt badly
-    "--max_length 40 --num_train_epochs 4 --per_device_train_batch_size 8 --learning_rate 3e-3 --ratio 0.7 --anneal 1 "
-    "--logging_steps 1 --use_cpu True --disable_tqdm True --report_to none --seed 3 --output_dir"
-).split()
+FLAGS = FLAGS_OF["text_classification"]
 
 
-def small_corpus(folder, text):
-    for split, rows in text.embedded_corpus(rows=120, seed=5).items():
-        rows.to_parquet(folder / f"{split}.parquet")
-    return folder
+def kinds(folder):
+    return sorted(set(Dataset.from_parquet(str(folder / "train.parquet"))["label"]))
 
 
 def read(folder, name="results.json"):
@@ -332,8 +196,8 @@ def read(folder, name="results.json"):
 @pytest.fixture(scope="module")
 def straight(text, tmp_path_factory):
     """The folder and the printed text of a short run that nothing interrupted."""
-    folder = small_corpus(tmp_path_factory.mktemp("straight"), text)
-    status, printed, errors = run("text_classification", folder, *FLAGS, "out")
+    folder = write_rows("text_classification", tmp_path_factory.mktemp("straight"))
+    status, printed, errors = run("text_classification", folder, *FLAGS)
     assert status == 0, errors
     return folder, printed
 
@@ -354,7 +218,7 @@ def test_results_account_for_the_run(straight, text):
     }
     test = Dataset.from_parquet(str(folder / "test.parquet"))
     assert predictions["references"] == test["label"][:]
-    assert set(predictions["predictions"]) <= set(text.KINDS)
+    assert set(predictions["predictions"]) <= set(kinds(folder))
     right = np.array(predictions["predictions"]) == predictions["references"]
     assert scores["accuracy"] == pytest.approx(right.mean())
     assert scores["matthews"] == pytest.approx(matthews_corrcoef(predictions["references"], predictions["predictions"]))
@@ -381,38 +245,13 @@ def test_pipeline_gives_the_predictions_that_were_scored(straight, text):
     assert [each["label"] for each in answers] == scored
     assert len(set(scored)) > 3
     assert AutoModelForSequenceClassification.from_pretrained(folder / "out").config.label2id == {
-        name: i for i, name in enumerate(sorted(text.KINDS))
+        name: i for i, name in enumerate(kinds(folder))
     }
 
 
 @pytest.mark.slow
-def test_finished_run_is_refused(straight, text, monkeypatch):
-    monkeypatch.chdir(straight[0])
-    with pytest.raises(ValueError, match="output_dir='out' holds a finished run"):
-        text.main([*FLAGS, "out"])
-
-
-@pytest.mark.slow
-def test_killed_run_goes_on_with_the_same_command(straight, text, tmp_path):
-    small_corpus(tmp_path, text)
-    assert not run_forked("text_classification", tmp_path, *FLAGS, "out", kill_at=18.5)  # in the second epoch
-    assert list(tmp_path.glob("out/checkpoint-*")) and not (tmp_path / "out" / "results.json").exists()
-    assert run_forked("text_classification", tmp_path, *FLAGS, "out")
-    ours, theirs = (read(folder / "out") for folder in (tmp_path, straight[0]))
-    assert ours["scores"] == theirs["scores"]
-    counts = ("epoch", "rows", "tokens", "padded_tokens", "steps")
-    ours, theirs = ([[epoch[name] for name in counts] for epoch in r["pruning"]["epochs"]] for r in (ours, theirs))
-    assert ours == theirs
-    ours, theirs = (
-        [log.get("loss") for log in read(folder / "out", "trainer_state.json")["log_history"]]
-        for folder in (tmp_path, straight[0])
-    )
-    assert ours == theirs
-
-
-@pytest.mark.slow
 def test_two_processes_begin_with_what_a_run_learnt(straight, text):
-    flags = [*FLAGS, "two", "--history", "out", "--per_device_train_batch_size", "4"]
+    flags = [*FLAGS, "--output_dir", "two", "--history", "out", "--per_device_train_batch_size", "4"]
     status, printed, errors = run("text_classification", straight[0], *flags, config="two")
     assert status == 0, errors
     results = read(straight[0] / "two")
@@ -425,11 +264,11 @@ def test_two_processes_begin_with_what_a_run_learnt(straight, text):
 
 @pytest.mark.slow
 def test_history_of_other_rows_is_refused(straight, text, tmp_path):
-    small_corpus(tmp_path, text)
+    write_rows("text_classification", tmp_path)
     rows = Dataset.from_parquet("train.parquet")
     rows.select(range(119, -1, -1)).to_parquet("train.parquet")
     with pytest.raises(ValueError, match="is of another data set"):
-        text.main([*FLAGS, "out", "--history", str(straight[0] / "out")])
+        text.main([*FLAGS, "--history", str(straight[0] / "out")])
 
 
 @pytest.fixture
@@ -504,4 +343,4 @@ def test_floats_are_predicted(text, encoder):
 def test_metric_of_another_kind_is_refused(text):
     files(train=rows_of(["a", "b"] * 20))
     with pytest.raises(ValueError, match=r"metric='pearson' is not known for classes; give one of accuracy, f1, matth"):
-        text.main([*FLAGS[6:], "out", "--train_file", "train.parquet", "--metric", "pearson"])
+        text.main([*FLAGS[6:], "--train_file", "train.parquet", "--metric", "pearson"])

@@ -1,4 +1,4 @@
-"""recipes/translate.py: its corpus, its metric, and whole runs from the command line."""
+"""recipes/translate.py: its pairs, its languages, and whole runs from the command line."""
 
 import json
 import string
@@ -6,20 +6,14 @@ import string
 import pytest
 import torch
 from datasets import Dataset
-from recipe_runs import load, run, run_and_kill, run_forked
-from sacrebleu.metrics import BLEU, CHRF
+from recipe_runs import FLAGS_OF, load, run, write_rows
 
-from hf_prune.recipe.splits import CommonArguments, read_file, read_splits
+from hf_prune.recipe.splits import CommonArguments, read_file
 
 
 @pytest.fixture(scope="module")
 def translate():
     return load("translate")
-
-
-@pytest.fixture(scope="module")
-def corpus(translate):
-    return translate.embedded_corpus()
 
 
 @pytest.fixture
@@ -30,67 +24,6 @@ def recipe(translate):
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
-
-
-# ---- The embedded corpus ----
-
-
-def test_corpus_depends_on_the_seed_alone(translate):
-    once, again = (translate.embedded_corpus(rows=100, seed=1) for _ in range(2))
-    other = translate.embedded_corpus(rows=100, seed=2)
-    for split in ("train", "validation", "test"):
-        assert once[split].to_list() == again[split].to_list()
-        assert once[split].to_list() != other[split].to_list()
-
-
-def test_corpus_shares_no_source_between_splits(corpus):
-    sources = {split: set(corpus[split]["en"]) for split in corpus}
-    assert {split: len(corpus[split]) for split in corpus} == {"train": 4000, "validation": 200, "test": 400}
-    assert not sources["train"] & sources["test"]
-    assert not sources["train"] & sources["validation"]
-    assert not sources["validation"] & sources["test"]
-    assert len(sources["test"]) == 400  # a repeated row would count twice in the score
-    assert len(sources["train"]) < 3900  # but training data repeat themselves
-
-
-def test_corpus_fills_every_slot_of_every_template(translate, corpus):
-    texts = [text for split in corpus.values() for row in split for text in row.values()]
-    assert all(text.strip() == text and "{" not in text and "  " not in text for text in texts)
-    assert all(char.isascii() or char in "äöüÄÖÜßé€’" for text in texts for char in text)
-    endings = {side.rpartition("}")[2] for line in translate.TEMPLATES.splitlines() for side in line.split("|")}
-    assert not [end for end in endings if not any(text.endswith(end) for text in texts)]
-
-
-def test_every_language_of_the_corpus_can_be_inflected(translate):
-    from babel import Locale
-
-    german = [Locale("de").languages[code] for code in translate.LANGUAGES]
-    assert [name for name in german if not name.endswith("sch")] == []  # aus dem {language}en ins {language}e
-
-
-GOLDEN = {
-    "His mother translates from Persian into Croatian.": "Seine Mutter übersetzt aus dem Persischen ins Kroatische.",
-    "My brother took eighty-eighth place.": "Mein Bruder belegte den achtundachtzigsten Platz.",
-    "Peter has lived in Venezuela for seventy-six years.": "Peter lebt seit sechsundsiebzig Jahren in Venezuela.",
-    "The doctor was born on March 16, 1994.": "Die Ärztin wurde am 16. März 1994 geboren.",
-    "The shirt costs €927.46.": "Das Hemd kostet 927,46 €.",
-    "Martin paid thirty-two dollars and eighty cents for the shirt.": (
-        "Martin hat zweiunddreißig Dollar und achtzig Cent für das Hemd bezahlt."
-    ),
-    "Today is Wednesday, May 29, 1963.": "Heute ist Mittwoch, der 29. Mai 1963.",
-    "The doctor wants to visit Estonia, Bulgaria, and China.": "Die Ärztin will Estland, Bulgarien und China besuchen.",
-    "The lighthouse is 38.2 meters high.": "Der Leuchtturm ist 38,2 Meter hoch.",
-    "Prices in Ireland rose by 51% in sixteen oh-nine.": (
-        "Die Preise in Irland stiegen im Jahr sechzehnhundertneun um 51 %."
-    ),
-    "Vera exchanged €1,427.68 for 228 Swiss francs.": "Vera hat 1.427,68 € gegen 228 Schweizer Franken getauscht.",
-    "When Vera called, it was 12:55 AM in Morocco.": "Als Vera anrief, war es in Marokko 00:55 Uhr.",
-}
-
-
-def test_corpus_has_these_translations(corpus):
-    pairs = {row["en"]: row["de"] for split in corpus.values() for row in split}
-    assert {source: pairs.get(source) for source in GOLDEN} == GOLDEN
 
 
 # ---- Files ----
@@ -134,43 +67,6 @@ def test_missing_column_is_named_with_those_there_are(translate, recipe):
         translate.read_pairs(rows, recipe(), "it")
 
 
-@pytest.mark.parametrize("name, text", [("a.csv", ""), ("a.csv", "en,de\n"), ("a.parquet", "en"), ("a.json", "")])
-def test_file_without_rows_is_refused(tmp_path, name, text):
-    path = tmp_path / name
-    path.write_text(text)
-    with pytest.raises(ValueError, match=rf"{name} is empty, or can't be read as {name.partition('.')[2]}"):
-        read_file(str(path))
-
-
-@pytest.mark.parametrize(
-    "name, text, said",
-    [
-        ("a.csv", "en;de\nYes.;Ja.\n", r"has one column, called 'en;de'"),
-        ("a.csv", "en;de\nYes.;Ja.\nYes, yes, no.;Doch.\n", "can't be read as csv: Error tokenizing data"),
-        ("a.tsv", "en,de\nYes.,Ja.\n", "has one column, called 'en,de'"),
-    ],
-)
-def test_columns_that_others_separate_are_told_of(tmp_path, name, text, said):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=rf"{said}.*Separate columns by commas in \.csv and by tabs in \.tsv\."):
-        read_file(str(tmp_path / name))
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".CSV"])
-def test_words_that_pandas_takes_for_nothing_are_text(tmp_path, suffix):
-    words, between = ["None", "null", "NA", "n/a"], "\t" if suffix == ".tsv" else ","
-    lines = [between.join(pair) for pair in zip(["en", *words, ""], ["de", *words, "leer"], strict=True)]
-    (tmp_path / f"a{suffix}").write_text("\n".join(lines) + "\n")
-    assert read_file(str(tmp_path / f"a{suffix}"))["en"][:] == [*words, None]
-
-
-def test_unknown_suffix_and_missing_file(tmp_path):
-    with pytest.raises(ValueError, match=r"suffix '.txt' is not known; give one of .parquet"):
-        read_file("corpus.txt")
-    with pytest.raises(ValueError, match=r"none\.csv: there is no such file"):
-        read_file(str(tmp_path / "none.csv"))
-
-
 @pytest.mark.parametrize(
     "fields, message",
     [
@@ -211,20 +107,6 @@ def test_a_sample_of_the_training_rows_is_the_same_for_every_seed(translate, rec
             translate.load_corpus(CommonArguments(**common, max_train_samples=size), recipe(), 0)
 
 
-def test_splits_of_a_data_set_with_two_validations(tmp_path):
-    for name, word in (("train", "a"), ("validation_matched", "b"), ("validation_mismatched", "c")):
-        Dataset.from_dict({"en": [word]}).to_parquet(tmp_path / "data" / f"{name}-00000-of-00001.parquet")
-    found, names = read_splits(CommonArguments(dataset_name=str(tmp_path)), dict)
-    assert {split: rows["en"][:] for split, rows in found.items()} == {"train": ["a"], "validation": ["b"]}
-    assert names["validation"] == f"split validation of {tmp_path}"
-
-
-def test_data_set_without_a_train_split_is_refused(tmp_path):
-    Dataset.from_dict({"en": ["a"]}).to_parquet(tmp_path / "data" / "half-00000-of-00001.parquet")
-    with pytest.raises(ValueError, match="has no split train; it has half"):
-        read_splits(CommonArguments(dataset_name=str(tmp_path)), dict)
-
-
 def test_validation_rows_are_held_out_by_the_seed(translate, recipe, tmp_path):
     path = str(tmp_path / "train.parquet")
     Dataset.from_dict({"en": [f"e{i}" for i in range(50)], "de": [f"d{i}" for i in range(50)]}).to_parquet(path)
@@ -246,54 +128,6 @@ def test_tokenizer_loses_no_text(translate):
         assert ids[-1] == tokenizer.eos_token_id and tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
     assert tokenizer.convert_ids_to_tokens(tokenizer("21")["input_ids"]) == ["Ġ", "2", "1", "</s>"]
-
-
-def test_unknown_model_size(translate):
-    with pytest.raises(ValueError, match=r"model_size='huge' is not known; give one of tiny, small, base\."):
-        translate.new_model("huge", None, 16)
-
-
-def test_metric_is_sacrebleu(translate):
-    predictions, references = ["the cat sat on a mat", "hello there world"], ["the cat sat on the mat", "hello world"]
-    scores = translate.SacreBleu(keep_in_memory=True).compute(
-        predictions=predictions, references=references, target_lang="de", n_bootstrap=50
-    )
-    for name, scorer in (("bleu", BLEU()), ("chrf", CHRF())):
-        expected = scorer.corpus_score(predictions, [references], n_bootstrap=50)
-        assert scores[name] == expected.score
-        found = scores[f"{name}_mean"], scores[f"{name}_interval"]
-        assert found == pytest.approx((expected._mean, expected._ci), rel=1e-6)
-        assert scores[f"{name}_signature"] == str(scorer.get_signature())
-    assert "bs:50" in scores["bleu_signature"]
-
-
-@pytest.mark.parametrize(
-    ("code", "tokenizer"),
-    [("zh_CN", "zh"), ("zho_Hans", "zh"), ("zh-TW", "zh"), ("deu_Latn", "13a"), ("de_DE", "13a"), ("ZH", "zh")],
-)
-def test_bleu_takes_the_tokenizer_of_the_language(translate, code, tokenizer):
-    scorer = translate.new_bleu(code)
-    scorer.corpus_score(["a"], [["a"]])
-    assert f"tok:{tokenizer}" in str(scorer.get_signature())
-
-
-def test_a_tokenizer_that_is_not_installed_is_named(translate):
-    with pytest.raises(ValueError, match=r"target_lang='jpn_Jpan': Japanese .* sacrebleu\[ja\]"):
-        translate.new_bleu("jpn_Jpan")
-
-
-def test_metric_of_resamples_without_a_match(translate):
-    texts = ["a b c d e f", *["x"] * 9]
-    scores = translate.SacreBleu(keep_in_memory=True).compute(
-        predictions=texts, references=["a b c d e g", *["y"] * 9], target_lang="de", n_bootstrap=100
-    )
-    assert scores["bleu_interval"] > 0
-
-
-def test_metric_without_resampling_has_no_interval(translate):
-    scores = translate.SacreBleu(keep_in_memory=True).compute(predictions=["a b c d"], references=["a b c d"])
-    assert scores["bleu"] == pytest.approx(100)
-    assert not [name for name in scores if "interval" in name]
 
 
 @pytest.fixture
@@ -336,23 +170,13 @@ def test_tokenizer_of_one_pair_needs_no_codes(translate):
 
 # ---- Whole runs ----
 
-FLAGS = (
-    "--train_file train.parquet --validation_file validation.parquet --test_file test.parquet --vocab_size 320 "
-    "--max_length 40 --num_train_epochs 3 --per_device_train_batch_size 16 --num_beams 2 --ratio 0.7 --anneal 1 "
-    "--logging_steps 1 --use_cpu True --output_dir out --seed 3"
-).split()
-
-
-def prepare(folder, translate):
-    for split, rows in translate.embedded_corpus(rows=100, seed=5).items():
-        rows.to_parquet(folder / f"{split}.parquet")
-    return folder
+FLAGS = FLAGS_OF["translate"]
 
 
 @pytest.fixture(scope="module")
 def straight(translate, tmp_path_factory):
     """The folder and the printed text of a short run that nothing interrupted."""
-    folder = prepare(tmp_path_factory.mktemp("straight"), translate)
+    folder = write_rows("translate", tmp_path_factory.mktemp("straight"))
     status, text, errors = run("translate", folder, *FLAGS)
     assert status == 0, errors
     return folder, text
@@ -401,30 +225,6 @@ def test_saved_model_loads_and_translates(straight):
     ids = model.generate(**tokenizer(["Good morning, Anna!", "Good morning!"], padding=True, return_tensors="pt"))
     assert ids[0, 0] == tokenizer.pad_token_id and (ids == tokenizer.eos_token_id).any(1).all()
     assert all(isinstance(text, str) for text in tokenizer.batch_decode(ids, skip_special_tokens=True))
-
-
-@pytest.mark.slow
-def test_finished_run_is_refused(straight, translate, monkeypatch):
-    monkeypatch.chdir(straight[0])
-    with pytest.raises(ValueError, match="output_dir='out' holds a finished run"):
-        translate.main(FLAGS)
-
-
-@pytest.mark.slow
-def test_killed_run_goes_on_with_the_same_command(straight, translate, tmp_path):
-    prepare(tmp_path, translate)
-    run_and_kill("translate", tmp_path, *FLAGS)
-    assert run_forked("translate", tmp_path, *FLAGS)
-    ours, theirs = (json.loads((folder / "out" / "results.json").read_text()) for folder in (tmp_path, straight[0]))
-    assert ours["scores"] == theirs["scores"]
-    counts = ("epoch", "rows", "tokens", "padded_tokens", "steps")
-    ours, theirs = ([[epoch[name] for name in counts] for epoch in r["pruning"]["epochs"]] for r in (ours, theirs))
-    assert ours == theirs
-    final, expected = (
-        json.loads((folder / "out" / "trainer_state.json").read_text())["log_history"]
-        for folder in (tmp_path, straight[0])
-    )
-    assert [log.get("loss") for log in final] == [log.get("loss") for log in expected]
 
 
 @pytest.mark.slow

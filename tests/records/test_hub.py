@@ -9,10 +9,11 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import inside
 import numpy as np
 import pytest
 from hub_server import Fault, HubServer, Repository
-from recipe_runs import load, run
+from recipe_runs import run, write_rows
 from tiny import TASKS, trainer
 from transformers import TrainerCallback
 
@@ -74,7 +75,7 @@ def train(folder, again=0, policy=POLICY, rows=22, history=None, metrics=None, *
         **{"num_train_epochs": 2, "eval_strategy": "epoch"} | settings,
     )
     made.add_callback(Waits(made))
-    began_with = made._begin_history(made.train_dataset, made._make_meter()).loss
+    began_with = inside.begun(made).loss
     made.train()
     made.save_model()
     for _ in range(again):
@@ -486,7 +487,7 @@ def test_the_stock_trainer_uploads_as_it_does(monkeypatch):
     from huggingface_hub import HfApi
     from transformers import Trainer
 
-    from hf_prune.train.sharing import _rows_kept
+    from hf_prune.train.uploads import rows_kept
 
     given = []
     monkeypatch.setattr(HfApi, "upload_folder", lambda self, **kwargs: given.append(kwargs["ignore_patterns"]))
@@ -497,7 +498,7 @@ def test_the_stock_trainer_uploads_as_it_does(monkeypatch):
         call(ignore_patterns=patterns)
 
     upload(["_*"])
-    with _rows_kept():
+    with rows_kept():
         upload("_*")
         upload(None)
     upload(["_*"])
@@ -507,7 +508,7 @@ def test_the_stock_trainer_uploads_as_it_does(monkeypatch):
 def test_the_token_still_serves_after_the_arguments_are_pickled():
     from copy import deepcopy
 
-    from hf_prune.train.sharing import Secret
+    from hf_prune.train.uploads import Secret
 
     token = Secret(TOKEN)
     assert token == TOKEN and f"Bearer {token}" == f"Bearer {TOKEN}" and deepcopy([token]) == [TOKEN]
@@ -518,10 +519,9 @@ def test_the_token_still_serves_after_the_arguments_are_pickled():
 def test_a_recipe_pushes_what_others_may_see(hub, client, tmp_path, monkeypatch):
     """All of its files and what it says, but for stock's own: no token, no path."""
     flags = "--vocab_size 320 --num_train_epochs 1 --num_beams 1 --use_cpu True --policy uniform --keep 0.5".split()
-    data = {}
-    for split, rows in load("translate").embedded_corpus(rows=100, seed=5).items():
-        rows.to_parquet(data.setdefault(f"--{split}_file", str(tmp_path / f"{split}.parquet")))
-    flags += [part for flag, path in data.items() for part in (flag, path)]
+    write_rows("translate", tmp_path)
+    for split in ("train", "validation", "test"):
+        flags += [f"--{split}_file", str(tmp_path / f"{split}.parquet")]
     flags += ["--output_dir", str(tmp_path / "tiny"), "--push_to_hub", "--hub_token", TOKEN, "--hub_model_id", "lab/de"]
     for name, value in client.settings.items():
         monkeypatch.setenv(name, value)

@@ -11,7 +11,16 @@ from hf_prune import pruned
 from hf_prune.common.privacy import public, public_arguments
 from hf_prune.compare import page
 from hf_prune.policies import make
-from hf_prune.report.card import BASELINES, baselines, budget, renew_baselines, reproduction, tags_of, write_card
+from hf_prune.report.card import (
+    BASELINES,
+    COMPARISON,
+    baselines,
+    budget,
+    renew_baselines,
+    reproduction,
+    tags_of,
+    write_card,
+)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +115,17 @@ def test_a_run_of_a_comparison_shows_its_rivals(tmp_path, monkeypatch):
         "| full | 37.0 |",
     ]
     assert "None was run beside this" in baselines(tmp_path / "other" / "run")  # lies below it, but is none of its runs
+
+
+def test_a_comparison_of_an_earlier_version_is_to_be_made_again(tmp_path):
+    """It has written no section for the cards of its runs; the command that reads it does, and renews them."""
+    run = tmp_path / "arms" / "infobatch" / "seed-1"
+    run.mkdir(parents=True)
+    (tmp_path / COMPARISON).touch()
+    assert "`hf-prune compare --output_dir FOLDER`" in baselines(run)
+    assert "None was run beside this" in baselines(tmp_path / "other" / "run")
+    (tmp_path / BASELINES).write_text("- full: 37.0 BLEU.")
+    assert baselines(run).endswith("- full: 37.0 BLEU.")
 
 
 def test_a_card_is_renewed_when_its_comparison_has_ended(tmp_path, monkeypatch):

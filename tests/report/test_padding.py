@@ -6,6 +6,7 @@ import logging
 import re
 from dataclasses import dataclass
 
+import inside
 import numpy as np
 import pytest
 import ranks
@@ -131,12 +132,12 @@ def test_an_epoch_that_an_older_version_has_begun_goes_on():
 
 def in_every_process(rank, folder):
     said = []
-    logging.getLogger("hf_prune.train.mixin").warning = said.append
+    logging.getLogger("hf_prune.train.pruning").warning = said.append
     ours = trainer(folder / "run", TASK.model(), MIXED[:38], KEEP, per_device_train_batch_size=2, num_train_epochs=2)
     ours.train()
     shares = [entry["prune/padding"] for entry in ours.state.log_history if "prune/padding" in entry]
     counted = ("tokens", "padded_tokens", "padding")
-    epochs = [{name: epoch[name] for name in counted} for epoch in ours._run.state.epochs]
+    epochs = [{name: epoch[name] for name in counted} for epoch in inside.engine(ours).state.epochs]
     (folder / f"{rank}.json").write_text(json.dumps([said, shares, epochs, ours.pruning_report().totals()["padding"]]))
 
 

@@ -22,8 +22,8 @@ from hf_prune.cli import main
 from hf_prune.records.trace import FOLDER
 from hf_prune.report import figures
 from hf_prune.report.account import PruningReport
-from hf_prune.report.figures import DARK, LIGHT
 from hf_prune.report.page import NUMBERS, RunReport
+from hf_prune.report.theme import DARK, LIGHT
 
 EVIL = '<script>alert("1")</script> & so on'
 

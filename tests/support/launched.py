@@ -15,7 +15,7 @@ from tiny import IGNORED, STOCK, TASKS, padded, trainer
 from torch import distributed
 
 from hf_prune import BudgetPolicy, Selection
-from hf_prune.train.sampler import ROW
+from hf_prune.train.collator import ROW
 
 EPOCHS = 3
 STOCK_TRAINER = {"policy": STOCK}

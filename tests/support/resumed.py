@@ -6,7 +6,7 @@ from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, TrainerCallback, TrainingArguments, set_seed
 
 from hf_prune import PruningTrainer
-from hf_prune.train.sampler import ROW
+from hf_prune.train.collator import ROW
 
 ROWS, EPOCHS = 17, 3
 

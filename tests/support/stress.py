@@ -21,6 +21,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import inside
 import ranks
 from resumed import assert_same, build, result_of
 
@@ -103,8 +104,9 @@ def train(rank, folder, settings, moment):
 
     def begun(*args, **kwargs):
         answer = begin(*args, **kwargs)
+        engine = inside.engine(trainer)
         for name in ("open_round", "close_round"):
-            setattr(trainer._run, name, profile.inside("round", getattr(trainer._run, name)))
+            setattr(engine, name, profile.inside("round", getattr(engine, name)))
         return answer
 
     trainer._init_training_state = begun

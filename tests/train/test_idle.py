@@ -10,7 +10,7 @@ from tiny import TASKS, trainer
 from hf_prune import Policy, Selection
 from hf_prune.policies import make
 from hf_prune.report.account import keeps_all
-from hf_prune.train.rounds import rounds_to_act
+from hf_prune.train.idle import rounds_to_act
 
 TASK = TASKS["one label"]
 ROWS = 20

@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass
 from typing import ClassVar
 
+import inside
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,8 @@ from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_prune import History, Policy, PruningTrainer, Selection
-from hf_prune.train.sampler import ROW, PruningSampler
+from hf_prune.train.collator import ROW
+from hf_prune.train.sampler import PruningSampler
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Watch(TrainerCallback):
 
 class Watched(PruningTrainer):
     def training_step(self, model, inputs, *args, **kwargs):
-        self.watch.rows.setdefault(self._run.state.round.clock.round, []).extend(inputs[ROW].tolist())
+        self.watch.rows.setdefault(inside.engine(self).state.round.clock.round, []).extend(inputs[ROW].tolist())
         return super().training_step(model, inputs, *args, **kwargs)
 
 

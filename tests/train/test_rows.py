@@ -1,6 +1,7 @@
 """Where the batches of a pruned run come from."""
 
 import datasets
+import inside
 import pytest
 import torch
 import transformers as tf
@@ -91,4 +92,4 @@ def test_the_class_of_a_text_is_no_token(make, is_arrow):
     rows = [{"input_ids": [0, 5, 6, 2][: 3 + i % 2], "labels": i % 3} for i in range(8)]
     data = datasets.Dataset.from_list(rows) if is_arrow else rows
     ours = make("competence", model=tf.BartForSequenceClassification(config), rows=data)
-    assert ours._begin_history(ours.train_dataset, ours._make_meter()).tokens.tolist() == [3, 4] * 4
+    assert inside.begun(ours).tokens.tolist() == [3, 4] * 4

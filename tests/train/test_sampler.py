@@ -1,17 +1,16 @@
-"""Row numbers and the filtered order."""
-
-import pickle
+"""The filtered order, and the steps that its rows make."""
 
 import numpy as np
 import pytest
 import torch
 import transformers as tf
-from accelerate.data_loader import SeedableRandomSampler
+from accelerate.data_loader import BatchSamplerShard, SeedableRandomSampler
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import TASKS
 from torch.utils.data import (
     BatchSampler,
+    DataLoader,
     DistributedSampler,
     RandomSampler,
     Sampler,
@@ -23,7 +22,7 @@ from torch.utils.data import (
 from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 
 from hf_prune import pruned
-from hf_prune.train.sampler import ROW, PruningSampler, RowCollator, RowDataset
+from hf_prune.train.sampler import PruningSampler
 
 LENGTHS = [1 + (7 * row) % 13 for row in range(40)]
 
@@ -237,42 +236,72 @@ def test_a_run_in_an_order_of_its_own_is_resumed_within_an_epoch(tmp_path):
         assert torch.equal(mine, theirs)
 
 
-class Squares:
-    unit = "cm2"
+# ---- How many steps rows make ----
+
+CUTS = {
+    "plain": lambda batches: batches,
+    "of a loader": lambda batches: DataLoader(range(22), batch_sampler=batches),
+    "joined by a user": lambda batches: Joined(DataLoader(range(22), batch_sampler=batches), Joined(range(0))),
+}
+
+
+class Joined:
+    """Loaders that a user has put one after another."""
+
+    def __init__(self, *loaders):
+        self.loaders = loaders
 
     def __len__(self):
-        return 5
-
-    def __getitem__(self, row):
-        return {"x": row * row}
+        return sum(map(len, self.loaders))
 
 
-def test_rows_travel_with_their_examples_through_the_users_collator():
-    data = RowDataset(Squares())
-    collate = RowCollator(lambda examples: {"x": torch.tensor([example["x"] for example in examples])})
-    batch = collate(data.__getitems__([3, 1]))
-    assert batch["x"].tolist() == [9, 1]
-    assert batch[ROW].tolist() == [3, 1]
-    assert batch[ROW].dtype == torch.int64
-    assert collate([data[4]])["x"].tolist() == [16]
+def shards(sampler, drop_last, **settings):
+    """The batches of each of two processes."""
+    batches = BatchSampler(sampler, 4, drop_last)
+    return [BatchSamplerShard(batches, 2, rank, **settings) for rank in range(2)]
 
 
-def test_a_data_set_that_fetches_many_rows_at_once_still_does():
-    class Bulk(Squares):
-        def __getitems__(self, rows):
-            return [{"x": -row} for row in rows]
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("split", [False, True])
+@given(rows=st.sets(st.integers(0, 21), min_size=1), planned=st.integers(1, 22))
+def test_steps_are_as_many_as_the_loader_cuts_when_these_rows_are_planned(drop_last, split, rows, planned):
+    sampler, rows = PruningSampler(None, 22, seed=0), np.array(sorted(rows))
+    shard, _ = shards(sampler, drop_last, split_batches=split)
+    sampler.is_cut_by(shard)
+    sampler.plan(0, np.arange(planned))
+    before = len(shard), list(shard)
+    steps = sampler.steps_for(rows)
+    assert sampler.steps_for(len(rows)) == steps
+    assert (len(shard), list(shard)) == before, "who asks changes nothing"
+    sampler.plan(0, rows)
+    assert len(shard) == steps
 
-    assert [example["x"] for _, example in RowDataset(Bulk()).__getitems__([2, 3])] == [-2, -3]
+
+@pytest.mark.parametrize("name", CUTS)
+def test_steps_are_counted_through_whatever_stands_round_the_sampler(name):
+    sampler = PruningSampler(None, 22, seed=0)
+    sampler.is_cut_by(CUTS[name](BatchSampler(sampler, 4, drop_last=False)), accumulation=2)
+    assert [sampler.steps_for(rows) for rows in (22, 9, 8, 1)] == [3, 2, 1, 1]
+    assert len(sampler) == 22
 
 
-def test_the_users_attributes_shine_through_and_it_can_be_sent_to_a_worker():
-    data = RowDataset(Squares())
-    assert data.unit == "cm2"
-    assert not hasattr(data, "set_epoch")
-    again = pickle.loads(pickle.dumps(data))
-    assert (len(again), again[2]) == (5, (2, {"x": 4}))
+def test_rows_that_fill_no_batch_make_no_step():
+    sampler = PruningSampler(None, 22, seed=0)
+    sampler.is_cut_by(BatchSampler(sampler, 4, drop_last=True))
+    assert [sampler.steps_for(rows) for rows in (3, 4)] == [0, 1]
 
 
-def test_a_batch_that_is_no_mapping_is_refused():
-    with pytest.raises(TypeError, match="data_collator returned a list"):
-        RowCollator(list)([(0, {"x": 1})])
+def test_unequal_batches_are_refused_before_they_are_cut():
+    sampler = PruningSampler(None, 22, seed=0)
+    sampler.is_cut_by(DataLoader(range(22), batch_sampler=shards(sampler, False, even_batches=False)[0]))
+    assert sampler.steps_for(8) == 1
+    with pytest.raises(ValueError, match="even_batches=False can't share 9 kept rows out to 2 processes"):
+        sampler.steps_for(9)
+
+
+def test_who_cuts_the_batches_must_be_known():
+    sampler = PruningSampler(None, 22, seed=0)
+    with pytest.raises(ValueError, match=r"say who cuts the batches first, by is_cut_by\(loader\)"):
+        sampler.steps_for(4)
+    with pytest.raises(ValueError, match="DataLoader, the training loader, shows no way to Trainer's own sampler"):
+        sampler.is_cut_by(DataLoader(range(22)))

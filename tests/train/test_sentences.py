@@ -43,7 +43,7 @@ SPECIAL, WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], [f"w{n}" for n 
 WIDTH, N = 16, 22
 KEEP, INFOBATCH = "uniform:keep=1.0", "infobatch:ratio=0.5,anneal=1.0"
 CLOCKS = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
-README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "hf_prune" / "train" / "README.md").read_text(encoding="utf-8")
 
 gc.freeze()  # each train() collects garbage, most of a second with all that is imported by now
 
@@ -350,8 +350,8 @@ def test_a_loss_of_the_users_own_is_taken_by_batches_or_by_example_loss_func(fol
     np.testing.assert_allclose(ours.history.loss, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_function_of_the_readme_gives_each_anchors_loss(folders, tmp_path):
-    (code,) = re.findall(r"```python\n(def in_batch.*?)```", README, re.DOTALL)
+def test_the_function_of_the_page_gives_each_anchors_loss(folders, tmp_path):
+    (code,) = re.findall(r"```python\n(def in_batch.*?)```", PAGE, re.DOTALL)
     functions, found = {"torch": torch, "cross_entropy": F.cross_entropy}, []
     exec(code, functions)
 

@@ -7,13 +7,14 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import inside
 import pytest
 import tiny
 import torch
 from disk import largest_file
 
 from hf_prune import History
-from hf_prune.records.history import HISTORY
+from hf_prune.records.history_file import HISTORY
 from hf_prune.records.table import ROWS
 from hf_prune.records.trace import FOLDER
 from hf_prune.report import page
@@ -115,13 +116,14 @@ def test_folders_where_files_should_be(tmp_path, caplog):
 
 def test_a_disk_that_is_full_after_the_weights(tmp_path, caplog):
     trainer = trained(tmp_path)
-    stock = trainer._save_account
+    sharing = inside.sharing(trainer)
+    stock = sharing.save_account
 
     def on_a_full_disk(folder):
         with largest_file(100):
             stock(folder)
 
-    trainer._save_account = on_a_full_disk
+    sharing.save_account = on_a_full_disk
     trainer.save_model()
     assert (tmp_path / "model.safetensors").exists() and "COULD NOT BE WRITTEN" in caplog.text
     assert not (tmp_path / HISTORY).exists() and not list(tmp_path.rglob("*.tmp"))
@@ -149,10 +151,10 @@ def test_a_tokenizer_that_can_not_decode(tmp_path, caplog):
     assert not [message for message in caplog.messages if "were padding" not in message]
 
 
-@pytest.mark.parametrize("place", ["_card_sections", "_about_scores", "_last_scores", "pruning_report"])
+@pytest.mark.parametrize("place", ["_sections", "_about_scores", "_last_scores", "pruning_report"])
 def test_a_card_that_can_not_be_extended_is_stocks(tmp_path, monkeypatch, caplog, place):
     trainer = trained(tmp_path)
-    monkeypatch.setattr(trainer, place, break_off)
+    monkeypatch.setattr(trainer if place == "pruning_report" else inside.sharing(trainer), place, break_off)
     trainer.create_model_card()
     assert "Training procedure" in (tmp_path / "README.md").read_text()
     assert "The model card lacks its section on data pruning" in caplog.text and "is broken)" in caplog.text

@@ -5,16 +5,17 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+import inside
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 import hf_prune.train.trainer as module
 from hf_prune import History, Policy, PruningSeq2SeqTrainer, PruningTrainer, Selection
-from hf_prune.train.sampler import ROW
+from hf_prune.train.collator import ROW
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def module_clock(epoch):
 
 
 def rng_of(trainer, epoch):
-    return np.random.default_rng([trainer._run.state.seed, epoch])
+    return np.random.default_rng([inside.engine(trainer).state.seed, epoch])
 
 
 def full_rates(schedule, updates, epochs):
@@ -412,3 +413,17 @@ def test_tokens_that_cannot_be_counted_are_refused(classifier, tmp_path):
 def test_the_classes_are_what_they_replace():
     assert issubclass(PruningTrainer, module.Trainer)
     assert issubclass(PruningSeq2SeqTrainer, module.Seq2SeqTrainer)
+
+
+# ---- What a trainer holds ----
+
+
+@pytest.mark.parametrize("policy", [None, "infobatch"])
+def test_the_mixin_owns_one_attribute(classifier, tmp_path, policy):
+    pruning = trainer_of(classifier, tmp_path, policy, cls=PruningTrainer)
+    model, rows = classifier
+    stock = Trainer(model, pruning.args, pad, rows)
+    assert set(vars(pruning)) - set(vars(stock)) == {"_pruning", "watch"}  # the second is these tests' own
+    pruning.train()
+    stock.train()
+    assert set(vars(pruning)) - set(vars(stock)) == {"_pruning", "watch"}

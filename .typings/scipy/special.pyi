@@ -1,0 +1,9 @@
+"""What hf_prune uses of scipy.special, which has no types of its own."""
+
+from typing import Any
+
+import numpy as np
+
+def expit(x: np.ndarray) -> np.ndarray: ...
+def ndtri(y: Any) -> Any: ...
+def stdtrit(df: Any, p: Any) -> Any: ...

@@ -1,0 +1,231 @@
+"""What came out of the runs of a comparison: read from their files, and checked."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.foreign import label, number, of_kind, read_json, why
+from ..report.account import NOTHING, keeps_all
+from .intervals import RowSums, row_sums, without_texts
+
+RESULTS, PREDICTIONS = "results.json", "predictions.json"  # of a run; the first is written last
+LARGEST = 1e30  # quality
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a quality is shown.
+
+    Args:
+        title: Its name and unit, of a value.
+        unit: Of a difference.
+        factor: What values are multiplied by.
+        digits: Digits behind the point.
+        margin: Largest difference, after `factor`, that counts as the same quality; None = no difference does.
+    """
+
+    title: str
+    unit: str
+    factor: float = 1.0
+    digits: int = 4
+    margin: float | None = None
+
+
+SCALES = {
+    "bleu": Scale("BLEU", "BLEU", digits=2, margin=0.5),
+    "accuracy": Scale("accuracy in %", "points", 100, 2, 0.5),
+    "f1": Scale("F1 in %", "points", 100, 2, 0.5),
+    "matthews": Scale("Matthews correlation in %", "points", 100, 2, 1.0),
+    "pearson": Scale("Pearson correlation in %", "points", 100, 2, 0.5),
+    "spearman": Scale("Spearman correlation in %", "points", 100, 2, 0.5),
+    "loss": Scale("loss in nats", "nats", margin=0.01),
+}
+
+
+def scale_of(metric: str) -> Scale:
+    """How a metric is shown."""
+    return SCALES.get(metric, Scale(metric, metric))
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a comparison takes from a run that has ended.
+
+    Args:
+        results: Its results.json.
+        answers: Its predictions as labels and numbers, see `without_texts`.
+        rows: Its quality as sums over the test rows; None where the metric is no function of such.
+        tested_on: A checksum of the test rows, to see that all runs were tested on the same.
+        is_constant: Whether it gives every test row one answer, where the rows have several.
+    """
+
+    results: dict[str, Any]
+    answers: dict[str, Any] = field(default_factory=dict)
+    rows: RowSums | None = None
+    tested_on: str = ""
+    is_constant: bool = False
+
+    @classmethod
+    def load(cls, folder: Path) -> "RunResult":
+        """Read what a run has left in its folder.
+
+        Raises:
+            ValueError: It has no account of what was trained, or its predictions are not those of its quality; or the
+                files hold something else.
+        """
+        results = _read(folder / RESULTS)
+        if not results.get("pruning"):
+            raise ValueError(f"{folder} has no account of what was trained: compare with --policy uniform:keep=1.")
+        with _naming(folder / RESULTS):
+            check_results(results)
+        quality = results["quality"]
+        if quality["value"] is None:
+            return cls(results)
+        found = _read(folder / PREDICTIONS)
+        with _naming(folder / PREDICTIONS):
+            answers = without_texts(quality["metric"], found, results["scores"])
+            rows = row_sums(quality["metric"], answers, results["scores"])
+            said = {str(answer) for answer in found.get("predictions", ())}
+            truths = {str(truth) for truth in found.get("references") or ()}
+            tested_on = json.dumps(found.get("references") or found.get("tokens"))
+        run = cls(
+            results,
+            answers,
+            rows,
+            hashlib.sha256(tested_on.encode()).hexdigest(),
+            is_constant=len(said) == 1 and len(truths) > 1,
+        )
+        if run.mismatch:
+            raise ValueError(
+                f"{folder}: {run.mismatch}. They are of different runs; remove the folder and run it again."
+            )
+        return run
+
+    @property
+    def mismatch(self) -> str:
+        """What is wrong where its predictions are not those of its quality; "" where they are."""
+        quality = self.results["quality"]
+        if self.rows is None or np.isclose(self.rows.value, quality["value"], rtol=1e-4):
+            return ""
+        name, value = quality["metric"], quality["value"]
+        return f"{PREDICTIONS} gives {name} {self.rows.value:.6g}, but {RESULTS} says {value:.6g}"
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether its quality is no number."""
+        return self.results["quality"]["value"] is None
+
+    @property
+    def unit(self) -> str:
+        """What is counted: "positions" (tokens and padding), or "rows" where the inputs have no tokens."""
+        return "positions" if self.results["pruning"]["totals"]["padded_tokens"] else "rows"
+
+    @property
+    def _counted(self) -> str:
+        """What evaluations and earlier runs call it."""
+        return "tokens" if self.unit == "positions" else "rows"
+
+    def cost(self) -> dict[str, float]:
+        """`trained`, `forward_only` and `earlier` positions or rows, their sum `all`; `steps` and `seconds`."""
+        totals, earlier = self.results["pruning"]["totals"], self.results["pruning"]["earlier_runs"] or {}
+        counted = "padded_tokens" if self.unit == "positions" else "rows"
+        counts = {
+            "trained": totals[counted],
+            "forward_only": totals[f"{counted}_rescored"],
+            "earlier": earlier.get(self._counted, 0),
+        }
+        seconds = sum(totals[f"seconds_{part}"] for part in ("training", "selecting", "rescoring"))
+        more = {"steps": totals["optimizer_steps"], "seconds": seconds + earlier.get("seconds", 0)}
+        return counts | {"all": sum(counts.values())} | more
+
+    @property
+    def tokens(self) -> float | None:
+        """Real tokens trained; None where there are none, or they are not told apart from padding."""
+        return self.results["pruning"]["totals"].get("tokens") or None
+
+    def curve(self, metric: str) -> np.ndarray:
+        """(E, 3): what was trained, the seconds, and the quality at each evaluation, earlier runs charged."""
+        earlier = self.results["pruning"]["earlier_runs"] or {}
+        return np.array(
+            [
+                (
+                    found[self._counted] + earlier.get(self._counted, 0),
+                    found["seconds"] + earlier.get("seconds", 0),
+                    found[f"eval_{metric}"],
+                )
+                for found in self.results["pruning"]["evaluations"]
+                if found.get(f"eval_{metric}") is not None
+            ]
+        ).reshape(-1, 3)
+
+
+def prunes_nothing(run: RunResult, full: RunResult) -> bool:
+    """Whether a run has trained as much as one on all rows did, and was not set to.
+
+    Args:
+        run: That may have pruned.
+        full: With the same seed, on all rows.
+    """
+    trained, everything = (one.cost()["trained"] for one in (run, full))
+    return not keeps_all(str(run.results.get("policy"))) and abs(trained - everything) < NOTHING * everything
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return of_kind(read_json(path, largest=1 << 31), "it", dict)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Remove its folder, and run it again.") from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which file holds what the block can't use."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(
+            f"{path} was not written by a recipe ({why(error)}). Remove its folder, and run it again."
+        ) from error
+
+
+_COUNTED = ("rows", "padded_tokens", "rows_rescored", "padded_tokens_rescored", "optimizer_steps")
+_COUNTED += tuple(f"seconds_{part}" for part in ("training", "selecting", "rescoring"))
+
+
+def check_results(found: dict[str, Any]) -> None:
+    """Refuse a results.json whose numbers are none or out of bounds, or whose names are more than names.
+
+    Raises:
+        KeyError: Something is missing.
+        TypeError: Something is of another type.
+        ValueError: Something is of another kind, or out of bounds.
+    """
+    quality, pruning = found["quality"], found["pruning"]
+    for name in ("metric", "split"):
+        label(quality[name], name)
+    number(quality["rows"], "rows", 1, whole=True)
+    of_kind(quality["greater_is_better"], "greater_is_better", bool)
+    if quality["value"] is not None:
+        number(quality["value"], "the quality", -LARGEST, LARGEST)
+    earlier = pruning["earlier_runs"] or {}
+    for counts, needed in ((pruning["totals"], _COUNTED), (earlier, ())):
+        for name in dict.fromkeys((*needed, *(name for name, value in counts.items() if value is not None))):
+            number(counts[name], name)
+    for evaluation in of_kind(pruning["evaluations"], "evaluations", list):
+        for name in ("rows", "tokens", "seconds"):
+            number(evaluation[name], name)
+        if evaluation.get(f"eval_{quality['metric']}") is not None:
+            number(evaluation[f"eval_{quality['metric']}"], "an evaluation", -LARGEST, LARGEST)
+    number(found["parameters"], "parameters", whole=True)
+    for name in ("cpus", "threads"):
+        if found["hardware"][name] is not None:  # the system may not tell
+            number(found["hardware"][name], name, whole=True)
+    commit = [] if found["commit"] is None else [found["commit"]]
+    for text in (*found["hardware"]["gpus"], *found["versions"], *found["versions"].values(), *commit):
+        label(text, "a name or version")

@@ -1,0 +1,137 @@
+"""Columns of rows: how flags name them, what they must hold, and which rows are left out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Value
+
+from ..data.tokens import row_lengths
+from ..records.table import FILE_ROW
+
+KNOWN_TEXTS = (  # the names of GLUE's tasks and of common data sets
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("text",),
+    ("sentence",),
+)
+
+
+def columns_of(rows: Dataset) -> str:
+    """The columns that rows have in their file, in words."""
+    return ", ".join(column for column in rows.column_names if column != FILE_ROW)
+
+
+def find_column(rows: Dataset, flag: str, column: str, name: str) -> str:
+    """`column`, if the rows have it.
+
+    Raises:
+        ValueError: They don't; names `flag`, what the rows are called, and the columns they have.
+    """
+    if column not in rows.column_names:
+        plain = {other.strip().casefold(): other for other in rows.column_names}
+        near = plain.get(column.strip().casefold())
+        hint = f" Did you mean {near!r}?" if near else ""
+        raise ValueError(f"{flag}={column!r}: {name} has no such column; it has {columns_of(rows)}.{hint}")
+    return column
+
+
+def find_text(rows: Dataset, flag: str, column: str, name: str) -> str:
+    """`column`, if the rows have texts there.
+
+    Raises:
+        ValueError: What `find_column` refuses, or a column of something else.
+    """
+    feature = rows.features[find_column(rows, flag, column, name)]
+    if feature not in (Value("string"), Value("large_string"), Value("null")):
+        raise ValueError(
+            f"{flag}={column!r}: {name} has {feature} there, no text. Name another column, or store text in it (in "
+            "Parquet or JSON lines, where 7 and '7' differ)."
+        )
+    return column
+
+
+def find_texts(rows: Dataset, columns: Sequence[str], label_column: str, name: str) -> list[str]:
+    """The columns of the text, or of the pair of texts.
+
+    Args:
+        rows: That have them.
+        columns: Those that `text_columns` names, if any.
+        label_column: Of the labels, which is none of them.
+        name: What to call the rows in a message.
+
+    Raises:
+        ValueError: A column that is not there or has no text, that of the labels, more than two, or none that is known
+            while several could be meant.
+    """
+    if columns:
+        if len(columns) > 2:
+            raise ValueError(f"text_columns={columns}: give one column, or two for pairs of texts.")
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"text_columns={columns}: give two different columns, or one.")
+        if label_column in columns:
+            raise ValueError(f"text_columns={columns} has the label_column; name the text alone.")
+        return [find_text(rows, "text_columns", column, name) for column in columns]
+    for known in KNOWN_TEXTS:
+        if set(known) <= set(rows.column_names):
+            return list(known)
+    others = [column for column in rows.column_names if column != label_column]
+    texts = [column for column in others if rows.features[column] in (Value("string"), Value("large_string"))]
+    if len(texts) != 1:
+        raise ValueError(
+            f"text_columns: {name} has {len(texts)} columns of texts, none by a name that is known; name one or two of "
+            f"{columns_of(rows.select_columns(others))}."
+        )
+    return texts
+
+
+def keep_rows(rows: Dataset, is_whole: Callable[[Any], bool], what: str, name: str, say: Callable[[str], None]):
+    """The rows that are whole, and `say` how many others there were.
+
+    Raises:
+        ValueError: None is; names the rows and what they lack.
+    """
+    kept = rows.filter(is_whole)
+    if not len(kept):
+        raise ValueError(f"{name} has no row with {what} ({len(rows)} rows read).")
+    if lost := len(rows) - len(kept):
+        say(f"{name}: {lost:,} of {len(rows):,} rows are left out, for only those with {what} can serve.")
+    return kept
+
+
+def count_rows(splits: Mapping[str, Dataset]) -> str:
+    """How many rows each split has, in words."""
+    return ", ".join(f"{len(rows):,} {name}" for name, rows in splits.items()) + " rows"
+
+
+def tell_cuts(rows: Dataset, max_length: int, say: Callable[[str], None]) -> None:
+    """Say how many training rows have a text of `max_length` tokens, the input or the target: these may be cut."""
+    lengths = row_lengths(rows, None, "input_ids", targets_too=True)
+    if full := int(np.count_nonzero(lengths.reshape(len(rows), -1).max(1) >= max_length)):
+        say(f"{full:,} of {len(rows):,} training rows fill max_length={max_length} and may be cut")
+
+
+def tell_length(rows: Dataset, split: str, read: int, max_length: int | None) -> str:
+    """How many of the rows that were read are left, and how many fill the length, in words.
+
+    Args:
+        rows: With `input_ids`, or packs of such.
+        split: What they are called.
+        read: How many there were.
+        max_length: Tokens of a row at most.
+
+    Raises:
+        ValueError: None is left.
+    """
+    if not len(rows):
+        raise ValueError(f"max_length={max_length} leaves no row of split {split} a response; give a larger one.")
+    if "seq_lengths" in rows.column_names:
+        return f"{len(rows):,} {split} packs of {read:,} rows"
+    words = [f"{len(rows):,} {split} rows"]
+    if len(rows) < read:
+        words.append(f"{read - len(rows):,} more are left out, for their prompt fills max_length")
+    if full := sum(len(ids) == max_length for ids in rows["input_ids"][:]):
+        words.append(f"{full:,} fill max_length={max_length} and may be cut")
+    return "; ".join(words)

@@ -1,0 +1,149 @@
+"""Labels of rows: read as classes or as numbers, from the rows' own file or from a second one."""
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+
+import datasets
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Value
+
+from .columns import find_column
+from .splits import read_file
+
+_NAMES = 20  # of many that a message lists
+_FEW = 20  # values, of labels that are more likely classes than numbers
+
+
+def label_texts(rows: Dataset, column: str, name: str) -> list[str]:
+    """The label of each row as a text: the name that the column's ClassLabel feature gives it, else its value.
+
+    Raises:
+        ValueError: Labels that are lists or the like; a row without a label, or with one that its ClassLabel does not
+            know, by its number.
+    """
+    feature, labels, flag = rows.features[column], rows[column][:], f"label_column={column}"
+    if not isinstance(feature, (ClassLabel, Value)):
+        found = "of several types" if type(feature).__name__ == "Json" else feature  # how numbers beside texts are read
+        raise ValueError(f"{flag}: labels of {name} are {found}; give one class for each row, all of one type.")
+    names = feature.names if isinstance(feature, ClassLabel) else None
+    for row, label in enumerate(labels):
+        if label is None:
+            raise ValueError(f"{flag}: row {row} of {name} has no label; remove such rows, or name another column.")
+        if names is not None and not 0 <= label < len(names):
+            raise ValueError(
+                f"{flag}: row {row} of {name} has the label {label}, but its classes are 0 ... {len(names) - 1} "
+                f"({_listed(names)}); correct it, or remove such rows."
+            )
+    return [str(label) if names is None else names[label] for label in labels]
+
+
+def class_names(rows: Dataset, column: str, name: str) -> list[str]:
+    """The classes of training rows: those of the column's ClassLabel feature, in its order, or its sorted values.
+
+    Raises:
+        ValueError: There are fewer than two, or what `label_texts` refuses.
+    """
+    feature = rows.features[column]
+    texts = label_texts(rows, column, name)
+    if len(set(texts)) < 2:
+        raise ValueError(
+            f"label_column={column}: all {len(rows)} rows of {name} have the label {texts[0]!r}; two are needed."
+        )
+    stripped = Counter(text.strip() for text in set(texts))
+    if alike := [text for text, count in stripped.items() if count > 1]:
+        warnings.warn(
+            f"label_column={column}: {name} has labels that differ by blanks alone, such as {alike[0]!r} with and "
+            "without: they are taken for two classes. Strip them where they are one.",
+            stacklevel=2,
+        )
+    return list(feature.names) if isinstance(feature, ClassLabel) else list(map(str, sorted(set(rows[column][:]))))
+
+
+def encode_labels(rows: Dataset, column: str, classes: Sequence[str], name: str) -> Dataset:
+    """The rows with the column `labels`, a ClassLabel of `classes`, in place of `column`; labels go by their names.
+
+    Raises:
+        ValueError: A label that is not in `classes`, those of the training rows, or what `label_texts` refuses.
+    """
+    number = {label: i for i, label in enumerate(classes)}
+    texts = label_texts(rows, column, name)
+    for row, text in enumerate(texts):
+        if text not in number:
+            raise ValueError(
+                f"label_column={column}: row {row} of {name} has the label {text!r}, which no training row has; they "
+                f"have {_listed(classes)}. Correct it, remove such rows, or add some to the training rows."
+            )
+    labels = [number[text] for text in texts]
+    return rows.remove_columns(column).add_column("labels", labels, feature=ClassLabel(names=list(classes)))
+
+
+def read_numbers(rows: Dataset, column: str, name: str) -> Dataset:
+    """The rows with the column `labels`, finite float32, in place of `column`.
+
+    Raises:
+        ValueError: The labels are no numbers, or one is missing or not finite.
+    """
+    feature = rows.features[column]
+    if not (isinstance(feature, Value) and feature.dtype.startswith(("float", "int"))):
+        raise ValueError(f"label_column={column}: labels of {name} are {feature}, but those to train on are floats.")
+    labels = np.array(rows[column][:], dtype=np.float32)
+    if len(wrong := np.flatnonzero(~np.isfinite(labels))):
+        label = labels[wrong[0]]
+        what = "no label; remove such rows, or name another column" if np.isnan(label) else f"the label {label}"
+        raise ValueError(f"label_column={column}: row {wrong[0]} of {name} has {what}.")
+    found = np.unique(labels)
+    if feature.dtype.startswith("float") and len(found) <= _FEW and (found == np.rint(found)).all():
+        warnings.warn(
+            f"label_column={column}: labels of {name} are whole numbers stored as fractions (as CSV has them beside "
+            "empty ones): they are taken for numbers to predict. Store them as integers or as text to tell classes "
+            "apart.",
+            stacklevel=2,
+        )
+    return rows.remove_columns(column).add_column("labels", labels, feature=Value("float32"))
+
+
+def join_labels(rows: Dataset, path: str, column: str, name: str, apart: str) -> Dataset:
+    """The rows with the label column of a second file, instead of one that they may have.
+
+    Args:
+        rows: As they are in their own file.
+        path: The second file, with a row for each, in their order.
+        column: Of the labels, in it.
+        name: What to call the rows in a message.
+        apart: A column that both may have with other values, as two copies of a picture.
+
+    Raises:
+        ValueError: It lacks the column, has not as many rows, or another value in a column that both have.
+    """
+    file = f"label_file={path!r}"
+    try:
+        labels = read_file(path)
+    except ValueError as error:
+        raise ValueError(f"label_file: {error}") from error
+    column = find_column(labels, "label_column", column, path)
+    if len(labels) != len(rows):
+        raise ValueError(f"{file} has {len(labels)} rows, and {name} has {len(rows)}; give one for each, in its order.")
+    for shared in sorted(set(rows.column_names) & set(labels.column_names) - {column, apart}):
+        for row, (one, other) in enumerate(zip(rows[shared][:], labels[shared][:], strict=True)):
+            if one != other:
+                raise ValueError(
+                    f"{file}: row {row} has {shared} {other!r}, but that of {name} has {one!r}; give rows in one order."
+                )
+    rest = rows.select_columns([other for other in rows.column_names if other != column])
+    return datasets.concatenate_datasets([rest, labels.select_columns(column)], axis=1)
+
+
+def warn_if_untaught(splits: DatasetDict) -> None:
+    """Warn of classes that rows of other splits have in `labels`, a ClassLabel, but no training row has."""
+    names = splits["train"].features["labels"].names
+    taught = set(splits["train"]["labels"][:])
+    for split, rows in splits.items():
+        if untaught := sorted(set(rows["labels"][:]) - taught):
+            found = _listed([names[label] for label in untaught])
+            warnings.warn(f"Split {split} has classes of which there is no training row: {found}.", stacklevel=2)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_NAMES])} ... and {more:,} more"
