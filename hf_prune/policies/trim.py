@@ -4,16 +4,16 @@ With m_i the mean loss of row i over its visits and t the share of training done
 
     keep(t) = 1 - noise * min(1, t / ramp)          the rows of largest m_i are pruned
 
-`noise="auto"` estimates the share of wrong labels: two normal components are fitted to log m_i, and their upper one is
-taken for the wrong labels where the fitted density has a valley below half of its lower peak; else noise = 0. Every
-`revisit` rounds, pruned rows are measured by a forward pass; one that the model now predicts as labelled comes back.
+Without `noise`, the share of wrong labels is estimated: two normal components are fitted to log m_i. The upper one is
+taken for the wrong labels if the fitted density has a valley below half of its lower peak; else noise = 0. Every
+`revisit` rounds, a forward pass measures the pruned rows; one that the model now predicts as labelled comes back.
 
 Needs      loss, which the training forward pass gives, and correct, if revisit > 0. 9 bytes per row: notes `total`
            (float32, sum of losses), `visits` (int32), `back` (uint8).
 Good for   wrong labels or wrong pairs, and a model that would memorise them: many epochs, or a pretrained one.
-Not for    clean data, where the largest losses are the hard rows (auto then prunes nothing, as far as it can tell);
+Not for    clean data, whose largest losses are the hard rows (without `noise`, nothing is pruned there);
            noise of low loss, as copied targets; runs so short that wrong rows are not learned anyway.
-Defaults   noise = "auto", ramp = 0.3, revisit = 3 rounds: ours, from digits with 0 to 40 % of wrong labels.
+Defaults   noise = None, ramp = 0.3, revisit = 3 rounds: ours, from digits with 0 to 40 % of wrong labels.
 Deviates   Co-teaching: one network in place of two; a mean over visits in place of a batch's losses; epochs of the
            ramp as a share of training; pruned rows cost no forward pass, but for revisits. Whole optimizer steps.
 Reference  B. Han et al., "Co-teaching", NeurIPS 2018, https://arxiv.org/abs/1804.06872 (the schedule);
@@ -22,7 +22,7 @@ Reference  B. Han et al., "Co-teaching", NeurIPS 2018, https://arxiv.org/abs/180
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -68,7 +68,7 @@ class Trim(Policy):
     """Prune the rows of largest mean loss, which are likely to be wrong.
 
     Args:
-        noise: Share of the rows that is pruned once the ramp is over, in [0, 1); "auto" = as the losses say.
+        noise: Share of the rows that is pruned once the ramp is over, in [0, 1); None = as the losses say.
         ramp: Share of training in which the pruned share grows to `noise`, in (0, 1].
         per_class: Whether `noise` holds for each class, so that no class is pruned more than another.
         revisit: Rounds from one measurement of the pruned rows to the next, in [0, inf); 0 = they stay pruned.
@@ -83,13 +83,13 @@ class Trim(Policy):
 
     instead: ClassVar[Mapping[str, Any]] = {"revisit": 0}
 
-    noise: float | Literal["auto"] = "auto"
+    noise: float | None = None
     ramp: float = 0.3
     per_class: bool = False
     revisit: int = 3
 
     def __post_init__(self):
-        if self.noise != "auto":
+        if self.noise is not None:
             self.check_range("noise", "[0, 1)")
         self.check_range("ramp", "(0, 1]")
         self.check_switch("per_class")
@@ -127,7 +127,7 @@ class Trim(Policy):
             return np.zeros(n, bool)
         visits = notes["visits"]
         mean = np.where(visits > 0, notes["total"] / np.maximum(visits, 1), np.nan)
-        noise = upper_share(mean) if self.noise == "auto" else self.noise
+        noise = upper_share(mean) if self.noise is None else self.noise
         share = noise * min(1.0, clock.share / self.ramp)
         pruned, score, rng = np.zeros(n, bool), np.where(np.isnan(mean), -np.inf, mean), np.random.default_rng(TIES)
         k = max(0, n - whole_steps(int(np.ceil((1 - share) * n - 1e-9)), clock.step_rows))

@@ -1,4 +1,4 @@
-"""Every policy through recipes/translate.py: killed at any moment and started again, it ends with the same bits."""
+"""Every policy through a recipe: killed at any moment and started again, it ends with the same bits."""
 
 import json
 import random
@@ -13,20 +13,30 @@ from hf_prune import History, policies
 from hf_prune.common import storage
 
 FLAGS = (
-    "--train_file train.parquet --validation_file validation.parquet --vocab_size 320 --max_length 24 --num_beams 1 "
+    "--train_file train.parquet --validation_file validation.parquet --vocab_size 320 --max_length 24 "
     "--num_train_epochs 4 --per_device_train_batch_size 6 --logging_steps 1 --use_cpu True --disable_tqdm True "
     "--seed 3 --save_strategy steps --save_steps 5 --eval_strategy no --load_best_model_at_end False --report_to none"
 ).split()
-SPECIAL = {"kakurenbo": ["--by_confidence", "True"]}  # translation has no `correct`
+SPECIAL = {"kakurenbo": ["--by_confidence", "True"], "trim": ["--revisit", "0"]}  # translation has no `correct`
+BEAMS = {"translate": ["--num_beams", "1"], "text_classification": []}
+
+
+def recipe_of(name):
+    """The recipe that trains under a policy: one whose rows have classes, if it needs these."""
+    return "text_classification" if "classes" in policies.make(name).needs else "translate"
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """A folder with the files of a small corpus, and a History of its rows that holds scores."""
-    folder = tmp_path_factory.mktemp("corpus")
-    write_rows("translate", folder)
-    n = 36
-    pq.write_table(pq.read_table(folder / "train.parquet").slice(0, n), folder / "train.parquet")
+def corpora(tmp_path_factory):
+    """By recipe, a folder with the files of a small corpus, and a History of its rows that holds scores."""
+    return {recipe: corpus(recipe, tmp_path_factory.mktemp(recipe)) for recipe in BEAMS}
+
+
+def corpus(recipe, folder):
+    write_rows(recipe, folder)
+    rows = pq.read_table(folder / "train.parquet")
+    n = 36 if recipe == "translate" else len(rows)  # of fewer, a class would be missing
+    pq.write_table(rows.slice(0, n), folder / "train.parquet")
     rng = np.random.default_rng(0)
     history = History.empty(n, ("el2n", "grad_norm"))
     loss, *signals = rng.random((3, n), np.float32)
@@ -49,19 +59,20 @@ def result_of(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", policies.names())
-def test_killed_and_started_again_it_ends_the_same(corpus, tmp_path, name):
-    flags = [*FLAGS, "--policy", name, *SPECIAL.get(name, []), "--output_dir", "out"]
+def test_killed_and_started_again_it_ends_the_same(corpora, tmp_path, name):
+    recipe = recipe_of(name)
+    flags = [*FLAGS, *BEAMS[recipe], "--policy", name, *SPECIAL.get(name, []), "--output_dir", "out"]
     for folder in (tmp_path / "whole", tmp_path / "killed"):
         folder.mkdir()
-        for file in corpus.iterdir():
+        for file in corpora[recipe].iterdir():
             (folder / file.name).symlink_to(file)
     if needs_scores(name):
         flags += ["--history", "history.safetensors"]
-    run_forked("translate", tmp_path / "whole", *flags)
+    run_forked(recipe, tmp_path / "whole", *flags)
     expected = result_of(tmp_path / "whole")
     moment = random.Random(name).uniform(6, 11)
-    assert not run_forked("translate", tmp_path / "killed", *flags, kill_at=moment)
-    run_forked("translate", tmp_path / "killed", *flags)
+    assert not run_forked(recipe, tmp_path / "killed", *flags, kill_at=moment)
+    run_forked(recipe, tmp_path / "killed", *flags)
     found = result_of(tmp_path / "killed")
     for part, value in expected.items():
         assert found[part] == value, part

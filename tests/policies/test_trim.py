@@ -98,7 +98,7 @@ def test_one_component_is_left_alone(n, shape, rng):
     assert upper_share(losses) == 0
 
 
-def test_auto_prunes_what_the_losses_say(rng):
+def test_without_a_share_it_prunes_what_the_losses_say(rng):
     n = 1000
     losses = np.exp(rng.normal(-1, 0.5, n))
     losses[:200] = np.exp(rng.normal(1.3, 0.3, 200))
@@ -111,9 +111,7 @@ def test_auto_prunes_what_the_losses_say(rng):
     assert len(kept(policy, clean, 1, 0.9)) == n
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("noise", 1), ("noise", "some"), ("ramp", 0), ("revisit", -1), ("per_class", 2)]
-)
+@pytest.mark.parametrize(("field", "value"), [("noise", 1), ("ramp", 0), ("revisit", -1), ("per_class", 2)])
 def test_fields_outside_their_range_are_refused(field, value):
     with pytest.raises(ValueError, match=rf"Trim\({field}=...\) must be .* got {value!r}"):
         Trim(**{field: value})
