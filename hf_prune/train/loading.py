@@ -34,8 +34,8 @@ def draw_apart(loader: Any) -> None:
 def load_renamed(trainer: Trainer, folder: str) -> bool:
     """Load weights that were saved under other names than the model's, as `from_pretrained` does.
 
-    `save_pretrained` writes some models (ViT and others, with transformers 5.23) under the names that their weights have
-    on the Hub. Trainer looks for the model's own names and does not load weights under other names.
+    `save_pretrained` writes the weights of some models (ViT and others, with transformers 5.23) under the names that
+    they have on the Hub. Trainer looks for the model's own names and does not load weights under other names.
 
     Args:
         trainer: The trainer of the model.

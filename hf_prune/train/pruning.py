@@ -210,7 +210,7 @@ class Pruning:
     def plan(self, values: tuple[Any, ...], loader: Any) -> tuple[Any, ...]:
         """Plan a run, and return the numbers that Trainer's loop starts with.
 
-        Trainer's numbers describe the unpruned run, which the clock follows. The steps of the pruned run are a forecast.
+        Trainer's numbers describe the unpruned run, which the clock follows. The pruned run's steps are a forecast.
 
         Args:
             values: The result of Trainer's `set_initial_training_values`.
@@ -227,7 +227,7 @@ class Pruning:
         loop = self._make_loop(self.policy, schedule, loader)
         steps, begun = loop.engine.forecast()
         self._next = loop, begun if by_steps else epochs
-        # Under max_steps we allow as many epochs as steps: an epoch has at least one, and DefaultFlowCallback ends the run.
+        # Under max_steps we allow as many epochs as steps: an epoch has at least one. DefaultFlowCallback ends the run.
         return (steps if by_steps else epochs, updates, *others, steps)
 
     def _make_loop(self, policy: Policy, schedule: UnprunedSchedule, loader: Any) -> Loop:
@@ -325,11 +325,11 @@ class Pruning:
         if not args.should_save:
             return nullcontext()
         folder = os.path.join(trainer._get_output_dir(trial=trial), f"checkpoint-{trainer.state.global_step}")
-        # A checkpoint counts as whole once it has the Trainer state. If a save overwrites an old checkpoint, delete that
-        # mark until the save is complete; also delete the other two, which may be left over from another run.
+        # A checkpoint counts as whole once it has the Trainer state. If a save overwrites an old checkpoint, delete
+        # that file first. Also delete the other two: if they are not written again, they belong to another run.
         for name in (TRAINER_STATE, STATE, seal.SEAL):
             Path(folder, name).unlink(missing_ok=True)
-        # with save_only_model, the processes do not wait for each other, so other ranks may still write: no seal
+        # with save_only_model, nothing makes the main process wait for files of the others, so they can't be sealed
         is_all = not args.save_only_model or args.world_size == 1
         return seal.closing(trainer.state, folder, TRAINER_STATE) if self.loop and is_all else nullcontext()
 

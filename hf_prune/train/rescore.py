@@ -28,7 +28,7 @@ def rescore(trainer: Trainer, training: TrainingRows, rows: np.ndarray, meter: M
         recorder: Takes the measurements.
     """
     args, accelerator = trainer.args, trainer.accelerator
-    # The training batch size fits in memory, also after auto_find_batch_size has reduced it, and a forward pass needs less.
+    # The training batch size (as auto_find_batch_size may have reduced it) fits in memory; a forward pass needs less.
     batch = trainer._train_batch_size // max(1, args.n_gpu)
     if not accelerator.even_batches:  # a sharded model needs all processes in each forward pass: repeat rows to fill up
         rows = np.resize(rows, whole_steps(len(rows), batch * accelerator.num_processes))

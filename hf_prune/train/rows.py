@@ -76,7 +76,7 @@ class TrainingRows:
             trainer: The constructor's argument.
             stock: Trainer's `get_train_dataloader`, which reads data set, collator and sampler from the trainer.
         """
-        if cuts_batches(trainer):  # such a trainer accepts no other data set; `sentences.number_batches` numbers its rows
+        if cuts_batches(trainer):  # it accepts no other data set; `sentences.number_batches` numbers its rows later
             return stock()
         # Trainer has no hook between data set and loader, so we swap data set and collator while it makes the loader.
         collator = trainer.data_collator
