@@ -16,8 +16,8 @@ class Features:
     """What a policy may know about N rows besides measurements. It is read from the data set once, before training.
 
     Args:
-        texts: For each text of a row (the input; with an encoder-decoder also the target), the number of times that each
-            token id occurs in it: (N, V) sparse float32, column indices sorted.
+        texts: For each text of a row (the input; with an encoder-decoder also the target), the number of times that
+            each token id occurs in it: (N, V) sparse float32, column indices sorted.
         pixels: (N, P) uint8, pictures shrunk to one size; None = rows have no picture.
         classes: (N,) int64, class of each row, from 0; None = rows have no class.
     """

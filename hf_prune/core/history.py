@@ -44,11 +44,11 @@ class History:
             all labels are ignored); saturates at 255. None = there was no such visit.
         features: What the data set contains about its rows, if the policy needs it; each run reads it again.
         offered: (M,) int64, rows that the present round may choose among; None = all.
-        keys: (N,) uint64, a hash of each row's name, the same in any order of the rows, see `data.keys.row_keys`; None =
-            rows are known only by their position. Not among `arrays()`.
-        facts: Origin of the History, as far as known: `policy`, `data` (the fingerprint of the training set), `key` (the
-            column that `keys` come from), `run` (the name of the run in the files of its rounds, see `records.trace`),
-            `cost` (`runs`, `rows`, `tokens` with padding, `seconds`).
+        keys: (N,) uint64, a hash of each row's name, the same in any order of the rows, see `data.keys.row_keys`;
+            None = rows are known only by their position. Not among `arrays()`.
+        facts: Origin of the History, as far as known: `policy`, `data` (the fingerprint of the training set), `key`
+            (the column that `keys` come from), `run` (the name of the run in the files of its rounds, see
+            `records.trace`), `cost` (`runs`, `rows`, `tokens` with padding, `seconds`).
     """
 
     loss: np.ndarray
