@@ -251,11 +251,7 @@ class Engine:
         return RoundResult(current.clock, lr_scale, seconds, n, losses, account)
 
     def _take_in(self, measured: Measurements, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Record measurements in the History.
-
-        Returns:
-            The rows as (N,) bool and as (K,) int64, and their losses, (K,) float32.
-        """
+        """Record measurements in the History; return the rows, (N,) bool and (K,) int64, and their losses, (K,)."""
         rows, tokens, values = measured.by_row(marks)
         round = self.state.current.clock.round
         return marks, rows, record(self.state.history, round, self._measuring, rows, tokens, values)
