@@ -221,7 +221,7 @@ def order_seed(trainer: Trainer) -> int:
 
 
 def padding_causes(trainer: Trainer, training: TrainingRows, engine: Engine, meter: Meter) -> tuple[str, ...]:
-    """Return the causes of padding, see `padding.causes`. None if rows are joined or packed: no order would help there.
+    """Return the causes of padding, see `padding.causes`; empty if rows are joined or packed: no order helps there.
 
     Args:
         trainer: Has the training arguments.
