@@ -1,8 +1,8 @@
-"""Arrays in, rows out: three nouns and a clock.
+"""The core: a policy takes arrays and returns rows.
 
-A `History` of what training has revealed of each row goes into a `Policy`, with a `Clock` that says where training
-stands; a `Selection` comes out. `ranking` chooses rows by score, and `features` holds what is known of rows before
-training. NumPy and SciPy alone.
+A `Policy` gets a `History`, which holds what training has measured for each row, and a `Clock`, which gives the
+progress of training. It returns a `Selection`. `ranking` chooses rows by score. `features` holds what is known about
+rows before training. The core uses only NumPy and SciPy.
 """
 
 from .history import IGNORED, NEVER, History

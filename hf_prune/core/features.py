@@ -1,4 +1,4 @@
-"""What is known of every row before any model has seen it: its words or pixels, and its class."""
+"""Features: what is known about every row before training, that is, its words or pixels and its class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ _ROWS_AT_A_TIME = 50_000
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a policy may ask for of N rows beside measurements; read from the data set once, before training.
+    """What a policy may know about N rows besides measurements. It is read from the data set once, before training.
 
     Args:
-        texts: For each text of a row (the input; of an encoder-decoder also the target) how often each token id occurs
-            in it: (N, V) sparse float32, column indices sorted.
-        pixels: (N, P) uint8, pictures shrunk to one size; None where rows have none.
-        classes: (N,) int64, class of each row, from 0; None where rows have none.
+        texts: For each text of a row (the input; with an encoder-decoder also the target), the number of times that
+            each token id occurs in it: (N, V) sparse float32, column indices sorted.
+        pixels: (N, P) uint8, pictures shrunk to one size; None = rows have no picture.
+        classes: (N,) int64, class of each row, from 0; None = rows have no class.
     """
 
     texts: tuple[csr_array, ...] = ()
@@ -34,7 +34,7 @@ class Features:
 
     @cached_property
     def idf(self) -> tuple[np.ndarray, ...]:
-        """For each text (V,) float32, the nats that meeting a token tells: ln(N / rows that hold it)."""
+        """For each text, the inverse document frequency of each token: (V,) float32, ln(N / rows with the token)."""
         return tuple(
             np.log(text.shape[0] / np.maximum(1, np.bincount(text.indices, minlength=text.shape[1]))).astype(np.float32)
             for text in self.texts
@@ -42,17 +42,17 @@ class Features:
 
     @cached_property
     def token_counts(self) -> tuple[np.ndarray, ...]:
-        """For each text (V,) float64, how often each token occurs in all rows."""
+        """For each text, the number of times that each token occurs in all rows: (V,) float64."""
         return tuple(np.bincount(text.indices, weights=text.data, minlength=text.shape[1]) for text in self.texts)
 
     @cached_property
     def class_count(self) -> int:
-        """The highest class and one; 0 where rows have none."""
+        """Number of classes: the highest class plus one; 0 = rows have no class."""
         return 0 if self.classes is None else int(self.classes.max()) + 1
 
 
 def count_matrix(ids: np.ndarray, offsets: np.ndarray) -> csr_array:
-    """How often each token occurs in each row, without a loop over rows.
+    """Count how often each token occurs in each row, without a loop over rows.
 
     Args:
         ids: (T,) int64, the token ids of all rows one after another, from 0.
@@ -69,18 +69,18 @@ def count_matrix(ids: np.ndarray, offsets: np.ndarray) -> csr_array:
 
 
 def stacked(parts: Sequence[csr_array]) -> csr_array:
-    """Count matrices of consecutive rows as one, as wide as the widest."""
+    """Stack count matrices of consecutive rows into one, as wide as the widest."""
     width = max(part.shape[1] for part in parts)
     widened = [csr_array((p.data, p.indices, p.indptr), shape=(p.shape[0], width)) for p in parts]
     return csr_array(sparse.vstack(widened, format="csr"))
 
 
 def sums(text: csr_array, values: np.ndarray) -> np.ndarray:
-    """The sum of its tokens' values over each row, each as often as it occurs.
+    """Sum the values of each row's tokens. A token that occurs k times counts k times.
 
     Args:
         text: (N, V) counts.
-        values: (V,), of each token.
+        values: (V,), the value of each token.
 
     Returns:
         (N,).
@@ -89,11 +89,11 @@ def sums(text: csr_array, values: np.ndarray) -> np.ndarray:
 
 
 def sums_of_distinct(text: csr_array, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The sum of its tokens' values over each of some rows, each token once.
+    """Sum the values of the tokens of some rows. In each row, a token counts once.
 
     Args:
         text: (N, V) counts.
-        values: (V,), of each token.
+        values: (V,), the value of each token.
         rows: (M,) int64.
 
     Returns:
@@ -104,7 +104,7 @@ def sums_of_distinct(text: csr_array, values: np.ndarray, rows: np.ndarray) -> n
 
 
 def rows_with(text: csr_array, rows: np.ndarray) -> np.ndarray:
-    """How many of some rows hold each token.
+    """Count, for each token, the rows among `rows` that hold it.
 
     Args:
         text: (N, V) counts.
@@ -124,7 +124,7 @@ def _chunks(rows: np.ndarray) -> list[np.ndarray]:
 
 
 def valued(text: csr_array, values: np.ndarray) -> csr_array:
-    """A matrix with other values in the places where `text` has counts.
+    """Make a matrix with other values at the places where `text` has counts.
 
     Args:
         text: (N, V) with Z counts; the new matrix shares its indices.

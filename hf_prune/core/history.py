@@ -1,4 +1,4 @@
-"""What training has revealed about each row of a training set.
+"""The History: what training has measured for each row of a training set.
 
 Size: the fields of `History` are its arrays; `History.empty` and `History.from_arrays` make one.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 NEVER = -1
-_TRIES = 3  # without a finite loss, after which we give a row up
+_TRIES = 3  # visits without a finite loss after which we give up a row
 IGNORED = -100  # the label of a position that is no target, as in transformers
 _FORMER = {"seen": "last_round"}  # names that earlier versions gave to arrays
 _OWN = ("loss", "last_round", "tokens", "faults")  # arrays that every History has
@@ -30,25 +30,25 @@ _LONGEST = 10_000  # characters of a fact
 
 @dataclass
 class History:
-    """What training has revealed about each of N rows: arrays alone. The only mutable object of the core.
+    """What training has measured for each of N rows, as arrays. It is the only mutable object of the core.
 
     Attributes:
         loss: (N,) float32, latest finite per-example loss in nats (text: mean over the row's real target tokens);
             NaN = never seen.
         last_round: (N,) int32, the round in which `loss` was measured; -1 = never.
         tokens: (N,) int32, real tokens of the row (input, plus targets of an encoder-decoder); 0 = not known.
-        faults: (N,) uint8, times the measured loss was NaN or infinite, as by overflow; saturates at 255.
+        faults: (N,) uint8, times that the measured loss was NaN or infinite, for example by overflow; saturates at 255.
         signals: Further measurements by name, each (N,) float32, NaN = never seen.
-        notes: A policy's own memory by name, arrays of numbers; written by `Policy.begin` and `Policy.update` alone.
-        blanks: (N,) uint8, visits that told nothing, because the row had no target then (a random mask hit no token,
-            or all its labels are ignored); saturates at 255. None = there was no such visit.
-        features: What the data set tells of its rows, where the policy asks for it; read anew by each run.
-        offered: (M,) int64 rows that the round may choose among; None = all. Of the round that is open alone.
-        keys: (N,) uint64, a hash of each row's name, which it has in any order of the rows, see `data.keys.row_keys`;
-            None = rows are known by their place alone. Not among `arrays()`.
-        facts: What it was made with, where that is known: `policy`, `data` (the fingerprint of the training set), `key`
-            (the column that `keys` come from), `run` (its name in the files of its rounds, see `records.trace`), `cost`
-            (`runs`, `rows`, `tokens` with padding, `seconds`).
+        notes: The policy's own memory by name, arrays of numbers. Only `Policy.begin` and `Policy.update` write it.
+        blanks: (N,) uint8, visits without a loss, because the row had no target in them (a random mask hit no token, or
+            all labels are ignored); saturates at 255. None = there was no such visit.
+        features: What the data set contains about its rows, if the policy needs it; each run reads it again.
+        offered: (M,) int64, rows that the present round may choose among; None = all.
+        keys: (N,) uint64, a hash of each row's name, the same in any order of the rows, see `data.keys.row_keys`;
+            None = rows are known only by their position. Not among `arrays()`.
+        facts: Origin of the History, as far as known: `policy`, `data` (the fingerprint of the training set), `key`
+            (the column that `keys` come from), `run` (the name of the run in the files of its rounds, see
+            `records.trace`), `cost` (`runs`, `rows`, `tokens` with padding, `seconds`).
     """
 
     loss: np.ndarray
@@ -65,11 +65,11 @@ class History:
 
     @classmethod
     def empty(cls, n: int, signals: frozenset[str] | tuple[str, ...] = ()) -> "Self":
-        """A history of rows that were never seen.
+        """Make a History of rows that were never seen.
 
         Args:
-            n: How many.
-            signals: Names of what is measured beside the loss.
+            n: Number of rows.
+            signals: Names of the signals measured besides the loss.
 
         Raises:
             ValueError: There are no rows.
@@ -88,7 +88,7 @@ class History:
         return len(self.loss)
 
     def record(self, rows: np.ndarray, loss: np.ndarray, round: int, **signals: np.ndarray) -> None:
-        """Store what a round measured. A loss that is NaN or infinite counts as a fault and changes nothing else.
+        """Store the measurements of a round. A loss that is NaN or infinite counts as a fault and changes nothing else.
 
         Args:
             rows: (K,) int64, distinct.
@@ -108,16 +108,16 @@ class History:
             self.signals[name][rows] = values
 
     def record_blanks(self, rows: np.ndarray) -> None:
-        """Count visits of `rows`, (K,) int64, distinct, that had no target and so told nothing."""
+        """Count a visit without a target, and so without a loss, for each of `rows`, (K,) int64, distinct."""
         if len(rows):
             self.blanks = np.zeros(len(self), np.uint8) if self.blanks is None else self.blanks
             self.blanks[rows] += self.blanks[rows] < 255
 
     def check_notes(self, policy: object) -> None:
-        """Refuse notes that no file can hold, as soon as `policy` has written them.
+        """Refuse notes that can't be saved in a file, right after `policy` has written them.
 
         Raises:
-            TypeError: A note is no array of numbers or switches, or its name is no text.
+            TypeError: A note is not an array of numbers or booleans, or its name is not a string.
         """
         for name, note in self.notes.items():
             try:
@@ -138,10 +138,10 @@ class History:
 
     @property
     def hope(self) -> np.ndarray:
-        """(N,) float32, the chance that a row never measured is tried; each visit without a target halves it.
+        """(N,) float32, the chance that a row without a measured loss is tried again.
 
-        A row whose target is drawn at random is tried until it has one, and a row that never has one costs little. The
-        chance is 0 for a row that was never finite, and 1 for all others.
+        Each visit without a target halves it. So a row whose target is drawn at random is tried until it has one, and a
+        row that never has a target costs little. The chance is 0 for a row in `never_finite`, and 1 for all others.
         """
         hope = np.where(self.never_finite, np.float32(0), np.float32(1))
         if self.blanks is not None:
@@ -150,7 +150,7 @@ class History:
         return hope
 
     def set_aside(self, rng: np.random.Generator) -> np.ndarray:
-        """(N,) bool, drawn by `hope`: rows never measured that a budget takes last, in place of first."""
+        """Draw the rows that a budget takes last: (N,) bool, unmeasured rows that are not tried again, see `hope`."""
         if self.blanks is None and not self.faults.any():
             return np.zeros(len(self), bool)
         hope = self.hope
@@ -160,7 +160,7 @@ class History:
         return aside
 
     def is_of(self, policy: object) -> bool:
-        """Whether a run with a policy of this class made it, as far as is known."""
+        """Whether a policy of this class made the History. True if the policy is not known."""
         name = f"{type(policy).__name__}("
         return (self.facts.get("policy") or name).startswith(name)
 
@@ -173,9 +173,10 @@ class History:
             self.signals[name][known] = earlier.signals[name][known]
 
     def transfer_from(self, earlier: "History") -> "Self":
-        """This one, with what the run so far has measured, where another policy takes over in the middle of it.
+        """Copy the measurements of the same run under another policy, and return this History.
 
-        Unlike `inherit`, it keeps the rounds, tokens, faults and blanks of the run, which go on. Notes stay behind.
+        Unlike `inherit`, it also takes over the rounds, tokens, faults and blanks, because the run continues. Notes are
+        not copied: they belong to the other policy.
         """
         known = earlier.last_round > NEVER
         self.loss[known], self.last_round[known] = earlier.loss[known], earlier.last_round[known]
@@ -186,7 +187,7 @@ class History:
         return self
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every array that lasts, by name; those of `signals` and `notes` as "signals/NAME" and "notes/NAME"."""
+        """Return every array to save, by name; `signals` and `notes` are under "signals/NAME" and "notes/NAME"."""
         own = {name: getattr(self, name) for name in _OWN}
         if self.blanks is not None:
             own["blanks"] = self.blanks
@@ -195,14 +196,14 @@ class History:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], rows: int | None = None) -> "Self":
-        """The history whose `arrays()` these are.
+        """Make a History from the result of `arrays()`.
 
         Args:
-            arrays: By name; other names are left alone.
-            rows: Number of rows that it must have; None = any.
+            arrays: Arrays by name; unknown names are ignored.
+            rows: Number of rows that the History must have; None = any.
 
         Raises:
-            ValueError: The number of rows is another than `rows`, or an array is missing or of another kind.
+            ValueError: The number of rows differs from `rows`, or an array is missing or has the wrong type.
         """
         arrays = {_FORMER.get(name, name): array for name, array in arrays.items()}
         if lost := [name for name in _OWN if name not in arrays]:
@@ -220,14 +221,14 @@ class History:
         return cls(*own, signals=groups["signals/"], notes=groups["notes/"], blanks=arrays.get("blanks")).check()
 
     def check(self) -> "Self":
-        """Check that arrays and facts are of the kinds above, whoever has made them.
+        """Check that arrays and facts have the types above. Files and users may have made them.
 
         Returns:
-            This history.
+            This History.
 
         Raises:
-            ValueError: An array of another length or type; a loss that is infinite, or missing where a row was seen; a
-                count below 0; a fact of another kind.
+            ValueError: An array has the wrong length or type; a loss is infinite, or missing for a row that was seen; a
+                count is below 0; a fact has the wrong type.
         """
         arrays: dict[str, Any] = {} if self.keys is None else {"keys": self.keys}
         arrays |= {name: array for name, array in self.arrays().items() if not name.startswith("notes/")}

@@ -1,4 +1,4 @@
-"""What a rule is: a `Policy`, and a `BudgetPolicy`, whose user sets the share of the data to train on."""
+"""The base classes of all rules: `Policy`, and `BudgetPolicy`, where the user sets the share of data to train on."""
 
 import abc
 import math
@@ -12,22 +12,23 @@ from .history import History
 from .ranking import ranked, top
 from .selection import Clock, Selection, plain, whole_steps
 
-DATA_NEEDS = frozenset({"tokens", "features", "classes"})  # what a policy may need beside signals: read before training
+DATA_NEEDS = frozenset({"tokens", "features", "classes"})  # needs that are read from the data set before training
 
 
 @dataclass(frozen=True)
 class Policy(abc.ABC):
-    """Chooses the rows of each round. Fields are hyper-parameters, nothing else; what changes lives in the History.
+    """Chooses the rows of each round. Fields are hyper-parameters only; everything that changes is in the History.
 
     Attributes:
-        needs: What the rule reads. Signals, measured in training: "loss", "correct", "confidence", "el2n", "grad_norm";
-            what is read from the data set before: "tokens" (`history.tokens`), "features" (the texts or else the pixels
-            of `history.features`), "classes" (`history.features.classes`). Only these are made; a model or a data set
-            that can't give one is refused. Where it depends on the fields, a property takes its place.
+        needs: What the rule reads. Signals are measured in training: "loss", "correct", "confidence", "el2n",
+            "grad_norm". Other needs are read from the data set before training: "tokens" (`history.tokens`), "features"
+            (the texts, or else the pixels, of `history.features`), "classes" (`history.features.classes`). Nothing else
+            is made. A model or a data set that can't give a need is refused. A class whose needs depend on its fields
+            defines a property.
         weighs: Whether its selections carry weights. A loss that can't be weighted row by row is refused.
-        in_background: Whether `update` runs beside the next round, in a thread; then `select` sees what it wrote one
-            round later.
-        instead: Fields with which the rule needs another signal than without, for tasks that lack that one.
+        in_background: Whether `update` runs in a thread during the next round. Then `select` sees its notes one round
+            later.
+        instead: Field values with which the rule needs another signal, for tasks that lack the usual one.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"loss"})
@@ -37,62 +38,62 @@ class Policy(abc.ABC):
 
     @property
     def rounds_per_epoch(self) -> int:
-        """Rounds that an epoch is cut into, each offering its part of the epoch's order."""
+        """Number of rounds in an epoch. Each round offers its part of the epoch's order."""
         return 1
 
     def begin(self, history: History, earlier: History | None) -> None:
         """Prepare for the first round.
 
         Args:
-            history: Of rows never seen, with what the rule needs of the data set; may be written to.
-            earlier: What an earlier run has learnt of the same rows, which is taken in; None = nothing.
+            history: A History of rows never seen, with what the rule needs from the data set; may be written to.
+            earlier: The History of an earlier run on the same rows, for a warm start; None = cold start.
 
         Raises:
-            ValueError: The rule can't begin with what there is.
+            ValueError: The rule can't begin with these.
         """
         if earlier is not None:
             history.inherit(earlier)
 
     @abc.abstractmethod
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
-        """The rows to train in the round that begins. Pure: the same arguments give the same answer.
+        """Choose the rows to train in the round that begins. Pure: the same arguments give the same result.
 
         Args:
-            history: What the rounds before have measured; not to be changed.
-            clock: Where training stands.
-            rng: The only source of chance, seeded by (seed, round).
+            history: What earlier rounds have measured; must not be changed.
+            clock: The progress of training.
+            rng: The only random generator to use, seeded by (seed, round).
         """
 
     def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
         """Learn from the round that has ended, by writing to `history.notes`.
 
-        An error ends training where the next round would be selected; after the last round it becomes a warning.
+        An error ends training before the next round is selected. After the last round, an error is only a warning.
 
         Args:
-            history: What this round and those before have measured.
-            clock: The one that the round began with.
-            rng: The only source of chance, seeded by (seed, round).
+            history: What this round and earlier ones have measured.
+            clock: The clock when the round began.
+            rng: The only random generator to use, seeded by (seed, round).
         """
 
     def forecast(self, history: History, clock: Clock) -> int:
-        """Rows that `select` will keep of the whole data set, as far as can be said beforehand; all where it can't.
+        """Forecast how many rows of the whole data set `select` will keep; all rows if there is no way to know.
 
         Args:
-            history: What the rounds before have measured.
-            clock: Where training stands.
+            history: What earlier rounds have measured.
+            clock: The progress of training.
         """
         del clock
         return len(history)
 
     def check_range(self, field: str, interval: str) -> None:
-        """Refuse a field outside an interval, and a fraction where the field is an int; for `__post_init__`.
+        """Refuse a field outside an interval, or a fraction in an int field. Call it in `__post_init__`.
 
         Args:
-            field: Its name.
-            interval: Such as "(0, 1]" or "[1, inf)".
+            field: Name of the field.
+            interval: An interval such as "(0, 1]" or "[1, inf)".
 
         Raises:
-            ValueError: Names the field, the interval and the value.
+            ValueError: The value is refused. The message names the field, the interval and the value.
         """
         value = self._plain_field(field)
         low, high = (float(end) for end in interval[1:-1].split(","))
@@ -107,24 +108,24 @@ class Policy(abc.ABC):
             raise ValueError(f"{type(self).__name__}({field}=...) must be a whole number, got {value!r}.")
 
     def check_switch(self, field: str) -> None:
-        """Refuse a field that is neither True nor False; for `__post_init__`.
+        """Refuse a field that is neither True nor False. Call it in `__post_init__`.
 
         Raises:
-            ValueError: Names the field and the value.
+            ValueError: The value is refused. The message names the field and the value.
         """
         value = self._plain_field(field)
         if not isinstance(value, bool):
             raise ValueError(f"{type(self).__name__}({field}=...) must be True or False, got {value!r}.")
 
     def _plain_field(self, field: str) -> Any:
-        """The value of a field, which is made a plain one: that reads the same in files and messages."""
+        """Convert a field from a numpy type to a plain Python value, so that `repr` is always the same. Return it."""
         object.__setattr__(self, field, plain(getattr(self, field)))
         return getattr(self, field)
 
 
 @dataclass(frozen=True)
 class BudgetPolicy(Policy):
-    """A policy whose user sets the share of the data that each round trains on.
+    """A policy with a budget: the user sets the share of the data that each round trains on.
 
     Args:
         keep: Share of the data to train on in each round, in (0, 1].
@@ -140,10 +141,10 @@ class BudgetPolicy(Policy):
             raise ValueError(f"{type(self).__name__}(unit=...) must be 'rows' or 'tokens', got {self.unit!r}.")
 
     def within_budget(self, order: np.ndarray, history: History, clock: Clock) -> np.ndarray:
-        """The shortest prefix of `order` that reaches the budget, rounded up to whole optimizer steps.
+        """Return the shortest prefix of `order` that reaches the budget, rounded up to whole optimizer steps.
 
         Args:
-            order: (N,) int64, all rows, the ones to keep first.
+            order: (N,) int64, all rows; those to keep come first.
             history: Gives the token counts.
             clock: Gives the rows in an optimizer step.
 
@@ -160,13 +161,15 @@ class BudgetPolicy(Policy):
         return order[: whole_steps(k, clock.step_rows)]
 
     def best(self, score: np.ndarray, history: History, clock: Clock, rng: np.random.Generator) -> np.ndarray:
-        """The rows of highest score within the budget: never seen (NaN) first, set aside last, equal scores at random.
+        """Return the rows with the highest scores within the budget.
+
+        Rows never seen (NaN) come first, rows set aside (see `History.set_aside`) last, equal scores in random order.
 
         Args:
             score: (N,) float.
             history: Gives the token counts.
             clock: Gives the rows in an optimizer step.
-            rng: Splits equal scores, and draws what is set aside.
+            rng: Breaks ties, and draws the rows to set aside.
 
         Returns:
             (K,) int64, sorted.
@@ -186,10 +189,10 @@ class BudgetPolicy(Policy):
 
 
 def rounds_of(policy: Policy) -> int:
-    """Rounds that the policy cuts an epoch into, as a plain number.
+    """Return the policy's rounds per epoch as a plain int.
 
     Raises:
-        ValueError: It is no whole number of at least 1.
+        ValueError: The number is not a whole number of at least 1.
     """
     rounds = plain(policy.rounds_per_epoch)
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:

@@ -1,4 +1,4 @@
-"""Where a round stands and what it does: a `Clock` goes into a policy, a `Selection` comes out."""
+"""The input and the output of a policy besides the History: a `Clock` and a `Selection`."""
 
 import math
 import sys
@@ -12,12 +12,12 @@ from .ranking import marked
 
 @dataclass(frozen=True)
 class Clock:
-    """Where training stands when a round begins.
+    """The progress of training when a round begins.
 
     Attributes:
         round: Number of the round, from 0; losses of earlier rounds are in the History.
         epoch: Number of the epoch, from 0.
-        epochs: Passes over the data set that are planned; fractional where `num_train_epochs` or `max_steps` says so.
+        epochs: Planned passes over the data set; may be fractional, by `num_train_epochs` or `max_steps`.
         share: Share of training done, in [0, 1).
         step_rows: Rows in one optimizer step (batch x accumulation x processes).
         rounds: Rounds in an epoch.
@@ -32,7 +32,7 @@ class Clock:
 
     @property
     def share_after(self) -> float:
-        """Share of training done when a full round will have ended, at most 1."""
+        """Share of training done after one more full round, at most 1."""
         return min(1.0, self.share + 1 / (self.epochs * self.rounds)) if self.epochs else 1.0
 
 
@@ -41,11 +41,11 @@ class Selection:
     """What to do in one round.
 
     Attributes:
-        rows: (K,) int64, distinct, in [0, N); their order carries no meaning.
-        weights: (K,) float32 > 0, factor on each row's loss; None = 1 for all, which leaves the loss untouched.
+        rows: (K,) int64, distinct, in [0, N), the rows to train; their order has no meaning.
+        weights: (K,) float32 > 0, factor on each row's loss; None = all are 1, and the loss is not changed.
         lr_scale: Factor on the learning rate of this round.
-        rescore: (H,) int64, distinct, none of `rows`: measured by a forward pass without gradient when the round has
-            been trained, unless training ends there; None = nothing.
+        rescore: (H,) int64, distinct, none of them in `rows`: rows to measure by a forward pass without gradient after
+            the round, unless training ends there; None = no rows.
     """
 
     rows: np.ndarray
@@ -54,18 +54,19 @@ class Selection:
     rescore: np.ndarray | None = None
 
     def check(self, n: int, offered: np.ndarray | None = None) -> "Selection":
-        """This selection in the types above, if it is a valid one of `n` rows.
+        """Check that the selection is valid for `n` rows. Return it, converted to the types above.
 
-        Row numbers of other integer types, weights of other number types and a factor of numpy's type are taken, too.
+        Row numbers of other integer types, weights of other number types and a factor of a numpy type are converted.
 
         Args:
             n: Rows of the training set.
-            offered: (M,) int64, those that the round may choose among; None = all.
+            offered: (M,) int64, rows that the round may choose among; None = all.
 
         Raises:
-            TypeError: What must be a numpy array or a number is none.
-            ValueError: Rows that repeat, lie outside [0, n), were not offered or are none; weights of another shape, or
-                not above 0 and finite in float32; rows to rescore that are trained; a factor that is not above 0.
+            TypeError: A value is not a numpy array or not a number, as required.
+            ValueError: There are no rows, or rows repeat, lie outside [0, n) or were not offered; weights have another
+                shape, or are not above 0 and finite in float32; a row to rescore is also trained; the factor is not
+                above 0.
         """
         for name in ("rows", "weights", "rescore"):
             if name == "rows" or getattr(self, name) is not None:
@@ -95,7 +96,7 @@ class Selection:
                 )
         weights = self.weights
         if weights is not None:
-            with np.errstate(over="ignore"):  # it is told below
+            with np.errstate(over="ignore"):  # an overflow is reported below
                 weights = weights.astype(np.float32, copy=False)
             if weights.shape != rows.shape or not (np.isfinite(weights) & (weights > 0)).all():
                 raise ValueError(
@@ -120,16 +121,16 @@ def _check_array(name: str, value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The plain number, text or switch that one of numpy's is; anything else as it is."""
+    """Convert a numpy scalar to a plain Python number, string or boolean; return anything else unchanged."""
     is_numpy = issubclass(type(value), np.generic | np.ndarray)
     return value.item() if is_numpy and value.ndim == 0 else value
 
 
 def whole_steps(rows: int, step_rows: int) -> int:
-    """A number of rows, rounded up to whole optimizer steps.
+    """Round a number of rows up to whole optimizer steps.
 
     Args:
-        rows: The number.
+        rows: Number of rows.
         step_rows: Rows in one optimizer step.
     """
     return math.ceil(rows / step_rows) * step_rows

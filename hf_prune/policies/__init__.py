@@ -1,8 +1,8 @@
 """The rules, one file each. This folder is the registry: a file's name is its policy's name.
 
-The docstring of a rule's file is its card; `cards` gives all of them in parts. A rule imports the core and nothing else
-of this library. With 100 million rows, a round of these costs more than 0.1 % of an epoch at 10,000 rows a second
-(`recipes/results/scale.json`; StaleSB costs most, for it ranks all losses):
+The docstring of a rule's file is its card; `cards` returns all cards, split into parts. A rule imports only the core of
+this library. With 100 million rows and 10,000 rows a second, a round of the following rules costs more than 0.1 % of an
+epoch (`recipes/results/scale.json`; StaleSB costs most because it ranks all losses):
 
     competence          0.12 %
     el2n                0.12 %
@@ -41,22 +41,22 @@ __all__ = ["HEADINGS", "Card", "StaticPolicy", "card_of", "cards", "find", "make
 
 
 def names() -> list[str]:
-    """Names of the built-in policies, sorted."""
+    """Return the names of the built-in policies, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 def cards() -> dict[str, Card]:
-    """The cards of the built-in policies by name, sorted."""
+    """Return the cards of the built-in policies by name, sorted."""
     return {name: card_of(find(name)) for name in names()}
 
 
 def markdown() -> str:
-    """The page of the built-in policies, which stands in this folder as README.md."""
+    """Return the page of the built-in policies, which is the README.md of this folder."""
     return page({name: (card, find(name)()) for name, card in cards().items()})
 
 
 def __getattr__(name: str) -> type[Policy]:
-    """A policy's class: `from hf_prune.policies import InfoBatch`."""
+    """Return a policy's class, for `from hf_prune.policies import InfoBatch`."""
     if name[:1].isupper():
         for policy in map(find, names()):
             if policy.__name__ == name:
@@ -65,13 +65,13 @@ def __getattr__(name: str) -> type[Policy]:
 
 
 def find(name: str) -> type[Policy]:
-    """The policy class in `hf_prune/policies/<name>.py`, or of the user's own module where the name is dotted.
+    """Find the policy class in `hf_prune/policies/<name>.py`, or in the user's own module if the name has a dot.
 
     Args:
         name: A built-in name, a dotted module that defines one policy, or a dotted path to a policy class.
 
     Raises:
-        ValueError: No such policy, or a module with none or several.
+        ValueError: There is no such policy, or the module defines none or several.
     """
     if "." not in name and name not in names():
         near = difflib.get_close_matches(name, names())
@@ -101,11 +101,11 @@ def find(name: str) -> type[Policy]:
 
 
 def make(policy: "str | Policy | None") -> Policy | None:
-    """A policy object from an object, a name, or a name with fields such as `"infobatch:ratio=0.3,anneal=0.9"`.
+    """Make a policy from an object, a name, or a name with fields such as `"infobatch:ratio=0.3,anneal=0.9"`.
 
     Raises:
-        TypeError: Neither a policy nor a string.
-        ValueError: Unknown policy or field, or a value out of range.
+        TypeError: The argument is neither a policy nor a string.
+        ValueError: The policy or a field is unknown, or a value is out of range.
     """
     if policy is None or isinstance(policy, Policy):
         return policy

@@ -1,4 +1,4 @@
-"""Accepting rows by chance, each with its own, in whole optimizer steps."""
+"""Accepts each row with its own probability, and fills whole optimizer steps."""
 
 import numpy as np
 
@@ -7,12 +7,14 @@ from ..core.ranking import top
 
 
 def accepted(chance: np.ndarray, step_rows: int, rng: np.random.Generator) -> np.ndarray:
-    """The rows whose draw u is at most their chance; what the last optimizer step lacks has the smallest u / chance.
+    """Accept the rows whose random draw u is at most their chance.
+
+    The last optimizer step is filled up with the rows of smallest u / chance among the others.
 
     Args:
-        chance: (M,) float64 in [0, 1], of each row to be accepted.
+        chance: (M,) float64 in [0, 1], the chance of each row to be accepted.
         step_rows: Rows in an optimizer step.
-        rng: Draws u, and splits equal u / chance.
+        rng: Draws u, and breaks ties of u / chance.
 
     Returns:
         (K,) int64, positions in `chance`, sorted; at least one.

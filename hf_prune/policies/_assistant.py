@@ -1,4 +1,4 @@
-"""A logistic model of rows' words or pixels: what it reads, what it predicts, and how it learns."""
+"""A logistic model of rows' words or pixels: its inputs, its predictions, and its training."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,10 @@ from ..core.features import Features, sums, valued
 
 
 def width(features: Features) -> int:
-    """Parameters of the model: two for each word of each text, one for each text, and one; or of pixels and classes."""
+    """Count the model's parameters.
+
+    With texts: two for each word of each text, one for each text, and one bias. Else one per pixel and per class.
+    """
     if features.texts:
         return sum(2 * len(idf) + 1 for idf in features.idf) + 1
     assert features.pixels is not None
@@ -18,9 +21,9 @@ def width(features: Features) -> int:
 
 
 class Columns(NamedTuple):
-    """Some columns of what the model reads of M rows: `matrix`, each row and each column of it times a factor.
+    """Some columns of the model's inputs for M rows: `matrix`, with a factor for each row and each column.
 
-    The factors are applied to a product with the parameters, which is quicker than to the matrix.
+    The factors are applied when the matrix is multiplied with the parameters: this is faster than scaling the matrix.
     """
 
     matrix: Any  # (M, C) float32, sparse, or dense without factors
@@ -41,13 +44,14 @@ class Columns(NamedTuple):
 
 
 def inputs(features: Features, rows: np.ndarray) -> list[Columns]:
-    """What the model reads of rows, side by side.
+    """Make the model's inputs for some rows, as blocks of columns.
 
-    Of each text its distinct words, 1 / their number each, and the tf-idf of its words; after all texts a tenth of the
-    number of distinct words of each, and 1. Of a picture its pixels in [-1, 1] and its class.
+    For each text: its distinct words, each with the value 1 / (number of distinct words); then the tf-idf of its words.
+    After all texts: a tenth of the number of distinct words of each text, and 1. For a picture: its pixels in [-1, 1]
+    and its class.
 
     Args:
-        features: Of all rows; the texts are read where there are any, else the pixels.
+        features: Features of all rows; the texts are used if there are any, else the pixels.
         rows: (M,) int64.
     """
     if not features.texts:
@@ -69,10 +73,10 @@ def inputs(features: Features, rows: np.ndarray) -> list[Columns]:
 
 
 def outputs(columns: list[Columns], parameters: np.ndarray) -> np.ndarray:
-    """(M,) z of each row.
+    """Compute z of each row, (M,).
 
     Args:
-        columns: What `inputs` gave.
+        columns: The result of `inputs`.
         parameters: (P,) float32.
     """
     borders = np.cumsum([one.matrix.shape[1] for one in columns])[:-1]
@@ -80,7 +84,7 @@ def outputs(columns: list[Columns], parameters: np.ndarray) -> np.ndarray:
 
 
 def joined(columns: list[Columns]) -> Any:
-    """All columns as one matrix of float32."""
+    """Join all columns into one float32 matrix."""
     matrices = [one.written_out() for one in columns]
     if not sparse.issparse(matrices[0]):
         return np.concatenate(matrices, axis=1)
@@ -88,24 +92,24 @@ def joined(columns: list[Columns]) -> Any:
 
 
 def chance_of(z: np.ndarray) -> np.ndarray:
-    """sigma(z), the predicted chance."""
+    """Compute sigma(z), the predicted probability."""
     return expit(z)
 
 
 def step(parameters: np.ndarray, x: Any, label: np.ndarray, rate: float, l2: float) -> None:
-    """Move down the gradient of the rows' mean logistic loss + L2 |parameters|^2 / 2M, in place.
+    """Take one gradient step on the rows' mean logistic loss + L2 |parameters|^2 / 2M, in place.
 
     Args:
         parameters: (P,) float32.
-        x: (M, P) float32, what `joined` gave, or rows of it.
-        label: (M,) bool, what the rows turned out to be.
+        x: (M, P) float32, the result of `joined`, or rows of it.
+        label: (M,) bool, the true labels of the rows.
         rate: Learning rate.
         l2: L2.
     """
     missed = chance_of(x @ parameters) - label
     pace = rate / len(label)
     parameters *= 1 - pace * l2
-    if sparse.issparse(x):  # touches the words that occur alone: a dense gradient is as wide as the vocabulary
+    if sparse.issparse(x):  # updates only the words that occur: a dense gradient would be as wide as the vocabulary
         moves = pace * x.data * np.repeat(missed, np.diff(x.indptr))
         np.subtract.at(parameters, x.indices, moves.astype(np.float32))
     else:
@@ -117,14 +121,14 @@ def learn(parameters: np.ndarray, x: Any, label: np.ndarray, parts: int, rate: f
 
     Args:
         parameters: (P,) float32, changed in place.
-        x: (M, P) float32, what `joined` gave, or rows of it.
-        label: (M,) bool, what the rows turned out to be.
-        parts: How many, at most M.
+        x: (M, P) float32, the result of `joined`, or rows of it.
+        label: (M,) bool, the true labels of the rows.
+        parts: Number of parts, at most M.
         rate: Learning rate.
         l2: L2.
 
     Returns:
-        The share of the batch whose label was predicted before the first step.
+        The share of the batch whose label was predicted correctly before the first step.
     """
     predicted: np.ndarray = x @ parameters > 0
     right = float((predicted == label).mean())

@@ -1,4 +1,4 @@
-"""What the bandits share: a moving average of each row's loss, and a selection that stands for a period of rounds."""
+"""The base class of the bandits: a moving average of each row's loss, and a selection that holds for several rounds."""
 
 import abc
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ from ..core.ranking import marked
 
 @dataclass(frozen=True)
 class Bandit(BudgetPolicy):
-    """Rows of highest score, chosen when a period ends, and in every round until each row has been tried once."""
+    """Trains the rows with the highest scores. They are chosen anew after each period, and after each round at first.
+
+    "At first" means until each row has been tried once.
+    """
 
     period: int = 10
     decay: float = 0.8
@@ -25,16 +28,16 @@ class Bandit(BudgetPolicy):
 
     @abc.abstractmethod
     def score(self, history: History) -> np.ndarray:
-        """(N,) float of what `update` has noted; NaN = never seen."""
+        """Compute the score of each row from the notes of `update`: (N,) float, NaN = never seen."""
 
     def choose(self, score: np.ndarray, history: History, clock: Clock, rng: np.random.Generator) -> np.ndarray:
-        """The rows of the next period.
+        """Choose the rows of the next period.
 
         Args:
             score: (N,) float; NaN comes first, infinity next.
             history: Gives the token counts.
             clock: Gives the rows in an optimizer step.
-            rng: Splits equal scores.
+            rng: Breaks ties.
 
         Returns:
             (K,) int64.
@@ -42,12 +45,12 @@ class Bandit(BudgetPolicy):
         return self.best(score, history, clock, rng)
 
     def update_variance(self, history: History, rows: np.ndarray, surprise: np.ndarray) -> None:
-        """Learn how much the losses of rows vary, before their averages move.
+        """Update the variance of the rows' losses, before their averages are updated.
 
         Args:
-            history: Whose notes are written to.
-            rows: (M,) int64, measured before and in this round.
-            surprise: (M,) float64, their latest losses less their averages.
+            history: The History; the notes are written there.
+            rows: (M,) int64, rows that were measured in this round and before it.
+            surprise: (M,) float64, their latest losses minus their averages.
         """
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:

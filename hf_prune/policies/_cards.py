@@ -9,18 +9,18 @@ from ..core import Policy
 
 HEADINGS = ("Needs", "Good for", "Not for", "Defaults", "Deviates", "Reference")
 _ENTRY = re.compile(rf"^({'|'.join(HEADINGS)}) {{2,}}(.*(?:\n {{11}}.*)*)", re.MULTILINE)
-_SIZE = re.compile(r"\n\nSize: .*?(?=\n\n|\Z)", re.DOTALL)  # why a class is large, for those who change it
+_SIZE = re.compile(r"\n\nSize: .*?(?=\n\n|\Z)", re.DOTALL)  # why a class is large: a note for developers, not users
 
 
 @dataclass(frozen=True)
 class Card:
-    """What the module of a policy says about it.
+    """The docstring of a policy's module, split into parts.
 
     Attributes:
-        text: The whole docstring, but for a paragraph that begins with "Size:".
+        text: The whole docstring, without a paragraph that begins with "Size:".
         title: Its first line: the rule in a sentence, and who published it.
         method: The paragraphs and formulas that follow, with their line breaks.
-        entries: By heading of `HEADINGS`, what stands under it, as one line; a policy of the user's own may have none.
+        entries: The text under each heading of `HEADINGS`, as one line; a user's own policy may have none.
     """
 
     text: str
@@ -30,7 +30,7 @@ class Card:
 
 
 def card_of(policy: type[Policy]) -> Card:
-    """The card of a policy's class: its module's docstring, or its own where the module has none."""
+    """Return the card of a policy's class: the docstring of its module, or of the class if the module has none."""
     module = importlib.import_module(policy.__module__)
     text = _SIZE.sub("", inspect.cleandoc(module.__doc__ or policy.__doc__ or ""))
     title, _, rest = text.partition("\n")

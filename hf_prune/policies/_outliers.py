@@ -1,18 +1,20 @@
-"""What LargeBatchFilter finds without a model: rows far from the mean of their group, and rows that repeat."""
+"""Finds, without a model, rows far from the mean of their group and duplicate rows, for LargeBatchFilter."""
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from ..core.features import Features
 
-_ROWS_AT_A_TIME = 4096  # of pictures: all of them as float64 would take eight times their memory
+_ROWS_AT_A_TIME = 4096  # pictures to convert at a time: as float64, they take eight times the memory
 
 
 def distances(features: Features, groups: np.ndarray) -> np.ndarray:
-    """Euclidean distance of each row to the mean of its group, by texts (tf-idf, each text of length 1) or else pixels.
+    """Compute the Euclidean distance of each row to the mean of its group.
+
+    It uses the texts (tf-idf, each text scaled to length 1) if there are any, else the pixels.
 
     Args:
-        features: Of N rows.
+        features: Features of N rows.
         groups: (N,) int64, group of each row, from 0.
 
     Returns:
@@ -34,10 +36,10 @@ def distances(features: Features, groups: np.ndarray) -> np.ndarray:
 
 
 def repeats(features: Features, groups: np.ndarray) -> np.ndarray:
-    """Which rows have the features and the group of an earlier row, told by a hash of 64 bits.
+    """Find rows with the same features and group as an earlier row, by a 64-bit hash.
 
     Args:
-        features: Of N rows.
+        features: Features of N rows.
         groups: (N,) int64, group of each row.
 
     Returns:
@@ -62,9 +64,9 @@ def repeats(features: Features, groups: np.ndarray) -> np.ndarray:
 
 
 def _squares(text: csr_array, idf: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(N,) float64, squared distance of each row's tf-idf of length 1 to the mean of its group.
+    """Compute the squared distance of each row's tf-idf, scaled to length 1, to the mean of its group: (N,) float64.
 
-    The tf-idf of a token is its count x (1 + idf): the 1 keeps a length in texts whose tokens all rows have.
+    The tf-idf of a token is its count x (1 + idf). Without the 1, a text of tokens that all rows have has length 0.
     """
     counts, tokens, ends, width = _parts(text)
     n, sizes = len(groups), np.bincount(groups)
@@ -78,5 +80,5 @@ def _squares(text: csr_array, idf: np.ndarray, groups: np.ndarray) -> np.ndarray
 
 
 def _parts(text: csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Counts and token of each entry, where each row begins and ends, and V, of a sparse (N, V) array."""
+    """Return the parts of a sparse (N, V) array: counts, token ids, the borders of the rows, and V."""
     return text.data, text.indices, text.indptr, text.shape[1]

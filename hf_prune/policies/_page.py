@@ -93,10 +93,10 @@ paper and the authors' code.
 
 
 def page(cards: Mapping[str, tuple[Card, Policy]]) -> str:
-    """The page of the policies.
+    """Make the page of the policies.
 
     Args:
-        cards: By name, the card of a policy, and the policy with its defaults.
+        cards: The card of each policy, and the policy with its defaults, by name.
     """
     lines = ["| policy | rule | good for |", "| --- | --- | --- |"]
     for name, (card, _) in cards.items():

@@ -1,4 +1,4 @@
-"""What EL2N, GraNd and Forgetting share: rows chosen once, by scores that earlier runs have made."""
+"""The base class of EL2N, GraNd and Forgetting: rows are chosen once, by scores of earlier runs."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from ..core.ranking import TIES, top
 
 @dataclass(frozen=True)
 class StaticPolicy(BudgetPolicy):
-    """Keep the rows of highest `notes["score"]`, the same in every round; with keep = 1, make these scores.
+    """Keeps the rows with the highest `notes["score"]`, the same in every round. With keep = 1, makes these scores.
 
     Args:
         keep: Share of the data to train on, in (0, 1]; 1 = train on all rows and score them.
@@ -19,7 +19,7 @@ class StaticPolicy(BudgetPolicy):
         skip: Share of the scored rows that is left out from the top of the order, in [0, 1 - keep].
 
     Attributes:
-        signal: The signal that is the score; "" where the score is made of something else.
+        signal: The signal that is the score; "" = the score is computed in another way.
     """
 
     signal: ClassVar[str] = ""

@@ -1,22 +1,23 @@
 """AutoAssist: a small assistant predicts which rows are worth training (Zhang, Yu and Dhillon, NeurIPS 2019).
 
-The assistant, a logistic model, learns from the losses that training measures whether a row's would be above the
-running mean Lbar. With z_i its output for row i, made of the row's features alone, and b the base probability
+The assistant is a logistic model. It learns from the training losses to predict whether a row's loss is above the
+running mean Lbar. With z_i its output for row i, computed from the row's features alone, and b the base probability
 
     P(accept i) = b + (1 - b) sigma(z_i)      text: b rises to 1 - conf, conf the assistant's running accuracy
     pictures    z = W.x + U[class]
     texts       z = sum over texts of (mean of a_j over distinct words j + sum of tfidf_j w_j + c |distinct| / 10) + b0
 
-Needs      loss, and features: words or pictures. No extra pass; the assistant learns on the CPU, beside training.
+Needs      loss, and features: words or pictures. No extra pass; the assistant learns on the CPU, during training.
 Good for   one or few epochs over large, redundant data whose words or pixels show what is hard.
-Not for    noisy or misaligned pairs, which it prefers; compare with uniform at the share that it comes to keep.
+Not for    noisy or misaligned pairs, because it prefers them; compare with uniform at the share that it keeps.
 Defaults   texts b 0.5, rate 0.5, L2 0.1; pictures b 0.3, rate 0.01, L2 0.001: the authors' code; 8 rounds: ours.
-Deviates   one assistant for all processes, taught after each round by its losses in random order, 128 at a time; it
-           starts at 0, where the code draws small numbers; Lbar is one running mean without the bias of its start, a
-           batch counted before it is labelled, where the text code freezes the mean of the last pass; texts are
-           pruned in the first pass, too, once conf allows; a token counts once in a gradient, where the code repeats
-           it; L2 counts each class once; pixels are shrunk to 32 x 32 in [-1, 1]; rows never seen are predicted, not
-           selected first, which would rule out pruning in the first epoch; whole optimizer steps are filled up.
+Deviates   one assistant serves all processes; after each round it learns from the losses in random order, 128 at a
+           time; it starts at 0, but the code draws small numbers; Lbar is one running mean, corrected for its start,
+           and includes a batch before that batch is labelled, but the text code keeps the mean of the last pass; texts
+           are also pruned in the first pass, once conf allows it; a token counts once in a gradient, but the code
+           repeats it; L2 counts each class once; pixels are shrunk to 32 x 32 in [-1, 1]; rows never seen are
+           predicted, not selected first (else nothing could be pruned in the first epoch); whole optimizer steps are
+           filled up.
 Reference  https://arxiv.org/abs/1905.03381
 """
 
@@ -81,10 +82,10 @@ class AutoAssist(Policy):
         return self.rounds
 
     def chance(self, history: History, rows: np.ndarray) -> np.ndarray:
-        """How likely rows are to be accepted.
+        """Compute the chance of rows to be accepted.
 
         Args:
-            history: Gives the features, and what the assistant has learnt.
+            history: Gives the features, and what the assistant has learned.
             rows: (M,) int64.
 
         Returns:

@@ -8,15 +8,15 @@ With F_i = |{j : d_j <= d_i}| / N the rank share of row i's difficulty d_i, and 
 d_i is the row's length in tokens, or its rarity, - sum over its tokens of ln p(token), p the data set's unigram shares.
 
 Needs      token counts, or the words for rarity: no model, no extra pass, 4 bytes per row.
-Good for   short budgets, sentences of many lengths: early rounds are short rows, which cost few tokens.
-Not for    removing rows that are learnt; rows of one length (of equal rows none is eligible before c = 1); a warm-up
-           by epochs, which few rows of the first ones make steep: give `max_steps`.
-Defaults   c0 = 0.01, square root: the paper; T = 0.5 of training: ours, where the paper takes the time in which a plain
-           run nears its final BLEU; 8 rounds an epoch: ours.
-Deviates   c grows from round to round, where the paper's grows every step; a round trains the eligible rows that it is
-           offered, each once, where the paper draws batches from all that are eligible; at least one optimizer step's
-           rows, the easiest; length counts a row's source and target, where the paper takes the source (as rarity
-           does); rows never seen do not come first, for losses are not looked at.
+Good for   short budgets, sentences of many lengths: early rounds train short rows, which cost few tokens.
+Not for    pruning rows that are learned; rows of one length (if all are equal, none is eligible before c = 1); a
+           warm-up by epochs, which is too steep because the first epochs have few rows: give `max_steps`.
+Defaults   c0 = 0.01, square root: the paper; T = 0.5 of training: ours (the paper takes the time in which a plain run
+           nears its final BLEU); 8 rounds an epoch: ours.
+Deviates   c grows from round to round, but in the paper with every step; a round trains each eligible row of its part
+           of the epoch once, but the paper draws batches from all eligible rows; a round trains at least one optimizer
+           step, of the easiest rows; length counts source and target, but the paper counts the source (as rarity
+           does); rows never seen do not come first, because losses are not used.
 Reference  https://arxiv.org/abs/1903.09848
 """
 
@@ -73,18 +73,19 @@ class Competence(Policy):
         super().begin(history, earlier)
         if self.difficulty == "rarity" and not history.features.texts:
             raise ValueError("Competence(difficulty='rarity') reads words, but the rows have none.")
-        history.notes["rank"] = self.ranks(history)  # lengths may change: batches tell what was cut off
+        # kept from the start: `history.tokens` may change later, when batches show that long rows are truncated
+        history.notes["rank"] = self.ranks(history)
 
     def ranks(self, history: History) -> np.ndarray:
-        """(N,) int32, rows that are no harder than each one, N * F."""
+        """Compute N * F: for each row, the number of rows that are not harder, (N,) int32."""
         hard = history.tokens if self.difficulty == "length" else rarity(history.features)
         return np.searchsorted(np.sort(hard), hard, side="right").astype(np.int32)
 
     def competence(self, share: float) -> float:
-        """The rank share up to which rows are eligible.
+        """Compute c, the rank share up to which rows are eligible.
 
         Args:
-            share: Of training done, in [0, 1].
+            share: Share of training done, in [0, 1].
         """
         done = min(1.0, share / self.until)
         return min(1.0, math.sqrt(done * (1 - self.start**2) + self.start**2))
@@ -106,6 +107,6 @@ class Competence(Policy):
 
 
 def rarity(features: Features) -> np.ndarray:
-    """(N,) float64 nats, minus the log-probability of each row's words under the data set's unigram shares."""
+    """Compute minus the log-probability of each row's words under the data set's unigram shares: (N,) float64 nats."""
     counts = features.token_counts[0]
     return sums(features.texts[0], np.log(max(1.0, counts.sum()) / np.maximum(1, counts)))

@@ -7,16 +7,16 @@ With p the class probabilities after t epochs, y the one-hot label and E the mea
 Scores are made first, by `hf-prune score --policy el2n --output_dir scores -- SCRIPT ARGS`: keep = 1 trains on all rows
 and scores them. `history="scores"` then gives them to this run.
 
-Needs      the scores, 4 bytes per row. Scoring needs el2n, from training's own forward pass; its runs of t epochs are
-           the cost, and are charged in the report.
+Needs      the scores, 4 bytes per row. Scoring needs el2n, from training's own forward pass. The cost is the scoring
+           runs of t epochs; the report includes it.
 Good for   many later runs on one data set; scores carry over between architectures.
-Not for    a single run (total time goes up); keep below 0.5; noisy labels, which come out on top: `skip` leaves out the
-           top of the order, as the authors' code can.
+Not for    a single run (total time goes up); keep below 0.5; noisy labels, which get the highest scores: `skip` leaves
+           out the top of the order, as the authors' code can.
 Defaults   keep = 0.7 (ours; the paper sweeps it). For the scores: t = 20 of 200 epochs is usual (`--num_train_epochs`);
-           the authors' code averages 10 runs; of one run it is "single-run EL2N".
-Deviates   a row's score is that of its last training step, where the code scores all rows by a pass after epoch t; a
-           scoring run has a learning-rate schedule of its own, where the code stops a full one; for token outputs the
-           score is the mean over the row's real targets; rows without a score are kept first.
+           the authors' code averages 10 runs; with one run it is "single-run EL2N".
+Deviates   a row's score comes from its last training step, but the code scores all rows in a pass after epoch t; a
+           scoring run has its own learning-rate schedule, but the code stops a full run; for token outputs the score
+           is the mean over the row's real targets; rows without a score are kept first.
 Reference  https://arxiv.org/abs/2107.07075
 """
 

@@ -7,15 +7,15 @@ After each round, for the rows i that it trained, and once per period of T round
 
 S is trained for T rounds; a row left out may return in any later selection.
 
-Needs      loss, which the training forward pass gives: no extra pass, 5 bytes per row beside it.
+Needs      loss, which the training forward pass gives: no extra pass, 5 more bytes per row.
 Good for   many epochs, clean labels, high pruning rates.
 Not for    noisy labels (it favours them); few epochs, unless period is 1 or 2.
 Defaults   T = 10, epsilon = 0.1, alpha = 0.8: a third-party re-implementation (the paper's are not public); keep = 0.7,
            patience = 5: ours.
-Deviates   until every row was tried, each round keeps to the budget, takes rows never seen first and is chosen anew,
-           where a first period of one random share would leave the rest unseen for T rounds; mu starts at the first
-           loss instead of 1 and does follow the losses; training losses instead of a scoring pass; equal scores are
-           split at random; a row passed over `patience` times goes before all others. K fills whole optimizer steps.
+Deviates   until every row was tried, each round is chosen anew within the budget, with rows never seen first (with one
+           random share for the first period, the other rows would stay unseen for T rounds); mu starts at the first
+           loss instead of 1 and does follow the losses; training losses instead of a scoring pass; ties are broken at
+           random; a row that was passed over `patience` times comes first. K fills whole optimizer steps.
 Reference  https://arxiv.org/abs/2111.12621
 """
 

@@ -1,6 +1,6 @@
 """Forgetting: keep the rows that are forgotten most often, once (Toneva et al., ICLR 2019).
 
-With acc_i^t = 1 where the model predicts row i rightly when it is presented for the t-th time, else 0
+With acc_i^t = 1 if the model predicts row i correctly when the row is trained for the t-th time, else 0
 
     score_i = number of t with acc_i^t > acc_i^(t+1);  infinity where acc_i^t = 0 for all t
     S       = the K = keep * N rows of largest score, in every round; equal scores at random
@@ -9,13 +9,13 @@ Scores are made first, by `hf-prune score --policy forgetting --seeds 1 --output
 trains on all rows and counts. `history="scores"` then gives the counts to this run.
 
 Needs      the scores, 4 bytes per row. Counting needs correct, from training's own forward pass, and 1 byte more per
-           row; its full run is the cost, and is charged in the report.
+           row. The cost is one full run; the report includes it.
 Good for   later runs on one data set, and cleaning: rows with a score of 0 are unforgettable, infinity never learned.
 Not for    a single short run; counts of few epochs are almost all 0 or infinity. Text generation has no `correct`:
-           there `threshold` [ours] says from which confidence on a row is right.
+           there, `threshold` [ours] is the lowest confidence at which a row counts as correct.
 Defaults   keep = 0.7 (ours; the paper sweeps it); counts of a whole run (paper), of one seed.
-Deviates   a presentation whose loss was not finite is none; equal scores are split alike in every run; rows without a
-           score are kept first. Otherwise nothing.
+Deviates   a visit whose loss was not finite does not count; ties are broken in the same way in every run; rows without
+           a score are kept first. Otherwise nothing.
 Reference  https://arxiv.org/abs/1812.05159
 """
 
@@ -37,8 +37,8 @@ class Forgetting(StaticPolicy):
         keep: Share of the data to train on, in (0, 1]; 1 = train on all rows and count.
         unit: What `keep` is a share of: "rows", or "tokens" (a pruned short sentence saves little).
         skip: Share of the scored rows that is left out from the top of the order, in [0, 1 - keep].
-        threshold: Confidence from which on a row counts as right, for tasks without `correct`, in (0, 1]; None =
-            `correct` says.
+        threshold: Lowest confidence at which a row counts as correct, for tasks without `correct`, in (0, 1]; None =
+            use `correct`.
 
     Examples:
         >>> history, policy = History.empty(3, ("correct",)), Forgetting(keep=1)
@@ -69,7 +69,7 @@ class Forgetting(StaticPolicy):
             return
         n, notes = len(history), history.notes
         score = notes.setdefault("score", np.full(n, np.nan, np.float32))
-        right = notes.setdefault("right", np.zeros(n, np.uint8))  # when last presented
+        right = notes.setdefault("right", np.zeros(n, np.uint8))  # at the last visit
         presented = history.last_round == clock.round
         if self.threshold is None:
             now = presented & (history.signals["correct"] == 1)

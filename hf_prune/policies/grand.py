@@ -4,20 +4,21 @@ With g_i the gradient of row i's loss after t epochs and E the mean over runs th
 
     score_i = E || g_i ||_2;   S = the K = keep * N rows of largest score, in every round
 
-Here g_i is the gradient of the model's linear head, with input h and a bias || p - y ||_2 * sqrt(||h||_2^2 + 1): exact
-for the head, a lower bound of the paper's norm, which is over all parameters. Scores are made first, by
+Here g_i is the gradient of the model's linear head. With input h and a bias, its norm is
+|| p - y ||_2 * sqrt(||h||_2^2 + 1): exact for the head, a lower bound of the paper's norm over all parameters.
+Scores are made first, by
 `hf-prune score --policy grand --output_dir scores -- SCRIPT ARGS`: keep = 1 trains on all rows and scores them.
 `history="scores"` then gives them to this run.
 
-Needs      the scores, 4 bytes per row. Scoring needs grad_norm, from training's own forward pass; its runs of t epochs
-           are the cost, and are charged in the report.
+Needs      the scores, 4 bytes per row. Scoring needs grad_norm, from training's own forward pass. The cost is the
+           scoring runs of t epochs; the report includes it.
 Good for   many later runs on one data set.
-Not for    a single run (total time goes up); keep below 0.5; noisy labels, which come out on top (`skip` leaves out the
-           top of the order); scores at initialisation, which follow the norm of the input (Kirsch, 2023).
+Not for    a single run (total time goes up); keep below 0.5; noisy labels, which get the highest scores (`skip` leaves
+           out the top of the order); scores at initialisation, which follow the norm of the input (Kirsch, 2023).
 Defaults   keep = 0.7 (ours; the paper sweeps it). For the scores: as EL2N, 20 of 200 epochs, 10 runs.
-Deviates   last layer alone, as above; a row's score is that of its last training step, in a run with a learning-rate
-           schedule of its own, where the code scores all rows by a pass after epoch t of a full one; for token outputs
-           the score is the mean over the row's real targets; rows without a score are kept first.
+Deviates   only the last layer, as above; a row's score comes from its last training step, in a run with its own
+           learning-rate schedule, but the code scores all rows in a pass after epoch t of a full run; for token
+           outputs the score is the mean over the row's real targets; rows without a score are kept first.
 Reference  https://arxiv.org/abs/2107.07075, https://arxiv.org/abs/2303.14753
 """
 

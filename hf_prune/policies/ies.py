@@ -5,20 +5,20 @@ With l_t the loss of a row at its t-th visit
     d_t = l_t - 2 l_(t-1) + l_(t-2)
     mastered where the mean of the last 3 |d| is below delta
 
-Mastered rows are not trained, but measured by a forward pass at the end of each round; a row whose curve moves comes
-back. Visits are measurements of either kind, so each row's curve has one point per round.
+Mastered rows are not trained. A forward pass measures them at the end of each round, and a row whose curve bends again
+comes back. Both training and these passes count as visits, so each row's curve has one point per round.
 
 Needs      loss; one forward pass per mastered row and round, about a third of what training it costs; 24 bytes per row:
            notes `lately` (2, N) the last two losses, `bends` (3, N) the last |d|, visit t in slot t mod 3, float32,
            NaN = none; `visits` (N,) int32.
 Good for   long, quiet runs; one threshold serves rows of every loss level.
-Not for    under 7 epochs (a row needs 6 losses); strong dropout, because forward passes run without, and the step
-           between the two is a bend; losses that fall in a straight line, which have d = 0 and count as mastered at any
-           height: also_low=True [ours] asks for a loss below the mean as well.
+Not for    under 7 epochs (a row needs 6 losses); strong dropout (forward passes run without it, so the change from
+           training to forward pass looks like a bend); losses that fall in a straight line (they have d = 0 and count
+           as mastered at any height: also_low=True [ours] also requires a loss below the mean).
 Defaults   delta = 1e-3, window 3: the authors' code for CIFAR-10 (2e-3 for CIFAR-100; they advise 1e-5 to 1e-1).
-Deviates   where no row is mastered any more, all are trained, which the code's old loaders miss; where all are,
-           or all but fewer than an optimizer step takes, as many of largest mean |d| are trained; each row has its full
-           history, where the code's first loader drops a short last batch.
+Deviates   if no row is mastered any more, all are trained (the code keeps its old loaders); if fewer rows are left than
+           an optimizer step needs, one step is filled with the rows of largest mean |d|; each row has its full history
+           (the code's first loader drops a short last batch).
 Reference  https://arxiv.org/abs/2502.07547
 """
 
@@ -78,7 +78,7 @@ class IES(Policy):
             notes["visits"] = np.zeros(n, np.int32)
         measured = history.last_round == clock.round
         last, before = notes["lately"]
-        with np.errstate(over="ignore", invalid="ignore"):  # a bend beyond float32 is no mastery
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow gives inf or NaN: not mastered
             bend = np.abs(history.loss - 2 * last + before)
         slot = notes["visits"] % self.window
         for k, bends in enumerate(notes["bends"]):

@@ -9,11 +9,11 @@ so that E[sum of w_i * grad_i] is the full gradient. Nothing is pruned in the la
 
 Needs      loss, which the training forward pass gives: no extra pass, 4 bytes per row.
 Good for   many epochs, skewed losses, clean labels.
-Not for    one to three epochs (nothing is known in the first, the last ones prune nothing); uniform losses.
+Not for    one to three epochs (the first has no losses yet, the last ones prune nothing); uniform losses.
 Defaults   r = 0.5, delta = 0.875: the authors' code.
-Deviates   rows never seen are kept at weight 1, where the code starts every score at 3; each easy row is pruned on
-           its own, as in the paper, where the code keeps exactly int((1 - r) n) of them and falls short of the full
-           sum; r is never clamped, where the code makes 0.9 of what is above.
+Deviates   rows never seen are kept at weight 1, but the code starts every score at 3; each easy row is pruned
+           independently, as in the paper, but the code keeps exactly int((1 - r) n) of them and falls short of the full
+           sum; r is never clamped, but the code reduces values above 0.9 to 0.9.
 Reference  https://arxiv.org/abs/2303.04947
 """
 

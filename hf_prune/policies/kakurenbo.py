@@ -11,13 +11,13 @@ Needs      loss, correct and confidence (the label's probability), from training
            one forward pass per hidden row and round, about a third of what training it costs.
 Good for   long runs with many easy rows.
 Not for    runs of few epochs (the first hides nothing), or where forward passes dominate. Text generation has no
-           `correct`: by_confidence=True [ours] asks for confidence alone, the geometric mean of its tokens'
-           probabilities, which is seldom as high as a class's: lower the threshold.
+           `correct`: by_confidence=True [ours] uses confidence alone, the geometric mean of the tokens' probabilities.
+           It is seldom as high as the probability of a class: lower the threshold.
 Defaults   F = 0.3, tau = 0.7: the authors' code for ResNet-50 (F = 0.2 for DeiT). The code's phases are epochs; its
            30, 60 and 80 are our shares of a run of 90.
-Deviates   the learning-rate factor counts the rows really hidden, as in the paper, where the code takes 1 / (1 - F_e);
-           it holds during the schedule's warm-up too, where the code waits; confidence is over classes, where the
-           code's softmax is over the batch; ties never hide more than floor(F_e N), where the code hides them all.
+Deviates   the learning-rate factor counts the rows really hidden, as in the paper, but the code takes 1 / (1 - F_e); it
+           also holds during the schedule's warm-up, but the code waits; confidence is over classes, but the code's
+           softmax is over the batch; ties never hide more than floor(F_e N) rows, but the code hides them all.
 Reference  https://arxiv.org/abs/2310.10102
 """
 
@@ -40,8 +40,8 @@ class Kakurenbo(Policy):
     """Hide the rows of smallest loss that the model predicts correctly and with confidence.
 
     Args:
-        hide: F, most of the rows that may be hidden in a round, as a share, in [0, 1).
-        threshold: tau, least confidence of a hidden row, in [0, 1].
+        hide: F, largest share of the rows that a round may hide, in [0, 1).
+        threshold: tau, lowest confidence of a hidden row, in [0, 1].
         by_confidence: Hide confident rows whether they are predicted correctly or not, for tasks without `correct`.
 
     Examples:

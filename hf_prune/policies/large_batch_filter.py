@@ -7,15 +7,15 @@ class x length bucket
 
 and the rest is trained with a large batch B at eta0 * sqrt(B / B0) or eta0 * B / B0: `scaled_learning_rate`.
 
-Needs      the History of a probe (one short run on all rows with small batches, charged in the report), or features;
-           classes and token counts where cells are asked for. 5 bytes per row: notes `noise` (n_i), `kept`.
+Needs      the History of a probe (one short run on all rows with small batches; the report includes its cost), or
+           features; classes and token counts if there are cells. 5 bytes per row: notes `noise` (n_i), `kept`.
 Good for   web-crawled or machine-labelled data, long runs.
 Not for    clean data. Outlier filters hurt rare classes and rare words: hence the cells, and a control of as many
            randomly filtered rows (Uniform). Many classes x a large vocabulary: the centroids are dense.
 Defaults   all ours: q = 0.1 (try 0.05 to 0.3), no cells (per_class, buckets ask for them), duplicates stay; the square
            root for Adam, linear for SGD, both with warm-up.
-Deviates   nobody can say: public is that a model's output serves "to remove noisy data", for the sake of large batches;
-           technique, inputs, thresholds and numbers are not. Only exact duplicates can be left out, not near ones. Rows
+Deviates   unknown: it is published that a model's output is used "to remove noisy data", for large batches; technique,
+           inputs, thresholds and numbers are not published. Only exact duplicates can be left out, not near ones. Rows
            without a probe loss stay.
 Reference  https://arxiv.org/abs/2012.09272
 """
@@ -34,7 +34,7 @@ from ._outliers import distances, repeats
 def scaled_learning_rate(
     learning_rate: float, batch: int, base_batch: int, rule: Literal["sqrt", "linear"] = "sqrt"
 ) -> float:
-    """The learning rate for a larger global batch; give it with warm-up, as it may be too high for the first steps.
+    """Compute the learning rate for a larger global batch. Use warm-up: it may be too high for the first steps.
 
     Args:
         learning_rate: eta0, which suits `base_batch`.
@@ -43,7 +43,7 @@ def scaled_learning_rate(
         rule: "sqrt" for Adam, "linear" for SGD.
 
     Raises:
-        ValueError: Another rule, or a batch below 1.
+        ValueError: The rule is unknown, or a batch is below 1.
 
     Examples:
         >>> scaled_learning_rate(5e-5, batch=256, base_batch=32, rule="linear")
@@ -63,7 +63,7 @@ class LargeBatchFilter(Policy):
 
     Args:
         ratio: q, share of each cell that is left out, in [0, 1).
-        by: What tells noise: "loss", of the earlier run that `history` names, or "centroid", the distance to the mean
+        by: The measure of noise: "loss", in the earlier run given by `history`, or "centroid", the distance to the mean
             of all rows' words or pixels.
         per_class: Whether each class is a cell, and has a centroid, of its own.
         buckets: Ranges of length, of about equal size, that are cells; 1 = none.

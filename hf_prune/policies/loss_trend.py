@@ -5,17 +5,18 @@ Of a row's last w losses: level m (mean), slope s (least squares), fluctuation f
     learned = m < tau and |s| < sigma and f < phi        tau: the median of all levels unless given
     learned -> pause p rounds, then train at least w' visits; learned again -> pause twice as long, at most P rounds
 
-At most `max_paused` of the rows, or of each class, pause at once: the lowest m first. `time_saved` says what it brings.
+At most a share `max_paused` of the rows, or of each class, pauses at once: lowest m first. See also `time_saved`.
 
 Needs      loss, which the training forward pass gives: no extra pass; classes, if per_class. 4 w + 8 bytes per row:
            notes `losses` (w, N) float32, oldest first, NaN = none; `back` (N,) int32, the round in which a pause ends;
-           `pause` (N,) int16, its rounds, 0 = not learned when last judged; `cooling` (N,) int16, visits still due.
+           `pause` (N,) int16, rounds of that pause, 0 = not learned at the last test; `cooling` (N,) int16, visits that
+           must still come before the next pause.
 Good for   long runs, slow smooth loss curves, learned rows that stay learned.
 Not for    under w + warmup epochs; strong dropout or augmentation, whose noise hides the trend.
 Defaults   all ours, to be tuned: w = 4, w' = 2, p = 1, P = 4, 30 % of the rows at most, sigma = phi = 0.02 nats; the
            last eighth of training pauses nothing.
-Deviates   nobody can say: public is that types of rows are pruned for a time by the trend of their losses; window,
-           test, pauses, return and guards are not. The learning-rate adjustment of Li's thesis (2020) is left out.
+Deviates   unknown: it is published that types of rows are pruned for a time by the trend of their losses; window, test,
+           pauses, return and guards are not published. The learning-rate adjustment of Li's thesis (2020) is left out.
 Reference  J. Li et al., "Data Fine-Pruning: A Simple Way to Accelerate Neural Network Training", NPC 2018, LNCS 11276
 
 Size: each field of `LossTrend` is a hyper-parameter that users tune; no two belong together.
@@ -30,21 +31,21 @@ from ..core.ranking import first_of_groups, ranked, top
 
 
 def time_saved(paused: np.ndarray, n: int, monitoring: float = 0.0, rescoring: float = 0.0) -> float:
-    """Share of training time saved: 1 - sum_e((N - P_e) + c N + c' P_e) / (E N), training a row = 1.
+    """Compute the share of training time saved: 1 - sum_e((N - P_e) + c N + c' P_e) / (E N), training a row = 1.
 
     Args:
         paused: (E,) P_e, rows paused in each round.
-        n: N.
-        monitoring: c, cost per row and round of watching all rows; 0 where training's own losses do.
-        rescoring: c', cost of measuring a paused row anew; about 1/3 for a forward pass.
+        n: N, rows of the training set.
+        monitoring: c, cost per row and round of watching all rows; 0 if training's own losses are used.
+        rescoring: c', cost of measuring a paused row again; about 1/3 for a forward pass.
     """
     return float(np.mean(paused)) * (1 - rescoring) / n - monitoring
 
 
 def trend(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Level, slope and fluctuation, each (N,) float32, of (w, N) losses; NaN where a loss is missing."""
+    """Compute level, slope and fluctuation, each (N,) float32, of (w, N) losses; NaN = a loss is missing."""
     times = np.arange(len(losses), dtype=np.float32) - np.float32((len(losses) - 1) / 2)
-    with np.errstate(over="ignore", invalid="ignore"):  # what leaves float32 is not calm
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow gives inf or NaN: not calm
         level = losses.mean(axis=0)
         slope = np.zeros_like(level)
         for time, loss in zip(times, losses, strict=True):
@@ -67,9 +68,9 @@ class LossTrend(Policy):
         pause: p, rounds of a first pause, in [1, 32767].
         longest: P, rounds of the longest pause, in [pause, 32767].
         cooldown: w', visits between two pauses, in [1, 32767].
-        max_paused: Most of the rows that may pause at once, as a share, in [0, 1).
-        per_class: Whether that share holds for each class, too.
-        warmup: First rounds, without pauses, in [0, inf).
+        max_paused: Largest share of the rows that may pause at once, in [0, 1).
+        per_class: Whether that share is also a limit for each class.
+        warmup: Number of first rounds without pauses, in [0, inf).
         anneal: Share of training after which nothing is paused, in (0, 1].
 
     Examples:

@@ -1,21 +1,21 @@
-"""Multistage: skip rows whose words promise a low loss, a reconstruction for rows (Ouyang et al., IJCAI 2023).
+"""Multistage: skip rows whose words predict a low loss, a reconstruction for rows (Ouyang et al., IJCAI 2023).
 
     first round     train all rows; tau = their mean loss, frozen
     next rounds     train all rows; naive Bayes learns P(l > tau | words) from the words present and absent, Laplace 1
     once its log-loss over the rows of a round, before it learns from them, is at most c
                     train the rows with P(l > tau | words) >= 1/2, and each other row with chance epsilon
 
-Needs      loss, and features: words. No extra pass; the learner counts on the CPU, beside training.
-Good for   one epoch of classification in which words tell what is hard.
-Not for    pictures, generation and translation (unproven), noisy labels, many epochs: tau stays that of
-           the start, so that in the end little more than the share epsilon is trained.
-Defaults   Laplace 1: the authors' code, which leaves c and the length of the first stage to the user; c = 0.6 (a guess
-           by the flip of a coin has ln 2 = 0.69), epsilon = 0.1, 16 rounds: ours.
+Needs      loss, and features: words. No extra pass; the learner counts on the CPU, during training.
+Good for   one epoch of classification where the words show which rows are hard.
+Not for    pictures, generation and translation (unproven), noisy labels, many epochs: tau keeps its first value, so in
+           the end little more than the share epsilon is trained.
+Defaults   Laplace 1: the authors' code, which leaves c and the length of the first stage to the user; c = 0.6 (a random
+           guess has ln 2 = 0.69), epsilon = 0.1, 16 rounds: ours.
 Deviates   the code works batch by batch: it runs a forward pass on every row of the second stage and trains those above
-           tau, trains the third stage one row at a time in evaluation mode and only where l > tau, reads the log-loss
-           on the batch just learnt from, and exits where it stays above c; here whole rounds are trained as they come,
-           forever where c is not reached, and random rows keep the learner honest. Words that no learnt row had tell
-           nothing. Rows never seen are predicted, not selected first; whole optimizer steps are filled up at random.
+           tau, trains the third stage one row at a time in evaluation mode and only if l > tau, computes the log-loss
+           on the batch just learned from, and exits if it stays above c. Here all rows of a round are trained until c
+           is reached, which may be never, and random rows keep the learner up to date. Words that no learned row had
+           are ignored. Rows never seen are predicted, not selected first; whole optimizer steps are filled at random.
 Reference  https://arxiv.org/abs/2207.14386
 """
 
@@ -31,11 +31,11 @@ from ._acceptance import accepted
 
 @dataclass(frozen=True)
 class Multistage(Policy):
-    """Skip rows whose words promise a low loss, once they are known to tell.
+    """Skip rows whose words predict a low loss, once these predictions are good enough.
 
     Args:
-        log_loss: c, nats at or under which the learner's predictions are trusted, in (0, inf).
-        epsilon: Chance of a row that is predicted easy to be trained all the same, in [0, 1].
+        log_loss: c, highest log-loss in nats at which the learner's predictions are trusted, in (0, inf).
+        epsilon: Chance that a row predicted to be easy is still trained, in [0, 1].
         rounds: Times an epoch that the learner learns and rows are chosen, at least 1.
 
     Examples:
@@ -66,10 +66,10 @@ class Multistage(Policy):
             raise ValueError("Multistage() reads words, but the rows have none. Choose a policy that does without.")
 
     def log_odds(self, history: History, rows: np.ndarray) -> np.ndarray:
-        """The log-odds of rows, ln P(hard | words) / P(easy | words).
+        """Compute the log-odds of rows, ln P(hard | words) / P(easy | words).
 
         Args:
-            history: Gives the words, and what was learnt of them, from both easy and hard rows.
+            history: Gives the words, and their counts in easy and in hard rows. There must be rows of both kinds.
             rows: (M,) int64.
 
         Returns:
@@ -79,7 +79,7 @@ class Multistage(Policy):
         odds = np.full(len(rows), np.log(learnt[1] / learnt[0]))
         for number, text in enumerate(texts):
             counts = history.notes[f"words/{number}"]
-            share = (counts + 1) / (learnt[:, None] + 2)  # theta, of the easy and of the hard rows that have each word
+            share = (counts + 1) / (learnt[:, None] + 2)  # theta: share of easy and of hard rows with each word
             absent = np.where(counts.any(axis=0), np.diff(np.log1p(-share), axis=0)[0], 0.0)
             present = np.where(counts.any(axis=0), np.diff(np.log(share), axis=0)[0], 0.0)
             odds += absent.sum() + sums_of_distinct(text, present - absent, rows)

@@ -1,21 +1,22 @@
-"""RHOLoss: train on rows that are learnable and not yet learnt (Mindermann et al., ICML 2022); by row.
+"""RHOLoss: train on rows that are learnable and not yet learned (Mindermann et al., ICML 2022); by row.
 
 With l_i the latest loss of row i and IL_i its loss under a reference model that was trained on held-out rows
 
     score_i = l_i - IL_i;   S = the K = keep * N rows of largest score, anew every round
 
-Noise has a high IL and drops out; a learnt row has a low l. IL comes from `history=...`: the History of the reference
-model on these rows. A reference that was trained on these rows has memorised them, and the rule becomes meaningless.
+A noisy row has a high IL, and a learned row has a low l: both get a low score. IL comes from `history=...`: the History
+of the reference model on these rows. The reference must not be trained on these rows: it would memorise them, and the
+rule would become meaningless.
 
-Needs      loss, which the training forward pass gives, and IL: 8 bytes per row; the reference run once, which may be of
-           a small model and serves many runs.
+Needs      loss, which the training forward pass gives, and IL: 8 bytes per row; one run of the reference model, which
+           may be small and serves many runs.
 Good for   noisy, web-scale data.
 Not for    small clean sets (the held-out rows are lost to training); a reference as strong as the model. At equal
            compute no gain was found on BERT and T5 pre-training (Kaddour et al., 2023).
 Defaults   keep = 0.7 (ours); the paper and the authors' code train on 32 of each 320 rows drawn.
-Deviates   the K largest of all rows by stored losses, where the paper takes the largest of each large batch by a fresh
-           forward pass: rows left out keep their old loss, and each row is trained once before any is left out by its
-           score. A row without IL counts as if its IL were the median.
+Deviates   the K largest of all rows by stored losses, but the paper takes the largest of each large batch by a fresh
+           forward pass: pruned rows keep their old loss, and each row is trained once before any is pruned by its
+           score. A row without IL gets the median IL.
 Reference  https://arxiv.org/abs/2206.07137, https://arxiv.org/abs/2307.06440
 """
 

@@ -1,18 +1,17 @@
 """SelfPaced: train on the easiest rows first and add harder ones gradually (Kumar et al., NIPS 2010).
 
-With pace_e growing evenly from `start` in the first epoch to 1 in the last of the ramp, all rows from there on
+With pace_e growing linearly from `start` in the first epoch to 1 in the last epoch of the ramp, and 1 after it
 
     v_i = 1   where l_i <= the floor(pace_e * N)-th smallest loss
     v_i = 0   elsewhere
 
 Needs      loss, which the training forward pass gives: no extra pass, 4 bytes per row.
-Good for   noisy labels and unstable starts; a control, because it keeps the opposite rows of most other rules.
+Good for   noisy labels and unstable starts; a control, because most other rules keep the opposite rows.
 Not for    saving time: all rows are trained once the ramp is over; runs of fewer epochs than the ramp.
 Defaults   start = 0.25, ramp = 5 epochs: the self-paced baseline in AutoAssist's code.
 Deviates   the hard form, paced by a share of the rows instead of a falling threshold on the loss; the code's soft form
-           weights every row and saves nothing. Rows never seen come first, within the pace, where the code's first
-           epoch trains everything; rows at the threshold are split at random; whole optimizer
-           steps are filled.
+           weights every row and saves nothing. Rows never seen come first, within the pace, but the code's first epoch
+           trains everything; ties at the threshold are broken at random; whole optimizer steps are filled.
 Reference  https://papers.nips.cc/paper/3923-self-paced-learning-for-latent-variable-models
 """
 

@@ -10,13 +10,13 @@ The last (1 - delta) of training keeps step 1 alone ("partial annealing"). No we
 
 Needs      loss, which the training forward pass gives: no extra pass, 4 bytes per row.
 Good for   large redundant sets, skewed losses, noisy tails.
-Not for    sets whose hard rows are the rare ones that matter; few epochs (a cycle takes G - W + 1 of them).
+Not for    data where the hard rows are rare and important; few epochs (a cycle takes G - W + 1 of them).
 Defaults   r = 0.1, G = 5, alpha = 0.9, delta = 0.875: the authors' code for CIFAR. Its ImageNet runs take r = 0, G = 5,
            alpha = 0.6; its class defaults are r = 0, G = 10, alpha = 0.5.
-Deviates   k-means starts at quantiles of the distinct losses, where the code's start is a library's; groups that come
-           out empty do not count among G, and W is then round(alpha x those left), at least 1; above a million drawn
-           rows the borders come from the losses of a million of them, drawn with replacement. Rows never seen come
-           first in the draw and then stay, where the code starts every loss at 3.
+Deviates   k-means starts at quantiles of the distinct losses, but the code uses a library's start; empty groups are
+           dropped, and W is then round(alpha x groups left), at least 1; if more than a million rows are drawn, the
+           borders come from the losses of a million of them, sampled with replacement. Rows never seen come first in
+           the draw and are kept, but the code starts every loss at 3.
 Reference  https://arxiv.org/abs/2503.13385
 """
 
@@ -87,7 +87,7 @@ class SeTa(Policy):
         return int(self.ratio * n + 1e-9)
 
     def _draw(self, seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(N,) bool, true for a random (1 - r) share of the rows; `seen` ones are left out first."""
+        """Draw a random (1 - r) share of the rows, (N,) bool. Seen rows are left out first."""
         drawn = np.ones(len(seen), bool)
         spare = self._left_out(len(seen))
         for rows in (seen, ~seen):
@@ -99,7 +99,10 @@ class SeTa(Policy):
 
 
 def _borders(losses: np.ndarray, groups: int) -> np.ndarray:
-    """(G' + 1,) float32: non-empty group j of the 1-D k-means has the losses in [borders[j], borders[j + 1])."""
+    """Compute the borders of the G' non-empty groups of the 1-D k-means: (G' + 1,) float32.
+
+    Group j has the losses in [borders[j], borders[j + 1]).
+    """
     values, counts = np.unique(losses, return_counts=True)
     mass = np.concatenate([[0], np.cumsum(counts)])
     moment = np.concatenate([[0.0], np.cumsum(values * counts.astype(np.float64))])

@@ -1,21 +1,21 @@
-"""StaleSB: train a row the more often, the higher its stored loss ranks (Selective-Backprop; Jiang et al., 2019).
+"""StaleSB: train rows with a higher stored loss more often (Selective-Backprop; Jiang et al., 2019).
 
 With percentile_i the share of stored losses below l_i, equal ones counted half, and beta = 1 / keep - 1
 
     P(train i) = percentile_i ^ beta
 
-drawn for each row on its own, so that 1 / (1 + beta) = keep of the rows are trained on average. The stored loss stands
-in for the forward pass of the original; a row whose loss is older than `stale` rounds is trained.
+drawn for each row independently, so that 1 / (1 + beta) = keep of the rows are trained on average. The stored loss
+replaces the forward pass of the original. A row whose loss is older than `stale` rounds is trained.
 
 Needs      loss, which the training forward pass gives: no extra pass, 8 bytes per row.
 Good for   many easy rows; training from scratch with SGD.
 Not for    noisy labels (it favours them, without weights to make up for it); few epochs.
 Defaults   keep = 0.25 (beta = 3), stale = 3: the authors' script.
-Deviates   one percentile over all stored losses instead of a running histogram of the last 1024; ties count half, where
-           the code counts rows strictly below and never trains the one of lowest loss; stale rows are trained where
-           the original runs them forward: they come in bursts on top of `keep` (simulated with losses that stay: 40 %
-           of the rows in all at the defaults); rows never seen are trained; where fewer are drawn than an optimizer
-           step takes, the likeliest fill it.
+Deviates   one percentile over all stored losses instead of a running histogram of the last 1024; ties count half, but
+           the code counts rows strictly below and never trains the row of lowest loss; stale rows are trained, but the
+           original only runs a forward pass on them: they come in bursts on top of `keep` (in a simulation with
+           constant losses, 40 % of the rows in all at the defaults); rows never seen are trained; if fewer rows are
+           drawn than an optimizer step needs, the rows of highest chance fill it.
 Reference  https://arxiv.org/abs/1910.00762
 """
 
@@ -33,8 +33,8 @@ class StaleSB(Policy):
     """Train each row with a chance that grows with the rank of its loss.
 
     Args:
-        keep: Share of the seen rows to train on average, beside those that are stale, in (0, 1]; 1 / (1 + beta).
-        stale: Rounds that a stored loss may be old before the row is trained whatever its chance, in [1, inf].
+        keep: Share of the seen rows to train on average, without the stale ones, in (0, 1]; 1 / (1 + beta).
+        stale: Largest age of a stored loss in rounds; a row with an older loss is always trained, in [1, inf].
 
     Examples:
         >>> history = History.empty(4)
@@ -52,7 +52,7 @@ class StaleSB(Policy):
         self.check_range("stale", "[1, inf]")
 
     def chance(self, history: History, clock: Clock) -> np.ndarray:
-        """How likely each row is to be trained.
+        """Compute the chance of each row to be trained.
 
         Args:
             history: Gives the losses and their rounds.

@@ -6,17 +6,17 @@ After each round, for the rows i that it trained, and once per period of T round
     mu_i  <- (1 - alpha) * mu_i + alpha * l_i                first loss: mu_i = l_i
     S      = the K rows of largest mu_i + c * var_i
 
-in this order: the variance is taken around the old mean. S is trained for T rounds.
+in this order: the variance uses the old mean. S is trained for T rounds.
 
-Needs      loss, which the training forward pass gives: no extra pass, 13 bytes per row beside it.
+Needs      loss, which the training forward pass gives: no extra pass, 13 more bytes per row.
 Good for   many epochs, clean labels, high pruning rates.
 Not for    noisy labels (it favours them); few epochs, unless period is 1 or 2.
 Defaults   T = 10, alpha = 0.8, c = 1: a third-party re-implementation (the paper's are not public); keep = 0.7,
            patience = 5: ours.
-Deviates   no random share; until every row was tried, each round keeps to the budget, takes rows never seen first and
-           is chosen anew, where a first period of one random share would leave the rest unseen for T rounds; mu and
-           var start at the first loss instead of 0 and do follow the losses; equal scores are split at random; a row
-           passed over `patience` times goes before all others. K fills whole optimizer steps.
+Deviates   no random share; until every row was tried, each round is chosen anew within the budget, with rows never seen
+           first (with one random share for the first period, the other rows would stay unseen for T rounds); mu and
+           var start at the first loss instead of 0 and do follow the losses; ties are broken at random; a row that was
+           passed over `patience` times comes first. K fills whole optimizer steps.
 Reference  https://arxiv.org/abs/2111.12621
 """
 

@@ -5,10 +5,10 @@ With K = keep * N
     S_e = K rows drawn uniformly without replacement from all N rows, anew every round
     S_e = the next K rows of one random order, drawn anew when used up                     (cover)
 
-Needs      nothing: no signal, no extra pass, 0 bytes per row; with `cover` the loss, which tells what was trained, and
+Needs      nothing: no signal, no extra pass, 0 bytes per row; with `cover` the loss, which shows what was trained, and
            4 bytes.
 Good for   the control that every other rule has to beat; strong at 30-50 % pruning.
-Not for    runs where most rows are already learnt: it spends as much on them as on the others.
+Not for    runs where most rows are already learned: it spends as much on them as on the others.
 Defaults   keep = 0.7 (ours; the papers leave the budget to the user); redrawn every round (RS2).
 Deviates   K is rounded up to whole optimizer steps; the budget may be a share of tokens instead of rows; the round that
            uses up an order is filled from the next one.
@@ -46,11 +46,11 @@ class Uniform(BudgetPolicy):
 
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The loss tells which rows were trained."""
+        """The loss, with `cover`: it shows which rows were trained."""
         return frozenset({"loss"} if self.cover else ())
 
     def begin(self, history: History, earlier: History | None) -> None:
-        super().begin(history, None if self.cover else earlier)  # what was seen in another run is not covered in this
+        super().begin(history, None if self.cover else earlier)  # rows of another run do not count as covered
 
     def select(self, history: History, clock: Clock, rng: np.random.Generator) -> Selection:
         n = len(history)

@@ -1,5 +1,5 @@
 """The trainer.
 
-The mixin that makes a trainer prune, the engine that opens and closes its rounds, its sampler and schedule,
-checkpoints, and what of Trainer's private members all this relies on. It may import `policies`.
+It holds the mixin that makes a trainer prune, the engine that opens and closes rounds, the sampler, the schedule and
+the checkpoints. It also lists the private Trainer members that these rely on. It may import `policies`.
 """

@@ -1,4 +1,4 @@
-"""What rounds cost in rows, tokens, padding, steps and seconds: the accounts of a run, and what its logs say."""
+"""The cost of rounds in rows, tokens, padding, steps and seconds, for the accounts and the logs of a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,16 +22,16 @@ def account_of(
     repeated: int,
     rescored: Measurements | None,
 ) -> dict[str, float]:
-    """What a round has cost, under the names of `PruningReport.epochs`; without the seconds of closing it.
+    """Compute the cost of a round, under the names of `PruningReport.epochs`, without the seconds of closing it.
 
     Args:
         current: The round.
-        step: Optimizer steps of the run that are done.
+        step: Optimizer steps that the run has done.
         schedule: The run over all rows.
-        tokens: (M,) real tokens of the rows that it was offered; 0 = not known.
-        measured: What was trained.
-        repeated: Visits of these that came again, to fill up batches.
-        rescored: What was measured by forward passes alone; None = nothing.
+        tokens: (M,) real tokens of the rows offered to the round; 0 = not known.
+        measured: Measurements of the trained rows.
+        repeated: Number of visits in `measured` that only repeat a row to fill a batch.
+        rescored: Measurements by forward passes alone; None = nothing was rescored.
     """
     offered = len(tokens) * current.share(step)  # the last epoch may be a fraction of one
     known = np.count_nonzero(tokens)
@@ -40,7 +40,7 @@ def account_of(
         "rows": len(measured.rows),
         "rows_repeated": repeated,
         "rows_rescored": 0 if rescored is None else len(rescored.rows),
-        # of rows whose tokens nobody knows yet, as many as of the others on average
+        # a row of unknown length counts as many tokens as the others have on average
         "tokens_offered": round(offered * int(tokens.sum(dtype=np.int64)) / known) if known else 0,
         "tokens": int(measured.tokens.sum(where=measured.tokens > 0)),
         "padded_tokens": measured.padded_tokens,
@@ -55,7 +55,7 @@ def account_of(
 
 
 def cost_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What a run has cost so far, as its History says it to the runs that begin with it."""
+    """Compute the cost of a run so far, as its History reports it to runs that start from that History."""
 
     def total(*names: str) -> float:
         return sum(epoch[name] for epoch in epochs for name in names)
@@ -69,13 +69,13 @@ def cost_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def counts(epochs: Sequence[Mapping[str, Any]], current: Round, rows: int, positions: int) -> dict[str, float]:
-    """What a run has trained so far, for its logs.
+    """Count what a run has trained so far, for its logs.
 
     Args:
         epochs: Accounts of the rounds that have ended.
         current: The round in progress.
-        rows: Visits of rows in it, of all processes, as last counted.
-        positions: And positions, padding included.
+        rows: Row visits in this round, summed over all processes, at the last count.
+        positions: Token positions in this round, padding included, at the last count.
     """
     selecting = current.seconds_selecting + sum(epoch["seconds_selecting"] for epoch in epochs)
     training = current.seconds_training + sum(e["seconds_training"] + e["seconds_rescoring"] for e in epochs)
@@ -86,13 +86,13 @@ def counts(epochs: Sequence[Mapping[str, Any]], current: Round, rows: int, posit
 
 
 def progress(drained: Drained, kept: float) -> dict[str, float]:
-    """What stands beside the loss in the logs.
+    """Compute the values that the log shows beside the loss.
 
-    Where the policy gives weights, the weighted mean of the losses is named as well: of a sum over rows that is the
-    same for all rows on average, whichever are kept.
+    Where the policy gives weights, the log also has the weighted mean of the losses. On average, the weighted sum is
+    the same as the sum over all rows, whichever rows are kept.
 
     Args:
-        drained: What was measured since the last log.
+        drained: Measurements since the last log.
         kept: Share of the offered rows that the round trains.
     """
     losses, weights, tokens, positions = drained

@@ -1,4 +1,4 @@
-"""Lets a policy learn from a round that has ended: at once, or beside the next round without holding it up."""
+"""Lets a policy learn from a round that has ended: at once, or in a thread during the next round."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,14 +11,15 @@ from ..records.history import History
 
 
 class Learner:
-    """Calls `policy.update`, in a thread where `policy.in_background`.
+    """Calls `policy.update`, in a thread if `policy.in_background` is true.
 
-    The thread starts with the first step of the next round (`start`): loader workers, which are forked before, find no
-    other thread. It is waited for before anything else touches the History (`wait`). What fails holds up nothing that
-    is under way: no further round is taught, and `check` raises the error where the next would be selected.
+    The thread starts with the first step of the next round (`start`). The loader workers are forked before that, so no
+    fork happens while the thread runs. Everything else that touches the History first waits for the thread (`wait`). An
+    error in `update` does not stop the round in progress: the policy learns from no further round, and `check` raises
+    the error before the next round is selected.
 
     Attributes:
-        failure: The error in `update` and the clock of the round that it was to learn from; None where all went well.
+        failure: The error in `update` and the clock of the round that it was called for; None = no error.
     """
 
     def __init__(self, policy: Policy):
@@ -28,12 +29,12 @@ class Learner:
         self.failure: tuple[Exception, Clock] | None = None
 
     def teach(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
-        """Take in a round that has ended and been recorded.
+        """Schedule `policy.update` for a round that has ended and been recorded.
 
         Args:
-            history: What the policy learns from, and writes its notes into.
-            clock: That of the round.
-            rng: The policy's only source of chance.
+            history: The policy reads it and writes its notes into it.
+            clock: The clock of the round.
+            rng: The policy's only random generator.
         """
         if self.failure is not None:
             return
@@ -42,14 +43,14 @@ class Learner:
             self.wait()
 
     def start(self) -> None:
-        """Begin with what is waiting, if anything is."""
+        """Start the scheduled update, if there is one."""
         if self._waiting is None:
             return
         (history, clock, rng), self._waiting = self._waiting, None
         if self._policy.in_background:
             thread = ThreadPoolExecutor(1, "hf_prune")
             self._running = clock, thread.submit(self._learn, history, clock, rng)
-            thread.shutdown(wait=False)  # ends with what it was given
+            thread.shutdown(wait=False)  # the thread ends after this one task
         else:
             with self._noting_failure(clock):
                 self._learn(history, clock, rng)
@@ -60,11 +61,11 @@ class Learner:
         try:
             history.check_notes(self._policy)
         except TypeError:
-            history.notes = before  # a checkpoint can hold these
+            history.notes = before  # a checkpoint can save the old notes, but not the new ones
             raise
 
     def wait(self) -> None:
-        """Return when all that was taught is learnt, or has failed."""
+        """Return when the scheduled update has ended, or has failed."""
         self.start()
         if self._running is not None:
             (clock, running), self._running = self._running, None
@@ -72,10 +73,10 @@ class Learner:
                 running.result()
 
     def check(self) -> None:
-        """Let nobody go on after a failure.
+        """Raise the error of an earlier update, if there was one.
 
         Raises:
-            Exception: What `update` has failed with, if it has.
+            Exception: The error that `update` raised.
         """
         if self.failure is not None:
             raise self.failure[0]

@@ -1,4 +1,4 @@
-"""What the runs of a trainer begin with: what is known of their rows, and where they write."""
+"""The start of a run: what is known about its rows, and the folder that it writes to."""
 
 import os
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from ..records.warm_start import DataNeeds, load_history
 
 
 class Beginning:
-    """What is known of the rows before the first round, read once for a data set and a policy.
+    """What is known about the rows before the first round. It is read once for each data set and policy.
 
     Args:
-        source: What an earlier run has learnt, as `PruningMixin` takes it; None = nothing.
-        key: Column that names each row; None = rows go by their place.
-        warn: Is told which rows the source does not know.
+        source: The History of an earlier run, in any form that `PruningMixin` accepts; None = none (a cold start).
+        key: Column that names each row; None = a row is known by its position.
+        warn: Called with a message about the rows that the source does not know.
     """
 
     def __init__(self, source: str | os.PathLike[str] | History | None, key: str | None, warn: Callable[[str], None]):
@@ -30,21 +30,21 @@ class Beginning:
 
     @property
     def cost(self) -> dict[str, float] | None:
-        """What the earlier runs had cost; None = there is none, or it is not known."""
+        """Cost of the earlier runs; None = there was no earlier run, or its cost is not known."""
         return self._inherited[1]
 
     def history(self, trainer: Trainer, data: Any, policy: Policy, meter: Meter) -> History:
-        """A new history of the rows, with what is known of them.
+        """Make a new History of the rows that holds what is already known about them.
 
         Args:
-            trainer: Whose main process reads first.
+            trainer: The trainer; its main process reads first.
             data: The training set.
-            policy: Of the run: it takes in what the earlier one has learnt.
-            meter: Says what will be measured.
+            policy: The policy of the run; it takes over what the earlier run learned.
+            meter: Names the signals that will be measured.
 
         Raises:
-            ValueError: The data set can't give what the policy needs; an earlier history of other rows, or none where
-                the policy needs one.
+            ValueError: The data set can't give what the policy needs; the earlier History is of other rows; or there is
+                no earlier History and the policy needs one.
         """
         if self._data_needs is None or not self._data_needs.fit(data, policy):
             with trainer.args.main_process_first(local=False, desc="read what the policy needs"):  # it fills the cache
@@ -58,6 +58,11 @@ class Beginning:
 
 
 def trace_folder(trainer: Trainer, trial: Any) -> str:
-    """The folder of a run, and for a trial of a search one that no upload takes: rows are shown in it."""
+    """Return the folder for the traces of a run. They show rows, so the folder of a search trial is one never uploaded.
+
+    Args:
+        trainer: The trainer of the run.
+        trial: The trial of a hyper-parameter search; None = there is no search.
+    """
     output_dir, run = str(trainer.args.output_dir), trainer._get_output_dir(trial=trial)
     return run if run == output_dir else os.path.join(output_dir, f"_{os.path.relpath(run, output_dir)}")

@@ -1,4 +1,4 @@
-"""The pruning state inside a Trainer checkpoint, and which checkpoint of a folder is whole."""
+"""The pruning state inside a Trainer checkpoint, and the search for a checkpoint that is whole."""
 
 import math
 import os
@@ -23,20 +23,20 @@ from .schedule import Place, RoundPlan
 STATE = "pruning_state.safetensors"
 _ACCOUNT = ("rows", "steps", "padded_tokens", "seconds_selecting", "seconds_training", "seconds_rescoring")
 _PLAIN = ("span", "steps_before", "seconds_selecting", "seconds_training", "stopped")  # fields of `Round`
-TRAINER_STATE = "trainer_state.json"  # Trainer writes it last: a checkpoint that has it has the rest
+TRAINER_STATE = "trainer_state.json"  # Trainer writes it last, so a checkpoint with this file is complete
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run is made with, which its checkpoints are compared with.
+    """The settings of a run. On resume, they are compared with the settings in the checkpoint.
 
     Attributes:
         policy: `repr` of the policy, without secrets.
         data: Fingerprint of the training set; None = it has none.
-        batch: Rows that all processes train side by side.
+        batch: Rows that all processes together train at a time.
         accumulation: Batches in an optimizer step.
-        order: Kind of the sampler; None in a checkpoint that was written before they were named.
-        key: Column of the training set that names its rows, where there is one.
+        order: Kind of the sampler; None in a checkpoint from before kinds had names.
+        key: Column of the training set that names its rows; None = there is none.
     """
 
     policy: str
@@ -54,17 +54,17 @@ class Setup:
 
 @dataclass
 class PruningState:
-    """All that a pruned run must find again when it goes on.
+    """Everything that a pruned run needs to resume.
 
     Attributes:
-        history: What is known of every row.
+        history: What is known about every row.
         seed: Seed of the order and of every selection.
-        setup: What the run is made with.
+        setup: The settings of the run.
         epochs: One account per epoch that has ended, see `report/account.py`.
-        seconds_evaluating: Spent in evaluation so far.
-        round: The round in progress, None between rounds.
-        more: What else a checkpoint tells of the run: `by_batch` and `scale` of what measures the batches, `run` (its
-            name), and `untaught` (the clock of the round that the policy failed to learn from), where there is one.
+        seconds_evaluating: Seconds spent in evaluation so far.
+        round: The round in progress; None between rounds.
+        more: Further values of a checkpoint: `by_batch` and `scale` (of the object that measures the batches), `run`
+            (the name of the run) and, if `policy.update` failed, `untaught` (the clock of the round it was called for).
     """
 
     history: History
@@ -77,33 +77,34 @@ class PruningState:
 
     @property
     def next_epoch(self) -> int:
-        """Number of the epoch after those that have an account; a policy may have begun after the first."""
+        """Number of the epoch after the last account. The first epochs may have none: a policy may start later."""
         return self.epochs[-1]["epoch"] + 1 if self.epochs else 0
 
     @property
     def current(self) -> Round:
-        """The round in progress: who asks knows that there is one."""
+        """The round in progress. Callers use it only while there is one."""
         assert self.round is not None
         return self.round
 
     def add(self, epoch: int, account: dict[str, float]) -> None:
-        """Enter what a round cost; the rounds of an epoch share one account.
+        """Add the cost of a round. The rounds of an epoch share one account.
 
         Args:
-            epoch: From 0.
-            account: Numbers by name, which add up.
+            epoch: Number of the epoch, from 0.
+            account: Numbers by name; each is added to the epoch's account.
         """
         if not self.epochs or self.epochs[-1]["epoch"] != epoch:
             self.epochs.append({"epoch": epoch, **dict.fromkeys(account, 0)})
         for name, value in account.items():
-            self.epochs[-1][name] = self.epochs[-1].get(name, 0) + value  # an older hf_prune may have begun it
+            # an older hf_prune may have begun this account, without the name
+            self.epochs[-1][name] = self.epochs[-1].get(name, 0) + value
 
     def save(self, folder: str | os.PathLike, measured: Measurements, step: int) -> None:
         """Write the state.
 
         Args:
             folder: The checkpoint.
-            measured: What the round in progress has measured; not looked at between rounds.
+            measured: Measurements of the round in progress; ignored between rounds.
             step: Optimizer steps done.
         """
         arrays = self.history.arrays()
@@ -132,13 +133,14 @@ class PruningState:
 
         Args:
             folder: The checkpoint.
-            rows: Rows of the training set at hand.
+            rows: Rows of the present training set.
 
         Returns:
-            The state, and what the round in progress has measured (None between rounds).
+            The state, and the measurements of the round in progress (None between rounds).
 
         Raises:
-            ValueError: The file is damaged (a whole checkpoint beside it is named), of other data or of another format.
+            ValueError: The file is damaged (the message names a whole checkpoint beside it), belongs to other data, or
+                has another format.
         """
         try:
             arrays, header = storage.load(Path(folder, STATE))
@@ -172,7 +174,7 @@ class PruningState:
     def _of(
         cls, history: History, arrays: dict[str, np.ndarray], header: dict[str, Any]
     ) -> tuple["PruningState", Measurements | None]:
-        """The state that these are of, where their numbers and lengths fit each other."""
+        """Build the state from the arrays and the header of a file, and check that they fit each other."""
         number(header["seed"], "the seed", -(1 << 63), 1 << 64, whole=True)
         number(header["seconds_evaluating"], "seconds_evaluating")
         facts = of_kind(header["facts"], "facts", dict)
@@ -194,7 +196,7 @@ class PruningState:
 
 
 def _begun(begun: dict[str, Any], arrays: dict[str, np.ndarray], n: int) -> tuple[Round, Measurements]:
-    """The round in progress that these are of, and what it has measured, where they fit a training set of `n` rows."""
+    """Build the round in progress and its measurements, and check that they fit a training set of `n` rows."""
     clock, plan = begun["clock"], RoundPlan(Place(*begun["plan"].pop("at")), **begun["plan"])
     for name, value in (*zip(Place._fields, plan.at, strict=True), ("round", clock["round"])):
         number(value, name, name == "parts", whole=True)
@@ -215,18 +217,19 @@ def _begun(begun: dict[str, Any], arrays: dict[str, np.ndarray], n: int) -> tupl
 
 
 def choose(asked: Any, run: str | os.PathLike, warn: Callable[[str], None]) -> tuple[str | None, str | None]:
-    """What to resume from.
+    """Find the checkpoint to resume from.
 
     Args:
-        asked: The folder of a checkpoint, or True: the newest whole one of the run.
+        asked: The folder of a checkpoint, or True for the newest whole checkpoint of the run.
         run: The `output_dir` of the run.
-        warn: As of `last_whole`.
+        warn: See `last_whole`.
 
     Returns:
-        The folder, or why there is none: begun with Trainer's own words, where these say as much.
+        The folder and None, or None and the reason why there is no such checkpoint. If the run has no checkpoint, the
+        reason begins with Trainer's own message for that case.
     """
     if asked is not True:
-        # one without a state begins the policy anew, and says so
+        # a checkpoint without a pruning state is accepted: the policy starts anew, with a warning
         why = _flaw(Path(asked), spared=(STATE,)) if os.path.isdir(asked) else None
         if why is None:
             return str(asked), None
@@ -238,11 +241,11 @@ def choose(asked: Any, run: str | os.PathLike, warn: Callable[[str], None]) -> t
 
 
 def last_whole(run: str | os.PathLike, warn: Callable[[str], None]) -> str | None:
-    """The newest checkpoint in the folder of a run that is whole, None where there is none.
+    """Return the newest whole checkpoint in the folder of a run; None = there is none.
 
     Args:
         run: The `output_dir` of a run.
-        warn: Is told of each newer checkpoint that is not, and of what is wrong with it.
+        warn: Called for each newer checkpoint that is not whole, with the reason.
     """
     flaws = {}
     for folder in _newest_first(run):
@@ -259,7 +262,7 @@ def last_whole(run: str | os.PathLike, warn: Callable[[str], None]) -> str | Non
 
 
 def without_state(folder: str | os.PathLike) -> str:
-    """What to say of a checkpoint that is resumed from and holds no pruning state."""
+    """Return the warning for a run that resumes from a checkpoint without a pruning state."""
     message = (
         f"{folder} holds no {STATE} (it was saved without a policy or with save_only_model): the policy begins anew "
         "and knows nothing of the rows."
@@ -270,11 +273,11 @@ def without_state(folder: str | os.PathLike) -> str:
 
 
 def _flaw(folder: Path, spared: Collection[str] = ()) -> str | None:
-    """Why a checkpoint can't be resumed from; None where it is whole, as far as can be seen.
+    """Return the reason why a checkpoint can't be resumed from; None = we found nothing wrong with it.
 
     Args:
         folder: The checkpoint.
-        spared: Names of files that need not be there.
+        spared: Names of files that may be missing.
     """
     try:
         step = read_json(Path(folder, TRAINER_STATE), largest=MOST).get("global_step", 0)
@@ -288,17 +291,17 @@ def _flaw(folder: Path, spared: Collection[str] = ()) -> str | None:
         if not first <= step <= last:
             return f"{path} is of another step than {TRAINER_STATE}, which is of step {step}"
     except storage.OtherFormat:
-        return None  # whole; loading it says who can read it
+        return None  # not damaged; loading it raises an error that names the version to use
     except (OSError, ValueError, TypeError) as error:
         return str(error)
     return seal.flaw(folder, spared)
 
 
 def _steps(header: dict[str, Any]) -> tuple[float, float]:
-    """The first and the last optimizer step that a state can be of."""
+    """Return the first and the last optimizer step at which this state can have been saved."""
     if "step" in header:
         return header["step"], header["step"]
-    if plan := (header.get("round") or {}).get("plan"):  # an earlier hf_prune wrote it
+    if plan := (header.get("round") or {}).get("plan"):  # earlier versions of hf_prune did not write "step"
         return plan["first_step"], plan["first_step"] + plan["steps"]
     return 0, math.inf
 
@@ -310,7 +313,7 @@ def _newest_first(run: str | os.PathLike) -> list[Path]:
 
 
 def _nearest(folder: str | os.PathLike) -> list[Path]:
-    """The other checkpoints of a run, those before `folder` first."""
+    """Return the other checkpoints of a run: the older ones, newest first; then the newer ones, oldest first."""
     folders = _newest_first(Path(folder).parent)
     at = folders.index(Path(folder)) if Path(folder) in folders else -1
     return folders[at + 1 :] + folders[: max(at, 0)][::-1]
@@ -322,6 +325,6 @@ def _cure(folder: str | os.PathLike) -> str:
 
 
 def _way_out(folder: str | os.PathLike) -> str:
-    """For those who have changed a checkpoint themselves."""
+    """Return a hint for users who changed a checkpoint on purpose."""
     sealed = Path(folder, seal.SEAL)
     return f" (Was it changed on purpose? Remove {sealed}.)" if sealed.exists() else ""

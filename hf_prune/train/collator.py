@@ -1,4 +1,4 @@
-"""Row numbers that travel inside the batch, beside what the user's collator makes of its examples."""
+"""Row numbers that travel inside the batch, beside the output of the user's collator."""
 
 import itertools
 import weakref
@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 ROW = "hf_prune_row"  # the batch's key for its (B,) int64 row numbers
-PARTS = "hf_prune_parts"  # and, of rows joined into one sequence of T tokens, for (B, T) bool: which tokens are whose
+# The key for (B, T) bool where the B rows are joined into one sequence of T tokens: which tokens belong to which row.
+PARTS = "hf_prune_parts"
 
 
 class Numbered(NamedTuple):
@@ -21,11 +22,11 @@ class Numbered(NamedTuple):
 
 
 class RowDataset(Dataset):
-    """The user's data set, each example with its row number; every other attribute is the user's, also when it is set.
+    """The user's data set, each example with its row number. All other attributes are those of the user's data set.
 
     Attributes:
-        dataset: The user's data set, untouched.
-        total_dataset_length: Rows in the epoch in progress, which accelerate reads to size the last batch.
+        dataset: The user's data set, unchanged.
+        total_dataset_length: Rows in the round in progress; accelerate reads it to size the last batch.
     """
 
     def __init__(self, dataset):
@@ -45,26 +46,26 @@ class RowDataset(Dataset):
         return Numbered(row, self.dataset[row])
 
     def __getitems__(self, rows: list[int]) -> list[Numbered]:
-        fetch = getattr(self.dataset, "__getitems__", None)  # many rows at once, where the data set can
+        fetch = getattr(self.dataset, "__getitems__", None)  # reads many rows at once, if the data set can do that
         examples = fetch(rows) if fetch else [self.dataset[row] for row in rows]
         return list(map(Numbered, rows, examples))
 
     def __getattr__(self, name: str):
-        if name == "dataset":  # not set yet: unpickling in a worker
+        if name == "dataset":  # not set yet while a worker unpickles this object: avoid endless recursion
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
 
 class Batch:
-    """A numbered training batch, which is known again by its tensors when its numbers have been taken out.
+    """A numbered training batch. After its row numbers are removed from the inputs, its tensors still identify it.
 
     Args:
-        rows: (B,) int64, its row numbers.
-        parts: (B, T) bool, which tokens are whose, where the rows were joined into one sequence; else None.
-        inputs: What the model gets; not kept alive.
+        rows: (B,) int64, the row numbers.
+        parts: (B, T) bool, which tokens belong to which row, if the rows were joined into one sequence; else None.
+        inputs: The inputs of the model; this object holds only weak references to them.
 
     Attributes:
-        is_recorded: Whether its losses have been taken in; a loss may be computed of it several times.
+        is_recorded: Whether its losses are already recorded; a trainer may compute the loss of a batch several times.
     """
 
     def __init__(self, rows: torch.Tensor, parts: torch.Tensor | None, inputs: Mapping[str, Any]):
@@ -73,20 +74,20 @@ class Batch:
         self._tensors = [weakref.ref(tensor) for tensor in tensors]
 
     def has(self, inputs: Mapping[str, Any]) -> bool:
-        """Whether some tensor of `inputs` is one of this batch's."""
+        """Whether any tensor of `inputs` belongs to this batch."""
         alive = [tensor() for tensor in self._tensors]
         return any(value is tensor for value in inputs.values() for tensor in alive if tensor is not None)
 
 
 def without_rows(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch as the user's collator made it."""
+    """Return a batch as the user's collator made it, without row numbers."""
     return {name: value for name, value in inputs.items() if name not in (ROW, PARTS)}
 
 
 class RowCollator:
-    """The user's collator; the row numbers stand beside its batch under the key `ROW`.
+    """The user's collator, with the row numbers added to its batch under the key `ROW`.
 
-    Where the user's joins the examples into one sequence, `PARTS` says where each of them is.
+    If the user's collator joins the examples into one sequence, `PARTS` marks the position of each example.
     """
 
     def __init__(self, collator: Callable[[list], MutableMapping]):
@@ -100,7 +101,7 @@ class RowCollator:
                 f"data_collator returned a {type(batch).__name__}; row numbers can travel in a mapping only. "
                 "Return a dict of tensors, as `Trainer` feeds it to the model."
             )
-        examples = [example for _, example in numbered]  # anew: the collator may have sorted its list
+        examples = [example for _, example in numbered]  # a second list: the collator may have sorted the first
         if not self.is_checked:
             self.is_checked = True
             _check_order(examples, batch)
@@ -112,13 +113,14 @@ class RowCollator:
 
 
 def _check_order(examples: list, batch: MutableMapping) -> None:
-    """Refuse a batch of as many rows as examples that are other examples than those in their places.
+    """Refuse a batch whose rows are the examples in another order.
 
-    Only what is in the batch as it is in the examples can tell: arrays, and sequences padded at one end. What the
-    collator makes anew (masked, augmented, tokenized) says nothing, nor do examples that begin alike to the end of one.
+    The check compares only values that the collator copies: arrays, and sequences padded at one end. It can't compare
+    values that the collator makes anew (masked, augmented, tokenized). Nor does it compare examples if one of them is
+    the beginning or the end of another.
 
     Raises:
-        ValueError: Every row is one of the examples, but not all of them are the ones in their places.
+        ValueError: Every row of the batch is one of the examples, but some row is not the example at its position.
     """
     if not all(isinstance(example, Mapping) for example in examples):
         return
@@ -143,7 +145,7 @@ def _check_order(examples: list, batch: MutableMapping) -> None:
 
 
 def _as_tensors(examples: list, name: str, like: torch.Tensor) -> list[torch.Tensor] | None:
-    """What the examples have under a name, in the type of `like`; None where some have nothing, or no numbers."""
+    """Return the examples' values under a name, in the type of `like`; None if a value is missing or not numeric."""
     try:
         values = [example[name] for example in examples]
         tensors = [value if isinstance(value, torch.Tensor) else torch.tensor(np.asarray(value)) for value in values]
@@ -153,18 +155,19 @@ def _as_tensors(examples: list, name: str, like: torch.Tensor) -> list[torch.Ten
 
 
 def _differ(tensors: list[torch.Tensor]) -> bool:
-    """Whether none of the tensors begins or ends with all of another, as an empty one does of every other."""
+    """Whether no tensor is the beginning or the end of another one, as an empty tensor would be."""
     if not all(tensor.numel() for tensor in tensors):
         return False
     contents = [tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes() for tensor in tensors]
     for some in (sorted(contents), sorted(content[::-1] for content in contents)):
-        if any(after.startswith(before) for before, after in itertools.pairwise(some)):  # all with one beginning adjoin
+        # after sorting, a text and those that begin with it are neighbours, so comparing neighbours is enough
+        if any(after.startswith(before) for before, after in itertools.pairwise(some)):
             return False
     return True
 
 
 def _fits(value: torch.Tensor, source: torch.Tensor) -> bool:
-    """Whether `value` is `source`, or a sequence that is `source` and, before or after it, one number repeated."""
+    """Whether `value` equals `source`, or is `source` padded before or after with one repeated number."""
     padding = len(value) - len(source) if value.dim() == source.dim() == 1 else 0
     if padding <= 0:
         return torch.equal(value, source)
@@ -175,7 +178,7 @@ def _fits(value: torch.Tensor, source: torch.Tensor) -> bool:
 
 
 def _parts(ids: Any, examples: list) -> torch.Tensor | None:
-    """(B, T) bool: which of the T tokens are whose, where `ids` are all B examples one after another; else None."""
+    """Return (B, T) bool, which tokens belong to which row, if `ids` holds all B examples in sequence; else None."""
     is_one = isinstance(ids, torch.Tensor) and ids.dim() == 2 and len(ids) == 1 < len(examples)
     if not is_one or not all(isinstance(example, Mapping) for example in examples):
         return None

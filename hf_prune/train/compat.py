@@ -1,6 +1,6 @@
-"""Private Trainer members that we rely on: named once, checked when the package is imported.
+"""Private members of Trainer and of other libraries that we rely on, checked when the package is imported.
 
-So are those of the libraries beside it. What is not here is not used: a test reads the package's source for it.
+Each is named here once. A test reads the package's source and makes sure that no other private member is used.
 """
 
 import dis
@@ -8,10 +8,10 @@ import inspect
 from importlib.metadata import version
 from types import FunctionType
 
-FIRST, LAST = "5.3.0", "5.23.0"  # of transformers, that the tests run with
+FIRST, LAST = "5.3.0", "5.23.0"  # versions of transformers that the tests run with
 
-# Method -> its parameters without self, all of them: the mixin hands them on one by one. After ... others may follow:
-# the mixin hands on whatever comes, or calls the method with these alone.
+# Method -> all its parameters except self: the mixin passes them on one by one. A list with ... may have further
+# parameters: the mixin passes on whatever it gets, or calls the method with the listed ones alone.
 MEMBERS = {
     "_get_train_sampler": ("train_dataset",),
     "_get_collator_with_removed_columns": ("data_collator", "description", ...),
@@ -51,18 +51,18 @@ MEMBERS = {
     "_finalize_training": ("trial", "num_train_samples", "start_time"),
 }
 
-# Class -> attributes that its methods set. No object is there to ask when the package is imported.
+# Class -> attributes that its methods set. At import no object exists, so `_sets` reads the methods' bytecode.
 ATTRIBUTES = {
     "Trainer": (
-        "_train_batch_size",  # rows of a device's batch; smaller than the arguments' after auto_find_batch_size
+        "_train_batch_size",  # rows in a device's batch; auto_find_batch_size makes it smaller than in the arguments
         "_signature_columns",  # names of the columns that the model takes
         "_globalstep_last_logged",
     ),
-    "Accelerator": ("_dataloaders",),  # all that it has prepared: that of a rescoring pass must leave it
-    "LRScheduler": ("_last_lr",),  # what get_last_lr answers
+    "Accelerator": ("_dataloaders",),  # all prepared loaders; we remove the loader of a rescoring pass again
+    "LRScheduler": ("_last_lr",),  # get_last_lr returns it
 }
 
-# What only some versions, or the trainers of other libraries, have; whoever uses it asks first whether it is there.
+# Members that only some versions or other libraries' trainers have. Code that uses one first checks that it exists.
 OPTIONAL = {
     "_initial_global_step": "later versions of Trainer, whose count of samples is a share of those of max_steps",
     "_metrics": "TRL's trainers: what their next log of an evaluation says",
@@ -74,14 +74,14 @@ OPTIONAL = {
 
 
 def check_members(trainer: type, *others: type) -> None:
-    """Make sure that every member of `MEMBERS` and `ATTRIBUTES` is still there.
+    """Check that every member of `MEMBERS` and `ATTRIBUTES` still exists.
 
     Args:
         trainer: `transformers.Trainer`.
         *others: The other classes of `ATTRIBUTES`.
 
     Raises:
-        ImportError: One is gone or takes other arguments; names it, the versions, and what to install.
+        ImportError: A member is gone or takes other arguments. The message names it, the versions, and what to install.
     """
     for name, parameters in MEMBERS.items():
         known = [parameter for parameter in parameters if parameter is not ...]
@@ -99,7 +99,7 @@ def check_members(trainer: type, *others: type) -> None:
 
 
 def _sets(cls: type, name: str) -> bool:
-    """Whether some method of a class sets an attribute of this name."""
+    """Whether any method of a class sets an attribute of this name."""
     members = (member for base in cls.__mro__ for member in vars(base).values() if isinstance(member, FunctionType))
     codes = (code for member in members if name in (code := inspect.unwrap(member).__code__).co_names)
     return any(

@@ -1,11 +1,11 @@
-"""The engine of a pruned run: opens and closes its rounds, and keeps its clock, its measurements and its accounts.
+"""The engine of a pruned run. It opens and closes rounds and keeps the clock, the measurements and the accounts.
 
-It knows neither a trainer nor a model. Whoever trains calls it in this order, round after round:
+The engine knows neither a trainer nor a model. The training loop calls it in this order, round after round:
 
-1. `first_place` says which round an epoch begins with, and `open_round` lets the policy select its rows.
-2. `plan` tells the sampler of them, and `weights` gives the factors on their losses.
-3. For each batch `begin_batch`; what is measured of it goes into `recorder`.
-4. `close_round` tells the History and then the policy what was measured, and returns what the round was.
+1. `first_place` returns the round that an epoch begins with. `open_round` lets the policy select its rows.
+2. `plan` passes the rows to the sampler. `weights` returns the factors on their losses.
+3. For each batch, call `begin_batch`; the measurements of the batch go into `recorder`.
+4. `close_round` writes the measurements into the History, lets the policy learn, and returns a summary of the round.
 """
 
 import os
@@ -39,24 +39,24 @@ from .selecting import Selector, generator_of
 
 
 class Engine:
-    """What happens between the first and the last step of a run.
+    """Runs the rounds between the first and the last step of a run.
 
     Args:
         policy: Chooses the rows.
-        schedule: The run over all rows that this one stands for.
-        history: What is known of the rows when it begins.
-        sampler: Is told each round's rows, and tells how many steps rows make.
-        measuring: What is measured of each row.
-        setup: What the run is made with, see there.
-        ranks: The processes that train together; None = there is one.
+        schedule: The unpruned run over all rows, which sets the learning rates.
+        history: What is known about the rows when the run begins.
+        sampler: Receives the rows of each round, and counts the optimizer steps that they make.
+        measuring: Names the signals that are measured for each row.
+        setup: The settings of the run, see `Setup`.
+        ranks: The processes that train together; None = there is only one.
 
     Attributes:
-        state: All that a checkpoint must hold.
+        state: Everything that a checkpoint must hold.
         recorder: Takes the measurements of the round in progress.
-        learner: Lets the policy learn from the round before.
-        idle: Finds out whether the policy does nothing.
-        name: Of the run, which its History bears; a run that is resumed keeps its own. None = it is not written down.
-        widths: Positions of a row in each batch that this process has trained; of different ones, some.
+        learner: Lets the policy learn from the previous round.
+        idle: Detects a policy that prunes nothing.
+        name: Name of the run, written into its History; a resumed run keeps its name. None = it has no name.
+        widths: Padded lengths, in positions, of batches of this process; no more are added once there are two.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Engine:
         self._measuring = measuring
         self._ranks = Ranks() if ranks is None else ranks
         self._selector = Selector(policy, schedule, sampler, setup, self._ranks)
-        self._mark: float | None = None  # when the training began that is being timed
-        self._step: int | None = None  # the latest optimizer step that a batch was of
-        self._counted: tuple[int, int] = 0, 0  # visits and positions of all processes in this round
+        self._mark: float | None = None  # start of the training time that is being measured; None = training is paused
+        self._step: int | None = None  # optimizer steps done when the latest batch began
+        self._counted: tuple[int, int] = 0, 0  # row visits and positions of all processes in this round
 
     # ---- The clock ----
 
     def forecast(self) -> tuple[int, int]:
-        """Optimizer steps and epochs of the whole run, as far as can be said now."""
+        """Forecast the optimizer steps and the epochs of the whole run from what is known now."""
         start, current = time.perf_counter(), self.state.round
         forecast = partial(self._selector.forecast, self.state.history)
         if current is not None:
@@ -99,7 +99,7 @@ class Engine:
         return self.schedule.total_steps(self.schedule.plan(at, step, forecast(at, step)), forecast)
 
     def position(self, step: int) -> float:
-        """Real optimizer step `step` in steps of the unpruned schedule, which learning rates are made for."""
+        """Convert the real optimizer step `step` to steps of the unpruned schedule, which sets the learning rates."""
         current = self.state.round
         return step if current is None or self.schedule.by_steps else current.plan.position(step)
 
@@ -110,24 +110,24 @@ class Engine:
     # ---- Where the run stands ----
 
     def goes_on(self, step: int) -> bool:
-        """Whether `step` optimizer steps leave something of the round in progress to train: it has been restored."""
+        """Whether a restored round still has rows to train after `step` optimizer steps."""
         return self.state.round is not None and not self.state.round.is_over(step)
 
     def stands_at(self, step: int) -> tuple[int, int]:
-        """Where training goes on after `step` optimizer steps: the epoch, and the steps that its round has done."""
+        """Return where training resumes after `step` optimizer steps: the epoch, and the steps done in its round."""
         current = self.state.round
         if current is None:
             return self.state.next_epoch, 0
         at = current.plan.at
         if not current.is_over(step):
             return at.epoch, step - current.plan.first_step
-        return at.epoch + (current.stopped or at.part + 1 == at.parts), 0
+        return at.epoch + (current.stopped or at.part + 1 == at.parts), 0  # True counts as 1: the next epoch
 
     def first_place(self, epoch: int, step: int) -> Place:
-        """The round of an epoch that training begins with, or goes on with.
+        """Return the round of an epoch where training starts or resumes.
 
         Args:
-            epoch: From 0.
+            epoch: Number of the epoch, from 0.
             step: Optimizer steps done.
         """
         current = self.state.round
@@ -138,7 +138,7 @@ class Engine:
 
     @property
     def next_round(self) -> int:
-        """Number of the round in progress, or else of the next one."""
+        """Number of the round in progress; between rounds, the number of the next one."""
         return self.state.round.clock.round if self.state.round else self.state.next_epoch * self._selector.parts
 
     # ---- Rounds ----
@@ -147,15 +147,17 @@ class Engine:
         """Select the rows of a round.
 
         Args:
-            at: Which.
+            at: The round.
             step: Optimizer steps done.
 
         Raises:
-            Exception: What `policy.update` failed with; checkpoints say so, and the run that is resumed learns again.
-            ValueError: The policy's answer is no valid one, not the same in every process, or fills no batch.
-            TypeError: It is no Selection.
+            Exception: The error of an earlier `policy.update`. Checkpoints record it, and a resumed run calls `update`
+                again for that round.
+            ValueError: The policy's selection is invalid, differs between processes, or fills no batch.
+            TypeError: The policy did not return a Selection.
         """
-        self.learner.check()  # of the round before: its failure was kept until what was trained had been counted
+        # an error of the previous round is raised only here, after that round has been counted and saved
+        self.learner.check()
         start = time.perf_counter()
         history = self.state.history
         current = self._selector.select(self.state, at, step)
@@ -164,12 +166,12 @@ class Engine:
         self.state.round = current
 
     def plan(self) -> None:
-        """Tell the sampler the rows of the round in progress."""
+        """Pass the rows of the round in progress to the sampler."""
         current = self.state.current
         self._sampler.plan(current.clock.epoch, current.rows, current.clock.round)
 
     def weights(self, device: torch.device | str = "cpu") -> torch.Tensor | None:
-        """(N,) float32 factor on each row's loss in the round in progress, None where all are 1."""
+        """Return the (N,) float32 factor on each row's loss in the round in progress; None = all are 1."""
         selection = self.state.current.selection
         if selection.weights is None:
             return None
@@ -178,17 +180,17 @@ class Engine:
         return table.to(device)
 
     def begin_batch(self, step: int) -> None:
-        """A batch is about to be trained, after `step` optimizer steps."""
+        """Note that a batch will be trained next, after `step` optimizer steps."""
         self.learner.start()
         if step != self._step:
             self._step = step
             self.recorder.begin_step()
 
     def check_begun(self) -> None:
-        """A step has been trained: was its batch seen?
+        """Check, after a step, that `begin_batch` was called for its batch.
 
         Raises:
-            ValueError: It was not.
+            ValueError: It was not called.
         """
         if self._step is None:
             raise ValueError(
@@ -199,26 +201,26 @@ class Engine:
     def close_round(
         self, step: int, rescore: Callable[[np.ndarray, Recorder], None] | None = None
     ) -> RoundResult | None:
-        """Bring the round's measurements into the History, and what it cost into the accounts.
+        """Write the round's measurements into the History, and its cost into the accounts.
 
         Args:
             step: Optimizer steps done.
-            rescore: Measures rows, (H,) int64, by forward passes alone; None where training ends here.
+            rescore: Measures rows, (H,) int64, by forward passes alone; None = training ends with this round.
 
         Returns:
-            What it measured and cost; None where no round is in progress.
+            The measurements and the cost of the round; None if no round is in progress.
 
         Raises:
-            ValueError: Rows were trained that were not selected.
+            ValueError: A row was trained that was not selected.
         """
         current, history, n = self.state.round, self.state.history, len(self.state.history)
         if current is None:
             return None
-        self.learner.wait()  # its thread reads the History, which changes from here on
+        self.learner.wait()  # its thread reads the History, and the History changes from here on
         start = time.perf_counter()
         measured = self.recorder.collect(self._ranks.join)
         marks = marked(measured.rows, n)
-        if (marks > marked(current.selection.rows, n)).any():
+        if (marks > marked(current.selection.rows, n)).any():  # of two bools: trained, but not selected
             raise ValueError(
                 "Rows were trained that the policy had not selected: get_train_dataloader gives other batches than "
                 "those of Trainer's own sampler (does it join several loaders?). Train without a policy."
@@ -249,7 +251,7 @@ class Engine:
         return RoundResult(current.clock, lr_scale, seconds, n, losses, account)
 
     def _take_in(self, measured: Measurements, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Tell the History; the rows, (N,) bool and (K,) int64, and their losses."""
+        """Record measurements in the History; return the rows, (N,) bool and (K,) int64, and their losses, (K,)."""
         rows, tokens, values = measured.by_row(marks)
         round = self.state.current.clock.round
         return marks, rows, record(self.state.history, round, self._measuring, rows, tokens, values)
@@ -257,23 +259,23 @@ class Engine:
     # ---- Seconds and counts ----
 
     def start_timing(self) -> None:
-        """Training goes on from here."""
+        """Start to count time as training."""
         self._mark = time.perf_counter()
 
     def stop_timing(self) -> None:
-        """Training ends, or pauses."""
+        """Stop counting time as training: training ends or pauses."""
         if self._mark is not None:
             self.state.current.seconds_training += time.perf_counter() - self._mark
             self._mark = None
 
     @property
     def is_timing(self) -> bool:
-        """Whether what happens now is counted as training."""
+        """Whether time is now counted as training."""
         return self._mark is not None
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """What the block does is counted elsewhere, not as training."""
+        """Within the block, time is not counted as training."""
         was_timing = self.is_timing
         self.stop_timing()
         try:
@@ -284,23 +286,23 @@ class Engine:
 
     @contextmanager
     def overhead(self) -> Iterator[None]:
-        """What the block does with a round that has ended is counted with its selection."""
+        """Count the time of the block, which handles a round that has ended, as selecting."""
         start = time.perf_counter()
         yield
         self.state.epochs[-1]["seconds_selecting"] += time.perf_counter() - start
 
     def count(self) -> None:
-        """Count what all processes have trained in this round, for `counts`; every process must call it."""
+        """Sum what all processes have trained in this round, for `counts`. Every process must call this."""
         rows, positions = self._ranks.sum(self.recorder.counts())
         self._counted = rows, positions
 
     def counts(self) -> dict[str, float]:
-        """What the run had trained when it was last counted, and the seconds of this process, for the logs."""
+        """Return what the run had trained at the last `count`, and the seconds of this process, for the logs."""
         current = self.state.round
         return {} if current is None else accounting.counts(self.state.epochs, current, *self._counted)
 
     def progress(self) -> dict[str, float]:
-        """What stands beside the loss in the logs: the share kept and, since the last log, losses and padding."""
+        """Return the values that the log shows beside the loss: share kept; losses and padding since the last log."""
         history = self.state.history
         offered = len(history if history.offered is None else history.offered)
         return accounting.progress(self.recorder.drain(), len(self.state.current.selection.rows) / offered)
@@ -308,12 +310,12 @@ class Engine:
     # ---- Files ----
 
     def save_history(self, path: str | os.PathLike[str]) -> None:
-        """Write the History for other runs, with what it was made with and what it cost."""
+        """Write the History for other runs, with the settings that it was made with and its cost."""
         self.learner.wait()
         self.state.history.save(path)
 
     def _describe_history(self) -> None:
-        """Enter into the History what it was made with, and what it has cost so far."""
+        """Write into the History the settings that it was made with, and its cost so far."""
         setup = self.state.setup
         facts = {"data": setup.data, "key": setup.key, "policy": public(setup.policy)}
         if self.name is not None:
@@ -326,14 +328,14 @@ class Engine:
         Args:
             folder: The checkpoint.
             step: Optimizer steps done.
-            is_writer: Every process must call this, but one writes.
-            stopped: A callback ends the epoch here.
+            is_writer: Whether this process writes the file. Every process must call this method.
+            stopped: Whether a callback ends the epoch here.
         """
         if self.state.round is not None:
             self.state.round.stopped = stopped
         self.learner.wait()  # its thread writes the notes that are saved
-        # A signal may have it saved inside a step. Who resumes trains that step whole, so its first batches, which are
-        # measured already, are left out.
+        # A signal may cause a save in the middle of a step. The resumed run trains that step again from its first
+        # batch, so we leave out the batches of the step that are already measured.
         measured = self.recorder.collect(self._ranks.join, in_step=step == self._step)
         if is_writer:
             more = {"by_batch": self._measuring.by_batch, "scale": self._measuring.scale}
@@ -345,19 +347,21 @@ class Engine:
             self.state.save(folder, measured, step)
 
     def restore(self, folder: str | os.PathLike, step: int, warn: Callable[[str], None]) -> None:
-        """Go on from a checkpoint.
+        """Resume from a checkpoint.
 
         Args:
             folder: The checkpoint.
             step: Optimizer steps done.
-            warn: Is told what has changed since and does not forbid going on.
+            warn: Called with each change since the checkpoint that does not prevent the resume.
 
         Raises:
-            ValueError: The state is damaged, of other data, or in a round that can't be cut into other batches.
+            ValueError: The state is damaged, belongs to other data, or is in the middle of a round that can't be cut
+                into other batches.
         """
         resumed = Resumption(folder, len(self.state.history), self.state.setup)
-        resumed.check(self.schedule, self._sampler)  # first: a refusal leaves this run, and its trace, as they are
+        resumed.check(self.schedule, self._sampler)  # first: a refused checkpoint must not change this run or its trace
         if resumed.is_same_policy:
+            # earlier batches decided how losses are read and weighted; the resumed run must not decide otherwise
             self._measuring.by_batch |= resumed.state.more.get("by_batch", False)
             if (scale := resumed.state.more.get("scale")) in SCALES:
                 self._measuring.scale = scale
@@ -370,13 +374,14 @@ class Engine:
             self.learner.teach(state.history, clock, generator_of(state.seed, clock.round, 1))
         left_out = sum(epoch["rows_offered"] - epoch["rows"] for epoch in state.epochs)
         if left_out > NOTHING * sum(epoch["rows_offered"] for epoch in state.epochs):
-            self.idle.close()
+            self.idle.close()  # the policy pruned rows before the checkpoint, so it is not idle
         self._describe_history()
         if (current := state.round) is None or resumed.measured is None:
             return
-        # no checkpoint holds what was offered: it follows from the seed, which the sampler has by now
+        # A checkpoint does not hold the offered rows: they follow from the seed, which the sampler has by now.
         self._selector.offer(state.history, current.plan.at, current.span)
         resumed.fit(current, step, self.schedule, self._sampler, warn)
         self.idle.see(current.selection, current.span[1] - current.span[0])
-        if self._ranks.is_main:  # what all processes had measured is gathered again when the round is closed
+        # The checkpoint has the measurements of all processes. `close_round` gathers again, so only one restores them.
+        if self._ranks.is_main:
             self.recorder.restore(resumed.measured.of_signals(resumed.signals, self._measuring.signals))

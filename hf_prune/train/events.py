@@ -1,4 +1,4 @@
-"""What callbacks see: one epoch, though it be trained in several rounds, and the user's own rows in its loader."""
+"""What callbacks see: one epoch, even if it has several rounds, and a loader of the user's own rows."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,19 +7,19 @@ from .collator import PARTS, ROW
 
 
 class RoundEvents:
-    """The trainer's callback handler during one round, one of several in an epoch; everything else is the handler's.
+    """The trainer's callback handler during one of several rounds of an epoch. All other attributes are the handler's.
 
     Args:
         handler: The trainer's `CallbackHandler`.
-        epoch: From 0.
-        begin: Steps of an epoch over all rows before the round.
-        end: And with it.
-        steps: All of these steps.
+        epoch: Number of the epoch, from 0.
+        begin: Steps of the unpruned epoch that are done before the round.
+        end: Steps of the unpruned epoch that are done after the round.
+        steps: All steps of the unpruned epoch.
     """
 
     def __init__(self, handler: Any, epoch: int, begin: float, end: float, steps: int):
         own = {"_handler": handler, "_epoch": epoch, "_begin": begin, "_end": end, "_steps": steps}
-        self.__dict__.update(own)  # all that is set later is the handler's
+        self.__dict__.update(own)  # attributes set later go to the handler
 
     def __getattr__(self, name: str):
         return getattr(self._handler, name)
@@ -28,26 +28,26 @@ class RoundEvents:
         setattr(self._handler, name, value)
 
     def on_step_end(self, args, state, control):
-        """As the handler's, after `state.epoch`, which counts the round as an epoch, is set right."""
+        """Correct `state.epoch`, then call the handler's method. Trainer has counted the round as a whole epoch."""
         done = self._begin + (self._end - self._begin) * (state.epoch - self._epoch)
         state.epoch = self._epoch + done / self._steps
         return self._handler.on_step_end(args, state, control)
 
     def on_epoch_end(self, args, state, control):
-        """As the handler's where the epoch ends, with its last round or before."""
+        """Call the handler's method if the epoch ends here, with its last round or earlier."""
         ends = self._end == self._steps or control.should_epoch_stop or control.should_training_stop
         return self._handler.on_epoch_end(args, state, control) if ends else control
 
 
 class PlainLoader:
-    """The training loader with the user's examples and batches, without row numbers; everything else is the loader's.
+    """The training loader with the user's examples and batches, without row numbers. All else is the loader's.
 
     Args:
-        loader: Over a `RowDataset`.
+        loader: A loader over a `RowDataset`.
     """
 
     def __init__(self, loader: Any):
-        self.__dict__["_loader"] = loader  # all that is set later is the loader's
+        self.__dict__["_loader"] = loader  # attributes set later go to the loader
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self._loader:
@@ -60,7 +60,7 @@ class PlainLoader:
 
     @property
     def __class__(self) -> type:
-        return self._loader.__class__  # as accelerate's loaders say that they are PyTorch's
+        return self._loader.__class__  # isinstance must see the loader's class; accelerate's loaders do the same
 
     @property
     def dataset(self) -> Any:
@@ -73,7 +73,7 @@ class PlainLoader:
         return self._loader.collate_fn.collator
 
     def __reduce__(self):
-        return type(self), (self._loader,)  # all else that is asked for is the loader's
+        return type(self), (self._loader,)  # without this, `__getattr__` would pickle the inner loader instead
 
     def __getattr__(self, name: str):
         return getattr(self._loader, name)
@@ -83,11 +83,11 @@ class PlainLoader:
 
 
 def show_total(handler: Any, steps: int) -> None:
-    """Tell progress bars how many optimizer steps the run will take.
+    """Set the total of the progress bars.
 
     Args:
-        handler: The trainer's `CallbackHandler`, among whose callbacks they are.
-        steps: As many.
+        handler: The trainer's `CallbackHandler`; its callbacks include the progress bars.
+        steps: Optimizer steps that the run will take.
     """
     for callback in handler.callbacks:
         bar = getattr(callback, "training_bar", None) or getattr(callback, "training_tracker", None)

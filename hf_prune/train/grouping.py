@@ -1,28 +1,28 @@
-"""The order of batches without padding: rows of like length stand together, and the batches come in random order."""
+"""An order of the rows with little padding: rows of similar length share a batch, and the batches are shuffled."""
 
 from typing import Any
 
 import numpy as np
 
-# Units that are sorted together, at most: more leave less padding, fewer more chance in the batches. Of a small round
-# a sixteenth: a model that meets the same rows side by side again and again learns worse. Both measured:
-# recipes/results/README.md.
+# Most units that are sorted together. More units leave less padding; fewer make the batches more random. A small round
+# uses a sixteenth of its units, because a model learns worse if the same rows share a batch again and again. Both
+# effects are measured: recipes/results/README.md.
 MEGA_BATCH, LEAST, SHARE = 50, 4, 16
-_BITS = 21  # of the length of each side, of which three make a key: lengths above 2 million go by their first digits
+_BITS = 21  # bits of a length in a sort key; a key holds three. Of lengths above 2 million, only the top bits count
 
 
 def lengths_as_ranks(lengths: Any) -> np.ndarray:
-    """Lengths by their rank, which sort alike and take the least room.
+    """Replace lengths by their ranks, which sort in the same order and take less memory.
 
     Args:
-        lengths: (N,) numbers, or (N, 2): those of an encoder-decoder's two sides. What is padded is both, so the longer
-            side comes first, then the first one: on two corpora of sentences that leaves the least.
+        lengths: (N,) numbers, or (N, 2) for the two sides of an encoder-decoder. Both sides are padded, so we sort by
+            the longer side, then by the first one: this order left the least padding on two corpora of sentences.
 
     Returns:
-        (N,) unsigned integers, from 0 for the shortest.
+        (N,) unsigned integers, 0 for the shortest.
 
     Raises:
-        ValueError: They are no finite numbers.
+        ValueError: A length is not a finite number.
     """
     lengths = np.asarray(lengths)
     if lengths.dtype.kind not in "iuf" or not np.isfinite(lengths).all():
@@ -37,20 +37,20 @@ def lengths_as_ranks(lengths: Any) -> np.ndarray:
 
 
 def mega_batches(units: int) -> int:
-    """How many parts, each sorted by itself, so many units are cut into."""
+    """Return the number of mega-batches for a number of units; each mega-batch is sorted on its own."""
     return max(1, round(units / min(MEGA_BATCH, max(LEAST, units // SHARE))))
 
 
 def group(rows: np.ndarray, ranks: np.ndarray, unit: int, rng: np.random.Generator, longest_first: bool) -> np.ndarray:
-    """Put shuffled rows into units of like length, and the units in random order.
+    """Sort shuffled rows into units of similar length, and put the units in random order.
 
-    Mega-batches, as equal as can be, are sorted by length and cut into units. The rows that fill no unit come last:
-    they are cut out of the last mega-batch at a random place, so that no length is preferred.
+    The rows are cut into mega-batches of nearly equal size. Each is sorted by length and cut into units. The rows that
+    fill no unit come last: they are cut out of the last mega-batch at a random place, so that no length is preferred.
 
     Args:
-        rows: (K,) int64, shuffled: that decides which rows come into one mega-batch, and in what order ties stand.
-        ranks: (N,) unsigned, of all rows' lengths.
-        unit: Rows that are trained side by side: a batch for each process.
+        rows: (K,) int64, shuffled. Their order decides which rows share a mega-batch, and the order of equal lengths.
+        ranks: (N,) unsigned, the length ranks of all rows.
+        unit: Rows that are trained at a time: a batch for each process.
         rng: Shuffles the units.
         longest_first: Whether the unit with the longest row comes first, so that memory runs out at once or never.
 

@@ -1,4 +1,4 @@
-"""Whether a policy leaves anything out: what keeps it from that, and after how many rounds it is late."""
+"""Detects a policy that prunes nothing: before training by its settings, during training by what it selects."""
 
 import math
 
@@ -8,14 +8,14 @@ from .schedule import UnprunedSchedule
 
 
 def why_idle(policy: Policy, schedule: UnprunedSchedule, rows: int, step_rows: int, has_history: bool) -> str | None:
-    """What keeps the policy from leaving anything out, as far as it can be told before training; None if nothing does.
+    """Return the reason why the policy can't prune anything in this run, if we can know it before training; else None.
 
     Args:
-        policy: Of the run.
+        policy: The policy of the run.
         schedule: The run over all rows.
-        rows: N.
+        rows: N, rows of the training set.
         step_rows: Rows in an optimizer step.
-        has_history: Whether an earlier run's is given.
+        has_history: Whether the run starts from the History of an earlier run.
     """
     if keeps_all(repr(policy)):
         return None
@@ -44,16 +44,16 @@ def why_idle(policy: Policy, schedule: UnprunedSchedule, rows: int, step_rows: i
 
 
 def rounds_to_act(policy: Policy) -> int:
-    """Rounds after which a policy that has left nothing out is late; some wait for a window of losses, or warm up."""
+    """Rounds after which a policy should have pruned rows; some policies wait for a window of losses, or warm up."""
     window, warmup = (getattr(policy, name, 0) for name in ("window", "warmup"))
     return max(3, int(window) + 4 if window >= 1 else 0) + int(warmup)
 
 
 class IdleWatch:
-    """Finds out, once, that a policy has done nothing for too long; not of one that is set to keep everything.
+    """Detects, once, that a policy has pruned nothing for too long. A policy set to keep everything is not watched.
 
     Args:
-        policy: Of the run.
+        policy: The policy of the run.
     """
 
     def __init__(self, policy: Policy):
@@ -61,26 +61,26 @@ class IdleWatch:
         self._is_open = not keeps_all(repr(policy))
 
     def close(self) -> None:
-        """Look no further: the policy has acted, or its user knows."""
+        """Stop watching: the policy has acted, or the user has been warned."""
         self._is_open = False
 
     def see(self, selection: Selection, offered: int) -> None:
-        """Take in what a round trains: fewer rows, weights and another learning rate are an act.
+        """Note whether the policy acts in a round: by fewer rows, by weights, or by another learning rate.
 
         Args:
-            selection: Of the round.
-            offered: Rows that it was chosen from.
+            selection: The selection of the round.
+            offered: Number of rows that the policy could choose among.
         """
         weighs = selection.weights is not None and (selection.weights != 1).any()
         if len(selection.rows) < (1 - NOTHING) * offered or weighs or selection.lr_scale != 1:
             self.close()
 
     def idle_rounds(self, round: int, ends: bool) -> int:
-        """How many rounds have ended in which the policy has done nothing; 0 where it has, or it is too early to tell.
+        """Return the number of rounds in which the policy did nothing; 0 = it has acted, or it is too early to judge.
 
         Args:
-            round: Number of the one that has ended.
-            ends: Whether training ends with it.
+            round: Number of the round that has ended.
+            ends: Whether training ends with that round.
         """
         if not self._is_open or not (ends or round + 1 >= self._enough):
             return 0

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: weights that it has under other names, and loaders whose workers stay."""
+"""Resuming from a checkpoint: weights saved under other names, and loaders with persistent workers."""
 
 import json
 from pathlib import Path
@@ -11,20 +11,20 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 
 def begun_loaders(log_history: list[dict[str, Any]]) -> frozenset[str]:
-    """Which loaders of a resumed run had begun before its checkpoint, "train" and "eval": see `draw_apart`.
+    """Return which loaders, "train" and "eval", had started before the checkpoint; see `draw_apart`.
 
     Args:
-        log_history: Of the checkpoint.
+        log_history: The log history in the checkpoint.
     """
     evaluated = any(name.startswith("eval_") for entry in log_history for name in entry)
     return frozenset({"train", "eval"} if evaluated else {"train"})
 
 
 def draw_apart(loader: Any) -> None:
-    """Let a loader with `dataloader_persistent_workers`, which had begun before the checkpoint, draw its seed apart.
+    """Give a loader with persistent workers a random generator of its own, if it had started before the checkpoint.
 
-    Such a loader draws from the global generator when it first begins, and never again. The resumed run's new one must
-    not do so a second time: it draws from a generator of its own.
+    With `dataloader_persistent_workers`, a loader draws its seed from the global generator once, when it first starts.
+    The resumed run makes a new loader. A second draw would change the generator's state, so it must not happen.
     """
     loader = getattr(loader, "base_dataloader", loader)
     if getattr(loader, "persistent_workers", False) and loader.generator is None:
@@ -32,14 +32,17 @@ def draw_apart(loader: Any) -> None:
 
 
 def load_renamed(trainer: Trainer, folder: str) -> bool:
-    """Load weights that have other names than the model's, as `from_pretrained` does; whether that was so.
+    """Load weights that were saved under other names than the model's, as `from_pretrained` does.
 
-    `save_pretrained` writes some models (ViT and others, with transformers 5.23) under the names that the Hub has for
-    their weights, but Trainer looks for the model's own, and leaves the others as they are.
+    `save_pretrained` writes the weights of some models (ViT and others, with transformers 5.23) under the names that
+    they have on the Hub. Trainer looks for the model's own names and does not load weights under other names.
 
     Args:
-        trainer: Whose model it is.
+        trainer: The trainer of the model.
         folder: The checkpoint.
+
+    Returns:
+        Whether there were such weights. If not, nothing was loaded.
     """
     model: Any = trainer.model
     is_whole = isinstance(model, PreTrainedModel) and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
@@ -51,7 +54,7 @@ def load_renamed(trainer: Trainer, folder: str) -> bool:
 
 
 def saved_names(folder: str) -> set[str]:
-    """Names of the weights in a checkpoint's safetensors, in one file or several; none where there are no such."""
+    """Return the names of the weights in a checkpoint's safetensors file or files; an empty set if it has none."""
     single, index = Path(folder, SAFE_WEIGHTS_NAME), Path(folder, SAFE_WEIGHTS_INDEX_NAME)
     if single.is_file():
         with safe_open(single, framework="np") as weights:

@@ -1,8 +1,8 @@
-"""One run at a time in a folder: a second one is told before it deletes what the first has written.
+"""A lock that allows one run at a time in a folder: a second run is refused before it deletes files of the first.
 
-Why not `filelock`, which huggingface_hub brings: the versions that it allows include those that empty the file when
-another process tries to lock it, so that nobody could say who holds the folder, and whose lock lives on in the workers
-of a killed run. And it has no shared lock for processes that only ask: two of them would take each other for a run.
+Why not `filelock`, which huggingface_hub installs? Some versions that it allows empty the file when another process
+tries to lock it, so nobody could read who holds the folder. Their lock also stays with the workers of a killed run.
+And `filelock` has no shared lock for processes that only ask: two of them would take each other for a run.
 """
 
 import errno
@@ -19,14 +19,14 @@ except ImportError:  # Windows locks nothing
     fcntl = None
 
 LOCK = "lock"
-_held: set[tuple[int, str]] = set()  # (process, file): the system keeps out other processes, not this one's trainers
+_held: set[tuple[int, str]] = set()  # (process, file): a system lock does not exclude trainers of the same process
 
 
 class RunLock:
-    """Held while a run trains; the system releases it when the process ends, on a kill too.
+    """A lock that a run holds while it trains. The system releases it when the process ends, also after a kill.
 
-    It belongs to the process alone: workers that outlive a killed run by seconds don't hold it. It works over NFS, too.
-    Where a file system can't lock, nothing is held and nobody is refused.
+    The lock belongs to the process alone: workers that outlive a killed run for some seconds don't hold it. It works
+    over NFS, too. If a file system can't lock, nothing is locked and no run is refused.
     """
 
     def __init__(self):
@@ -34,10 +34,10 @@ class RunLock:
         self._key = 0, ""
 
     def take(self, folder: str | os.PathLike[str]) -> str | None:
-        """Hold a folder until `release`; a folder that is held already is released.
+        """Lock a folder until `release`. A folder that this object already holds is released first.
 
         Returns:
-            Who holds it, where another run does; None where this one holds it now.
+            The holder, if another run holds the folder; None = this run holds it now.
         """
         self.release()
         key = os.getpid(), os.path.realpath(Path(folder, LOCK))
@@ -47,15 +47,15 @@ class RunLock:
         if file is not None:
             _held.add(key)
             self._file, self._key = file, key
-            with suppress(OSError):  # a full disk has no room for the name; the lock is held all the same
+            with suppress(OSError):  # a full disk may have no room for the name; the lock works without it
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         return other
 
     def release(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         if self._file is not None:
-            with suppress(OSError):  # the folder may have gone
+            with suppress(OSError):  # someone may have deleted the folder
                 Path(self._key[1]).unlink()
             self._file.close()
             self._file = None
@@ -63,7 +63,7 @@ class RunLock:
 
 
 def holder(folder: str | os.PathLike[str]) -> str | None:
-    """Who trains in a folder; None where nobody does, or where a lock can't tell."""
+    """Return who trains in a folder; None = nobody, or the file system can't lock."""
     if (os.getpid(), os.path.realpath(Path(folder, LOCK))) in _held:
         return "another trainer of this process"
     if not Path(folder, LOCK).exists():
@@ -75,17 +75,17 @@ def holder(folder: str | os.PathLike[str]) -> str | None:
 
 
 def _locked(folder: str | os.PathLike[str], shared: bool = False) -> tuple[IO[bytes] | None, str | None]:
-    """The locked file, or who has locked it; neither where it can't be locked."""
+    """Lock the file in a folder. Return the file, or its holder if another process has locked it, or neither."""
     if fcntl is None:
         return None, None
     path = Path(folder, LOCK)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # what a link points to is not to be written
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # never write to the target of a link
         file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
     except OSError:
-        return None, None  # where nothing can be written, nothing can be deleted either
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe is no file to write a name to
+        return None, None  # in a folder that can't be written, no run can delete anything either
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # for example a pipe
         file.close()
         return None, None
     try:
@@ -97,5 +97,5 @@ def _locked(folder: str | os.PathLike[str], shared: bool = False) -> tuple[IO[by
     with suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
             return file, None
-    file.close()  # its holder has released it meanwhile and removed the file
+    file.close()  # meanwhile the former holder removed the file, so we locked a deleted one: try again
     return _locked(folder, shared)

@@ -1,4 +1,4 @@
-"""What a run's log says beside the losses, and the seconds that evaluations take."""
+"""The pruning values in a run's log, and the seconds that evaluations take."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +11,11 @@ from .engine import Engine
 
 
 class Logs:
-    """Writes into a trainer's logs what a run has kept, trained and measured.
+    """Adds to a trainer's logs what a run has kept, trained and measured.
 
     Args:
-        trainer: Logs and evaluates.
-        engine: Of the run.
+        trainer: The trainer; it logs and evaluates.
+        engine: The engine of the run.
     """
 
     def __init__(self, trainer: Trainer, engine: Engine):
@@ -25,31 +25,31 @@ class Logs:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The block evaluates: its seconds are counted, where it does so in training."""
+        """Within the block, the trainer evaluates. If this happens during training, the seconds are counted."""
         if not self.trainer.is_in_train:
             yield
             return
         self._count()
         if self.trainer.args.dataloader_num_workers:
-            self.engine.learner.wait()  # its thread must not run where the loader forks
+            self.engine.learner.wait()  # its thread must not run while the loader forks its workers
         state, start = self.engine.state, time.perf_counter()
         before, was = state.seconds_evaluating, self._is_evaluating
         self._is_evaluating = True
         try:
             with self.engine.pause():
-                yield  # may come here again: a dictionary of data sets makes an evaluation of each
+                yield  # may nest: with a dictionary of data sets, `evaluate` calls itself for each
         finally:
             self._is_evaluating = was
             state.seconds_evaluating = before + time.perf_counter() - start
 
     def write(self, stock: Callable[..., None], logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As stock; in a round, logs of losses and evaluations also say what was kept, trained and measured so far.
+        """Log as Trainer does. During a round, add the pruning values to the logs of losses and evaluations.
 
         Args:
             stock: Trainer's `log`.
-            logs: As there.
-            *args: As there.
-            **kwargs: As there.
+            logs: See `Trainer.log`.
+            *args: See `Trainer.log`.
+            **kwargs: See `Trainer.log`.
         """
         counts = {}
         if self.engine.state.round is not None and ("loss" in logs or self._is_evaluating):
@@ -60,18 +60,18 @@ class Logs:
         entries = len(state.log_history)
         stock(logs, *args, **kwargs)
         if self._is_evaluating and len(state.log_history) > entries:
-            state.log_history[-1] |= counts  # the metrics themselves are whoever evaluates'
+            state.log_history[-1] |= counts  # not into `logs`: the caller of `evaluate` gets those as its metrics
 
     @contextmanager
     def between_steps(self) -> Iterator[None]:
-        """The block logs, evaluates and saves, where it is time to: it is no training."""
+        """Within the block, Trainer logs, evaluates and saves if it is time to. This does not count as training."""
         self.engine.check_begun()
         with self.engine.pause():
             control, step = self.trainer.control, self.trainer.state.global_step
-            if control.should_log and step > self.trainer._globalstep_last_logged:  # as stock logs
+            if control.should_log and step > self.trainer._globalstep_last_logged:  # Trainer's own condition
                 self._count()
             yield
 
     def _count(self) -> None:
-        """What all processes have trained so far, for the log: that may be written on one of them alone."""
+        """Count what all processes have trained. We do it here because `log` may run on one process only."""
         self.engine.count()

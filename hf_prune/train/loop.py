@@ -1,4 +1,4 @@
-"""Takes Trainer's own loop through the rounds of a run."""
+"""Runs Trainer's own training loop round by round."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,26 +21,26 @@ from .steps import Steps
 
 
 class Loop:
-    """One `train()` call: Trainer takes the steps, the engine says on which rows.
+    """One `train()` call: Trainer takes the steps, the engine decides on which rows.
 
     Args:
-        trainer: Trains.
-        engine: Of the run.
-        meter: Reads the batches.
-        training: What is trained on.
+        trainer: The trainer.
+        engine: The engine of the run.
+        meter: Measures the batches.
+        training: The numbered training rows.
         rates: The trainer's learning rates.
-        warn: Is told what a user should know, on the main process.
-        earlier_cost: What the runs had cost whose History this one begins with; None = it begins with none.
+        warn: Logs a warning, on the main process only.
+        earlier_cost: Cost of the runs whose History this run starts from; None = it starts from none.
 
     Attributes:
-        engine: As given.
-        meter: As given.
-        training: As given.
-        earlier_cost: As given.
-        trace: Writes what each round measured; None on a process that writes no files.
-        steps: Measures the batches.
+        engine: The argument.
+        meter: The argument.
+        training: The argument.
+        earlier_cost: The argument.
+        trace: Writes the measurements of each round; None on a process that writes no files.
+        steps: Measures the batches during a step.
         logs: Writes into the trainer's logs.
-        begun_loaders: Which loaders had begun before the checkpoint that was resumed from, see `loading`.
+        begun_loaders: Loaders that had started before the checkpoint of a resumed run, see `loading`.
     """
 
     def __init__(
@@ -68,19 +68,19 @@ class Loop:
     # ---- Beginning ----
 
     def is_finished(self) -> bool:
-        """Whether a run of so many steps has done them all, in the checkpoint that it goes on from."""
+        """Whether a run with `max_steps` had already done all its steps in the checkpoint that it resumes from."""
         full = self.engine.schedule
         return full.by_steps and self.trainer.state.global_step >= full.steps
 
     def restore(self, checkpoint: str, epochs: int) -> tuple[int, int]:
-        """Go on from a checkpoint that holds a pruning state.
+        """Resume from a checkpoint that holds a pruning state.
 
         Args:
-            checkpoint: Its folder; Trainer's state has been read from it.
-            epochs: Of Trainer's loop.
+            checkpoint: Its folder; Trainer's state has already been read from it.
+            epochs: Epochs of Trainer's loop.
 
         Returns:
-            For Trainer's loop: the epoch to go on in, from 0, and the batches of it to skip.
+            The epoch in which Trainer's loop resumes, from 0, and the number of its batches to skip.
         """
         trainer, engine, step = self.trainer, self.engine, self.trainer.state.global_step
         self.begun_loaders = begun_loaders(trainer.state.log_history)
@@ -95,32 +95,32 @@ class Loop:
         return epoch, 0 if trainer.args.ignore_data_skip else done * trainer.args.gradient_accumulation_steps
 
     def begin(self, trace: Trace | None) -> None:
-        """The run begins.
+        """Begin the run.
 
         Args:
-            trace: Writes what each round measured; None on a process that writes no files.
+            trace: Writes the measurements of each round; None on a process that writes no files.
         """
         self.trace = trace
         if trace is not None:
             self.engine.name = trace.name
 
     def begin_anew(self) -> None:
-        """The run begins with its first round."""
+        """Begin a run that does not resume: its first round is round 0."""
         self._begin_trace(0)
 
     def _begin_trace(self, round: int) -> None:
         if self.trace is not None:
-            self.trace.name = self.engine.name or self.trace.name  # a run that is resumed keeps its own
+            self.trace.name = self.engine.name or self.trace.name  # a resumed run keeps its name
             self.trace.begin(round)
 
     def prepare(self, loader: Any) -> None:
-        """Trainer has made optimizer and schedule: put the schedule on the clock.
+        """Let the learning-rate schedule follow the clock of the rounds, after Trainer has made it.
 
         Args:
-            loader: That which is trained on.
+            loader: The training loader.
 
         Raises:
-            ValueError: The schedule can't follow, see `Rates.follow`.
+            ValueError: The schedule can't follow the clock, see `Rates.follow`.
         """
         if "train" in self.begun_loaders:
             draw_apart(loader)
@@ -135,10 +135,10 @@ class Loop:
 
         Args:
             stock: Trainer's `_run_epoch`, which trains a round as if it were an epoch.
-            kwargs: Of it.
+            kwargs: The arguments of `stock`.
         """
         if self.trainer.control.should_training_stop:
-            return  # a callback had ended the run that is resumed
+            return  # a callback had ended this run before the checkpoint
         epoch = kwargs["epoch"]
         at = self.engine.first_place(epoch, self.trainer.state.global_step)
         while True:
@@ -151,14 +151,16 @@ class Loop:
             kwargs |= {"resume_from_checkpoint": None, "steps_trained_in_current_epoch": 0}
 
     def open_round(self, at: Place) -> None:
-        """Select the rows of a round, and tell everybody; one that a checkpoint has left unfinished is selected.
+        """Open a round: select its rows, and pass them to sampler, steps and learning rates.
+
+        A round that a checkpoint left unfinished keeps its selection.
 
         Args:
-            at: Which.
+            at: The round.
         """
         engine, step = self.engine, self.trainer.state.global_step
         if not engine.goes_on(step):
-            if engine.state.round is not None:  # it was saved at its end, before it was closed
+            if engine.state.round is not None:  # the checkpoint was saved at the end of a round, before it was closed
                 self._close(self._rescore)
             self._warn_of_update("Mend it and go on from the last checkpoint: train(resume_from_checkpoint=True).")
             engine.open_round(at, step)
@@ -182,7 +184,7 @@ class Loop:
             before = at.epoch * full.updates
             begin, end = full.begin(at) - before, full.begin(at.next()) - before
             begin += share_before * (end - begin)
-            # Trainer takes the round for an epoch: callbacks see one epoch, however many rounds it has
+            # Trainer counts each round as an epoch; the wrapper shows callbacks the real epoch
             events: Any = RoundEvents(handler, at.epoch, begin, end, full.updates)
             trainer.callback_handler = events
         counts = {"steps_in_epoch": len(kwargs["train_dataloader"]), "num_update_steps_per_epoch": plan.updates}
@@ -193,10 +195,10 @@ class Loop:
         engine.stop_timing()
 
     def close_round(self, at: Place) -> None:
-        """Bring what a round has measured into the History.
+        """Close a round: write its measurements into the History, and warn about a policy that prunes nothing.
 
         Args:
-            at: Which.
+            at: The round.
         """
         engine = self.engine
         ends = self.trainer.control.should_training_stop or engine.schedule.is_last(engine.state.current.plan)
@@ -210,7 +212,7 @@ class Loop:
             )
 
     def _close(self, rescore: Callable[[np.ndarray, Recorder], None] | None = None) -> None:
-        """Close the round in progress, if there is one, and hand on what it measured."""
+        """Close the round in progress, if there is one, and write its trace."""
         result = self.engine.close_round(self.trainer.state.global_step, rescore)
         if result is not None and self.trace is not None:
             with self.engine.overhead():
@@ -228,7 +230,7 @@ class Loop:
             )
 
     def _show_total(self) -> None:
-        """Show how many steps the run will take, as far as can be said now."""
+        """Show the forecast of the number of steps of the run."""
         steps, epochs = self.engine.forecast()
         self.trainer.state.max_steps = steps
         if self.engine.schedule.by_steps:
@@ -238,17 +240,17 @@ class Loop:
     # ---- Ends ----
 
     def save(self, checkpoint: str) -> None:
-        """Write the pruning state into a checkpoint; every process must call this."""
+        """Write the pruning state into a checkpoint. Every process must call this."""
         trainer, stopped = self.trainer, self.trainer.control.should_epoch_stop
         self.engine.save(checkpoint, trainer.state.global_step, trainer.args.should_save, stopped)
 
     def finish(self) -> float:
-        """Training has ended; how many rows Trainer should say that it has trained."""
+        """End the run after training. Return the number of trained rows that Trainer reports."""
         state, engine = self.trainer.state, self.engine
-        self._close()  # resumed from the end of the last epoch
+        self._close()  # a round is still open if the run resumed at the end of its last epoch
         engine.learner.wait()
         self._warn_of_update("No round was left to select: training is whole, but the History lacks its notes.")
         rows = sum(epoch["rows"] for epoch in engine.state.epochs)
-        if hasattr(self.trainer, "_initial_global_step"):  # then stock takes them for those of max_steps
+        if hasattr(self.trainer, "_initial_global_step"):  # then Trainer expects the rows of `max_steps` steps
             rows *= state.max_steps / max(1, state.global_step)
         return rows

@@ -1,4 +1,4 @@
-"""What makes a trainer prune: stock steps, on the rows that a policy selects, on a clock that follows them."""
+"""The mixin that makes a trainer prune: Trainer's own steps, on the rows that a policy selects."""
 
 import os
 from collections.abc import Callable, MutableMapping
@@ -21,38 +21,39 @@ from .uploads import keep_secrets, rows_kept
 if TYPE_CHECKING:
     _Trainer = Trainer
 else:
-    _Trainer = object  # the class that the mixin is put before brings Trainer, or a trainer that descends from it
+    _Trainer = object  # the mixin is combined with a class that descends from Trainer
 
 check_members(Trainer, Accelerator, LRScheduler)
 
 
 class PruningMixin(_Trainer):
-    """Puts a pruning policy into any trainer that descends from `Trainer`; it must come before that class.
+    """Adds a pruning policy to any trainer that descends from `Trainer`. The mixin must come before that class.
 
     Args:
-        *args: The trainer's own.
+        *args: The trainer's own arguments.
         policy: Chooses the rows of each round: an object, a name, a name with fields such as "infobatch:ratio=0.3", or
             the dotted path of your own module. None = the plain trainer.
-        history: What an earlier run learnt of the same rows, which the policy takes in before its first round: a
-            `History`, its file, the folder that a run saved its model in, or a repository of the Hub that holds it.
-        history_key: Column of the training set that names each row by a text or whole number of its own. It is saved
-            with the History (as hashes), and rows of an earlier one that has such names are matched by them, whatever
-            was filtered, added or put in another order since. Any other data set than a `datasets.Dataset` is read
-            once for it. None = rows go by their place.
+        history: Warm start: what an earlier run learned about the same rows. The policy reads it before its first
+            round. A `History`, its file, the folder where a run saved its model, or a Hub repository that holds the
+            file. None = cold start.
+        history_key: Column of the training set that names each row by a unique text or whole number. The names are
+            saved with the History, as hashes. Rows of an earlier History with names are matched by name, so the data
+            set may have been filtered, extended or reordered since. A data set that is not a `datasets.Dataset` is
+            read once to get the names. None = rows are matched by position.
         example_loss_func: (outputs, inputs) -> (B,) losses of the batch's examples in nats, for a model whose loss the
-            library has no recipe for. Called on every training batch; the gradient passes through where the policy
-            gives weights. Of sentence-transformers, `outputs` are the embeddings (B, H) of each text column, or a
-            cross-encoder's scores, in a list.
-        **kwargs: The trainer's own.
+            library has no recipe for. It is called on every training batch. Where the policy gives weights, the
+            gradient passes through it. With sentence-transformers, `outputs` is a list: the embeddings (B, H) of each
+            text column, or a cross-encoder's scores.
+        **kwargs: The trainer's own arguments.
 
     Raises:
-        ValueError: Unknown policy or bad field; rows that have no number; a signal that the model, or a need that the
-            data set can't meet; an earlier history of other rows, or none where the policy needs one.
+        ValueError: The policy is unknown or a field is bad; the rows have no numbers; the model or the data set can't
+            give what the policy needs; the earlier History is of other rows, or is missing and the policy needs one.
         TypeError: `policy` is neither a policy nor a string.
     """
 
-    # The methods here say where Trainer is entered, and leave what is done there to `_pruning`, the one attribute.
-    # `loop` is None where the run has no policy: then every method is Trainer's own.
+    # The methods here only mark the entry points into Trainer; the work is done in `_pruning`, the one attribute.
+    # `loop` is None if the run has no policy: then every method is Trainer's own.
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class PruningMixin(_Trainer):
 
     @property
     def policy(self) -> Policy | None:
-        """The policy in force; another one, given as to the constructor, chooses from the next `train()` on."""
+        """The current policy. It can be set in any form that the constructor takes, for the next `train()`."""
         return self._pruning.policy
 
     @policy.setter
@@ -85,7 +86,7 @@ class PruningMixin(_Trainer):
 
     @property
     def example_loss_func(self) -> Callable[[Any, MutableMapping], torch.Tensor] | None:
-        """As given to the constructor; another one is called from the next `train()` on."""
+        """The constructor's argument. It can be set, for the next `train()`."""
         return self._pruning.example_loss_func
 
     @example_loss_func.setter
@@ -94,18 +95,18 @@ class PruningMixin(_Trainer):
 
     @property
     def history(self) -> History | None:
-        """What is known of every row, equal on every rank once a round has ended; None before training."""
+        """What is known about every row; None before training. It is equal on all ranks after each round."""
         loop = self._pruning.loop
         return loop and loop.engine.state.history
 
     @property
     def selection(self) -> Selection | None:
-        """The rows of the round in progress, and what goes with them; None between rounds."""
+        """The selection of the round in progress; None between rounds."""
         loop = self._pruning.loop
         return loop and loop.engine.state.round and loop.engine.state.round.selection
 
     def pruning_report(self) -> RunReport:
-        """What was kept and what was left out, so far, as numbers, Markdown, figures and a page.
+        """Report what was kept and pruned so far, as numbers, Markdown, figures and a page.
 
         Raises:
             ValueError: There is no policy, or training has not begun.
@@ -113,32 +114,32 @@ class PruningMixin(_Trainer):
         return self._pruning.sharing.report()
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
-        """Train as `Trainer` does; `resume_from_checkpoint=True` passes over a checkpoint that is not whole.
+        """Train as `Trainer` does. `resume_from_checkpoint=True` skips checkpoints that are not whole.
 
         Raises:
-            ValueError: The checkpoint that was asked for is not whole, or there is none; or another run trains in
-                `output_dir` at this moment.
+            ValueError: The requested checkpoint is not whole, or there is none; or another run is training in
+                `output_dir`.
         """
         if self.policy is None:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         with self._pruning.training():
             return super().train(self._pruning.choose(resume_from_checkpoint), *args, **kwargs)
 
-    # ---- The rows: `Trainer` asks for them once for each run ----
+    # ---- The rows: `Trainer` asks for a loader once per run ----
 
     def get_train_dataloader(self):
-        """The stock loader; that which a run is about to train on, over numbered rows."""
+        """Return Trainer's loader. For the loader that a run trains on, the rows are numbered."""
         return self._pruning.wrap_loader(super().get_train_dataloader)
 
     def _get_train_sampler(self, train_dataset=None):
         return self._pruning.make_sampler(super()._get_train_sampler, train_dataset)
 
-    def _build_dataloader(self, *args, **kwargs):  # of sentence-transformers, in the place of the sampler
+    def _build_dataloader(self, *args, **kwargs):  # sentence-transformers' trainers call this
         loader = super()._build_dataloader(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         return self._pruning.number_batches(loader)
 
     def get_eval_dataloader(self, *args, **kwargs):
-        """The stock loader."""
+        """Return Trainer's loader."""
         loader, loop = super().get_eval_dataloader(*args, **kwargs), self._pruning.loop
         if loop is not None and "eval" in loop.begun_loaders:
             draw_apart(loader)
@@ -151,7 +152,7 @@ class PruningMixin(_Trainer):
         return super()._inner_training_loop(*args, **kwargs)
 
     def set_initial_training_values(self, args, dataloader):
-        """The stock numbers, with the steps and epochs of the pruned run as far as they can be forecast."""
+        """Return Trainer's numbers, with a forecast of the steps and epochs of the pruned run."""
         return self._pruning.plan(super().set_initial_training_values(args, dataloader), dataloader)
 
     def _init_training_state(
@@ -165,7 +166,7 @@ class PruningMixin(_Trainer):
     def _prepare_for_training(self, max_steps, train_dataloader, resume_from_checkpoint):
         if (loop := self._pruning.loop) is None:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        # the schedule is made for the unpruned run, and read through the clock of the pruned one
+        # the learning-rate schedule is made for the unpruned run, and follows the clock of the pruned run
         steps = loop.engine.schedule.steps
         model, loader = super()._prepare_for_training(steps, train_dataloader, resume_from_checkpoint)
         loop.prepare(loader)
@@ -177,11 +178,14 @@ class PruningMixin(_Trainer):
         return loop.run_epoch(super()._run_epoch, kwargs)
 
     def training_step(self, model, inputs, *args, **kwargs):
-        """The stock step. A subclass's own `compute_loss` need not call this class's, and may pass all on to the model.
+        """Take Trainer's own training step.
+
+        A subclass's `compute_loss` need not call this class's. It may pass all inputs on to the model.
 
         Raises:
-            ValueError: Of the first batch: it does not call it, and makes the loss of other things than the logits, so
-                that the rows can't be weighted. Of any: a `train` of its own takes steps.
+            ValueError: On the first batch: the subclass's `compute_loss` does not call this class's, and does not
+                compute the loss from the logits, so the rows can't be weighted. On any batch: the trainer has a
+                `train` method that takes steps without Trainer's loop.
         """
         self._pruning.check_loop()
         loop = self._pruning.loop
@@ -190,7 +194,7 @@ class PruningMixin(_Trainer):
         return loop.steps.take(super().training_step, model, inputs, *args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, *args, **kwargs):
-        """The stock loss; what it tells of each row is recorded on the side, and weighted where the policy says so."""
+        """Compute Trainer's own loss. Record each row's loss, and weight the losses if the policy gives weights."""
         if (loop := self._pruning.loop) is None:
             return super().compute_loss(model, inputs, return_outputs, *args, **kwargs)
         return loop.steps.loss(super().compute_loss, model, inputs, return_outputs, *args, **kwargs)
@@ -203,13 +207,13 @@ class PruningMixin(_Trainer):
     # ---- Logs and evaluations ----
 
     def log(self, logs, *args, **kwargs):
-        """As stock; in a round, logs of losses and evaluations also say what was kept, trained and measured so far."""
+        """Log as Trainer does. During a round, logs of losses and evaluations also have the pruning values."""
         if (loop := self._pruning.loop) is None:
             return super().log(logs, *args, **kwargs)
         return loop.logs.write(super().log, logs, *args, **kwargs)
 
     def evaluate(self, *args, **kwargs):
-        """As stock; its seconds are counted."""
+        """Evaluate as Trainer does, and count the seconds."""
         with self._pruning.evaluating():
             return super().evaluate(*args, **kwargs)
 
@@ -231,10 +235,10 @@ class PruningMixin(_Trainer):
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)
-        if loop := self._pruning.loop:  # all processes come here, before Trainer's state says that all is written
+        if loop := self._pruning.loop:  # all processes come here, before Trainer writes its state as the last file
             loop.save(output_dir)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, *args, **kwargs):  # some trainers' takes no more
+    def _load_from_checkpoint(self, resume_from_checkpoint, *args, **kwargs):  # some trainers take no `model` here
         if not load_renamed(self, resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, *args, **kwargs)
 
@@ -242,12 +246,12 @@ class PruningMixin(_Trainer):
         if not load_renamed(self, str(self.state.best_model_checkpoint)):
             super()._load_best_model()
 
-    # ---- What others get ----
+    # ---- What is shared ----
 
     def save_model(self, output_dir=None, _internal_call=False):
-        """As stock; with what was learnt of every row beside it, for other runs and for `hf-prune report`."""
-        keep_secrets(self.args)  # again: they may have been put there since
-        super().save_model(output_dir, _internal_call)  # the weights first: nothing that follows can cost them
+        """Save as Trainer does, and save the History beside the model, for other runs and for `hf-prune report`."""
+        keep_secrets(self.args)  # again: secrets may have been added since the start
+        super().save_model(output_dir, _internal_call)  # the weights first: a later error can't lose them
         if not _internal_call:
             self._pruning.sharing.save_account(output_dir or str(self.args.output_dir))
 
@@ -263,19 +267,25 @@ class PruningMixin(_Trainer):
         command: str | None = None,
         **kwargs,
     ):
-        """The stock card with a section on data pruning, tags, and the scores where the Hub looks for them.
+        """Write Trainer's model card, with a section on data pruning, tags, and scores in the format of the Hub.
 
         Args:
-            *args: As stock; names of data sets that are paths are shortened.
-            metrics: Final scores by the names that `evaluate` and the Hub know; None = those of the last evaluation.
-            split: The split that they were measured on.
-            command: What started the run, for whoever wants to do it again.
-            **kwargs: As stock. What the card of another trainer, as of TRL's, has no place for serves the scores alone.
+            *args: See `Trainer.create_model_card`. If the name of a data set is a path, it is shortened.
+            metrics: Final scores, by the names that `evaluate` and the Hub use; None = those of the last evaluation.
+            split: The split that the scores were measured on.
+            command: The command that started the run, so that others can repeat it.
+            **kwargs: See `Trainer.create_model_card`. Some trainers (TRL's) take fewer arguments: the others are then
+                used only to describe the scores.
         """
         self._pruning.sharing.make_card(super().create_model_card, args, kwargs, metrics, split, command)
 
     def push_to_hub(self, *args, **kwargs):
-        """As stock, with the account of the run beside the weights; arguments of `create_model_card` go on to it."""
+        """Push as Trainer does, with the run's account beside the weights.
+
+        Args:
+            *args: See `Trainer.push_to_hub`.
+            **kwargs: See `Trainer.push_to_hub`. Arguments of `create_model_card` are passed on to it.
+        """
         self._pruning.sharing.save_account(str(self.args.output_dir))
         try:
             with rows_kept():

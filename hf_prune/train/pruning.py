@@ -1,4 +1,4 @@
-"""What a pruning trainer holds: its policy, its rows, and the run in progress."""
+"""The state of a pruning trainer: its policy, its rows, and the run in progress."""
 
 import logging
 import os
@@ -46,20 +46,20 @@ logger = logging.getLogger(__name__)
 
 
 class Pruning:
-    """The one attribute of a pruning trainer: between Trainer's methods, which the mixin overrides, and the engine.
+    """The one attribute of a pruning trainer. It connects the Trainer methods that the mixin overrides to the engine.
 
     Args:
-        trainer: The trainer; not yet constructed.
+        trainer: The trainer; its constructor has not run yet.
         policy: Chooses the rows; None = the plain trainer.
-        history: What an earlier run has learnt, as `PruningMixin` takes it.
-        history_key: As `PruningMixin` takes it.
-        example_loss_func: As `PruningMixin` takes it.
+        history: See `PruningMixin`.
+        history_key: See `PruningMixin`.
+        example_loss_func: See `PruningMixin`.
 
     Attributes:
-        policy: As given; may be set for the next `train()`.
-        example_loss_func: As given; may be set, too.
-        loop: The run in progress, or the latest; None before the first, and where the latest had no policy.
-        sharing: Tells others of it.
+        policy: The argument; may be set for the next `train()`.
+        example_loss_func: The argument; may be set for the next `train()`.
+        loop: The run in progress, or the latest run; None before the first run, or if the latest run had no policy.
+        sharing: Writes the account and the model card of the run.
     """
 
     def __init__(
@@ -80,22 +80,23 @@ class Pruning:
         self._lock = RunLock()
         self._has_own_sampler = False
         self._training: TrainingRows | None = None
-        self._next: tuple[Loop, int] | None = None  # and its epochs; begins in `restore`: others may ask `plan`, too
+        # The planned run and its epochs. It begins in `restore`, not in `plan`: other code may call `plan`, too.
+        self._next: tuple[Loop, int] | None = None
         self._makes_loader = False
-        self._has_begun: bool | None = None  # whether the `train` in progress has come to Trainer's loop
+        self._has_begun: bool | None = None  # whether `train` has reached Trainer's loop; None = no `train` in progress
 
     def warn(self, message: str) -> None:
-        """Say it, on the main process."""
+        """Log a warning, on the main process only."""
         if self.trainer.is_world_process_zero():
             logger.warning(message)
 
     # ---- The trainer ----
 
     def check(self, stock_sampler: Callable[[Any], Any]) -> None:
-        """The trainer is constructed: refuse what can't be pruned before anything is trained.
+        """Refuse a trainer that can't prune, right after its construction and before any training.
 
         Args:
-            stock_sampler: The `_get_train_sampler` of the class that the mixin stands before.
+            stock_sampler: The `_get_train_sampler` of the class that the mixin is combined with.
 
         Raises:
             ValueError: See `PruningMixin`.
@@ -121,7 +122,7 @@ class Pruning:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """The block is a `train` call with a policy: it ends with what the user should know of the run."""
+        """Within the block, `train` runs with a policy. After it, warn about an unused policy or wasteful padding."""
         self._has_begun = False
         try:
             yield
@@ -137,13 +138,13 @@ class Pruning:
             self._lock.release()
 
     def choose(self, asked: Any) -> str | None:
-        """The checkpoint to go on from; all processes go on from the main one's, whatever each of them can read.
+        """Return the checkpoint to resume from. The main process decides for all, whatever files each of them can read.
 
         Args:
-            asked: As `train` takes it.
+            asked: The argument of `train`.
 
         Raises:
-            ValueError: It is not whole, or there is none.
+            ValueError: The checkpoint is not whole, or there is none.
         """
         if asked is None or asked is False:
             return None
@@ -156,15 +157,15 @@ class Pruning:
         return folder
 
     def enter_loop(self) -> None:
-        """Trainer's loop begins; it asks for a loader first."""
+        """Note that Trainer's loop begins. It asks for a loader first."""
         self._has_begun = True
-        self._makes_loader = True  # until `plan`; who asks for one later gets the stock one
+        self._makes_loader = True  # until `plan`; later callers get Trainer's own loader
 
     def check_loop(self) -> None:
-        """A step is taken.
+        """Check that the present step is taken by Trainer's loop.
 
         Raises:
-            ValueError: Not by Trainer's loop.
+            ValueError: It is not: the trainer's `train` has a loop of its own.
         """
         if self._has_begun is False:
             raise ValueError(
@@ -175,7 +176,7 @@ class Pruning:
     # ---- The loader ----
 
     def wrap_loader(self, stock: Callable[[], Any]) -> Any:
-        """The stock loader; that which a run is about to train on, over numbered rows.
+        """Return Trainer's loader. For the loader that a run trains on, the rows are numbered.
 
         Args:
             stock: Trainer's `get_train_dataloader`.
@@ -187,11 +188,11 @@ class Pruning:
         return self._training.make_loader(self.trainer, stock)
 
     def make_sampler(self, stock: Callable[[Any], Any], dataset: Any) -> Any:
-        """The stock sampler; of numbered rows, one that leaves rows out.
+        """Return the sampler: for numbered rows, one that leaves rows out; otherwise Trainer's own.
 
         Args:
             stock: Trainer's `_get_train_sampler`.
-            dataset: As there.
+            dataset: The argument of `stock`.
         """
         dataset = self.trainer.train_dataset if dataset is None else dataset
         if self._training is None or not isinstance(dataset, RowDataset):
@@ -199,7 +200,7 @@ class Pruning:
         return self._training.make_sampler(self.trainer, stock)
 
     def number_batches(self, loader: Any) -> Any:
-        """The loader of a trainer that cuts its own batches; that which a run is about to train on, numbered."""
+        """Return the loader of a trainer that cuts its own batches. For a run's training loader, number the rows."""
         if self.policy is None or self._training is None or not self._makes_loader:
             return loader
         return number_batches(self.trainer, self._training, loader, order_seed(self.trainer))
@@ -207,12 +208,12 @@ class Pruning:
     # ---- The run ----
 
     def plan(self, values: tuple[Any, ...], loader: Any) -> tuple[Any, ...]:
-        """The numbers of a run that Trainer's loop begins with.
+        """Plan a run, and return the numbers that Trainer's loop starts with.
 
-        The stock ones make the unpruned run, which the clock follows; the steps of the pruned one are forecast.
+        Trainer's numbers describe the unpruned run, which the clock follows. The pruned run's steps are a forecast.
 
         Args:
-            values: Those of Trainer's `set_initial_training_values`.
+            values: The result of Trainer's `set_initial_training_values`.
             loader: The training loader.
         """
         self._makes_loader = False
@@ -226,7 +227,7 @@ class Pruning:
         loop = self._make_loop(self.policy, schedule, loader)
         steps, begun = loop.engine.forecast()
         self._next = loop, begun if by_steps else epochs
-        # Under max_steps the epochs follow; each takes a step at least, and DefaultFlowCallback ends the run.
+        # Under max_steps we allow as many epochs as steps: an epoch has at least one. DefaultFlowCallback ends the run.
         return (steps if by_steps else epochs, updates, *others, steps)
 
     def _make_loop(self, policy: Policy, schedule: UnprunedSchedule, loader: Any) -> Loop:
@@ -240,12 +241,12 @@ class Pruning:
                 "a part of a row's tokens. Train without them, or without a policy."
             )
         meter = self.make_meter(policy)
-        (sampler.seed,) = broadcast_object_list([sampler.seed])  # a script may seed each process by itself
+        (sampler.seed,) = broadcast_object_list([sampler.seed])  # a script may seed each process differently
         check_equal_rows(trainer, training)
         if trainer.is_world_process_zero():
             meter.warn_if_blind()
         history = self.begin_history(policy, meter)
-        if not isinstance(policy, BudgetPolicy):  # that one keeps whole optimizer steps
+        if not isinstance(policy, BudgetPolicy):  # a BudgetPolicy keeps whole optimizer steps, so its batches are equal
             check_equal_batches(loader)
         sampler.is_cut_by(loader, trainer.args.gradient_accumulation_steps)
         setup = Setup(
@@ -258,24 +259,24 @@ class Pruning:
         )
         engine = Engine(policy, schedule, history, sampler, meter, setup, Ranks(accelerator))
         if reason := why_idle(policy, schedule, len(history), setup.step_rows, self._beginning.source is not None):
-            engine.idle.close()  # once is enough
+            engine.idle.close()  # one warning is enough
             self.warn(reason)
         return Loop(trainer, engine, meter, training, self._rates, self.warn, self._beginning.cost)
 
     def restore(self, stock: tuple[int, int], epochs: int, checkpoint: str | None, trial: Any) -> tuple[int, int]:
-        """The planned run begins, anew or where a checkpoint has left it.
+        """Begin the planned run, from the start or from a checkpoint.
 
         Args:
-            stock: Where Trainer's loop would begin: the epoch, and the batches of it to skip.
-            epochs: Of Trainer's loop.
-            checkpoint: Its folder; None = anew.
-            trial: Of a search; None = there is none.
+            stock: Where Trainer's loop would begin: the epoch, and the number of its batches to skip.
+            epochs: Epochs of Trainer's loop.
+            checkpoint: Folder of the checkpoint; None = from the start.
+            trial: The trial of a hyper-parameter search; None = there is no search.
 
         Returns:
-            Where it is to begin.
+            Where Trainer's loop must begin, in the form of `stock`.
 
         Raises:
-            ValueError: Another run trains in the folder, or the checkpoint can't be gone on from.
+            ValueError: Another run is training in the folder, or the run can't resume from the checkpoint.
         """
         if self._next is None:
             self._rates.leave()
@@ -302,7 +303,7 @@ class Pruning:
         return start
 
     def _hold(self, trial: Any) -> None:
-        """Keep other runs out of the folder, before anything in it is deleted."""
+        """Lock the folder against other runs, before anything in it is deleted."""
         folder, is_main = trace_folder(self.trainer, trial), self.trainer.is_world_process_zero()
         (other,) = broadcast_object_list([is_main and self._lock.take(Path(folder, FOLDER))])
         if other:
@@ -316,23 +317,23 @@ class Pruning:
         return [float(group["lr"]) for group in optimizer.param_groups]
 
     def saving(self, trial: Any) -> AbstractContextManager[None]:
-        """The block saves a checkpoint: it is closed with its seal.
+        """Within the block, Trainer saves a checkpoint. It is sealed at the end.
 
         Args:
-            trial: Of a search; None = there is none.
+            trial: The trial of a hyper-parameter search; None = there is no search.
         """
         trainer, args = self.trainer, self.trainer.args
         if not args.should_save:
             return nullcontext()
         folder = os.path.join(trainer._get_output_dir(trial=trial), f"checkpoint-{trainer.state.global_step}")
-        # Written last, the first says that a checkpoint is whole: one that is written again is not, until it is again,
-        # and what is not written again is of another run.
+        # A checkpoint counts as whole once it has the Trainer state. If a save overwrites an old checkpoint, delete
+        # that file first. Also delete the other two: if they are not written again, they belong to another run.
         for name in (TRAINER_STATE, STATE, seal.SEAL):
             Path(folder, name).unlink(missing_ok=True)
-        # without the states of the generators, nobody waits until all processes have written theirs
+        # with save_only_model, nothing makes the main process wait for files of the others, so they can't be sealed
         is_all = not args.save_only_model or args.world_size == 1
         return seal.closing(trainer.state, folder, TRAINER_STATE) if self.loop and is_all else nullcontext()
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """The block evaluates."""
+        """Within the block, the trainer evaluates."""
         return nullcontext() if self.loop is None else self.loop.logs.evaluating()

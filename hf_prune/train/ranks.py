@@ -1,4 +1,4 @@
-"""The processes that train together: what each of them holds, brought together."""
+"""The processes that train together, and the collective operations between them."""
 
 import zlib
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from ..measure.recorder import gather_columns, gather_numbers
 
 
 class Ranks:
-    """Joins what the processes hold; every process must call each method, in the same order.
+    """Joins the data of all processes. Every process must call the same methods in the same order.
 
     Args:
-        accelerator: Runs the collectives; None = there is one process.
+        accelerator: Runs the collective operations; None = there is only one process.
     """
 
     def __init__(self, accelerator: Any = None):
@@ -23,44 +23,45 @@ class Ranks:
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is one process."""
+        """Whether there is only one process."""
         return self._accelerator is None or self._accelerator.num_processes == 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that speaks for all."""
+        """Whether this is the main process."""
         return self.is_alone or self._accelerator.process_index == 0
 
     def join(self, arrays: list[torch.Tensor], count: int) -> tuple[list[torch.Tensor], int]:
-        """See `recorder.gather_columns`.
+        """Join the columns of all processes, see `recorder.gather_columns`.
 
         Args:
-            arrays: (S, V) on the host.
-            count: To be added up.
+            arrays: (S, V) each, in host memory.
+            count: A number to sum over the processes.
         """
         return (arrays, count) if self.is_alone else gather_columns(self._accelerator, arrays, count)
 
     def gather(self, numbers: Sequence[int]) -> list[list[int]]:
-        """The numbers of each process, see `recorder.gather_numbers`."""
+        """Return the numbers of each process, see `recorder.gather_numbers`."""
         return [list(numbers)] if self.is_alone else gather_numbers(self._accelerator, numbers)
 
     def sum(self, numbers: Sequence[int]) -> list[int]:
-        """The sum of each number over the processes."""
+        """Return the sum of each number over the processes."""
         if self.is_alone:
             return list(numbers)
         return self._accelerator.reduce(torch.tensor(numbers, device=self._accelerator.device)).tolist()
 
     def check_equal(self, policy: object, selection: Selection, forecast: int, round: int) -> None:
-        """Make sure that a policy gives every process the same answer, before any of its rows is trained.
+        """Check that the policy selects the same rows in every process, before any row is trained.
 
         Args:
-            policy: Is named.
-            selection: What it answered in this process.
-            forecast: And how many rows it foresees.
-            round: The number of the round.
+            policy: The policy, for the message.
+            selection: Its selection in this process.
+            forecast: The number of rows that it forecasts in this process.
+            round: Number of the round.
 
         Raises:
-            ValueError: In every process, the one whose answer differs from that of the main process, and in what.
+            ValueError: A process differs from the main process. Every process raises it; the message names the process
+                and the parts that differ.
         """
         answer = {
             "rows": _checksum(selection.rows),

@@ -1,4 +1,4 @@
-"""Learning rates of a pruned run: the schedule of the unpruned one, read through the clock of the rounds."""
+"""Learning rates of a pruned run: the schedule of the unpruned run, at the position that the clock gives."""
 
 import inspect
 from typing import Any
@@ -10,28 +10,28 @@ from .schedule import follow_clock, set_rate
 
 
 class Rates:
-    """Keeps the learning-rate schedule of a trainer on the clock of its latest run.
+    """Makes a trainer's learning-rate schedule follow the clock of the latest run.
 
-    A user's own scheduler comes again at the next `train()`, and counts on: it is put on the clock once.
+    A user's own scheduler is used again in the next `train()` and keeps counting, so it is put on the clock only once.
     """
 
     def __init__(self):
         self._engine: Engine | None = None
         self._scheduler: LambdaLR | None = None
-        self._steps_before = 0  # that it had counted when the run began
+        self._steps_before = 0  # steps that the scheduler had counted when the run began
 
     def follow(self, scheduler: Any, engine: Engine, step: int) -> None:
         """Put a scheduler on the clock of a run.
 
         Args:
-            scheduler: The trainer's.
-            engine: Of the run.
+            scheduler: The trainer's scheduler.
+            engine: The engine of the run.
             step: Optimizer steps that the run has done.
 
         Raises:
-            ValueError: The scheduler counts its own steps, and so would end before or after the run.
+            ValueError: The scheduler counts its own steps, so it would end before or after the run.
         """
-        scheduler = getattr(scheduler, "scheduler", scheduler)  # DeepSpeed's stands in a wrapper
+        scheduler = getattr(scheduler, "scheduler", scheduler)  # DeepSpeed wraps it
         self._engine = engine
         if not isinstance(scheduler, LambdaLR):
             self._scheduler = None
@@ -48,11 +48,11 @@ class Rates:
         self._scheduler = scheduler
 
     def leave(self) -> None:
-        """A run without a policy begins: a scheduler that is still on the clock counts real steps."""
+        """Let the scheduler count real steps again, because a run without a policy begins."""
         self._engine = None
 
     def set(self) -> bool:
-        """Set the rates anew, after a round has been opened; whether the schedule is on the clock."""
+        """Set the learning rates for a round that was just opened. Return whether the schedule follows the clock."""
         if self._scheduler is not None:
             set_rate(self._scheduler)
         return self._scheduler is not None

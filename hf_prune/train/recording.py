@@ -1,4 +1,4 @@
-"""Brings what a round measured into the History."""
+"""Writes the measurements of a round into the History."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,12 +10,12 @@ from ..measure.meter import blend
 
 
 class Measuring(Protocol):
-    """What measures the batches, as far as an engine must know: a `Meter`, or `Signals`.
+    """What the engine must know about the object that measures the batches: a `Meter`, or `Signals`.
 
     Attributes:
-        signals: Names of what is measured of a row, the loss first; none = nothing is.
-        by_batch: Whether a row's loss is that of its batch, for want of its own.
-        scale: Which of `SCALES` the weighted loss goes by; None = it was not needed yet.
+        signals: Names of the signals measured for each row, the loss first; empty = nothing is measured.
+        by_batch: Whether each row gets the loss of its batch, because the model gives no losses per row.
+        scale: The entry of `SCALES` that the weighted loss uses; None = it was not needed yet.
     """
 
     signals: tuple[str, ...]
@@ -30,7 +30,7 @@ class Measuring(Protocol):
 
 @dataclass
 class Signals:
-    """A `Measuring` without a model: whoever adds to the recorder knows what it adds."""
+    """A `Measuring` without a model, for code that fills the recorder itself."""
 
     signals: tuple[str, ...] = ("loss",)
     by_batch: bool = False
@@ -45,22 +45,22 @@ def record(
     tokens: np.ndarray,
     values: np.ndarray,
 ) -> np.ndarray:
-    """Tell a History what a round measured.
+    """Write the measurements of a round into a History.
 
     Args:
-        history: Takes it in.
+        history: The History to write to.
         round: Number of the round.
         measuring: Names the values.
         rows: (K,) int64, distinct.
-        tokens: (K,) int64, real tokens of the rows; -1 = not told apart.
+        tokens: (K,) int64, real tokens of the rows; -1 = padding could not be told from tokens.
         values: (S, K) float32, see `Measurements`.
 
     Returns:
-        (K,) float32 losses as the History has them, NaN where the visit did not tell.
+        (K,) float32 losses as the History has them; NaN = the visit gave no loss.
     """
     losses = np.full(len(rows), np.nan, np.float32)
     told = tokens > 0
-    everywhere = told.all()  # else some batch did not tell
+    everywhere = told.all()  # then the rows need no mask, which would copy them
     history.tokens[rows if everywhere else rows[told]] = tokens if everywhere else tokens[told]
     if len(values):
         history.record_blanks(rows[np.isneginf(values[0])])

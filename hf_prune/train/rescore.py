@@ -1,4 +1,4 @@
-"""A forward pass without gradients over some rows, to learn what the model makes of them now."""
+"""A forward pass without gradients over some rows, to measure their present losses and signals."""
 
 import copy
 from typing import Any
@@ -18,19 +18,19 @@ from .rows import TrainingRows
 
 
 def rescore(trainer: Trainer, training: TrainingRows, rows: np.ndarray, meter: Meter, recorder: Recorder) -> None:
-    """Measure rows in evaluation mode; weights, random generators and the trainer's own metrics stay as they are.
+    """Measure rows in evaluation mode. Weights, random generators and the trainer's own metrics do not change.
 
     Args:
-        trainer: In training.
-        training: What it trains on.
+        trainer: The trainer, during training.
+        training: The numbered training rows.
         rows: (H,) int64.
-        meter: Reads the batches.
-        recorder: Takes what was measured.
+        meter: Measures the batches.
+        recorder: Takes the measurements.
     """
-    # forward passes alone: what training fits, this does, also where auto_find_batch_size has made it smaller
     args, accelerator = trainer.args, trainer.accelerator
+    # The training batch size (as auto_find_batch_size may have reduced it) fits in memory; a forward pass needs less.
     batch = trainer._train_batch_size // max(1, args.n_gpu)
-    if not accelerator.even_batches:  # a model in shards needs every process at every forward pass
+    if not accelerator.even_batches:  # a sharded model needs all processes in each forward pass: repeat rows to fill up
         rows = np.resize(rows, whole_steps(len(rows), batch * accelerator.num_processes))
     loader: Any = DataLoader(
         Subset(training.numbered, rows.tolist()),
@@ -39,9 +39,9 @@ def rescore(trainer: Trainer, training: TrainingRows, rows: np.ndarray, meter: M
         num_workers=args.dataloader_num_workers,
         pin_memory=args.dataloader_pin_memory,
     )
-    whole: Any = trainer  # with what the trainers of TRL have
+    whole: Any = trainer  # typed as Any, for attributes that only TRL's trainers have
     model = trainer._wrap_model(whole.model, training=False)
-    noted = copy.deepcopy(getattr(whole, "_metrics", None))  # TRL's: for its next evaluation's log
+    noted = copy.deepcopy(getattr(whole, "_metrics", None))  # TRL would log this pass as part of its next evaluation
     with unchanged_generators(), torch.no_grad():
         loader = accelerator.prepare_data_loader(loader)
         quiet = args.disable_tqdm or not trainer.is_local_process_zero()

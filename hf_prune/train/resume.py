@@ -1,8 +1,8 @@
-"""Going on from a checkpoint: what may have changed since, and how a round that was begun is cut into other batches.
+"""Resuming from a checkpoint: what may have changed since, and how an unfinished round is cut into other batches.
 
-The rows of a round are chosen before it is cut into batches, so a run may go on with other ones, as on another number
-of processes: the rows that the round has left are trained once, in the new batches. What can't go on is refused here,
-with what to do instead, before anything is trained.
+The rows of a round are chosen before the round is cut into batches. So a run may resume with other batches, for example
+on another number of processes: the remaining rows of the round are trained once, in the new batches. If a run can't
+resume, it is refused here, before any training, and the message names a cure.
 """
 
 import os
@@ -17,21 +17,21 @@ from .schedule import UnprunedSchedule
 
 
 class Resumption:
-    """What a checkpoint holds, beside what the run that goes on from it is made with.
+    """Compares a checkpoint with the run that resumes from it.
 
     Args:
         folder: The checkpoint.
-        rows: Rows of the training set at hand.
-        setup: What the run that goes on is made with.
+        rows: Rows of the present training set.
+        setup: The settings of the resuming run.
 
     Attributes:
-        state: That of the checkpoint.
-        measured: What its round in progress had measured; None between rounds.
-        signals: Names of what was measured.
-        is_same_policy: Whether the run goes on under the policy that it was saved with.
+        state: The pruning state of the checkpoint.
+        measured: Measurements of the checkpoint's round in progress; None between rounds.
+        signals: Names of the measured signals.
+        is_same_policy: Whether the resuming run has the policy of the checkpoint.
 
     Raises:
-        ValueError: The state is damaged, or of other data.
+        ValueError: The state is damaged, or belongs to other data.
     """
 
     def __init__(self, folder: str | os.PathLike, rows: int, setup: Setup):
@@ -45,7 +45,7 @@ class Resumption:
                 "from those of train_dataset. Resume with the data set it was made with, in the same order."
             )
         self.is_same_policy = saved.policy == setup.policy
-        # before checkpoints named their order, rows were grouped as by the stock sampler
+        # checkpoints without the name of an order are older: rows were then grouped as by Trainer's own sampler
         before = "grouped as stock does" if setup.order == "grouped" else setup.order
         then = {"batch": saved.batch, "accumulation": saved.accumulation, "order": saved.order or before}
         now = {name: getattr(setup, name) for name in then}
@@ -53,17 +53,18 @@ class Resumption:
         self._changed = [f"{name} {then[name]} -> {now[name]}" for name in then if then[name] != now[name]]
 
     def check(self, schedule: UnprunedSchedule, sampler: PruningSampler) -> None:
-        """Refuse a round in progress that can't go on.
+        """Refuse a round in progress that can't resume.
 
-        Where an epoch has several rounds, each was offered a slice of its order: another order would give it other
-        rows, some a second time and some never, and so may a sampler of one's own that goes by the batch size.
+        If an epoch has several rounds, each is offered a slice of the epoch's order. Another order would put other rows
+        into the slices, so some rows would be trained twice and some never. The same may happen with a user's own
+        sampler if its order depends on the batch size.
 
         Args:
-            schedule: The run over all rows, as it is now.
-            sampler: Knows whether its order is one of its own.
+            schedule: The present run over all rows.
+            sampler: Knows whether the order comes from a user's own sampler.
 
         Raises:
-            ValueError: It has changed batches or another order, and is bound to its own.
+            ValueError: The batches or the order have changed, and the round can't be cut into the new batches.
         """
         if self.state.round is None or not self._changed:
             return
@@ -79,11 +80,11 @@ class Resumption:
         return f"{self.folder} was saved with other batches ({', '.join(self._changed)})"
 
     def take_over(self, own: PruningState, warn: Callable[[str], None]) -> PruningState:
-        """The state to go on with: what was saved, under the policy and in the setup of now.
+        """Return the saved state, with the policy and the settings of the resuming run.
 
         Args:
-            own: That of the run that goes on, which has just begun.
-            warn: Is told what is not as it was.
+            own: The new state of the resuming run.
+            warn: Called with each difference from the saved state.
         """
         state = self.state
         if not self.is_same_policy:
@@ -98,7 +99,8 @@ class Resumption:
                 f"{own.seed} (data_seed, or seed where that is None) is left aside."
             )
         state.setup = own.setup
-        state.history.features, state.history.keys = own.history.features, own.history.keys  # in no checkpoint
+        # checkpoints do not hold these two: the resuming run has read them from the data set
+        state.history.features, state.history.keys = own.history.features, own.history.keys
         return state
 
     def fit(
@@ -109,21 +111,22 @@ class Resumption:
         sampler: PruningSampler,
         warn: Callable[[str], None],
     ) -> None:
-        """Plan what is left of the round in progress, in the batches of now.
+        """Plan the rest of the round in progress, in the present batches.
 
         Args:
-            current: The round, whose plan is made anew.
+            current: The round; its plan is replaced.
             step: Optimizer steps done.
-            schedule: The run over all rows, as it is now.
-            sampler: Tells how many steps rows make now.
-            warn: Is told where the batches are others.
+            schedule: The present run over all rows.
+            sampler: Counts the optimizer steps that rows make now.
+            warn: Called if the batches have changed.
         """
         plan = current.plan
         if self.measured is None or not self._changed or current.is_over(step):
-            # the run may have become longer or shorter since
+            # same batches, but the user may have changed the length of the run
             current.plan = schedule.plan(plan.at, plan.first_step, plan.updates, current.share_before)
             return
         current.steps_before = current.steps(step)
+        # a row counts as trained once it was measured, whatever its place in the old batches
         current.rest = np.setdiff1d(current.selection.rows, self.measured.rows)
         updates = sampler.steps_for(current.rest)
         current.plan = schedule.plan(plan.at, step, updates, current.share_before)
@@ -131,18 +134,18 @@ class Resumption:
 
 
 def first_epoch(folder: str | os.PathLike, epoch: float, ignores_rest: bool) -> int:
-    """The epoch in which a policy begins on a checkpoint without a state, from 0.
+    """Return the epoch, from 0, in which a policy begins if the checkpoint has no pruning state.
 
-    It can't know which rows of an epoch were trained, and so begins between two. How many steps have been done says
-    nothing: those of a pruned run, saved with save_only_model, are fewer than the unpruned epochs have.
+    The policy can't know which rows of an epoch were already trained, so it begins between two epochs. The number of
+    steps does not help: a pruned run that was saved with save_only_model has fewer than the unpruned epochs have.
 
     Args:
         folder: The checkpoint.
-        epoch: Where it stands.
-        ignores_rest: Whether an epoch that it stands in is to begin anew (`ignore_data_skip`).
+        epoch: Epochs done when the checkpoint was saved.
+        ignores_rest: Whether an epoch that was not finished begins again (`ignore_data_skip`).
 
     Raises:
-        ValueError: The checkpoint is of the middle of an epoch, which is not to begin anew.
+        ValueError: The checkpoint was saved in the middle of an epoch, and that epoch is not to begin again.
     """
     if epoch != int(epoch) and not ignores_rest:
         raise ValueError(

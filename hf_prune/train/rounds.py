@@ -1,4 +1,4 @@
-"""A round: what is trained between two selections, where it stands, and what is left of it when it ends.
+"""A round is the training between two selections: its state while in progress, and its result.
 
 Size: `Round` is what a checkpoint keeps of a round in progress; most of its fields begin empty.
 """
@@ -17,15 +17,16 @@ class Round:
     """A round in progress.
 
     Attributes:
-        clock: When it began.
+        clock: The clock when the round began.
         plan: Its optimizer steps.
-        selection: What is trained.
-        span: The slice [start, stop) of the epoch's permutation that it was offered.
-        rest: (R,) int64, sorted: the rows left to train when it was cut into the present batches; None = all.
-        steps_before: Optimizer steps that it had taken by then.
-        seconds_selecting: Spent in its selection, and in bringing its measurements together.
-        seconds_training: Spent in its steps so far.
-        stopped: A callback has ended its epoch before the last step.
+        selection: The rows to train.
+        span: The slice [start, stop) of the epoch's permutation that was offered to the policy.
+        rest: (R,) int64, sorted: the rows still to train when the round was cut into new batches at a resume; None =
+            all rows, in the first batches.
+        steps_before: Optimizer steps that the round had taken before it was cut into new batches.
+        seconds_selecting: Seconds for the selection, and for gathering the measurements.
+        seconds_training: Seconds in training steps so far.
+        stopped: Whether a callback has ended the epoch before its last step.
     """
 
     clock: Clock
@@ -39,51 +40,51 @@ class Round:
     stopped: bool = False
 
     def is_over(self, step: int) -> bool:
-        """Whether nothing is left of it when `step` optimizer steps are done."""
+        """Whether the round has no step left when `step` optimizer steps of the run are done."""
         return self.stopped or step >= self.plan.first_step + self.plan.steps
 
     @property
     def rows(self) -> np.ndarray:
-        """(R,) int64, the rows that its plan is over."""
+        """(R,) int64, the rows that the plan covers."""
         return self.selection.rows if self.rest is None else self.rest
 
     @property
     def share_before(self) -> float:
-        """Share of its selection that was trained before its plan began, in other batches."""
+        """Share of the selection that was trained before the plan began, in other batches."""
         return 1 - len(self.rows) / len(self.selection.rows)
 
     def share(self, step: int) -> float:
-        """Share of its selection trained when `step` optimizer steps are done."""
+        """Return the share of the selection that is trained when `step` optimizer steps of the run are done."""
         taken = (step - self.plan.first_step) / max(self.plan.updates, 1)
         return self.share_before + (1 - self.share_before) * taken
 
     def steps(self, step: int) -> int:
-        """Optimizer steps that it has taken when `step` of the run are done."""
+        """Return the optimizer steps that the round has taken when `step` steps of the run are done."""
         return self.steps_before + step - self.plan.first_step
 
     def steps_full(self, step: int, schedule: UnprunedSchedule) -> float:
-        """Steps of the unpruned schedule that these stand for.
+        """Return the steps of the unpruned schedule that the round's steps correspond to.
 
         Args:
-            step: Optimizer steps of the run that are done.
-            schedule: The unpruned one.
+            step: Optimizer steps that the run has done.
+            schedule: The unpruned schedule.
         """
         return self.steps(step) if schedule.by_steps else self.plan.position(step) - schedule.begin(self.plan.at)
 
 
 @dataclass(frozen=True)
 class RoundResult:
-    """What a round that has ended has measured and cost.
+    """The measurements and the cost of a round that has ended.
 
     Attributes:
-        clock: When it began.
+        clock: The clock when the round began.
         lr_scale: Factor on its learning rate.
-        seconds: Spent in its steps.
+        seconds: Seconds in its training steps.
         rows: N, rows of the training set.
-        losses: For the rows that were trained and, where there are any, for those that were rescored: (N,) bool, which
-            rows; the same as (K,) int64, in any order; their losses (K,) float32 in nats, NaN = not read, infinite = a
-            fault.
-        account: What it cost, see `accounting.account_of`.
+        losses: One entry for the trained rows and, if rows were rescored, one for those. An entry has (N,) bool, which
+            rows; the same rows as (K,) int64, in any order; and their losses, (K,) float32 in nats, NaN = not read,
+            infinite = a fault.
+        account: Its cost, see `accounting.account_of`.
     """
 
     clock: Clock

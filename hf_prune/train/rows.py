@@ -1,4 +1,4 @@
-"""Where a pruning trainer's batches come from: the stock loader over numbered rows, and what is known of these."""
+"""The source of a pruning trainer's batches: Trainer's loader over numbered rows, and checks of the data set."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,17 +25,17 @@ from .sentences import cuts_batches
 
 
 class TrainingRows:
-    """The numbered rows that a trainer's batches are made of, and the order in which they come.
+    """The numbered rows of a trainer's batches, and their order.
 
     Args:
         trainer: Has the training set and the collator, and makes the loader.
-        has_own_sampler: Whether its class makes a training sampler of its own.
+        has_own_sampler: Whether the trainer's class makes its own training sampler.
 
     Attributes:
         data: The training set.
-        numbered: The same, each example with its number.
-        collator: The trainer's, for numbered examples.
-        has_own_sampler: As given.
+        numbered: The training set, each example with its row number.
+        collator: The trainer's collator, for numbered examples.
+        has_own_sampler: The argument.
     """
 
     def __init__(self, trainer: Trainer, has_own_sampler: bool):
@@ -52,10 +52,10 @@ class TrainingRows:
 
     @property
     def sampler(self) -> PruningSampler:
-        """Says which of the rows come, and when.
+        """The sampler that decides which rows are trained, and in which order.
 
         Raises:
-            ValueError: The loader was made without asking for one.
+            ValueError: The loader was made without a call for a sampler.
         """
         if self._sampler is None:
             raise ValueError(
@@ -70,15 +70,15 @@ class TrainingRows:
         self._sampler = sampler
 
     def make_loader(self, trainer: Trainer, stock: Callable[[], Any]) -> Any:
-        """The stock loader, over the numbered rows.
+        """Make Trainer's loader over the numbered rows.
 
         Args:
-            trainer: The same.
-            stock: Trainer's `get_train_dataloader`, which asks for data set, collator and sampler.
+            trainer: The constructor's argument.
+            stock: Trainer's `get_train_dataloader`, which reads data set, collator and sampler from the trainer.
         """
-        if cuts_batches(trainer):  # and would take no other data set; see `sentences.number_batches`
+        if cuts_batches(trainer):  # it accepts no other data set; `sentences.number_batches` numbers its rows later
             return stock()
-        # Nothing that Trainer offers puts something between a data set and its loader: it reads both from itself.
+        # Trainer has no hook between data set and loader, so we swap data set and collator while it makes the loader.
         collator = trainer.data_collator
         trainer.train_dataset, trainer.data_collator = self.numbered, self.collator  # pyright: ignore[reportAttributeAccessIssue]
         try:
@@ -87,16 +87,16 @@ class TrainingRows:
             trainer.train_dataset, trainer.data_collator = self.data, collator
 
     def make_sampler(self, trainer: Trainer, stock: Callable[[Any], Any]) -> PruningSampler:
-        """That of the loader: the stock one's order, with the rows left out that a policy leaves out.
+        """Make the loader's sampler: the order of Trainer's sampler, without the rows that the policy prunes.
 
         Args:
-            trainer: The same.
+            trainer: The constructor's argument.
             stock: Trainer's `_get_train_sampler`.
         """
-        if groups_by_length(trainer, self.has_own_sampler):  # lengths in bulk, where the stock one reads row by row
+        if groups_by_length(trainer, self.has_own_sampler):  # we read lengths in bulk; Trainer reads them row by row
             base = LengthGroupedSampler(trainer.args.train_batch_size, lengths=lengths_of(trainer, self.data))  # pyright: ignore[reportArgumentType]
         else:
-            base = stock(self.data)  # the user's: the length column is still there
+            base = stock(self.data)  # the user's data set, which still has the length column
         self.sampler = PruningSampler(base, len(self.data), order_seed(trainer), rows_side_by_side(trainer))
         return self.sampler
 
@@ -107,10 +107,10 @@ def check_dataset(trainer: Trainer, policy: Policy, has_own_sampler: bool) -> No
     Args:
         trainer: Has the training set, or none.
         policy: Chooses among the rows.
-        has_own_sampler: Whether its class makes a training sampler of its own.
+        has_own_sampler: Whether the trainer's class makes its own training sampler.
 
     Raises:
-        ValueError: It is such a data set.
+        ValueError: A policy can't choose among the rows of this data set.
     """
     data: Any = trainer.train_dataset
     if data is None:
@@ -139,18 +139,18 @@ def check_dataset(trainer: Trainer, policy: Policy, has_own_sampler: bool) -> No
             "all of its rows out, as too long perhaps. Give rows that it can train on."
         )
     if groups_by_length(trainer, has_own_sampler):
-        lengths_of(trainer, data.select([0]) if is_arrow(data) else [data[0]])  # has it any?
+        lengths_of(trainer, data.select([0]) if is_arrow(data) else [data[0]])  # fails now if rows have no lengths
 
 
 def check_own_sampler(trainer: Trainer, make: Callable[[Any], Any]) -> None:
-    """Refuse a training sampler that a trainer's own class makes, where its order can't be filtered.
+    """Refuse a trainer class's own training sampler if its order can't be filtered.
 
     Args:
         trainer: Has the training set, or none.
-        make: The `_get_train_sampler` of its class.
+        make: The `_get_train_sampler` of the trainer's class.
 
     Raises:
-        ValueError: It gives another order each time, or not each row once.
+        ValueError: The sampler gives another order each time, or does not give each row once.
     """
     data: Any = trainer.train_dataset
     if data is None:
@@ -163,18 +163,19 @@ def check_own_sampler(trainer: Trainer, make: Callable[[Any], Any]) -> None:
 
 
 def check_equal_rows(trainer: Trainer, training: TrainingRows) -> None:
-    """Make sure that all processes number the same rows in the same way.
+    """Check that all processes number the same rows in the same way.
 
     Args:
         trainer: Knows the other processes.
-        training: The rows of this one.
+        training: The rows of this process.
 
     Raises:
-        ValueError: In every process, the one that differs from the main process, and in what.
+        ValueError: A process differs from the main process. Every process raises it; the message names the process and
+            the difference.
     """
     if trainer.accelerator.num_processes == 1:
         return
-    reads_all = trainer.accelerator.dispatch_batches  # the main process, whose rows are the only ones
+    reads_all = trainer.accelerator.dispatch_batches  # then only the main process reads rows, for all processes
     checksums = [] if reads_all else [-1 if one is None else one for one in row_checksums(training.data)]
     table = gather_numbers(trainer.accelerator, [len(training.data), training.sampler.checksum(), *checksums])
     for process, numbers in enumerate(table):
@@ -195,38 +196,38 @@ def check_equal_rows(trainer: Trainer, training: TrainingRows) -> None:
 
 
 def groups_by_length(trainer: Trainer, has_own_sampler: bool) -> bool:
-    """Whether rows are grouped by lengths, as the stock sampler of this strategy does."""
+    """Whether rows are grouped by length, as Trainer's `group_by_length` strategy does."""
     is_stock = not has_own_sampler and not cuts_batches(trainer)
     return is_stock and trainer.args.train_sampling_strategy == "group_by_length"
 
 
 def lengths_of(trainer: Trainer, data: Any) -> np.ndarray:
-    """See `row_lengths`."""
+    """Return the length of each row, see `row_lengths`."""
     inputs = [*getattr(trainer.processing_class, "model_input_names", []), "input_ids"][0]
     has_two_sides = reads_targets(trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False))
     return row_lengths(data, trainer.args.length_column_name, inputs, has_two_sides)
 
 
 def rows_side_by_side(trainer: Trainer) -> int:
-    """Rows that all processes train side by side."""
-    if trainer.accelerator.split_batches:  # the loader's batch is that of all processes
+    """Return the number of rows that all processes together train at a time."""
+    if trainer.accelerator.split_batches:  # the loader's batch is shared by all processes
         return trainer._train_batch_size
     return trainer.get_total_train_batch_size(trainer.args) // trainer.args.gradient_accumulation_steps
 
 
 def order_seed(trainer: Trainer) -> int:
-    """Seed of the order of the rows."""
+    """Return the seed of the order of the rows."""
     return torch.initial_seed() if trainer.args.data_seed is None else trainer.args.data_seed
 
 
 def padding_causes(trainer: Trainer, training: TrainingRows, engine: Engine, meter: Meter) -> tuple[str, ...]:
-    """See `padding.causes`; none where rows are joined or packed, which no order fits better together.
+    """Return the causes of padding, see `padding.causes`; empty if rows are joined or packed: no order helps there.
 
     Args:
-        trainer: Has its arguments.
-        training: What it trains on.
-        engine: Of the run.
-        meter: Reads the batches.
+        trainer: Has the training arguments.
+        training: The numbered training rows.
+        engine: The engine of the run.
+        meter: Measures the batches.
     """
     args, data, order = trainer.args, training.data, "order"
     if meter.joins_rows or getattr(args, "packing", False):  # TRL's

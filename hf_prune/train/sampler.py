@@ -1,4 +1,4 @@
-"""A sampler that leaves rows out of the stock order, and tells how many steps the rows of a round make."""
+"""A sampler that leaves rows out of Trainer's order, and counts the optimizer steps that the rows of a round make."""
 
 import itertools
 import math
@@ -17,24 +17,25 @@ from ..core.ranking import marked
 from .grouping import group, lengths_as_ranks
 
 _CHUNK = 1 << 16  # rows handled at a time
-_FEW = 8  # loaders that are joined, at most
+_FEW = 8  # most parts of a list that we search for the sampler, such as a list of joined loaders
 _STOCK = {"RandomSampler": "random", "SequentialSampler": "sequential", "LengthGroupedSampler": "grouped"}
 
 
 class PruningSampler(Sampler[int]):
-    """Yields the planned rows in the order that the stock sampler gives to all rows, or grouped by length.
+    """Yields the planned rows in the order that the base sampler gives to all rows, or grouped by length.
 
     Args:
-        base: The stock sampler: random without replacement, sequential (as None is), or `LengthGroupedSampler`, whose
-            lengths are taken and grouped by `grouping.group`; or one with an order of its own, which is kept if it
-            gives each row once, and the same order however often it is asked; with `set_epoch`, in the same epoch.
+        base: The sampler that would be used without a policy. It is random without replacement; sequential (None also
+            means this); a `LengthGroupedSampler`, whose lengths go to `grouping.group`; or a user's own sampler. The
+            order of a user's own sampler is kept if it gives each row once and repeats the same order each time (in
+            the same epoch, if it has `set_epoch`).
         n: Rows of the training set.
-        seed: Seed of the order; epoch e draws from a private generator seeded with seed + e. An order of the sampler's
-            own does not follow it. In a grouped order, round r shuffles the units by numpy's generator of (seed, r).
-        unit: Rows that are trained side by side, a batch for each process: they have like lengths in a grouped order.
+        seed: Seed of the order; epoch e draws from a private generator seeded with seed + e. A user's own sampler does
+            not follow it. In a grouped order, round r shuffles the units by numpy's generator of (seed, r).
+        unit: Rows that are trained at a time, a batch for each process. In a grouped order they have similar lengths.
 
     Attributes:
-        kind: "random", "sequential", "grouped" or, for an order of the sampler's own, "own".
+        kind: "random", "sequential", "grouped", or "own" for a user's own sampler.
 
     Raises:
         ValueError: The order of `base` can't be filtered.
@@ -56,14 +57,14 @@ class PruningSampler(Sampler[int]):
 
     @property
     def is_own(self) -> bool:
-        """Whether the order is the sampler's own."""
+        """Whether the order comes from a user's own sampler."""
         return self.kind == "own"
 
     def _check_whole(self) -> None:
-        """Make sure that the order is one of all rows, which can be had again.
+        """Check that the base sampler gives each row once, and can repeat its order.
 
         Raises:
-            ValueError: It is not.
+            ValueError: It can't.
         """
         base: Any = self.base
         if self.kind == "random" and base.replacement:
@@ -77,6 +78,7 @@ class PruningSampler(Sampler[int]):
             )
         if not self.is_own:
             return
+        # a sampler that reads the global generators gives another order once they have moved
         first = self._draw_own(0)
         if not all(torch.equal(first, self._draw_own(0, draws_before=draws)) for draws in (1, 2, 3)):
             self._refuse("it gives another order each time that it is asked, and a resumed run could not go on with it")
@@ -88,55 +90,55 @@ class PruningSampler(Sampler[int]):
         )
 
     def part(self, epoch: int, begin: int, end: int) -> np.ndarray:
-        """A slice of an epoch's permutation.
+        """Return the rows in a slice of an epoch's permutation.
 
-        Rows are grouped by length after the choice, within such a part; until then their order is random.
+        Grouping by length happens later, among the rows selected from this slice; here the order is still random.
 
         Args:
-            epoch: From 0.
-            begin: The first place.
-            end: The place after the last.
+            epoch: Number of the epoch, from 0.
+            begin: First position of the slice.
+            end: Position after the last.
 
         Returns:
-            (M,) int64, sorted: the rows in these places.
+            (M,) int64, the rows at these positions, sorted.
         """
         return np.sort(self._order_of(epoch)[begin:end].numpy())
 
     def plan(self, epoch: int, rows: np.ndarray, round: int | None = None) -> None:
-        """Say what an iteration yields from now on.
+        """Set the rows that an iteration yields from now on.
 
         Args:
-            epoch: Whose order the rows come in.
+            epoch: The epoch whose order is used.
             rows: (K,) int64.
-            round: The number of the round, which shuffles a grouped order; None = that of the epoch.
+            round: Number of the round, which seeds the shuffle of a grouped order; None = the number of the epoch.
         """
         self.epoch = epoch
         self.rows = rows
         self._round = epoch if round is None else round
 
     def is_cut_by(self, loader: Any, accumulation: int = 1) -> None:
-        """Learn who cuts the rows into batches, for `steps_for`.
+        """Set the loader that cuts the rows into batches, for `steps_for`.
 
         Args:
-            loader: The training loader, whose batches come of this sampler.
+            loader: The training loader, which uses this sampler.
             accumulation: Batches in an optimizer step.
 
         Raises:
-            ValueError: The loader shows no way to this sampler.
+            ValueError: We can't find this sampler inside the loader.
         """
         self._count, self._accumulation = _BatchCount(loader, self), accumulation
 
     def steps_for(self, rows: np.ndarray | int) -> int:
-        """Optimizer steps of a pass over some rows; what is planned stays as it is.
+        """Return the optimizer steps of a pass over some rows. The planned rows do not change.
 
         Args:
-            rows: (K,) int64, or K where nobody knows yet which rows they will be: if as many as are planned, these.
+            rows: (K,) int64; or only their number K, if the rows are not known yet. If K rows are planned, those count.
 
         Returns:
-            The steps, 0 where the rows fill no batch.
+            The number of steps; 0 if the rows fill no batch.
 
         Raises:
-            ValueError: The processes would get unequally many batches, or the loader has not been told of.
+            ValueError: The processes would get different numbers of batches, or `is_cut_by` was not called.
         """
         if self._count is None:
             raise ValueError("PruningSampler.steps_for: say who cuts the batches first, by is_cut_by(loader).")
@@ -156,7 +158,7 @@ class PruningSampler(Sampler[int]):
         return len(self.rows if self._stand is None else self._stand)
 
     def order(self, rows: np.ndarray | None = None) -> torch.Tensor:
-        """(K,) int64, the planned rows, or `rows` (K,) int64 in their place, in the order of the epoch."""
+        """Return the planned rows, (K,) int64, or the given `rows` instead, in the order of the epoch."""
         order = self._filtered(self._order_of(self.epoch), self.rows if rows is None else rows)
         if self._ranks is None:
             return order
@@ -167,14 +169,14 @@ class PruningSampler(Sampler[int]):
         if len(rows) == self.n:
             return order
         kept, filtered, end = marked(rows, self.n), np.empty(len(rows), np.int64), 0
-        for places in map(torch.Tensor.numpy, order.split(_CHUNK)):  # in parts that stay in a processor's cache
+        for places in map(torch.Tensor.numpy, order.split(_CHUNK)):  # in parts that fit in the processor's cache
             part = places[kept[places]]
             filtered[end : end + len(part)] = part
             end += len(part)
         return torch.from_numpy(filtered[:end])
 
     def _order_of(self, epoch: int) -> torch.Tensor:
-        """(N,) int64, all rows in the order of an epoch; the latest is kept, for the parts of its epoch."""
+        """Return all rows, (N,) int64, in the order of an epoch. The latest order is kept for the other rounds."""
         key = self.seed, epoch
         if self._latest is None or self._latest[0] != key:
             self._latest = (key, self._draw_own(epoch) if self.is_own else self._draw(self.seed + epoch))
@@ -183,15 +185,23 @@ class PruningSampler(Sampler[int]):
     def _draw(self, seed: int) -> torch.Tensor:
         if self.kind == "sequential":
             return torch.arange(self.n)
-        # The same generator as accelerate's SeedableRandomSampler: a full selection is Trainer's own order.
+        # The same generator as in accelerate's SeedableRandomSampler: if all rows are kept, the order is Trainer's own.
         return torch.randperm(self.n, generator=torch.Generator().manual_seed(seed))
 
     def _draw_own(self, epoch: int, draws_before: int = 0) -> torch.Tensor:
-        """The sampler's own order in an epoch, if it is one of all rows; `draws_before` moves the global generators."""
+        """Return the order of a user's own sampler in an epoch, and check that it gives each row once.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            draws_before: Draws from the global generators before; the order must not depend on them.
+
+        Raises:
+            ValueError: The sampler does not give each row once.
+        """
         with unchanged_generators():
             for _ in range(draws_before):
                 _ = random.random(), np.random.random(), torch.rand(1)  # noqa: NPY002
-            if hasattr(self.base, "set_epoch"):  # as accelerate does
+            if hasattr(self.base, "set_epoch"):  # accelerate does the same before each epoch
                 self.base.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
             rows = itertools.islice(self.base, self.n + 1)
             try:
@@ -203,7 +213,10 @@ class PruningSampler(Sampler[int]):
         return torch.from_numpy(order)
 
     def checksum(self) -> int:
-        """Of what shapes the order beside the seed: lengths, or the first epoch of the sampler's own; 0 = nothing."""
+        """Return a checksum of what decides the order besides the seed.
+
+        This is the lengths, or the first epoch of a user's own sampler; 0 = the seed alone decides.
+        """
         shape = self._order_of(0).numpy() if self.is_own else self._ranks
         return 0 if shape is None else zlib.crc32(shape.data)
 
@@ -213,7 +226,7 @@ class PruningSampler(Sampler[int]):
 
 
 def _kind_of(base: Any) -> str:
-    """Which order a sampler gives: one of torch, transformers or accelerate, or its own."""
+    """Return the kind of order that a sampler gives: a known one of torch, transformers or accelerate, or "own"."""
     where = getattr(getattr(type(base), "__iter__", None), "__module__", None) or ""
     if where.partition(".")[0] in ("torch", "transformers", "accelerate"):
         for cls in type(base).__mro__:
@@ -223,10 +236,10 @@ def _kind_of(base: Any) -> str:
 
 
 class _Stand(Sampler[int]):
-    """Stands where the sampler stands in a copy of its loader: has the rows and the length that are asked about.
+    """Replaces the sampler in a copy of its loader. It has the rows and the length that we ask about.
 
     Attributes:
-        is_asked: Whether somebody has counted it.
+        is_asked: Whether the loader has read its length or its rows.
     """
 
     def __init__(self, sampler: PruningSampler):
@@ -250,12 +263,12 @@ class _Stand(Sampler[int]):
 
 
 class _BatchCount:
-    """How many batches a loader would cut of other rows than the planned ones.
+    """Computes how many batches a loader would make from rows other than the planned ones.
 
-    Only the loader knows all ways to cut batches (drop_last, even_batches, split_batches, dispatch_batches, a batch
-    sampler of the trainer's own), so it is asked for its length. What is asked is a copy of it, round a stand-in for
-    the sampler: the loader itself, which may be in use, never sees another length than that of the planned rows. A
-    loader that keeps the sampler where no copy can reach it is asked itself, while the sampler answers as its stand-in.
+    Only the loader knows all the options for cutting batches (drop_last, even_batches, split_batches, dispatch_batches,
+    a trainer's own batch sampler), so we ask for its length. We ask a copy of the loader in which a stand-in replaces
+    the sampler. The loader itself may be in use, and always sees the length of the planned rows. Some loaders keep the
+    sampler where no copy can reach it. We ask such a loader itself, while the sampler answers as its stand-in.
     """
 
     def __init__(self, loader: Any, sampler: PruningSampler):
@@ -277,7 +290,12 @@ class _BatchCount:
         return self._stand.is_asked
 
     def __call__(self, rows: np.ndarray, length: int) -> int:
-        """The batches over `length` rows; where `rows`, (K,) int64, are as many, over these."""
+        """Return the number of batches.
+
+        Args:
+            rows: (K,) int64, the rows. If K differs from `length`, the count does not depend on them.
+            length: Number of rows.
+        """
         check_equal_batches(self._loader, length)
         self._stand.rows, self._stand.length = rows, length
         with self._sampler.replaced(self._stand) if self._is_hidden else nullcontext():
@@ -285,7 +303,7 @@ class _BatchCount:
 
 
 def _around(part: Any, sampler: PruningSampler, stand: _Stand, above: tuple[int, ...] = ()) -> Any:
-    """A part of a loader as it would be round `stand`: a shallow copy where `sampler` is inside, else itself."""
+    """Return a part of a loader with `stand` for `sampler`: a shallow copy if it holds `sampler`, else itself."""
     if part is sampler:
         return stand
     is_several, above = type(part) in (list, tuple), (*above, id(part))
@@ -296,7 +314,7 @@ def _around(part: Any, sampler: PruningSampler, stand: _Stand, above: tuple[int,
         return part
     if is_several:
         return type(part)((named | copies).values())
-    copy = object.__new__(type(part))  # its own class would not let a loader be changed
+    copy = object.__new__(type(part))  # filled by `__dict__`: a DataLoader forbids setting its attributes later
     copy.__dict__.update(named | copies)
     return copy
 
@@ -310,7 +328,7 @@ def _own_attributes(part: Any) -> dict[str, Any]:
 
 
 def _may_hold(value: Any, above: tuple[int, ...]) -> bool:
-    """Whether a sampler may be inside: loaders and samplers have a length, and so have those that users put round."""
+    """Whether a sampler may be inside a value. Loaders, samplers and users' wrappers of them all have a length."""
     if type(value) in (list, tuple):
         return len(value) <= _FEW
     is_sized = hasattr(type(value), "__len__") and bool(_own_attributes(value))
@@ -318,17 +336,18 @@ def _may_hold(value: Any, above: tuple[int, ...]) -> bool:
 
 
 def check_equal_batches(loader: DataLoader, rows: int | None = None) -> None:
-    """Make sure that all processes get equally many batches: where not, some would wait for the others for ever.
+    """Check that all processes get the same number of batches. Otherwise some processes would wait forever.
 
     Args:
-        loader: The training loader that accelerate has shared out.
-        rows: Rows in a round; None = a number that nobody knows beforehand.
+        loader: The training loader, prepared by accelerate.
+        rows: Rows in a round; None = the number is not known in advance.
 
     Raises:
-        ValueError: `even_batches=False` gives them unequally many.
+        ValueError: With `even_batches=False`, the processes would get different numbers of batches.
     """
-    shard: Any = getattr(loader, "batch_sampler", None)  # a trainer of one's own may have wrapped it
-    if getattr(shard, "even_batches", True) or shard.drop_last:  # one process, or read by one, or filled up, or cut off
+    shard: Any = getattr(loader, "batch_sampler", None)  # a user's trainer may have wrapped the loader
+    # no even_batches: one process trains, or one reads for all; if it is true, last batches are filled up
+    if getattr(shard, "even_batches", True) or shard.drop_last:
         return
     if rows is not None:
         if shard.split_batches:

@@ -1,4 +1,4 @@
-"""One clock for learning rates and step counts: passes over the data set, however many rows a pass trains."""
+"""One clock for learning rates and step counts. It counts passes over the data set, whatever share a pass trains."""
 
 import math
 from collections.abc import Callable
@@ -8,18 +8,18 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-_FORESEEN = 1000  # rounds
+_FORESEEN = 1000  # rounds that a forecast looks at one by one
 
 
 @dataclass(frozen=True)
 class UnprunedSchedule:
-    """The run over all rows that a pruned run stands for.
+    """The unpruned run over all rows. The pruned run follows its learning-rate schedule.
 
     Attributes:
         updates: Optimizer steps of an epoch over all rows.
         steps: Optimizer steps of the whole run; the learning-rate schedule is made for these.
         epochs: Passes over the data set, may be fractional.
-        by_steps: `max_steps` was given: it is the budget in real steps, and epochs follow.
+        by_steps: Whether `max_steps` was given. It is then the budget in real steps, and decides the number of epochs.
     """
 
     updates: int
@@ -28,13 +28,13 @@ class UnprunedSchedule:
     by_steps: bool
 
     def plan(self, at: "Place", first_step: int, updates: int, done: float = 0.0) -> "RoundPlan":
-        """The plan of a round that begins at `first_step`.
+        """Plan a round that begins at `first_step`.
 
         Args:
-            at: Which round.
-            first_step: Real steps done when it begins.
-            updates: Real steps over its kept rows.
-            done: Share of these rows that was trained before `first_step`, in other batches.
+            at: The round.
+            first_step: Real steps done when the round begins.
+            updates: Real steps of a pass over the rows to train.
+            done: Share of the selection that was trained before `first_step`, in other batches.
         """
         if self.by_steps:
             steps = min(updates, self.steps - first_step)
@@ -43,18 +43,18 @@ class UnprunedSchedule:
         begin = whole - (1 - done) * (whole - self.begin(at)) if done else self.begin(at)
         start, end = min(begin, self.steps), min(whole, self.steps)
         share = (end - start) / (whole - begin)  # below 1 only in the last, fractional epoch
-        steps = math.ceil(updates * share - 1e-9)  # a whole number that floating point has made larger
+        steps = math.ceil(updates * share - 1e-9)  # 1e-9: floating point may put a whole number slightly too high
         return RoundPlan(at, first_step, updates, steps, start, end)
 
     def begin(self, at: "Place") -> int:
-        """Steps of the unpruned schedule before a round: its epoch's parts are cut at whole steps."""
+        """Return the steps of the unpruned schedule before a round. Epochs are cut into rounds at whole steps."""
         return at.epoch * self.updates + round(at.part * self.updates / at.parts)
 
     def share(self, at: "Place", step: int) -> float:
-        """Share of training done when a round begins, in [0, 1).
+        """Return the share of training that is done when a round begins, in [0, 1).
 
         Args:
-            at: Which round.
+            at: The round.
             step: Real steps done.
         """
         if self.by_steps:
@@ -62,12 +62,12 @@ class UnprunedSchedule:
         return at.round / at.parts / self.epochs if self.epochs else 0.0
 
     def total_steps(self, plan: "RoundPlan", updates: Callable[["Place", int], int]) -> tuple[int, int]:
-        """Optimizer steps and epochs of the run, given the plan of one round and a forecast of the later ones.
+        """Forecast the optimizer steps and epochs of the run from the plan of one round and a forecast of later rounds.
 
         Args:
-            plan: The round in progress.
-            updates: (round, first step) -> steps over the rows that will be kept, as far as can be said; of rounds
-                beyond the next thousand, it is not asked: they are taken to be as the last of those.
+            plan: The plan of the round in progress.
+            updates: (round, first step) -> forecast of the steps over the rows that will be kept. It is called for the
+                next thousand rounds; later rounds are assumed to be like the last of those.
 
         Returns:
             The number of optimizer steps and of epochs begun.
@@ -88,7 +88,7 @@ class UnprunedSchedule:
 
 
 class Place(NamedTuple):
-    """A round among the others: part `part` of `parts` of an epoch, all from 0."""
+    """The place of a round in the run: part `part` of the `parts` rounds of an epoch. Numbers count from 0."""
 
     epoch: int
     part: int = 0
@@ -96,25 +96,25 @@ class Place(NamedTuple):
 
     @property
     def round(self) -> int:
-        """Its number, from 0."""
+        """Number of the round, from 0."""
         return self.epoch * self.parts + self.part
 
     def next(self) -> "Place":
-        """The round after it."""
+        """Return the place of the next round."""
         return Place(*divmod(self.round + 1, self.parts), self.parts)
 
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """A round in progress, in real optimizer steps and in steps of the unpruned schedule.
+    """The plan of a round, in real optimizer steps and in steps of the unpruned schedule.
 
     Attributes:
-        at: Which round.
-        first_step: Real steps done when it began.
-        updates: Real steps of a whole pass over its rows.
-        steps: Those of them that will be taken.
-        start: Steps of the unpruned schedule done when it began.
-        end: And when it will have ended.
+        at: The round.
+        first_step: Real steps done when the round begins.
+        updates: Real steps of a whole pass over the round's rows.
+        steps: Real steps that the round takes; fewer than `updates` if the run ends earlier.
+        start: Steps of the unpruned schedule done when the round begins.
+        end: Steps of the unpruned schedule done when the round ends.
     """
 
     at: Place
@@ -125,30 +125,30 @@ class RoundPlan:
     end: int
 
     def position(self, step: int) -> float:
-        """Real step `step` in steps of the unpruned schedule; exactly `step` where all rows are trained."""
-        done = min(step - self.first_step, self.steps)  # below zero behind steps that fp16 skipped: they don't count
+        """Convert the real step `step` to steps of the unpruned schedule. If all rows are trained, they are equal."""
+        done = min(step - self.first_step, self.steps)  # may be negative: schedulers do not count steps that fp16 skips
         position = max(0, self.start + done * (self.end - self.start) / max(self.steps, 1))
-        return int(position) if position == int(position) else position  # a user's lambda may index with it
+        return int(position) if position == int(position) else position  # int: a user's lambda may index a list with it
 
 
 def follow_clock(scheduler: LambdaLR, position: Callable[[int], float], scale: Callable[[], float]) -> None:
-    """Make a scheduler's factors read another clock than its own count of steps.
+    """Make a scheduler's factors follow another clock in place of its own count of steps.
 
     Args:
-        scheduler: Its factors are replaced.
-        position: Its count of steps -> what the factors read.
-        scale: Gives what they are multiplied by.
+        scheduler: The scheduler; its factors are replaced.
+        position: The scheduler's count of steps -> the step that is passed to the factors.
+        scale: Returns the number that the factors are multiplied by.
     """
 
     def clocked(factor):
-        # A plain function: LambdaLR writes the attributes of any other callable into checkpoints.
+        # A plain function, because LambdaLR writes the attributes of any other callable into checkpoints.
         return lambda step: scale() * factor(position(step))
 
     scheduler.lr_lambdas = [clocked(factor) for factor in scheduler.lr_lambdas]
 
 
 def set_rate(scheduler: LambdaLR) -> None:
-    """Set the learning rates anew for the scheduler's current step, after its clock or scale has changed."""
+    """Recompute the learning rates for the scheduler's current step, after its clock or scale has changed."""
     groups = scheduler.optimizer.param_groups
     for group, base, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
         rate = base * factor(scheduler.last_epoch)

@@ -1,4 +1,4 @@
-"""What tells that a checkpoint is whole: the sizes and checksums of its files, written beside them at the end."""
+"""The seal of a checkpoint: a file with the sizes and checksums of all others, which shows whether it is whole."""
 
 import json
 import os
@@ -17,21 +17,23 @@ from ..common.foreign import read_json, why
 
 SEAL = "pruning_files.json"
 _KEY = "size and crc32"
-_PASSING = (SEAL, "checkpoint-is-incomplete.txt")  # the second while `enable_jit_checkpoint` saves
-_BLOCK = 1 << 20  # bytes that are read at a time
+_PASSING = (SEAL, "checkpoint-is-incomplete.txt")  # the second exists only while `enable_jit_checkpoint` saves
+_BLOCK = 1 << 20  # bytes to read at a time
 _SETTINGS = re.compile(r".*config\.json|.*\.index\.json")
 _TORCH = re.compile(r".*\.(pt|pth)|(pytorch_model|adapter_model|training_args|optimizer).*\.bin")
 
 
 def close(folder: str | os.PathLike[str], last: str, write: Callable[[str], None]) -> None:
-    """Write the last file of a checkpoint, and before it what all of its files are.
+    """Write the seal of a checkpoint, and then its last file.
 
     Args:
         folder: The checkpoint.
-        last: Name of the file whose presence says that all is there.
-        write: Writes it to the path that it is given.
+        last: Name of the last file; a checkpoint with this file is complete.
+        write: Writes the last file to a given path.
     """
-    aside = storage.beside(Path(folder, last))  # the system's own folder for such files may be full, or not writable
+    # The seal needs the checksum of the last file before that file appears, so we first write it under another name. We
+    # do so in the same folder: the system's folder for temporary files may be full, or not writable.
+    aside = storage.beside(Path(folder, last))
     try:
         write(str(aside))
         blob = aside.read_bytes()
@@ -45,15 +47,16 @@ def close(folder: str | os.PathLike[str], last: str, write: Callable[[str], None
 
 @contextmanager
 def closing(state: Any, folder: str | os.PathLike[str], last: str) -> Iterator[None]:
-    """Within the block, a trainer's state that is saved into a checkpoint closes it.
+    """Within the block, saving the trainer's state into the checkpoint also seals the checkpoint.
 
-    Trainer saves its state last, and goes on to upload the checkpoint and to delete older ones: they must find it
-    sealed, and in between Trainer calls nothing that a subclass could override. So the state closes the checkpoint.
+    Trainer saves its state last. It then uploads the checkpoint and deletes older ones, so the checkpoint must be
+    sealed before that. In between, Trainer calls no method that a subclass could override. So we replace the method
+    that saves the state.
 
     Args:
         state: The `TrainerState`.
         folder: The checkpoint.
-        last: Name of the state's file there.
+        last: Name of the state's file in the checkpoint.
     """
     write, path_of_last = state.save_to_json, os.path.join(folder, last)
 
@@ -68,14 +71,14 @@ def closing(state: Any, folder: str | os.PathLike[str], last: str) -> Iterator[N
 
 
 def flaw(folder: str | os.PathLike[str], spared: Collection[str] = ()) -> str | None:
-    """What is wrong with the files of a checkpoint; None where nothing is.
+    """Return what is wrong with the files of a checkpoint; None = nothing.
 
-    With the seal, a file that is gone or differs in a byte is found. Without it (another trainer wrote the checkpoint,
-    or an earlier hf_prune), a file of Trainer's is found that is cut, or zeroed from its beginning.
+    With a seal, we find every file that is missing or differs in a byte. A checkpoint of another trainer or of an
+    earlier hf_prune has no seal. There we find files of Trainer that are cut short, or that begin with zeros.
 
     Args:
         folder: The checkpoint.
-        spared: Names of files that need not be there.
+        spared: Names of files that may be missing.
     """
     folder = Path(folder)
     try:
@@ -95,7 +98,7 @@ def _difference(folder: Path, sealed: dict[str, tuple[int, int]], spared: Collec
     if gone := sorted(set(sealed) - set(found) - set(spared)):
         return f"{folder / gone[0]} is missing"
     there = {name: path for name, path in found.items() if name in sealed}
-    for name, path in there.items():  # all sizes first: they cost nothing
+    for name, path in there.items():  # sizes first: they are read faster than checksums
         if (size := path.stat().st_size) != sealed[name][0]:
             return f"{path} is damaged: it has {size:,} bytes, and was saved with {sealed[name][0]:,}"
     changed = (path for name, path in there.items() if _checksum(path) != sealed[name][1])
@@ -104,7 +107,7 @@ def _difference(folder: Path, sealed: dict[str, tuple[int, int]], spared: Collec
 
 
 def _files(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Path]]:
-    """Name within the folder, and path, of every file that a trainer may have written there for itself."""
+    """Yield the name within the folder, and the path, of each file to seal: no cards, no hidden or private files."""
     for path in sorted(Path(folder).rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in _PASSING and not name.startswith(("_", ".")) and path.suffix != ".md":
@@ -140,13 +143,16 @@ def _unreadable(name: str, path: Path) -> str | None:
 
 
 def _is_pickle(path: Path) -> bool:
-    """Whether it begins as what torch.save wrote before it wrote archives."""
+    """Whether a file begins like a pickle, the format of torch.save before zip archives."""
     with open(path, "rb") as file:
         return file.read(1) == b"\x80"
 
 
 def _lack(folder: Path) -> str | None:
-    """Trainer's words where no weights are there, a file or a folder of shards, though what it writes next is."""
+    """Return Trainer's own message if a checkpoint has no weights (a file, or a folder of shards), else None.
+
+    Trainer writes the training arguments after the weights, so we report missing weights only if that file exists.
+    """
     if not (folder / "training_args.bin").exists() or any(folder.glob("*model*")):
         return None
     return None if any(path.is_dir() for path in folder.iterdir()) else f"Can't find a valid checkpoint at {folder}"

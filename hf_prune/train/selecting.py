@@ -1,4 +1,4 @@
-"""Asks the policy which rows a round trains, and how many later rounds will."""
+"""Asks the policy which rows a round trains, and how many rows later rounds will train."""
 
 import math
 from numbers import Real
@@ -14,39 +14,39 @@ from .schedule import Place, UnprunedSchedule
 
 
 class Selector:
-    """Hands the policy what it may choose among, and checks its answers.
+    """Offers rows to the policy, and checks its selections.
 
     Args:
         policy: Chooses the rows.
         schedule: The run over all rows.
-        sampler: Knows the order of each epoch, and how many steps rows make.
-        setup: What the run is made with.
-        ranks: Must all come to the same answer.
+        sampler: Knows the order of each epoch, and counts the optimizer steps that rows make.
+        setup: The settings of the run.
+        ranks: The processes; all must get the same selection.
 
     Attributes:
         parts: Rounds in an epoch.
     """
 
     def __init__(self, policy: Policy, schedule: UnprunedSchedule, sampler: PruningSampler, setup: Setup, ranks: Ranks):
-        # an epoch of fewer steps than rounds has a round for each step
+        # if an epoch has fewer steps than the policy wants rounds, each step is a round
         self.parts = max(1, min(rounds_of(policy), schedule.updates))
         self._policy = policy
         self._schedule = schedule
         self._sampler = sampler
         self._setup = setup
         self._ranks = ranks
-        self._stop: int | None = None  # of the slice that was offered last
+        self._stop: int | None = None  # end of the slice that was offered last
 
     def forecast(self, history: History, at: Place, step: int) -> int:
-        """Optimizer steps of a later round, as far as can be said now.
+        """Forecast the optimizer steps of a later round.
 
         Args:
             history: What is known now.
-            at: Which round.
-            step: Optimizer steps done when it begins.
+            at: The round.
+            step: Optimizer steps done when the round begins.
 
         Raises:
-            ValueError: The policy foresees no number of rows above 0, or too few to fill a batch.
+            ValueError: The policy's forecast is not a number above 0, or too few rows to fill a batch.
         """
         return self._steps_over(math.ceil(self._forecast_rows(history, at, step) / at.parts))
 
@@ -60,21 +60,22 @@ class Selector:
         return math.ceil(min(kept, n))
 
     def select(self, state: PruningState, at: Place, step: int) -> Round:
-        """The round that begins.
+        """Select the rows of the round that begins, and plan the round.
 
         Args:
-            state: Its history is told what is offered.
-            at: Which round.
+            state: The state of the run; the offered rows are written into its History.
+            at: The round.
             step: Optimizer steps done.
 
         Raises:
-            ValueError: The policy's answer is no valid one, not the same in every process, or fills no batch.
-            TypeError: It is no Selection.
+            ValueError: The policy's selection is invalid, differs between processes, or fills no batch.
+            TypeError: The policy did not return a Selection.
         """
         history, clock, span = state.history, self._clock(at, step), self._span_of(at, len(state.history))
         self.offer(history, at, span)
         if history.offered is not None and at.parts != self.parts:
-            selection = Selection(history.offered)  # another policy began the epoch; this one may know no parts
+            # another policy cut this epoch into rounds; this one may not support that, so train all offered rows
+            selection = Selection(history.offered)
         else:
             selection = self._policy.select(history, clock, generator_of(state.seed, at.round))
         if not isinstance(selection, Selection):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -90,21 +91,21 @@ class Selector:
         return Round(clock, self._schedule.plan(at, step, self._steps_over(selection.rows)), selection, span)
 
     def offer(self, history: History, at: Place, span: tuple[int, int]) -> None:
-        """Say in the history which rows a round may choose among.
+        """Write the rows that a round may choose among into the History.
 
         Args:
-            history: Of all rows.
-            at: Which round.
-            span: The slice [start, stop) of the epoch's permutation that it is offered.
+            history: The History of all rows.
+            at: The round.
+            span: The slice [start, stop) of the epoch's permutation that is offered.
         """
         self._stop = span[1]
         history.offered = None if at.parts == 1 else self._sampler.part(at.epoch, *span)
 
     def _span_of(self, at: Place, n: int) -> tuple[int, int]:
-        """The slice of the epoch's permutation for a round.
+        """Return the slice of the epoch's permutation for a round.
 
-        It is cut at whole optimizer steps of the unpruned schedule, so that a run which keeps everything trains the
-        stock batches.
+        Slices are cut at whole optimizer steps of the unpruned schedule. So a run that keeps everything trains the same
+        batches as Trainer.
         """
         if at.parts == 1:
             return 0, n
@@ -112,7 +113,7 @@ class Selector:
         steps = (self._schedule.begin(place) - before for place in (at, at.next()))
         begin, end = (step * self._setup.step_rows for step in steps)
         if at.part > 0 and self._stop is not None:
-            begin = self._stop  # where the round before ended, should it have been cut into other batches
+            begin = self._stop  # if step_rows changed at a resume, the computed begin differs from the last slice's end
         return begin, max(end, begin + 1)
 
     def _clock(self, at: Place, step: int) -> Clock:
@@ -130,5 +131,5 @@ class Selector:
 
 
 def generator_of(seed: int, *key: int) -> np.random.Generator:
-    """The generator of chance for one purpose of a run: of a round's selection (its number), of an update (and 1)."""
+    """Return the random generator for one purpose: key (round,) for a selection, (round, 1) for an update."""
     return np.random.default_rng([seed % 2**64, *key])

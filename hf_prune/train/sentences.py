@@ -1,4 +1,4 @@
-"""The trainers of sentence-transformers: the batches that they cut by themselves, and the losses of their rows."""
+"""Support for the trainers of sentence-transformers: they cut their own batches, and have losses of their own."""
 
 import copy
 from collections.abc import Callable, Iterator, MutableMapping
@@ -14,17 +14,17 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 from ..core import Policy
 from .sampler import PruningSampler
 
-_SETTINGS = (  # of their loader, beside data set, batches and collator
+_SETTINGS = (  # settings of their loader, besides data set, batches and collator
     *("num_workers", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context", "generator"),
     *("prefetch_factor", "persistent_workers"),
 )
 
 
 def cuts_batches(trainer: Any) -> bool:
-    """Whether a trainer is one of sentence-transformers, which cut their own batches.
+    """Whether a trainer belongs to sentence-transformers. Its trainers cut their own batches.
 
     Raises:
-        ValueError: It is of a version that can't be served.
+        ValueError: The version of sentence-transformers is not supported.
     """
     if not hasattr(trainer, "get_batch_sampler"):
         return False
@@ -37,13 +37,13 @@ def cuts_batches(trainer: Any) -> bool:
 
 
 def number_batches(trainer: Any, training: Any, loader: DataLoader, seed: int) -> DataLoader:
-    """The loader that a run is about to train on, over numbered rows, in batches of those planned.
+    """Make the training loader over numbered rows, in batches of the planned rows.
 
     Args:
-        trainer: One of theirs.
-        training: Its `TrainingRows`, which are given their sampler.
-        loader: That which the trainer has built.
-        seed: Of the order, where the trainer's own batches have none.
+        trainer: A trainer of sentence-transformers.
+        training: The trainer's `TrainingRows`; this function sets their sampler.
+        loader: The loader that the trainer has built.
+        seed: Seed of the order, if the trainer's own batch sampler has none.
     """
     batches: Any = loader.batch_sampler
     n = len(training.data)
@@ -57,7 +57,7 @@ def number_batches(trainer: Any, training: Any, loader: DataLoader, seed: int) -
 
 
 def _batches_over(trainer: Any, training: Any, rows: np.ndarray, whole: Any) -> BatchSampler:
-    """The trainer's own batches of a part of the data set, cut as `whole` is."""
+    """Make the trainer's own batch sampler over some rows, with the settings of `whole`."""
     made = trainer.get_batch_sampler(
         training.data.select(rows),
         batch_size=whole.batch_size,
@@ -66,7 +66,7 @@ def _batches_over(trainer: Any, training: Any, rows: np.ndarray, whole: Any) -> 
         generator=torch.Generator(),
         seed=training.sampler.seed,
     )
-    if getattr(whole, "precompute_hashes", False):  # of all rows once, not of some in each round
+    if getattr(whole, "precompute_hashes", False):  # hash all rows once, not the selected ones in each round
         whole._build_hashes()
         made._row_hashes = whole._row_hashes[rows]
     return made
@@ -75,12 +75,12 @@ def _batches_over(trainer: Any, training: Any, rows: np.ndarray, whole: Any) -> 
 def row_losses(
     trainer: Any, policy: Policy, losses_of: Callable[[list, MutableMapping], Tensor] | None
 ) -> Callable[[list, MutableMapping], Tensor] | None:
-    """(outputs of a batch's forward passes, its inputs) -> (B,) losses; None where rows have none of their own.
+    """Return a function (outputs of a batch's forward passes, its inputs) -> (B,) losses; None = no losses per row.
 
     Args:
-        trainer: One of theirs.
-        policy: Whether it weights rows decides which losses can be read.
-        losses_of: The user's `example_loss_func`, which comes before the library's.
+        trainer: A trainer of sentence-transformers.
+        policy: The policy; if it weights rows, fewer losses can be used.
+        losses_of: The user's `example_loss_func`; it takes precedence over the library's.
     """
     if losses_of is not None:
         return lambda passes, inputs: losses_of(_outputs(trainer, passes, inputs), inputs)
@@ -89,7 +89,7 @@ def row_losses(
 
 
 def _outputs(trainer: Any, passes: list[dict], inputs: MutableMapping) -> list:
-    """(B, H) embeddings of each text column, or (B, L) scores of each pair of texts; else what the model gave."""
+    """Return (B, H) embeddings of each text column, or (B, L) scores of text pairs; else the model's outputs."""
     if "scores" in passes[0]:
         return [outputs["scores"] for outputs in passes]
     if "sentence_embedding" not in passes[0]:  # several vectors for each text
@@ -100,11 +100,11 @@ def _outputs(trainer: Any, passes: list[dict], inputs: MutableMapping) -> list:
 
 
 class PrunedBatches(BatchSampler):
-    """Batches of the planned rows, as a trainer's own batch sampler cuts them where it is given these rows alone.
+    """Batches of the planned rows, made by the trainer's own batch sampler over these rows alone.
 
     Args:
-        whole: The trainer's own, over all rows.
-        sampler: Says which rows are planned, in which epoch; they come in the batches' order.
+        whole: The trainer's own batch sampler, over all rows.
+        sampler: Holds the planned rows and the epoch. The order of the rows is that of the batch sampler.
         over: (rows, (K,) int64; whole) -> the trainer's own batch sampler over these rows.
     """
 
@@ -116,7 +116,7 @@ class PrunedBatches(BatchSampler):
     ):
         super().__init__(sampler, whole.batch_size, whole.drop_last)
         self._planned, self._whole, self._over = sampler, whole, over
-        self._latest: list[Any] = [None, None]  # rows and their batches; a copy that is asked for its length shares it
+        self._latest: list[Any] = [None, None]  # rows and their batches; a list, so that shallow copies share it
 
     def __iter__(self) -> Iterator[list[int]]:
         rows, batches = self._planned.rows, self._batches()
@@ -136,7 +136,7 @@ class PrunedBatches(BatchSampler):
         planned, whole = len(self._planned), len(self._whole)
         if planned == len(self._planned.rows):
             return len(self._batches())
-        # a forecast: nobody knows which rows they will be
+        # a forecast: the rows are not known yet, only their number
         is_plain = whole == self._plain_length(self._planned.n)
         return self._plain_length(planned) if is_plain else max(1, round(whole * planned / self._planned.n))
 
@@ -158,29 +158,30 @@ class PrunedBatches(BatchSampler):
         return self._latest[1]
 
 
-# ---- Losses that a row has by itself ----
+# ---- Losses per row ----
 
 _RowLosses = Callable[[Any, list[Tensor], Any], Tensor]  # (loss module, outputs, labels) -> (B,)
 
 
 def _recipe_for(loss: Any, weighs: bool) -> _RowLosses | None:
-    """What gives the rows' losses, where each is the row's own; None where rows are compared with each other.
+    """Return a function that computes the rows' losses; None if the loss compares rows with each other.
 
     Args:
         loss: The trainer's loss module, or several.
-        weighs: Whether they will be weighted: then the loss must have no other terms.
+        weighs: Whether the losses will be weighted: then the loss must have no other terms.
     """
     cls = type(loss)
     package, *modules = cls.__module__.split(".")
     if package != "sentence_transformers":
-        return None  # a subclass may do anything
-    if cls.__name__ == "SpladeLoss":  # its regularizers are of the batch, and no row's
+        return None  # a user's subclass may compute anything
+    if cls.__name__ == "SpladeLoss":  # its regularizers are computed over the batch, not per row
         own = None if weighs else _recipe_for(loss.loss, weighs)
         return own and (lambda loss, outputs, labels: own(loss.loss, outputs, labels))
     recipes = _OF_SCORES if "cross_encoder" in modules else {} if "multi_vector_encoder" in modules else _OF_EMBEDDINGS
     recipe = recipes.get(cls.__name__.removeprefix("Sparse"))
     inner = [getattr(loss, name) for name in ("loss_fct", "bce_with_logits_loss", "ce_loss") if hasattr(loss, name)]
-    return recipe if all(hasattr(one, "reduction") for one in inner) else None  # the user's own may do anything, too
+    # an inner loss without `reduction` is the user's own and may compute anything
+    return recipe if all(hasattr(one, "reduction") for one in inner) else None
 
 
 def _similar(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
@@ -237,7 +238,7 @@ def _classified(loss: Any, embeddings: list[Tensor], labels: Tensor) -> Tensor:
 
 
 def _unreduced(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """A loss of PyTorch's -> (B,)."""
+    """Return a PyTorch loss as a function that gives (B,) losses."""
     loss = copy.copy(loss)
     loss.reduction = "none"
     return lambda logits, labels: loss(logits, labels).reshape(len(logits), -1).mean(1)
@@ -264,7 +265,7 @@ def _margins_of_pairs(loss: Any, outputs: list[Tensor], labels: Tensor | list[Te
 def _margins(loss: Any, scores: list[Tensor], labels: Tensor) -> Tensor:
     positive, *negatives = scores
     labels = labels.view(len(positive), -1)
-    if labels.shape[1] > len(negatives):  # the teacher's scores, and not their differences
+    if labels.shape[1] > len(negatives):  # the labels are the teacher's scores, not their differences
         labels = labels[:, :1] - labels[:, 1:]
     return _unreduced(loss.loss_fct)(positive.unsqueeze(1) - torch.stack(negatives, 1), labels.to(positive.dtype))
 

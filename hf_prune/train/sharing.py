@@ -1,4 +1,4 @@
-"""What a pruning trainer writes for others: the account beside the weights, and the model card."""
+"""Files that a pruning trainer writes for people and for other runs: the account beside the weights, and the card."""
 
 import inspect
 import os
@@ -26,19 +26,19 @@ from .rows import padding_causes
 from .uploads import uploads_of
 
 _PLACES = ("dataset", "dataset_tags", "dataset_name", "finetuned_from")  # arguments that may name a path
-_FORMATS = ("csv", "json", "pandas", "parquet", "text", "generator", "imagefolder")  # builders, no data sets of the Hub
-_COSTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # no scores
+_FORMATS = ("csv", "json", "pandas", "parquet", "text", "generator", "imagefolder")  # builders, not Hub data sets
+_COSTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # logged values, not scores
 
 
 class Sharing:
-    """Tells people, and other runs, what a trainer's latest run did. What can't be told costs the run nothing.
+    """Writes what a trainer's latest run did, for people and for other runs. A failed write never stops the run.
 
     Args:
-        trainer: Trains.
-        warn: Is told what could not be written.
+        trainer: The trainer.
+        warn: Called with what could not be written.
 
     Attributes:
-        loop: The latest run; None before the first, and where the latest had no policy.
+        loop: The latest run; None before the first run, or if the latest run had no policy.
     """
 
     def __init__(self, trainer: Trainer, warn: Callable[[str], None]):
@@ -49,7 +49,7 @@ class Sharing:
         self._warned: set[str] = set()
 
     def report(self) -> RunReport:
-        """What was kept and what was left out, so far.
+        """Report what was kept and pruned so far.
 
         Raises:
             ValueError: There is no policy, or training has not begun.
@@ -74,17 +74,17 @@ class Sharing:
         )
 
     def told(self) -> RunReport:
-        """The report that the user gets: a subclass's own, where it has one."""
+        """Return the report that the user gets; a subclass may override it."""
         trainer: Any = self.trainer
         return trainer.pruning_report()
 
     # ---- The account ----
 
     def save_account(self, folder: str) -> None:
-        """Write what is for people, and for other runs; what can't be written is named, and costs this run nothing."""
+        """Write the account of the run into a folder. A failed write is only warned about."""
         if (loop := self.loop) is None or not self.trainer.args.should_save:
             return
-        self._missing = {}  # which the report tells from now on
+        self._missing = {}  # the report names these
         self._attempt(HISTORY, lambda: loop.engine.save_history(os.path.join(folder, HISTORY)))
         self._attempt("the report", lambda: self._save_report(folder, loop))
         if HISTORY in self._missing:
@@ -104,7 +104,7 @@ class Sharing:
             report.save_rows(folder, data.with_format("numpy")[FILE_ROW][:] if is_numbered else None)
 
         def save_examples():
-            with unchanged_generators():  # training may go on, and reading a row may draw from them
+            with unchanged_generators():  # training may continue, and reading a row may draw random numbers
                 report.save_examples(data, self.trainer.processing_class, getattr(config, "id2label", None))
 
         self._attempt(ROWS, save_rows)
@@ -133,15 +133,15 @@ class Sharing:
         split: str | None,
         command: str | None,
     ) -> None:
-        """The stock card, and what `PruningMixin.create_model_card` adds to it.
+        """Write the trainer's own card, and add what `PruningMixin.create_model_card` describes.
 
         Args:
-            stock: Trainer's `create_model_card`, or that of another trainer, which may take fewer arguments.
-            args: Of it.
-            kwargs: Of it.
-            metrics: See there.
-            split: See there.
-            command: See there.
+            stock: `create_model_card` of Trainer, or of another trainer, which may take fewer arguments.
+            args: Positional arguments of `stock`.
+            kwargs: Keyword arguments of `stock`.
+            metrics: See `PruningMixin.create_model_card`.
+            split: See `PruningMixin.create_model_card`.
+            command: See `PruningMixin.create_model_card`.
         """
         if self.loop is None and not metrics:
             return stock(*args, **kwargs)
@@ -162,13 +162,13 @@ class Sharing:
                 self._warn_once(f"The model card lacks its section on data pruning, and the scores ({error}).")
 
     def _make_public(self, stock: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Make the stock card, of what it may show: it reads all of that from the trainer."""
+        """Write the trainer's own card. It reads its values from the trainer, so we hide private ones meanwhile."""
         state, settings = self.trainer.state, self.trainer.args
-        log = state.log_history  # stock takes every number beside an evaluation for a score
+        log = state.log_history  # the card takes every number beside an evaluation for a score
         state.log_history = [
             {name: value for name, value in entry.items() if not name.startswith("prune/")} for entry in log
         ]
-        optim_args = settings.optim_args  # the one free text that stock's list of hyper-parameters has
+        optim_args = settings.optim_args  # the only free text among the hyper-parameters of the card
         settings.optim_args = optim_args and public(optim_args)
         try:
             stock(*args, **kwargs)
@@ -178,7 +178,7 @@ class Sharing:
     def _add_to_card(
         self, metrics: dict[str, float] | None, split: str | None, command: str | None, given: dict[str, Any]
     ) -> None:
-        """Add to the card that stock has written."""
+        """Add our sections and the scores to the trainer's own card."""
         sections = [] if self.loop is None else self._sections(command, self.loop)
         scores = metrics or self._last_scores()
         base = getattr(getattr(self._model(), "config", None), "_name_or_path", "") or ""
@@ -206,7 +206,7 @@ class Sharing:
         ]
 
     def _about_scores(self, given: dict[str, Any]) -> dict[str, str | None]:
-        """The task and the data set of the scores, as far as they are told or can be seen."""
+        """Return the task and the data set of the scores, if they are given or can be inferred."""
         task = given.get("tasks")
         if not task:
             name = type(self._model()).__name__
@@ -225,7 +225,7 @@ class Sharing:
         }
 
     def _model(self) -> Any:
-        """The user's model, without wrappers."""
+        """Return the user's model, without wrappers."""
         model: Any = self.trainer.accelerator.unwrap_model(self.trainer.model)
         return unwrap_peft_model(model)
 
@@ -239,9 +239,9 @@ class Sharing:
     # ---- The Hub ----
 
     def prepare_push(self) -> list[Any]:
-        """Write account and card for the upload of a checkpoint, where there will be one; the uploads in progress."""
+        """Write account and card, if a checkpoint will be uploaded. Return the uploads in progress."""
         before, args = uploads_of(self.trainer), self.trainer.args
-        waits = not args.hub_always_push and not all(job.done() for job in before)  # then stock leaves this push out
+        waits = not args.hub_always_push and not all(job.done() for job in before)  # then Trainer skips this push
         pushes = self.trainer.is_world_process_zero() and args.hub_strategy != "end" and not waits
         if self.loop is not None and pushes:
             self.save_account(str(args.output_dir))
@@ -252,7 +252,11 @@ class Sharing:
         return before
 
     def watch_push(self, before: list[Any]) -> None:
-        """Tell what becomes of the uploads that have begun since: stock leaves their errors where nobody looks."""
+        """Warn if an upload that started since `prepare_push` fails: Trainer does not report such errors.
+
+        Args:
+            before: The result of `prepare_push`.
+        """
         for job in uploads_of(self.trainer):
             if job not in before:
                 job.add_done_callback(self._tell_failure)
@@ -266,9 +270,9 @@ class Sharing:
 
 
 def _error_of(write: Callable[[], Any]) -> str | None:
-    """Write something for people; why that failed, in a line, None where it did not.
+    """Call `write`. Return the reason of a failure in one line; None = it succeeded.
 
-    Whatever it is, it is no reason to lose a run: a full disk, a library that is missing, a text that can't be encoded.
+    We catch every error (a full disk, a missing library, a text that can't be encoded): none is worth losing a run.
     """
     try:
         write()

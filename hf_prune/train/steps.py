@@ -1,4 +1,4 @@
-"""A training step: the stock one, whose losses are measured by the way, and weighted where the policy says so."""
+"""A training step: Trainer's own step, with each row's loss measured, and weighted if the policy gives weights."""
 
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -20,12 +20,12 @@ class Steps:
 
     Args:
         trainer: Takes the steps.
-        engine: Of the run.
-        meter: Reads the batches.
+        engine: The engine of the run.
+        meter: Measures the batches.
         collator: Numbers the rows of the batches.
 
     Attributes:
-        weights: (N,) float32 factor on each row's loss in the round in progress; None where all are 1.
+        weights: (N,) float32 factor on each row's loss in the round in progress; None = all are 1.
     """
 
     def __init__(self, trainer: Trainer, engine: Engine, meter: Meter, collator: RowCollator):
@@ -37,23 +37,23 @@ class Steps:
         self._batch: Batch | None = None
 
     def take(self, stock: Callable, model: Any, inputs: MutableMapping, *args, **kwargs) -> torch.Tensor:
-        """The stock step of a trainer whose own `compute_loss` comes before `loss`, and need not call it.
+        """Take Trainer's step, for a subclass with its own `compute_loss`. That method may or may not call `loss`.
 
         Args:
             stock: Trainer's `training_step`.
-            model: As there.
-            inputs: As there; with or without row numbers.
-            *args: As there.
-            **kwargs: As there.
+            model: See `Trainer.training_step`.
+            inputs: See `Trainer.training_step`; with or without row numbers.
+            *args: See `Trainer.training_step`.
+            **kwargs: See `Trainer.training_step`.
 
         Raises:
-            ValueError: Of the first batch: it does not call it, and makes the loss of other things than the logits, so
-                that the rows can't be weighted.
+            ValueError: On the first batch: the subclass's `compute_loss` does not call `loss`, and does not compute the
+                loss from the logits, so the rows can't be weighted.
         """
         if ROW not in inputs:
             return stock(model, inputs, *args, **kwargs)
         inputs = self.trainer._prepare_inputs(inputs)  # pyright: ignore[reportArgumentType]
-        batch = self._numbered(inputs)  # without its numbers: `compute_loss` may give it to other models, too
+        batch = self._numbered(inputs)  # removes the numbers: `compute_loss` may pass the inputs to other models, too
         self.engine.begin_batch(self.trainer.state.global_step)
         meter, weights, weighs = self.meter, self._weights_of(batch), self.engine.policy.weighs
 
@@ -62,7 +62,7 @@ class Steps:
 
         with meter.watch(model, inputs, batch.parts, weigh if weighs else None) as seen:
             loss = stock(model, inputs, *args, **kwargs)
-        if not batch.is_recorded:  # by `loss`
+        if not batch.is_recorded:  # `compute_loss` did not call `loss`
             if weighs:
                 meter.weigher.check_ahead()
             meter.record(batch.rows, seen, loss, self.engine.recorder, weights, None, loss_factor(self.trainer))
@@ -71,20 +71,20 @@ class Steps:
     def loss(
         self, stock: Callable, model: Any, inputs: MutableMapping, return_outputs: bool = False, *args, **kwargs
     ) -> Any:
-        """The stock loss; what it tells of each row is recorded on the side, and weighted where the policy says so.
+        """Compute Trainer's loss. Record each row's loss, and weight the losses if the policy gives weights.
 
         Args:
             stock: Trainer's `compute_loss`.
-            model: As there.
-            inputs: As there; other inputs than a training batch's are left alone.
-            return_outputs: As there.
-            *args: As there.
-            **kwargs: As there.
+            model: See `Trainer.compute_loss`.
+            inputs: See `Trainer.compute_loss`. Inputs that are not a training batch are only passed on.
+            return_outputs: See `Trainer.compute_loss`.
+            *args: See `Trainer.compute_loss`.
+            **kwargs: See `Trainer.compute_loss`.
         """
         batch = self._batch_of(inputs)
         if batch is None or not torch.is_grad_enabled():
             return stock(model, inputs, return_outputs, *args, **kwargs)
-        self._collator.is_checked = True  # by whoever made this batch: the workers of later epochs need not
+        self._collator.is_checked = True  # the process that made this batch checked it; later workers need not
         self.engine.begin_batch(self.trainer.state.global_step)
         with self.meter.watch(model, inputs, batch.parts) as seen:
             result = stock(model, inputs, return_outputs, *args, **kwargs)
@@ -97,16 +97,16 @@ class Steps:
         return (loss, *rest) if return_outputs else loss
 
     def _batch_of(self, inputs: MutableMapping) -> Batch | None:
-        """The numbered batch that these inputs are, now without its numbers, or were; None for others."""
+        """Return the numbered batch of these inputs, also after its numbers were removed; None = no training batch."""
         if ROW in inputs:
             return self._numbered(inputs)
         return self._batch if self._batch is not None and self._batch.has(inputs) else None
 
     def _numbered(self, inputs: MutableMapping) -> Batch:
-        """The batch that these inputs are; its numbers are taken out of them.
+        """Return the batch of these inputs, and remove the row numbers from them.
 
         Raises:
-            ValueError: Its rows are joined into one sequence, which accelerate has cut as if it were a row each.
+            ValueError: The rows are joined into one sequence, and accelerate has cut it as if each row were separate.
         """
         rows, parts = inputs.pop(ROW), inputs.pop(PARTS, None)
         if parts is not None and self.trainer.accelerator.dispatch_batches:
@@ -119,26 +119,26 @@ class Steps:
         return self._batch
 
     def _weights_of(self, batch: Batch) -> torch.Tensor | None:
-        """(B,) float32 factors on the losses of a batch's rows; None where all are 1."""
+        """Return the (B,) float32 factors on the losses of a batch's rows; None = all are 1."""
         return None if self.weights is None else self.weights[batch.rows]
 
 
 def loss_factor(trainer: Trainer) -> int:
-    """By which a trainer multiplies a loss that is divided by the target tokens of all devices."""
+    """Return the factor by which a trainer multiplies a loss that is divided by the target tokens of all devices."""
     args = trainer.args
     return args.world_size * max(1, args.n_gpu) if args.average_tokens_across_devices else 1
 
 
 def meter_of(trainer: Trainer, policy: Policy, example_loss_func: Callable[..., torch.Tensor] | None) -> Meter:
-    """What measures the batches of a trainer.
+    """Make the meter that measures the batches of a trainer.
 
     Args:
-        trainer: Has its model and its training set.
-        policy: Says what it needs to know of each row.
-        example_loss_func: The user's.
+        trainer: Has the model and the training set.
+        policy: Names the signals that it needs.
+        example_loss_func: The user's function, see `PruningMixin`.
 
     Raises:
-        ValueError: The model can't give it, or not under these arguments.
+        ValueError: The model can't give a signal, or can't give it under these training arguments.
     """
     if "grad_norm" in policy.needs and (trainer.args.torch_compile or trainer.args.n_gpu > 1):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The drop-in trainers, and the class of any other trainer with a `policy`."""
+"""The drop-in trainers, and a function that makes one from any other trainer class."""
 
 import copyreg
 import types
@@ -10,7 +10,7 @@ from .mixin import PruningMixin
 
 
 class PruningTrainer(PruningMixin, Trainer):
-    """`transformers.Trainer` with a `policy`; everything else is as there.
+    """`transformers.Trainer` with a `policy`; everything else is the same.
 
     Examples:
         trainer = PruningTrainer(model=model, args=args, train_dataset=train, policy="infobatch")
@@ -18,16 +18,16 @@ class PruningTrainer(PruningMixin, Trainer):
 
 
 class PruningSeq2SeqTrainer(PruningMixin, Seq2SeqTrainer):
-    """`transformers.Seq2SeqTrainer` with a `policy`; everything else is as there."""
+    """`transformers.Seq2SeqTrainer` with a `policy`; everything else is the same."""
 
 
 class _Pruned(type):
-    """The type of the classes that `pruned` makes; they are pickled as the call that makes them."""
+    """The metaclass of the classes that `pruned` makes. Such a class is pickled as a call of `pruned`."""
 
 
 @cache
 def _type_for(metaclass: type) -> type:
-    """The type of the class that is made of one whose own is `metaclass`, such as `abc.ABCMeta`."""
+    """Return the metaclass for a class that `pruned` makes from one with a `metaclass`, such as `abc.ABCMeta`."""
     made = _Pruned if metaclass is type else type(f"_Pruned{metaclass.__name__}", (_Pruned, metaclass), {})
     copyreg.pickle(made, _reduce)  # pyright: ignore[reportArgumentType]
     return made
@@ -37,17 +37,17 @@ _PRUNED: dict[type, type] = {Trainer: PruningTrainer, Seq2SeqTrainer: PruningSeq
 
 
 def pruned(cls: type[Trainer]) -> type[PruningTrainer]:
-    """Make the class of a trainer with a `policy` out of any that descends from `transformers.Trainer`.
+    """Make a trainer class with a `policy` from any class that descends from `transformers.Trainer`.
 
     Args:
         cls: The trainer's class, such as TRL's SFTTrainer.
 
     Returns:
-        The class that `class PruningSFTTrainer(PruningMixin, SFTTrainer)` would be, a `PruningTrainer` besides; always
-        the same for the same `cls`. It can be pickled wherever `cls` can.
+        A class like `class PruningSFTTrainer(PruningMixin, SFTTrainer)`, which is also a subclass of `PruningTrainer`.
+        The same `cls` always gives the same class. It can be pickled if `cls` can.
 
     Raises:
-        TypeError: `cls` is no such class, or takes a `policy` already.
+        TypeError: `cls` does not descend from `transformers.Trainer`, or already takes a `policy`.
 
     Examples:
         trainer = pruned(SFTTrainer)(model=model, args=args, train_dataset=train, policy="infobatch")
@@ -67,4 +67,4 @@ def pruned(cls: type[Trainer]) -> type[PruningTrainer]:
 
 def _reduce(cls: type) -> str | tuple:
     base = cls.__bases__[-1]
-    return (pruned, (base,)) if _PRUNED.get(base) is cls else cls.__qualname__  # a user's subclass has a name
+    return (pruned, (base,)) if _PRUNED.get(base) is cls else cls.__qualname__  # a user's subclass is found by name

@@ -1,4 +1,4 @@
-"""What no upload and no saved file may hold: secrets among the arguments, and files that show rows."""
+"""Keeps private data out of uploads and saved files: secrets in the arguments, and files that show rows."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from transformers import trainer as hf_trainer
 
 from ..common.privacy import holds_secret
 
-# What no upload takes, in whichever folder: Trainer's own pattern, "_*", looks at the beginning of a path alone. "__"
-# begins the names of a checkpoint's shards, and those of what earlier versions left unfinished.
+# Patterns of files that are never uploaded, in any folder. Trainer's own pattern, "_*", matches only the beginning of a
+# path. Names with "__" are the shards of a checkpoint, or unfinished files of earlier versions ("__*.tmp").
 _PRIVATE = ["_[!_]*", "*/_[!_]*", "__*.tmp", "*/__*.tmp"]
 
 
 class Secret(str):
-    """A token that no pickle holds: Trainer saves its arguments, and pushes them."""
+    """A token that is pickled as None, because Trainer saves and pushes its arguments as a pickle."""
 
     def __reduce__(self):
         return type(None), ()
@@ -28,7 +28,7 @@ class Secret(str):
 
 
 def keep_secrets(owner: Any) -> None:
-    """Replace the secrets among an object's fields, at any depth, by texts that no pickle holds."""
+    """Replace the secrets in an object's fields, at any depth, by texts that are pickled as None."""
     for name, value in list(vars(owner).items()):
         kept = _kept(name, value)
         if kept is not value:
@@ -36,7 +36,7 @@ def keep_secrets(owner: Any) -> None:
 
 
 def _kept(name: str, value: Any) -> Any:
-    """The same value, or a copy in which secrets are kept from pickles."""
+    """Return the same value, or a copy whose secrets are replaced."""
     if isinstance(value, str):
         return Secret(value) if not isinstance(value, Secret) and holds_secret(name, value) else value
     if type(value) is dict:
@@ -52,13 +52,13 @@ def _kept(name: str, value: Any) -> Any:
 
 @contextmanager
 def rows_kept() -> Iterator[None]:
-    """Within the block, Trainer's uploads leave out what shows rows, in the folders of runs inside a run's too.
+    """Within the block, Trainer's uploads leave out files that show rows, also those of runs in subfolders.
 
-    Trainer takes no patterns of others, and calls what uploads by a name of its module: for as long as it pushes, that
-    name stands for one that adds them.
+    Trainer accepts no further ignore patterns. It calls the upload function by a name in its module. So, within the
+    block, that name refers to a function that adds our patterns.
     """
     place: Any = hf_trainer
-    name = "hf_api" if hasattr(place, "hf_api") else "upload_folder"  # which earlier versions call by itself
+    name = "hf_api" if hasattr(place, "hf_api") else "upload_folder"  # earlier versions call upload_folder directly
     own = getattr(place, name)
     setattr(place, name, (lambda: _Uploads(own())) if name == "hf_api" else _filtered(own))
     try:
@@ -68,7 +68,7 @@ def rows_kept() -> Iterator[None]:
 
 
 def _filtered(upload: Any) -> Any:
-    """`upload_folder` that leaves out what shows rows."""
+    """Return an `upload_folder` that leaves out files that show rows."""
 
     def upload_folder(*args, **kwargs):
         given = kwargs.get("ignore_patterns") or []
@@ -79,7 +79,7 @@ def _filtered(upload: Any) -> Any:
 
 
 class _Uploads:
-    """What Trainer uploads by, with the filter."""
+    """Trainer's Hub API, with a filtered `upload_folder`."""
 
     def __init__(self, api: Any):
         self._api = api
@@ -90,6 +90,6 @@ class _Uploads:
 
 
 def uploads_of(trainer: Any) -> list[Any]:
-    """A trainer's uploads that run beside training, or have lately: futures of huggingface_hub."""
+    """Return a trainer's uploads that run during training, or ran before, as futures of huggingface_hub."""
     pushes = getattr(trainer, "push_in_progress", None)
     return list(pushes.jobs) if pushes else []
