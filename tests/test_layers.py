@@ -62,6 +62,7 @@ OUTSIDE = {
         "train/logs",
         "train/loop",
         "train/mixin",
+        "train/owned",
         "train/pruning",
         "train/rescore",
         "train/rows",

@@ -8,9 +8,10 @@ from typing import Any
 from transformers import Trainer
 
 from .engine import Engine
+from .owned import Owned
 
 
-class Logs:
+class Logs(Owned):
     """Adds to a trainer's logs what a run has kept, trained and measured.
 
     Args:
@@ -19,7 +20,7 @@ class Logs:
     """
 
     def __init__(self, trainer: Trainer, engine: Engine):
-        self.trainer = trainer
+        super().__init__(trainer)
         self.engine = engine
         self._is_evaluating = False
 

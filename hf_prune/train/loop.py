@@ -13,6 +13,7 @@ from .engine import Engine
 from .events import PlainLoader, RoundEvents, show_total
 from .loading import begun_loaders, draw_apart
 from .logs import Logs
+from .owned import Owned
 from .rates import Rates
 from .rescore import rescore
 from .rows import TrainingRows
@@ -20,7 +21,7 @@ from .schedule import Place
 from .steps import Steps
 
 
-class Loop:
+class Loop(Owned):
     """One `train()` call: Trainer takes the steps, the engine decides on which rows.
 
     Args:
@@ -53,7 +54,7 @@ class Loop:
         warn: Callable[[str], None],
         earlier_cost: dict[str, float] | None,
     ):
-        self.trainer = trainer
+        super().__init__(trainer)
         self.engine = engine
         self.meter = meter
         self.training = training

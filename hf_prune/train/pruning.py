@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .engine import Engine
 from .idle import why_idle
 from .lock import RunLock
 from .loop import Loop
+from .owned import Owned, Owner
 from .ranks import Ranks
 from .rates import Rates
 from .resume import first_epoch
@@ -45,7 +47,7 @@ from .steps import meter_of
 logger = logging.getLogger(__name__)
 
 
-class Pruning:
+class Pruning(Owned):
     """The one attribute of a pruning trainer. It connects the Trainer methods that the mixin overrides to the engine.
 
     Args:
@@ -58,6 +60,7 @@ class Pruning:
     Attributes:
         policy: The argument; may be set for the next `train()`.
         example_loss_func: The argument; may be set for the next `train()`.
+        warn: Logs a warning, on the main process only.
         loop: The run in progress, or the latest run; None before the first run, or if the latest run had no policy.
         sharing: Writes the account and the model card of the run.
     """
@@ -70,7 +73,8 @@ class Pruning:
         history_key: str | None,
         example_loss_func: Callable[..., torch.Tensor] | None,
     ):
-        self.trainer = trainer
+        super().__init__(trainer)
+        self.warn = partial(_warn, self.owner)  # a method would hold this object from its own parts
         self.policy = policy
         self.example_loss_func = example_loss_func
         self.loop: Loop | None = None
@@ -84,11 +88,6 @@ class Pruning:
         self._next: tuple[Loop, int] | None = None
         self._makes_loader = False
         self._has_begun: bool | None = None  # whether `train` has reached Trainer's loop; None = no `train` in progress
-
-    def warn(self, message: str) -> None:
-        """Log a warning, on the main process only."""
-        if self.trainer.is_world_process_zero():
-            logger.warning(message)
 
     # ---- The trainer ----
 
@@ -287,7 +286,7 @@ class Pruning:
         loop, trainer.state.num_train_epochs = self._next
         self.loop = self.sharing.loop = loop
         folder = trace_folder(trainer, trial)
-        loop.begin(Trace(folder, self._learning_rates, self.warn) if trainer.args.should_save else None)
+        loop.begin(Trace(folder, partial(_learning_rates, self.owner), self.warn) if trainer.args.should_save else None)
         begins_anew = checkpoint is None
         if checkpoint is not None:
             (begins_anew,) = broadcast_object_list([not os.path.isfile(os.path.join(checkpoint, STATE))])
@@ -312,10 +311,6 @@ class Pruning:
                 "delete what that one has written. Give another output_dir, or end that run."
             )
 
-    def _learning_rates(self) -> list[float]:
-        optimizer: Any = self.trainer.optimizer
-        return [float(group["lr"]) for group in optimizer.param_groups]
-
     def saving(self, trial: Any) -> AbstractContextManager[None]:
         """Within the block, Trainer saves a checkpoint. It is sealed at the end.
 
@@ -337,3 +332,14 @@ class Pruning:
     def evaluating(self) -> AbstractContextManager[None]:
         """Within the block, the trainer evaluates."""
         return nullcontext() if self.loop is None else self.loop.logs.evaluating()
+
+
+def _warn(owner: Owner, message: str) -> None:
+    """Log a warning, on the main process only."""
+    if owner.get().is_world_process_zero():
+        logger.warning(message)
+
+
+def _learning_rates(owner: Owner) -> list[float]:
+    optimizer: Any = owner.get().optimizer
+    return [float(group["lr"]) for group in optimizer.param_groups]

@@ -1,6 +1,7 @@
 """Learning rates of a pruned run: the schedule of the unpruned run, at the position that the clock gives."""
 
 import inspect
+import weakref
 from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
@@ -17,7 +18,8 @@ class Rates:
 
     def __init__(self):
         self._engine: Engine | None = None
-        self._scheduler: LambdaLR | None = None
+        # held weakly: the scheduler's factors hold this object, and through the engine the model
+        self._scheduler: weakref.ref[LambdaLR] | None = None
         self._steps_before = 0  # steps that the scheduler had counted when the run began
 
     def follow(self, scheduler: Any, engine: Engine, step: int) -> None:
@@ -43,9 +45,9 @@ class Rates:
                 )
             return
         self._steps_before = max(0, scheduler.last_epoch - step)
-        if scheduler is not self._scheduler:
+        if self._scheduler is None or scheduler is not self._scheduler():
             follow_clock(scheduler, self._position, self._scale)
-        self._scheduler = scheduler
+        self._scheduler = weakref.ref(scheduler)
 
     def leave(self) -> None:
         """Let the scheduler count real steps again, because a run without a policy begins."""
@@ -53,9 +55,10 @@ class Rates:
 
     def set(self) -> bool:
         """Set the learning rates for a round that was just opened. Return whether the schedule follows the clock."""
-        if self._scheduler is not None:
-            set_rate(self._scheduler)
-        return self._scheduler is not None
+        scheduler = None if self._scheduler is None else self._scheduler()
+        if scheduler is not None:
+            set_rate(scheduler)
+        return scheduler is not None
 
     def _position(self, step: int) -> float:
         if self._engine is None:

@@ -22,6 +22,7 @@ from ..report import card
 from ..report.account import NUMBERS
 from ..report.page import EXAMPLES, RunReport
 from .loop import Loop
+from .owned import Owned
 from .rows import padding_causes
 from .uploads import uploads_of
 
@@ -30,7 +31,7 @@ _FORMATS = ("csv", "json", "pandas", "parquet", "text", "generator", "imagefolde
 _COSTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # logged values, not scores
 
 
-class Sharing:
+class Sharing(Owned):
     """Writes what a trainer's latest run did, for people and for other runs. A failed write never stops the run.
 
     Args:
@@ -42,7 +43,7 @@ class Sharing:
     """
 
     def __init__(self, trainer: Trainer, warn: Callable[[str], None]):
-        self.trainer = trainer
+        super().__init__(trainer)
         self.loop: Loop | None = None
         self._warn = warn
         self._missing: dict[str, str] = {}  # what the latest account lacks, and why

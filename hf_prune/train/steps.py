@@ -12,10 +12,11 @@ from ..data.kinds import has_own_loss, is_arrow
 from ..measure.meter import Meter
 from .collator import PARTS, ROW, Batch, RowCollator
 from .engine import Engine
+from .owned import Owned
 from .sentences import cuts_batches, row_losses
 
 
-class Steps:
+class Steps(Owned):
     """Measures the batches that a run trains.
 
     Args:
@@ -29,7 +30,7 @@ class Steps:
     """
 
     def __init__(self, trainer: Trainer, engine: Engine, meter: Meter, collator: RowCollator):
-        self.trainer = trainer
+        super().__init__(trainer)
         self.engine = engine
         self.meter = meter
         self.weights: torch.Tensor | None = None

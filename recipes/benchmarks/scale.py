@@ -108,6 +108,7 @@ def play_rounds(name: str, run: Engine, trace: Trace, rounds: int) -> dict:
             file = save_and_load(run, rows, step)
         result = clocked("close", run.close_round, step)
         clocked("close", trace.write, result.clock, result.lr_scale, result.seconds, result.rows, result.losses)
+        del result  # the trainer keeps no result either: it would count in the peak
     overhead = sum(clocked.seconds[name] for name in ("select", "order", "close")) / (rows / ROWS_A_SECOND)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     kept = run.state.epochs[-1]["rows"] / rows
