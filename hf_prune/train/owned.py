@@ -19,9 +19,13 @@ class Owner:
     def __init__(self, trainer: Trainer):
         self._reference = weakref.ref(trainer)
 
+    def find(self) -> Trainer | None:
+        """Return the trainer; None = it was deleted."""
+        return self._reference()
+
     def get(self) -> Trainer:
-        """Return the trainer."""
-        trainer = self._reference()
+        """Return the trainer, which holds whoever asks."""
+        trainer = self.find()
         assert trainer is not None, "a part of a trainer has outlived it"
         return trainer
 

@@ -335,8 +335,9 @@ class Pruning(Owned):
 
 
 def _warn(owner: Owner, message: str) -> None:
-    """Log a warning, on the main process only."""
-    if owner.get().is_world_process_zero():
+    """Log a warning, on the main process only. An upload may fail after its trainer was deleted."""
+    trainer = owner.find()
+    if trainer is None or trainer.is_world_process_zero():
         logger.warning(message)
 
 

@@ -40,3 +40,12 @@ def test_a_copy_trains_by_itself(tmp_path):
     assert copied._pruning.trainer is copied and copied._pruning.sharing.trainer is copied
     assert len(copied.pruning_report().epochs) == 3
     assert trainer._pruning.trainer is trainer and len(trainer.pruning_report().epochs) == rounds == 2
+
+
+def test_a_warning_outlives_the_trainer(tmp_path, caplog):
+    trainer = tiny.trainer(tmp_path, TASK.model(0.0), TASK.rows(22), "infobatch")
+    warn = trainer._pruning.sharing._warn  # as the end of an upload calls it
+    del trainer
+    gc.collect()
+    warn("An upload to the Hub failed")
+    assert "An upload to the Hub failed" in caplog.text
