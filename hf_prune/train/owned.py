@@ -24,7 +24,7 @@ class Owner:
         return self._reference()
 
     def get(self) -> Trainer:
-        """Return the trainer, which holds whoever asks."""
+        """Return the trainer. It holds the part that asks, so it still exists."""
         trainer = self.find()
         assert trainer is not None, "a part of a trainer has outlived it"
         return trainer
