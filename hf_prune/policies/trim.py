@@ -9,17 +9,18 @@ taken for the wrong labels if the fitted density has a valley below half of its 
 `revisit` rounds, a forward pass measures the pruned rows; one that the model now predicts as labelled comes back.
 
 Needs      loss, which the training forward pass gives, and correct, if revisit > 0. 9 bytes per row: notes `total`
-           (float32, sum of losses), `visits` (int32), `back` (uint8).
+           (float32, sum of losses), `visits` (int32), `back` (uint8); `noise` is one number.
 Good for   wrong labels or wrong pairs, and a model that would memorise them: many epochs, or a pretrained one.
 Not for    clean data, whose largest losses are the hard rows (without `noise`, nothing is pruned there);
            noise of low loss, as copied targets; runs so short that wrong rows are not learned anyway.
-Defaults   noise = None, ramp = 0.3, revisit = 3 rounds: ours, from digits with 0 to 40 % of wrong labels.
+Defaults   noise = None, ramp = 0.3, revisit = 3 rounds: ours. No comparison has measured them yet.
 Deviates   Co-teaching: one network in place of two; a mean over visits in place of a batch's losses; epochs of the
            ramp as a share of training; pruned rows cost no forward pass, but for revisits. Whole optimizer steps.
 Reference  B. Han et al., "Co-teaching", NeurIPS 2018, https://arxiv.org/abs/1804.06872 (the schedule);
            https://arxiv.org/abs/2001.10528 (means over visits); https://arxiv.org/abs/1904.11238 (two components)
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..core import Clock, History, Policy, Selection, whole_steps
-from ..core.ranking import TIES, first_of_groups, ranked, top
+from ..core.ranking import TIES, first_of_groups, marked, ranked, top
 
 _BINS, _STEPS, _VALLEY = 512, 200, 0.5
 
@@ -59,7 +60,7 @@ def upper_share(losses: np.ndarray) -> float:
 
 
 def _densities(x: np.ndarray, weight: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """(M, 2) of both components at (M,) places, without the constant that they share."""
+    """Return (M, 2): both components at (M,) places, without the constant that they share."""
     return weight / spread * np.exp(-0.5 * ((x[:, None] - mean) / spread) ** 2)
 
 
@@ -116,24 +117,33 @@ class Trim(Policy):
         visits[trained] += 1
         if self.revisit > 0:
             back[measured & pruned & (history.signals["correct"] == 1)] = 1
+        if self.noise is None:
+            notes["noise"] = np.array([upper_share(_mean(notes))])  # once a round: every forecast reads it
 
     def forecast(self, history: History, clock: Clock) -> int:
-        return len(history) - int(np.count_nonzero(self._pruned(history, clock)))
+        return len(history) - self._budget(history, clock)  # a row that came back is one more
 
-    def _pruned(self, history: History, clock: Clock) -> np.ndarray:
-        """(N,) bool; the same for the same notes and clock."""
+    def _budget(self, history: History, clock: Clock) -> int:
+        """Return how many rows to prune, before those that came back: what is left fills whole optimizer steps."""
         n, notes = len(history), history.notes
         if "visits" not in notes:
+            return 0
+        noise = float(notes["noise"][0]) if self.noise is None and "noise" in notes else self.noise or 0.0
+        kept = (1 - noise * min(1.0, clock.share / self.ramp)) * n
+        return max(0, n - whole_steps(max(1, math.ceil(kept - 1e-9)), clock.step_rows))
+
+    def _pruned(self, history: History, clock: Clock) -> np.ndarray:
+        """Return (N,) bool; the same for the same notes and clock."""
+        n, k = len(history), self._budget(history, clock)
+        if k == 0:
             return np.zeros(n, bool)
-        visits = notes["visits"]
-        mean = np.where(visits > 0, notes["total"] / np.maximum(visits, 1), np.nan)
-        noise = upper_share(mean) if self.noise is None else self.noise
-        share = noise * min(1.0, clock.share / self.ramp)
-        pruned, score, rng = np.zeros(n, bool), np.where(np.isnan(mean), -np.inf, mean), np.random.default_rng(TIES)
-        k = max(0, n - whole_steps(int(np.ceil((1 - share) * n - 1e-9)), clock.step_rows))
+        mean, rng = _mean(history.notes), np.random.default_rng(TIES)
+        score = np.where(np.isnan(mean), -np.inf, mean)
         classes = history.features.classes if self.per_class else None
-        if k and classes is not None:
-            pruned[first_of_groups(ranked(score, rng), classes, k / n)] = True
-        elif k:
-            pruned[top(score, k, rng)] = True
-        return pruned & ~np.isnan(mean) & (notes["back"] == 0)
+        rows = top(score, k, rng) if classes is None else first_of_groups(ranked(score, rng), classes, k / n)
+        return marked(rows, n) & ~np.isnan(mean) & (history.notes["back"] == 0)
+
+
+def _mean(notes: dict[str, np.ndarray]) -> np.ndarray:
+    """(N,) mean loss of each row over its visits; NaN = none."""
+    return np.where(notes["visits"] > 0, notes["total"] / np.maximum(notes["visits"], 1), np.nan)

@@ -5,6 +5,7 @@ import pytest
 
 from hf_prune import Clock, History
 from hf_prune.core.features import Features
+from hf_prune.policies import trim
 from hf_prune.policies.trim import Trim, upper_share
 
 
@@ -42,6 +43,15 @@ def test_the_mean_over_visits_counts_not_the_latest_loss():
     assert history.notes["total"].tolist() == [4, 3, 2] and history.notes["visits"].tolist() == [2, 2, 2]
     assert kept(policy, history, 2, 0.5) == [0, 1, 2]  # ceil(0.7 * 3) rows stay
     assert kept(Trim(noise=0.4, revisit=0), history, 2, 0.5) == [1, 2]
+
+
+def test_forecasts_of_later_rounds_are_cheap(monkeypatch, rng):
+    """The share is estimated when a round ends; a run asks for a forecast of each of its rounds."""
+    policy, history = Trim(revisit=0), History.empty(1000)
+    measure(policy, history, 0, np.exp(rng.normal(-1, 0.5, 1000) + 2.3 * (np.arange(1000) < 200)))
+    monkeypatch.setattr(trim, "upper_share", pytest.fail)
+    counts = [policy.forecast(history, at(round, round / 10)) for round in range(1, 10)]
+    assert counts == sorted(counts, reverse=True) and 780 <= counts[-1] <= 820 < counts[0]
 
 
 def test_a_pruned_row_that_is_predicted_as_labelled_comes_back_for_good():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from resumed import StopAt
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_prune import History, Policy, PruningTrainer, Selection
@@ -176,15 +177,6 @@ def test_rows_that_were_not_offered_are_refused(classifier, tmp_path):
 
     with pytest.raises(ValueError, match=r"must be among history\.offered"):
         trainer_of(classifier, tmp_path, Greedy()).train()
-
-
-class StopAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            control.should_save = control.should_training_stop = True
 
 
 @dataclass(frozen=True)
