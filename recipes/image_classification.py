@@ -18,6 +18,10 @@ With the labels of a second file, row by row, such as those that people gave (CI
     accelerate launch recipes/image_classification.py --train_file ... --label_file cifar10n/train.parquet \
         --label_column worse_label
 
+A ResNet in place of the ViT (its stem halves the sides twice: enlarge small pictures by --image_size):
+
+    accelerate launch recipes/image_classification.py --architecture resnet --image_size 64 --train_file ...
+
 A pretrained model, with the picture size of its processor:
 
     accelerate launch recipes/image_classification.py --model_name_or_path google/vit-base-patch16-224-in21k ...
@@ -30,7 +34,6 @@ checkpoint lies within an epoch (--save_strategy steps), the rest of the epoch g
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,8 +45,6 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
     TrainingArguments,
-    ViTConfig,
-    ViTForImageClassification,
     ViTImageProcessorPil,
     default_data_collator,
     set_seed,
@@ -55,11 +56,12 @@ from hf_prune.recipe.arguments import parse
 from hf_prune.recipe.columns import count_rows, find_column
 from hf_prune.recipe.labels import class_names, encode_labels, join_labels, warn_if_untaught
 from hf_prune.recipe.metrics import Accuracy
-from hf_prune.recipe.models import loading, names_of, shape_of
+from hf_prune.recipe.models import loading, names_of
 from hf_prune.recipe.outcome import Outcome, arguments_of, finish
 from hf_prune.recipe.pictures import Inputs, check_pictures, new_augmentation, read_pictures
 from hf_prune.recipe.session import DEFAULTS, Laps, check_metric, find_checkpoint, run, train
 from hf_prune.recipe.splits import CommonArguments, hold_out, limit
+from hf_prune.recipe.vision import new_model
 
 
 @dataclass
@@ -71,9 +73,10 @@ class RecipeArguments:
         image_column: Column of the pictures: files, or their paths.
         label_column: Column of the training rows' classes; other splits without it are read from `label`.
         label_file: File with that column, if the training file lacks it; one row per training row, in the same order.
+        architecture: Kind of a model from scratch: vit or resnet.
         model_size: Size of a model from scratch: tiny, small or base.
         image_size: Height and width of pictures for a model from scratch, in pixels.
-        patch_size: Height and width of its patches, in pixels; a divisor of the image size.
+        patch_size: Height and width of a ViT's patches, in pixels; a divisor of the image size.
         crop_padding: Black border around training pictures before a random crop, as a share of their sides; 0 = none.
         flip: Whether to mirror half of the training pictures.
         rand_augment: Operations of RandAugment on each training picture; 0 = none.
@@ -83,6 +86,7 @@ class RecipeArguments:
     image_column: str = "image"
     label_column: str = "label"
     label_file: str | None = None
+    architecture: str = "vit"
     model_size: str = "tiny"
     image_size: int = 32
     patch_size: int = 4
@@ -116,12 +120,6 @@ FINE_TUNING = dict(  # for a pretrained model
     learning_rate=5e-5,
     num_train_epochs=3,
 )
-
-SIZES = {  # width, layers, heads, inner width of the feed-forward layers
-    "tiny": (64, 3, 4, 128),
-    "small": (192, 12, 3, 768),  # Touvron et al. 2021, table 1: DeiT-Ti
-    "base": (768, 12, 12, 3072),  # Dosovitskiy et al. 2021, table 1: ViT-B
-}
 
 # ---- Data ----
 
@@ -180,30 +178,12 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
 # ---- Model ----
 
 
-def new_model(recipe: RecipeArguments, names: dict[str, Any]) -> ViTForImageClassification:
-    """A ViT with random weights; ValueError for an unknown size, or for patches that don't fill the picture."""
-    width, layers, heads, inner = shape_of(recipe.model_size, SIZES)
-    if recipe.patch_size < 1 or recipe.image_size % recipe.patch_size:
-        raise ValueError(f"patch_size={recipe.patch_size} is no divisor of image_size={recipe.image_size}.")
-    config = ViTConfig(
-        image_size=recipe.image_size,
-        patch_size=recipe.patch_size,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=inner,
-        initializer_range=width**-0.5,  # keeps the scale of a layer's input; 0.02 is too small for narrow models
-        **names,
-    )
-    return ViTForImageClassification(config)
-
-
 def load_model(common: CommonArguments, recipe: RecipeArguments, classes: list[str]):
     """The model and its processor: pretrained, or from scratch."""
     path, names = common.model_name_or_path, names_of(classes)
     if not path:
         processor = ViTImageProcessorPil(size={"height": recipe.image_size, "width": recipe.image_size})
-        return new_model(recipe, names), processor
+        return new_model(recipe.architecture, recipe.model_size, recipe.image_size, recipe.patch_size, names), processor
     with loading(path):
         processor = AutoImageProcessor.from_pretrained(path)
         model = AutoModelForImageClassification.from_pretrained(path, **names, ignore_mismatched_sizes=True)

@@ -206,11 +206,22 @@ def test_rows_that_can_not_be_used(recipe, fields, message):
     [
         ({"patch_size": 0}, "patch_size=0 is no divisor of image_size=32"),
         ({"image_size": 30}, "patch_size=4 is no divisor of image_size=30"),
+        ({"architecture": "cnn"}, "architecture='cnn' is not known; give vit or resnet"),
+        ({"architecture": "resnet", "model_size": "huge"}, "model_size='huge' is not known; give one of tiny, small"),
     ],
 )
 def test_models_that_can_not_be_made(recipe, fields, message):
     with pytest.raises(ValueError, match=message):
-        recipe.new_model(recipe.RecipeArguments(**fields), {})
+        recipe.load_model(CommonArguments(), recipe.RecipeArguments(**fields), ["a", "b"])
+
+
+def test_a_resnet_is_made_in_its_size(recipe):
+    model, _ = recipe.load_model(CommonArguments(), recipe.RecipeArguments(architecture="resnet"), ["a", "b"])
+    assert model.config.model_type == "resnet" and model.config.hidden_sizes == [16, 32, 64]
+    small, _ = recipe.load_model(
+        CommonArguments(), recipe.RecipeArguments(architecture="resnet", model_size="small"), ["a"] * 1000
+    )
+    assert round(small.num_parameters() / 1e6, 1) == 11.7  # ResNet-18 for ImageNet's 1,000 classes
 
 
 # ---- Whole runs ----
