@@ -1,15 +1,16 @@
 """Data with a known fault, and the comparisons that show whether a rule pays there.
 
-    python recipes/benchmarks/regimes.py noisy_digits --data data            # makes the rows, and prints the command
-    python recipes/benchmarks/regimes.py noisy_digits --data data --run      # and runs it
+    python recipes/benchmarks/regimes.py noisy_digits --data data          # makes the rows, and prints the command
+    python recipes/benchmarks/regimes.py noisy_digits --data data --run    # makes the rows, and compares
 
-`--data` is a folder with Parquet files in `cifar10-compact`, `cifar10n`, `trec`, `sst2`, `tatoeba-de-en` and `multi30k`,
-and with a pretrained encoder in `minilm`; a regime reads only its own. The rows go to `--output`/NAME: train.parquet,
-validation.parquet and test.parquet. Training rows have a column that tells what the oracle knows: `clean` (bool: the
-label or the pair is right) or `group` (rows that say the same). Without a name, the regimes are listed.
+`--data` is a folder with Parquet files in `cifar10-compact`, `cifar10n`, `trec`, `tatoeba-de-en` and `multi30k`, and
+with a pretrained encoder in `minilm`. A regime reads only what it needs. Its rows go to `regimes`/NAME: train.parquet,
+validation.parquet and test.parquet; the comparison goes to `recipes/results`/NAME. Run it at the repository's root.
 
-Every comparison has all rows, fewer epochs, random rows, the oracle (`listed`), the rules, and the obvious alternative.
-Learning rate and batch size were chosen for the fewer epochs, on other seeds; every arm has the same.
+Training rows have a column that tells what the oracle knows: `clean` (the label or the pair is right) or `group` (rows
+that say the same have one number). Every comparison has all rows, fewer epochs, random rows, the oracle (the policy
+`listed`), the rules, and what a user would try first. Learning rate and batch size were chosen for the fewer epochs,
+with other seeds; every arm has the same. No arm picks its best checkpoint by clean rows, but the one that stops early.
 """
 
 import argparse
@@ -17,17 +18,22 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, concatenate_datasets, load_dataset
 from sklearn.model_selection import train_test_split
+from transformers import AutoModel, AutoTokenizer
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the recipes
 from image_classification import embedded_digits
 
-SEED = 0  # draws the rows and the faults, for every seed of training
+SEED = 0  # draws the rows and the faults, the same for every seed of training
+ROWS, RESULTS = Path("regimes"), Path("recipes", "results")
+EVERY_RUN = "--load_best_model_at_end False --save_strategy no --eval_strategy steps --eval_steps 0.1"
+EVERY_RUN += " --disable_tqdm True --report_to none"
 
 
 @dataclass(frozen=True)
@@ -35,23 +41,22 @@ class Regime:
     """One comparison.
 
     Args:
-        about: What is at fault in the rows, in a few words.
         make: Makes the splits from the folder of the data sets.
         recipe: Name of the recipe.
-        arms: The rules, the oracle and the alternatives, as `hf-prune compare --arms` reads them.
+        arguments: Arguments of every run, beside its files.
         budgets: Shares of the full arm.
-        arguments: Arguments of every run.
+        arms: The oracle and the rules, as `hf-prune compare` reads them.
+        baselines: What a user would try first, as `hf-prune compare` reads it.
         seeds: Seeds of each arm.
     """
 
-    about: str
     make: Callable[[Path], DatasetDict]
     recipe: str
-    arms: tuple[str, ...]
-    budgets: tuple[float, ...]
     arguments: str
+    budgets: tuple[float, ...]
+    arms: tuple[str, ...]
+    baselines: tuple[str, ...] = ()
     seeds: int = 8
-    more: tuple[str, ...] = field(default=())
 
 
 # ---- Rows ----
@@ -65,97 +70,203 @@ def read(data: Path, name: str) -> DatasetDict:
     return load_dataset("parquet", data_files=files)
 
 
-def flip(rows: Dataset, share: float, column: str = "label") -> Dataset:
+def flip(rows: Dataset, share: float) -> Dataset:
     """Rows of which a share has a wrong label, drawn evenly among the others; `true_label` and `clean` tell."""
-    rng = np.random.default_rng(SEED)
-    true = np.array(rows[column])
-    kind = rows.features[column]
+    rng, true, kind = np.random.default_rng(SEED), np.array(rows["label"]), rows.features["label"]
     classes = kind.num_classes if isinstance(kind, ClassLabel) else int(true.max()) + 1
     wrong = rng.random(len(true)) < share
     given = np.where(wrong, (true + rng.integers(1, classes, len(true))) % classes, true)
-    rows = rows.rename_column(column, "true_label")
-    return rows.add_column("label", given, feature=kind).add_column("clean", given == true)
+    rows = rows.rename_column("label", "true_label")
+    return rows.add_column("label", given, feature=kind).add_column("clean", ~wrong)
+
+
+def parts(rows: Dataset, train: int, validation: int) -> DatasetDict:
+    """Rows drawn for training and validation; all others are the test rows."""
+    order = np.random.default_rng(SEED).permutation(len(rows))
+    cuts = np.split(order, [train, train + validation])
+    return DatasetDict(zip(("train", "validation", "test"), (rows.select(cut) for cut in cuts), strict=True))
 
 
 def noisy_digits(data: Path) -> DatasetDict:
-    rows = embedded_digits()
-    every = Dataset.from_dict(
-        {name: [x for split in rows.values() for x in split[name]] for name in ("image", "label")},
-        features=rows["train"].features,
-    )
-    train, rest = train_test_split(np.arange(len(every)), train_size=1000, random_state=SEED, stratify=every["label"])
-    held, test = rest[:100], rest[100:]
-    return DatasetDict(train=flip(every.select(train), 0.4), validation=every.select(held), test=every.select(test))
+    """1,000 handwritten digits, 40 % of them with a wrong label."""
+    splits = parts(concatenate_datasets(list(embedded_digits().values())), 1000, 100)
+    return DatasetDict(splits, train=flip(splits["train"], 0.4))
 
 
-def cifar10n(data: Path, column: str, rows: int) -> DatasetDict:
+def cifar10n(data: Path, column: str) -> DatasetDict:
+    """5,000 pictures of CIFAR-10 with the labels that people gave."""
     pictures, labels = read(data, "cifar10-compact"), read(data, "cifar10n")["train"]
-    some = np.random.default_rng(SEED).permutation(len(labels))[:rows]
-    train = pictures["train"].select_columns(["image", "label"]).rename_column("label", "true_label")
-    given = np.array(labels[column])
-    kind = pictures["train"].features["label"]
-    train = train.add_column("label", given, feature=kind).add_column("clean", given == np.array(labels["clean_label"]))
-    test = pictures["test"].select_columns(["image", "label"])
-    return DatasetDict(
-        train=train.select(some), validation=test.select(range(1000)), test=test.select(range(1000, 10000))
-    )
+    splits = {name: rows.select_columns(["image", "label"]) for name, rows in pictures.items()}
+    given, true = np.array(labels[column]), np.array(labels["clean_label"])
+    train = splits["train"].rename_column("label", "true_label")
+    train = train.add_column("label", given, feature=splits["test"].features["label"])
+    train = train.add_column("clean", given == true).select(np.random.default_rng(SEED).permutation(50_000)[:5000])
+    test = splits["test"]
+    return DatasetDict(train=train, validation=test.select(range(1000)), test=test.select(range(1000, 10_000)))
 
 
-def noisy_trec(data: Path, rows: int, share: float) -> DatasetDict:
-    every = read(data, "trec")
-    order = np.random.default_rng(SEED).permutation(len(every["train"]))
-    train, rest = every["train"].select(order[:rows]), every["train"].select(order[rows:])
-    test = rest.select(range(200, len(rest)))
-    return DatasetDict(train=flip(train, share), validation=rest.select(range(200)), test=test)
+def copied_cifar10(data: Path) -> DatasetDict:
+    """4,000 pictures of CIFAR-10, 5 % of them ten times."""
+    splits = cifar10n(data, "clean_label")
+    times = np.where(np.arange(4000) < 200, 10, 1)
+    group = np.random.default_rng(SEED).permutation(np.repeat(np.arange(4000), times))
+    train = splits["train"].select_columns(["image", "label"]).select(group).add_column("group", group)
+    return DatasetDict(splits, train=train)
 
+
+def rare_cifar10(data: Path) -> DatasetDict:
+    """CIFAR-10 with a tail: 2,000 pictures of the first class, a hundredth of that of the last."""
+    pictures = read(data, "cifar10-compact")
+    splits = {name: rows.select_columns(["image", "label"]) for name, rows in pictures.items()}
+    classes = np.array(splits["train"]["label"])
+    wanted = np.rint(2000 * 100 ** (-np.arange(10) / 9)).astype(int)
+    rng = np.random.default_rng(SEED)
+    rows = np.concatenate([rng.permutation(np.flatnonzero(classes == c))[:k] for c, k in enumerate(wanted)])
+    test = splits["test"]
+    train = splits["train"].select(rng.permutation(rows))
+    return DatasetDict(train=train, validation=test.select(range(1000)), test=test.select(range(1000, 10_000)))
+
+
+def trec(data: Path) -> Dataset:
+    """All questions with the six coarse labels; the published test rows are few."""
+    return concatenate_datasets(list(read(data, "trec").values()))
+
+
+def noisy_trec(data: Path) -> DatasetDict:
+    """2,000 questions of TREC, 30 % of them with a wrong label."""
+    splits = parts(trec(data), 2000, 200)
+    return DatasetDict(splits, train=flip(splits["train"], 0.3))
+
+
+def rare_trec(data: Path) -> DatasetDict:
+    """2,500 questions of TREC with their fine labels, those with at least ten questions."""
+    rows = trec(data)
+    rows = rows.remove_columns("label").rename_column("fine", "label")
+    names, counts = np.unique(rows["label"], return_counts=True)
+    kept = set(names[counts >= 10])
+    rows = rows.filter(lambda label: label in kept, input_columns="label")
+    train, rest = train_test_split(np.arange(len(rows)), train_size=2500, random_state=SEED, stratify=rows["label"])
+    return DatasetDict(train=rows.select(train), validation=rows.select(rest[:300]), test=rows.select(rest[300:]))
+
+
+def noisy_pairs(data: Path) -> DatasetDict:
+    """10,000 pairs of Tatoeba, and 10,000 wrong ones: half misaligned, a quarter copied, a quarter in French.
+
+    `plausible` is what a filter by copies, lengths and languages lets through.
+    """
+    splits, other = read(data, "tatoeba-de-en"), read(data, "multi30k")["train"]
+    rng = np.random.default_rng(SEED)
+    rows = splits["train"].select(rng.permutation(len(splits["train"]))[:20_000])
+    english, german = list(rows["en"]), list(rows["de"])
+    given = german.copy()
+    given[10_000:15_000] = [german[i] for i in np.roll(np.arange(10_000, 15_000), 1)]
+    given[15_000:17_500] = english[15_000:17_500]
+    given[17_500:] = list(other["fr"][:2500])
+    known = {word for sentence in splits["train"]["de"] for word in sentence.lower().split()}
+    plausible = [
+        source != target
+        and 0.5 < (len(target) + 5) / (len(source) + 5) < 2
+        and np.mean([word in known for word in target.lower().split()]) > 0.5
+        for source, target in zip(english, given, strict=True)
+    ]
+    columns = {"en": english, "de": given, "clean": [i < 10_000 for i in range(20_000)], "plausible": plausible}
+    train = Dataset.from_dict(columns).select(rng.permutation(20_000))
+    return DatasetDict(splits, train=train)
+
+
+def multi30k(data: Path) -> DatasetDict:
+    """Multi30k, tested on its rows of 2016."""
+    splits = read(data, "multi30k")
+    return DatasetDict(train=splits["train"], validation=splits["validation"], test=splits["test_2016_flickr"])
+
+
+def tatoeba(data: Path) -> DatasetDict:
+    """20,000 pairs of Tatoeba."""
+    splits = read(data, "tatoeba-de-en")
+    rows = np.random.default_rng(SEED).permutation(len(splits["train"]))[:20_000]
+    return DatasetDict(splits, train=splits["train"].select(rows))
+
+
+def three_layers(data: Path) -> Path:
+    """The first three layers of the encoder, which are twice as fast; made once."""
+    folder = ROWS / "minilm-3"
+    if not folder.exists():
+        AutoTokenizer.from_pretrained(data / "minilm").save_pretrained(folder)
+        AutoModel.from_pretrained(data / "minilm", num_hidden_layers=3).save_pretrained(folder)
+    return folder
+
+
+# ---- Comparisons ----
+
+DIGITS = "--architecture resnet --image_size 32 --flip False --crop_padding 0 --per_device_train_batch_size 32"
+CIFAR10 = "--architecture resnet --image_size 32 --per_device_train_batch_size 32"
+TREC = "--model_name_or_path regimes/minilm-3 --per_device_train_batch_size 32 --learning_rate 2e-4"
+ORACLE = "oracle=listed:column=clean"
 
 REGIMES = {
     "noisy_digits": Regime(
-        "handwritten digits, 40 % of the labels random others",
         noisy_digits,
         "image_classification",
-        (),
+        f"{DIGITS} --learning_rate 2e-3 --num_train_epochs 60",
         (0.3, 0.65),
-        "--num_train_epochs 60",
+        (ORACLE, "trim", "self_paced", "infobatch"),
+        ("early_stopping",),
     ),
     "cifar10n_worse": Regime(
-        "CIFAR-10 with labels that people gave, 40 % of them wrong",
-        lambda data: cifar10n(data, "worse_label", 5000),
+        partial(cifar10n, column="worse_label"),
         "image_classification",
-        (),
+        f"{CIFAR10} --learning_rate 4e-3 --num_train_epochs 60",
         (0.3, 0.65),
-        "--architecture resnet --image_size 64",
+        (ORACLE, "trim"),
+        ("early_stopping",),
     ),
     "cifar10n_aggre": Regime(
-        "CIFAR-10 with labels that people gave, 9 % of them wrong",
-        lambda data: cifar10n(data, "aggre_label", 5000),
+        partial(cifar10n, column="aggre_label"),
         "image_classification",
-        (),
-        (0.3, 0.65),
-        "--architecture resnet --image_size 64",
+        f"{CIFAR10} --learning_rate 4e-3 --num_train_epochs 60",
+        (0.5, 0.9),
+        (ORACLE, "trim"),
+        ("early_stopping",),
     ),
     "noisy_trec": Regime(
-        "TREC, 30 % of the labels random others",
-        lambda data: noisy_trec(data, 2000, 0.3),
+        noisy_trec,
         "text_classification",
-        (),
-        (0.3, 0.65),
-        "--model_name_or_path data/minilm",
+        f"{TREC} --num_train_epochs 10",
+        (0.3, 0.7),
+        (ORACLE, "trim"),
+        ("early_stopping",),
     ),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*REGIMES, []])
-    parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--output", type=Path, default=Path("regimes"))
+    parser.add_argument("names", nargs="+", choices=list(REGIMES), metavar="NAME", help=", ".join(REGIMES))
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
+    parser.add_argument("--run", action="store_true", help="run the comparison, with every core")
     given = parser.parse_args()
     for name in given.names:
-        folder = given.output / name
-        for split, rows in REGIMES[name].make(given.data).items():
-            rows.to_parquet(folder / f"{split}.parquet")
-        print(name, folder)
+        regime, folder = REGIMES[name], ROWS / name
+        if not folder.exists():
+            for split, rows in regime.make(given.data).items():
+                rows.to_parquet(folder / f"{split}.parquet")
+        if "minilm-3" in regime.arguments:
+            three_layers(given.data)
+        command = command_of(name)
+        print(shlex.join(command))
+        if given.run:
+            subprocess.run(command, check=True)
+
+
+def command_of(name: str) -> list[str]:
+    """The command that compares in this regime."""
+    regime, folder = REGIMES[name], ROWS / name
+    files = [f"--{split}_file {folder / split}.parquet" for split in ("train", "validation", "test")]
+    command = ["hf-prune", "compare", f"recipes/{regime.recipe}.py", "--arms", *regime.arms]
+    command += ["--budgets", *map(str, regime.budgets), "--seeds", str(regime.seeds), "--jobs", "auto"]
+    command += ["--baselines", *regime.baselines] if regime.baselines else []
+    command += ["--keep", "results", "--output_dir", str(RESULTS / name), "--"]
+    return command + shlex.split(f"{' '.join(files)} {regime.arguments} {EVERY_RUN}")
 
 
 if __name__ == "__main__":

@@ -47,8 +47,9 @@ def test_the_mean_over_visits_counts_not_the_latest_loss():
 
 def test_forecasts_of_later_rounds_are_cheap(monkeypatch, rng):
     """The share is estimated when a round ends; a run asks for a forecast of each of its rounds."""
-    policy, history = Trim(revisit=0), History.empty(1000)
-    measure(policy, history, 0, np.exp(rng.normal(-1, 0.5, 1000) + 2.3 * (np.arange(1000) < 200)))
+    policy, history = Trim(ramp=0.3, revisit=0), History.empty(1000)
+    for round in range(2):
+        measure(policy, history, round, np.exp(rng.normal(-1, 0.5, 1000) + 2.3 * (np.arange(1000) < 200)))
     monkeypatch.setattr(trim, "upper_share", pytest.fail)
     counts = [policy.forecast(history, at(round, round / 10)) for round in range(1, 10)]
     assert counts == sorted(counts, reverse=True) and 780 <= counts[-1] <= 820 < counts[0]
@@ -114,11 +115,25 @@ def test_without_a_share_it_prunes_what_the_losses_say(rng):
     losses[:200] = np.exp(rng.normal(1.3, 0.3, 200))
     policy, history = Trim(revisit=0), History.empty(n)
     measure(policy, history, 0, losses)
-    rows = kept(policy, history, 1, 0.3)
+    assert len(kept(policy, history, 1, 0.3)) == n  # one round may err
+    measure(policy, history, 1, losses)
+    rows = kept(policy, history, 2, 0.3)
     assert 780 <= len(rows) <= 820 and np.mean(np.array(rows) < 200) < 0.03
     clean = History.empty(n)
-    measure(policy, clean, 0, np.exp(rng.normal(-1, 0.7, n)))
-    assert len(kept(policy, clean, 1, 0.9)) == n
+    for round in range(3):
+        measure(policy, clean, round, np.exp(rng.normal(-1, 0.7, n)))
+    assert len(kept(policy, clean, 3, 0.9)) == n
+
+
+def test_the_largest_share_that_two_rounds_have_found_is_held(monkeypatch):
+    """Estimates 0.3, 0, 0.2, 0.4, 0.1, 0.1: of neighbours, the smaller ones are 0, 0, 0.2, 0.1, 0.1."""
+    policy, history, found = Trim(revisit=0), History.empty(10), iter([0.3, 0.0, 0.2, 0.4, 0.1, 0.1])
+    monkeypatch.setattr(trim, "upper_share", lambda losses: next(found))
+    held = []
+    for round in range(6):
+        measure(policy, history, round, np.arange(10.0))
+        held.append(float(history.notes["noise"][0]))
+    assert held == [0, 0, 0, 0.2, 0.2, 0.2] and kept(policy, history, 6, 0.9) == list(range(8))
 
 
 @pytest.mark.parametrize(("field", "value"), [("noise", 1), ("ramp", 0), ("revisit", -1), ("per_class", 2)])
