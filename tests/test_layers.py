@@ -75,7 +75,7 @@ OUTSIDE = {
     "datasets": {"recipe"},
     "matplotlib": {"report/figures"},
     "scipy": {"compare/intervals", "core/features", "policies", "recipe/metrics"},
-    "pyarrow": {"compare/store", "recipe/files", "records/hub", "records/table"},
+    "pyarrow": {"compare/store", "data/listing", "recipe/files", "records/hub", "records/table"},
     "huggingface_hub": {"records/hub", "report/card"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,7 +1,7 @@
 """Features: what is known about every row before training, that is, its words or pixels and its class."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -20,11 +20,16 @@ class Features:
             each token id occurs in it: (N, V) sparse float32, column indices sorted.
         pixels: (N, P) uint8, pictures shrunk to one size; None = rows have no picture.
         classes: (N,) int64, class of each row, from 0; None = rows have no class.
+        columns: Values of the columns that the policy names in `reads_columns`, (N,) each: booleans or numbers, or
+            objects where a value is a text or missing (None).
+        listed: (N,) bool, the rows that the file in the policy's `reads_file` lists; None = it names no file.
     """
 
     texts: tuple[csr_array, ...] = ()
     pixels: np.ndarray | None = None
     classes: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    listed: np.ndarray | None = None
 
     @property
     def nbytes(self) -> int:

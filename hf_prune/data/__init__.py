@@ -1,8 +1,9 @@
 """What the library reads from a training set before training.
 
-`tokens` counts tokens and lengths. `features` and `pixels` read words, pictures and classes. `keys` reads the names of
-rows, `examples` what a person sees of a row. `fingerprint` makes checksums that tell one data set from another. A
-`datasets.Dataset` is read in bulk, any other data set row by row; `kinds` tells them apart.
+`tokens` counts tokens and lengths. `features` and `pixels` read words, pictures and classes. `columns` and `listing`
+read what a policy names: columns, and rows in a file. `keys` reads the names of rows, `examples` what a person sees of
+a row. `fingerprint` makes checksums that tell one data set from another. A `datasets.Dataset` is read in bulk, any
+other data set row by row; `kinds` tells them apart.
 """
 
 from .examples import read_shown, show

@@ -100,13 +100,19 @@ def _read(dataset: Any, column: str) -> Iterator[Any]:
 
 
 def _hash(value: Any, row: int, column: str) -> int:
-    text = _text(value)
-    if text is None:
+    found = digest(value)
+    if found is None:
         raise ValueError(
             f"history_key={column!r}: row {row} has {value!r} there, which is neither text nor a whole number. "
             "Fill that column, or name another."
         )
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+    return found
+
+
+def digest(value: Any) -> int | None:
+    """The hash of a value that names a row, as in `row_keys`; None if it is neither a text nor a whole number."""
+    text = _text(value)
+    return None if text is None else int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 def _text(value: Any) -> bytes | None:

@@ -56,7 +56,7 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
 
     Args:
         *dataclass_types: Dataclasses whose fields become flags; a field without `help` in its metadata takes it from
-            the class's docstring.
+            the class's docstring. One with a class attribute `policy` is told the policy there.
         argv: The arguments, without the program's name; None = those of this process.
         **defaults: Other defaults by the name of the field, and `policy` (a name, or `"none"`). A policy's field is
             ignored if the chosen policy has no such field.
@@ -103,6 +103,9 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
     if getattr(namespace, "do_predict", False) and not namespace.do_train:
         parser.error("--do_predict without --do_train: a run trains, validates and tests; leave these flags out.")
     policy = None if cls is _NoPolicy else built[-1]
+    for one in built[:-1]:
+        if "policy" in vars(type(one)):
+            one.policy = policy
     stage.policy = policy and (repr(policy), spec)
     return (*built[:-1], policy)
 

@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError
 from transformers import EarlyStoppingCallback
 
+from ..core import Policy
 from ..records.table import FILE_ROW
 from .columns import find_column
 from .files import check_file, unread
@@ -46,7 +47,12 @@ class CommonArguments:
             the policy begins with it.
         history_key: Column of the training rows with a unique text or whole number for each row, and no text or label
             to learn from. It matches the rows to those of `history`, after filtering or in another order.
+
+    Attributes:
+        policy: The policy that `parse` has read beside these flags.
     """
+
+    policy: ClassVar[Policy | None] = None
 
     train_file: str | None = None
     validation_file: str | None = None
@@ -72,17 +78,27 @@ class CommonArguments:
         return {"history": self.history, "history_key": self.history_key, "callbacks": callbacks}
 
     def carried(self, rows: Dataset, *taken: str) -> list[str]:
-        """The columns that identify these rows, and that go with them to the trainer.
+        """The columns that identify these rows or that the policy reads, and that go with them to the trainer.
 
         Raises:
-            ValueError: The key is in `taken`, the columns that are used for something else.
+            ValueError: The key, or a column that the policy reads, is in `taken`, which are used for something else.
         """
+        if wrong := [column for column in self.read_by_policy() if column in taken]:
+            raise ValueError(
+                f"column={wrong[0]!r} is trained on, or called as one that is read; the policy needs one of its own: "
+                "copy it under another name."
+            )
         if self.history_key in taken:
             raise ValueError(
                 f"history_key={self.history_key!r} is a column that is trained on, or called as one that is read; name "
                 "another that tells the rows apart, or rename it."
             )
-        return [column for column in (FILE_ROW, self.history_key) if column in rows.column_names]
+        carried = dict.fromkeys((FILE_ROW, self.history_key, *self.read_by_policy()))
+        return [column for column in carried if column in rows.column_names]
+
+    def read_by_policy(self) -> tuple[str, ...]:
+        """The columns of the training rows that the policy reads."""
+        return () if self.policy is None else self.policy.reads_columns
 
 
 class Patience(EarlyStoppingCallback):
@@ -217,7 +233,7 @@ def number_rows(
     """The splits that a recipe uses, train first with numbered rows; and a name for each, also if `names` has none.
 
     Raises:
-        ValueError: A split is empty, or lacks the key column that the flags name.
+        ValueError: A split is empty, or the training rows lack the key column or one that the policy reads.
     """
     raw = {split: found[split] for split in SPLITS if split in found}
     names = {split: names.get(split) or f"split {split} of {common.source or 'the embedded data'}" for split in raw}
@@ -225,6 +241,8 @@ def number_rows(
         raise ValueError(f"{empty[0]} has no row; give one that has, or leave it out.")
     if common.history_key is not None:
         find_column(raw["train"], "history_key", common.history_key, names["train"])
+    for column in common.read_by_policy():
+        find_column(raw["train"], "column", column, names["train"])
     if FILE_ROW not in raw["train"].column_names:
         raw["train"] = raw["train"].add_column(FILE_ROW, np.arange(len(raw["train"])))
     return raw, names

@@ -8,13 +8,13 @@ import numpy as np
 
 from ..common.storage import replacing
 from ..core import NEVER, History
+from ..data.columns import FILE_ROW
 from .dynamics import Dynamics
 
 if TYPE_CHECKING:
     import pyarrow
 
 ROWS = "history.parquet"
-FILE_ROW = "file_row"  # also a column of the training sets of the recipes
 COLUMNS = {
     "row": "number of the row in the training set, from 0",
     FILE_ROW: "number of the row in the file or split that it was read from, from 0",

@@ -11,9 +11,11 @@ from .. import core
 from ..common import storage
 from ..core import Policy
 from ..core.features import Features
+from ..data.columns import read_columns
 from ..data.features import read_features
 from ..data.fingerprint import fingerprint
 from ..data.keys import match, row_keys
+from ..data.listing import listed_rows
 from ..data.tokens import row_tokens
 from .history import History
 
@@ -26,6 +28,7 @@ class DataNeeds:
         policy: Says what it needs.
         is_encoder_decoder: Whether the model's labels are tokens, which it reads too.
         key: Column of unique values that name the rows; None = rows are known by their position.
+        warn: Called with a message if a file of the policy's lists rows that the data set lacks.
 
     Attributes:
         keys: (N,) uint64, hashes of the rows' names; None = rows have no names.
@@ -34,13 +37,21 @@ class DataNeeds:
         ValueError: The rows lack what the policy needs.
     """
 
-    def __init__(self, dataset: Any, policy: Policy, is_encoder_decoder: bool, key: str | None = None):
+    def __init__(
+        self, dataset: Any, policy: Policy, is_encoder_decoder: bool, key: str | None, warn: Callable[[str], None]
+    ):
         self._dataset, self._rows, self._policy = dataset, len(dataset), policy
         self.keys = None if key is None else row_keys(dataset, key)
         counts = "tokens" in policy.needs or getattr(policy, "unit", "rows") == "tokens"
         self._tokens = row_tokens(dataset, is_encoder_decoder) if counts else 0
         wanted = policy.needs & {"features", "classes"}
-        self._features = read_features(dataset, is_encoder_decoder, wanted) if wanted else Features()
+        features = read_features(dataset, is_encoder_decoder, wanted) if wanted else Features()
+        file = policy.reads_file
+        self._features = replace(
+            features,
+            columns=read_columns(dataset, policy.reads_columns, type(policy).__name__),
+            listed=None if file is None else listed_rows(dataset, file, key, self.keys, warn),
+        )
 
     def fit(self, dataset: Any, policy: Policy) -> bool:
         """Whether this was read from this data set, as it is now, for this policy.

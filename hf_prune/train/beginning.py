@@ -48,7 +48,7 @@ class Beginning:
         """
         if self._data_needs is None or not self._data_needs.fit(data, policy):
             with trainer.args.main_process_first(local=False, desc="read what the policy needs"):  # it fills the cache
-                self._data_needs = DataNeeds(data, policy, meter.is_encoder_decoder, self.key)
+                self._data_needs = DataNeeds(data, policy, meter.is_encoder_decoder, self.key, self._warn)
                 self._inherited = load_history(self.source, data, policy, self._data_needs.keys, self._warn)
         history = History.empty(len(data), meter.signals)
         self._data_needs.fill(history)

@@ -149,9 +149,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmark-output"), help="folder of scale.json")
     parser.add_argument("--rows", type=int, default=100_000_000, help="rows of the training set")
     parser.add_argument("--rounds", type=int, default=2, help="rounds to play, the last of which is measured")
-    parser.add_argument("--policies", nargs="+", help="all that read no texts, where not given")
+    parser.add_argument("--policies", nargs="+", help="all that read neither texts nor columns, where not given")
     chosen = parser.parse_args()
-    names = chosen.policies or [name for name in policies.names() if "features" not in policies.find(name)().needs]
+    left_out = {"features", "columns"}
+    names = chosen.policies or [name for name in policies.names() if not left_out & policies.find(name)().needs]
     found = {}
     for name in tqdm(names, "Policies"):
         with multiprocessing.get_context("spawn").Pool(1) as process:

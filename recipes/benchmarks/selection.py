@@ -124,7 +124,8 @@ def main() -> None:
     chosen = parser.parse_args()
     partitions = {rows: partition_seconds(rows) for rows in {chosen.rows, chosen.text_rows}}
     texts, found = sentences(chosen.text_rows, np.random.default_rng(1)), {}
-    for name in tqdm(policies.names(), "Policies"):
+    names = [name for name in policies.names() if "columns" not in policies.find(name)().needs]
+    for name in tqdm(names, "Policies"):
         policy = policies.find(name)()
         reads = "features" in policy.needs
         rows = chosen.text_rows if reads else chosen.rows

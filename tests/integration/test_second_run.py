@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from budgets import spelled
 from tiny import STOCK, TASKS
 
 from hf_prune import History, PruningTrainer, Selection, core, policies
@@ -101,9 +102,10 @@ def test_a_run_goes_on_under_any_other_policy(make, tmp_path, name):
     signals = {one: rng.random(22).astype(np.float32) for one in earlier.signals}
     earlier.record(np.arange(22), rng.random(22).astype(np.float32), 0, **signals)
     earlier.notes["score"] = signals["el2n"]
-    ours = make(name, history=earlier, num_train_epochs=4)
+    rows = [row | {"chosen": number % 3 != 1} for number, row in enumerate(TASKS["one label"].rows())]
+    ours = make(spelled(name), rows=rows, history=earlier, num_train_epochs=4)
     ours.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-7"))
-    fresh = make(name, history=earlier, num_train_epochs=4)
+    fresh = make(spelled(name), rows=rows, history=earlier, num_train_epochs=4)
     fresh.train()
     assert ours.state.global_step == ours.state.max_steps
     assert set(ours.history.notes) - {"log_loss"} == set(fresh.history.notes) - {"log_loss"}  # what it has learnt of

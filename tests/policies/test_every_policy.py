@@ -4,9 +4,10 @@ import json
 import random
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from budgets import needs_scores
+from budgets import needs_scores, spelled
 from recipe_runs import run_forked, write_rows
 
 from hf_prune import History, policies
@@ -36,7 +37,8 @@ def corpus(recipe, folder):
     write_rows(recipe, folder)
     rows = pq.read_table(folder / "train.parquet")
     n = 36 if recipe == "translate" else len(rows)  # of fewer, a class would be missing
-    pq.write_table(rows.slice(0, n), folder / "train.parquet")
+    rows = rows.slice(0, n).append_column("chosen", pa.array(np.arange(n) % 5 != 1))
+    pq.write_table(rows, folder / "train.parquet")
     rng = np.random.default_rng(0)
     history = History.empty(n, ("el2n", "grad_norm"))
     loss, *signals = rng.random((3, n), np.float32)
@@ -61,12 +63,12 @@ def result_of(folder):
 @pytest.mark.parametrize("name", policies.names())
 def test_killed_and_started_again_it_ends_the_same(corpora, tmp_path, name):
     recipe = recipe_of(name)
-    flags = [*FLAGS, *BEAMS[recipe], "--policy", name, *SPECIAL.get(name, []), "--output_dir", "out"]
+    flags = [*FLAGS, *BEAMS[recipe], "--policy", spelled(name), *SPECIAL.get(name, []), "--output_dir", "out"]
     for folder in (tmp_path / "whole", tmp_path / "killed"):
         folder.mkdir()
         for file in corpora[recipe].iterdir():
             (folder / file.name).symlink_to(file)
-    if needs_scores(name):
+    if needs_scores(spelled(name)):
         flags += ["--history", "history.safetensors"]
     run_forked(recipe, tmp_path / "whole", *flags)
     expected = result_of(tmp_path / "whole")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from budgets import HALVES
+from budgets import HALVES, spelled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import matrix_of
@@ -30,7 +30,7 @@ def name(request):
     return request.param
 
 
-DATA_NEEDS = {"tokens", "features", "classes"}
+DATA_NEEDS = {"tokens", "features", "classes", "columns"}
 
 
 def begun(policy, n):
@@ -39,7 +39,8 @@ def begun(policy, n):
     history = History.empty(n, policy.needs - DATA_NEEDS)
     history.tokens[:] = rng.integers(1, 50, n)
     texts = tuple(matrix_of([rng.integers(0, 30, length) for length in history.tokens]) for _ in range(2))
-    history.features = Features(texts if "features" in policy.needs else (), classes=rng.integers(0, 3, n))
+    columns = {column: np.arange(n) % 3 != 1 for column in policy.reads_columns}
+    history.features = Features(texts if "features" in policy.needs else (), None, rng.integers(0, 3, n), columns)
     earlier = History.empty(n, ("correct", "confidence", "el2n", "grad_norm"))
     earlier.notes = {"score": rng.random(n, np.float32)}
     loss, *signals = rng.random((5, n), np.float32)
@@ -72,7 +73,7 @@ def copy_of(history):
 @given(losses=LOSSES, epoch=st.integers(0, 9), seed=st.integers(0, 2**31), step_rows=st.integers(1, 16))
 @pytest.mark.parametrize("policy", registry.names())
 def test_select_is_valid_pure_and_repeatable(policy, losses, epoch, seed, step_rows):
-    policy = registry.find(policy)()
+    policy = registry.make(spelled(policy))
     history, clock = history_of(policy, losses), clock_of(policy, epoch, step_rows)
     if clock.rounds > 1:
         history.offered = np.flatnonzero(np.random.default_rng(seed).random(len(losses)) < 0.5)
@@ -95,7 +96,7 @@ def test_select_is_valid_pure_and_repeatable(policy, losses, epoch, seed, step_r
 @given(losses=LOSSES, seed=st.integers(0, 2**31))
 @pytest.mark.parametrize("policy", registry.names())
 def test_a_saved_history_gives_the_same_next_selection(policy, losses, seed, tmp_path_factory):
-    policy = registry.find(policy)()
+    policy = registry.make(spelled(policy))
     history = history_of(policy, losses)
     policy.update(history, clock_of(policy, 0), np.random.default_rng(seed))
     path = tmp_path_factory.mktemp("history") / "file"
@@ -127,7 +128,7 @@ def test_a_budget_takes_a_row_that_is_given_up_after_all_others(budget, given_up
 
 
 def test_nothing_known_and_one_row(name):
-    policy = registry.find(name)()
+    policy = registry.make(spelled(name))
     for n in (1, 7):
         history = begun(policy, n)
         history.loss[:], history.last_round[:] = np.nan, -1
@@ -135,7 +136,7 @@ def test_nothing_known_and_one_row(name):
 
 
 def test_no_global_randomness_is_drawn(name):
-    policy = registry.find(name)()
+    policy = registry.make(spelled(name))
     state = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is what must stay
     history = history_of(policy, [0.1, 0.2, 5.0])
     policy.update(history, clock_of(policy, 0), np.random.default_rng(0))

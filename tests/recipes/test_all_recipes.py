@@ -3,6 +3,9 @@
 import ast
 import json
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import talks
 from recipe_runs import FLAGS_OF, ROOT, load, run_and_kill, run_forked, write_rows
@@ -24,6 +27,11 @@ EVERY = [pytest.param(name, marks=MARKS.get(name, ())) for name in FLAGS_OF]
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def shortened(flags):
+    """Without the fields of the policy."""
+    return [flag for at, flag in enumerate(flags) if not {"--ratio", "--anneal"} & {flag, flags[at - 1]}]
 
 
 def read(folder, name):
@@ -59,6 +67,35 @@ def test_a_killed_run_goes_on_with_the_same_command_and_ends_once(name, tmp_path
     monkeypatch.chdir(killed)
     with pytest.raises(ValueError, match=ENDED):
         load(name).main(FLAGS_OF[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY)
+def test_a_policy_gets_the_column_and_the_rows_of_the_file_that_it_names(name, tmp_path):
+    """Rows 0, 3, 6 ... of the file are in `bad.txt`; of 12 groups, each round trains one row each."""
+    write_rows(name, tmp_path)
+    rows = pq.read_table(tmp_path / "train.parquet")
+    numbers = np.arange(len(rows))
+    pq.write_table(rows.append_column("group", pa.array(numbers % 12)), tmp_path / "train.parquet")
+    (tmp_path / "bad.txt").write_text("\n".join(map(str, numbers[::3])))
+    flags = "--policy listed --file bad.txt --drop True --one_of group --num_train_epochs 1".split()
+    assert run_forked(name, tmp_path, *shortened(FLAGS_OF[name]), *flags)
+    table = pq.read_table(tmp_path / "out" / "history.parquet").to_pydict()
+    trained = [row for row, seen in zip(table["file_row"], table["seen"], strict=True) if seen is not None]
+    assert len(trained) == len({row % 12 for row in trained}) == 8  # the groups 0, 3, 6 and 9 are all in the file
+    assert not any(row % 3 == 0 for row in trained)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_column_for_the_policy_is_one_of_its_own(name, tmp_path):
+    write_rows(name, tmp_path)
+    taken = {"translate": "en", "text_classification": "label", "image_classification": "image"}.get(name)
+    flags = [*shortened(FLAGS_OF[name]), "--policy", "listed", "--one_of"]
+    with pytest.raises(ValueError, match="column='none': .*train.parquet has no such column; it has "):
+        load(name).main([*flags, "none"])
+    if taken is not None:  # instruct makes new columns of those that it reads
+        with pytest.raises(ValueError, match=f"column='{taken}' is trained on, or called as one that is read"):
+            load(name).main([*flags, taken])
 
 
 @pytest.mark.parametrize("name", EVERY)

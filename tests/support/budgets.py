@@ -2,14 +2,26 @@
 
 import dataclasses
 
+import numpy as np
+
 from hf_prune import History, policies
+from hf_prune.core.features import Features
+
+SPELLED = {"listed": "listed:column=chosen"}  # policies that have to be told something
+
+
+def spelled(name):
+    """A policy's name, with what it has to be told, as its user writes it."""
+    return SPELLED.get(name, name)
 
 
 def needs_scores(name):
     """Whether a policy can't begin without what an earlier run has measured."""
     policy = policies.make(name)
+    history = History.empty(3)
+    history.features = Features(columns={column: np.ones(3, bool) for column in policy.reads_columns})
     try:
-        policy.begin(History.empty(3), None)
+        policy.begin(history, None)
     except ValueError:
         return True
     return False
