@@ -207,8 +207,8 @@ REGIMES = {
     "noisy_digits": Regime(
         noisy_digits,
         "image_classification",
-        f"{DIGITS} --learning_rate 2e-3 --num_train_epochs 60",
-        (0.3, 0.65),
+        f"{DIGITS} --learning_rate 1e-4 --num_train_epochs 60",
+        (0.3, 0.6, 0.8),
         (ORACLE, "trim", "self_paced", "infobatch"),
         ("early_stopping",),
     ),
