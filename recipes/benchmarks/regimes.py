@@ -87,10 +87,37 @@ def parts(rows: Dataset, train: int, validation: int) -> DatasetDict:
     return DatasetDict(zip(("train", "validation", "test"), (rows.select(cut) for cut in cuts), strict=True))
 
 
+def tail(rows: Dataset, most: int, times: int) -> Dataset:
+    """Rows with `most` of class 0, geometrically fewer of each next class, and `times` fewer of the last."""
+    classes, rng = np.array(rows["label"]), np.random.default_rng(SEED)
+    counts = np.rint(most * times ** -np.linspace(0, 1, classes.max() + 1)).astype(int)
+    drawn = [rng.permutation(np.flatnonzero(classes == c))[:count] for c, count in enumerate(counts)]
+    return rows.select(rng.permutation(np.concatenate(drawn)))
+
+
+def copied(rows: Dataset, some: int, times: int) -> Dataset:
+    """Rows of which the first `some` occur `times` times; copies have the same number in `group`."""
+    group = np.repeat(np.arange(len(rows)), np.where(np.arange(len(rows)) < some, times, 1))
+    group = np.random.default_rng(SEED).permutation(group)
+    return rows.select(group).add_column("group", group)
+
+
 def noisy_digits(data: Path) -> DatasetDict:
     """1,000 handwritten digits, 40 % of them with a wrong label."""
     splits = parts(concatenate_datasets(list(embedded_digits().values())), 1000, 100)
     return DatasetDict(splits, train=flip(splits["train"], 0.4))
+
+
+def rare_digits(data: Path) -> DatasetDict:
+    """309 handwritten digits: 100 zeros, and of each next digit fewer, down to 3 nines; tested on balanced rows."""
+    splits = parts(concatenate_datasets(list(embedded_digits().values())), 1000, 100)
+    return DatasetDict(splits, train=tail(splits["train"], 100, 30))
+
+
+def copied_digits(data: Path) -> DatasetDict:
+    """300 handwritten digits, 30 of them twenty times."""
+    splits = parts(concatenate_datasets(list(embedded_digits().values())), 300, 100)
+    return DatasetDict(splits, train=copied(splits["train"], 30, 20))
 
 
 def cifar10n(data: Path, column: str) -> DatasetDict:
@@ -106,25 +133,17 @@ def cifar10n(data: Path, column: str) -> DatasetDict:
 
 
 def copied_cifar10(data: Path) -> DatasetDict:
-    """4,000 pictures of CIFAR-10, 5 % of them ten times."""
+    """4,000 pictures of CIFAR-10, 200 of them ten times."""
     splits = cifar10n(data, "clean_label")
-    times = np.where(np.arange(4000) < 200, 10, 1)
-    group = np.random.default_rng(SEED).permutation(np.repeat(np.arange(4000), times))
-    train = splits["train"].select_columns(["image", "label"]).select(group).add_column("group", group)
-    return DatasetDict(splits, train=train)
+    train = splits["train"].select_columns(["image", "label"]).select(range(4000))
+    return DatasetDict(splits, train=copied(train, 200, 10))
 
 
 def rare_cifar10(data: Path) -> DatasetDict:
-    """CIFAR-10 with a tail: 2,000 pictures of the first class, a hundredth of that of the last."""
-    pictures = read(data, "cifar10-compact")
-    splits = {name: rows.select_columns(["image", "label"]) for name, rows in pictures.items()}
-    classes = np.array(splits["train"]["label"])
-    wanted = np.rint(2000 * 100 ** (-np.arange(10) / 9)).astype(int)
-    rng = np.random.default_rng(SEED)
-    rows = np.concatenate([rng.permutation(np.flatnonzero(classes == c))[:k] for c, k in enumerate(wanted)])
-    test = splits["test"]
-    train = splits["train"].select(rng.permutation(rows))
-    return DatasetDict(train=train, validation=test.select(range(1000)), test=test.select(range(1000, 10_000)))
+    """CIFAR-10 with a tail: 2,000 pictures of the first class, and of each next one fewer, down to 20."""
+    splits = cifar10n(data, "clean_label")
+    pictures = read(data, "cifar10-compact")["train"].select_columns(["image", "label"])
+    return DatasetDict(splits, train=tail(pictures, 2000, 100))
 
 
 def trec(data: Path) -> Dataset:
