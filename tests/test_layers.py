@@ -30,6 +30,7 @@ OUTSIDE = {
     "torch": {
         "cli",
         "common/generators",
+        "compare/launch",
         "measure/agreement",
         "measure/graph",
         "measure/meter",
@@ -74,7 +75,7 @@ OUTSIDE = {
     "accelerate": {"train/mixin", "train/pruning"},
     "datasets": {"recipe"},
     "matplotlib": {"report/figures"},
-    "scipy": {"compare/intervals", "core/features", "policies", "recipe/metrics"},
+    "scipy": {"compare/intervals", "compare/power", "core/features", "policies", "recipe/metrics"},
     "pyarrow": {"compare/store", "recipe/files", "records/hub", "records/table"},
     "huggingface_hub": {"records/hub", "report/card"},
 }
