@@ -39,6 +39,7 @@ OUTSIDE = {
         "measure/readers",
         "measure/recorder",
         "measure/weighting",
+        "recipe/labels",
         "recipe/pictures",
         "recipe/session",
         "report/account",
