@@ -30,6 +30,7 @@ OUTSIDE = {
     "torch": {
         "cli",
         "common/generators",
+        "compare/launch",
         "measure/agreement",
         "measure/graph",
         "measure/meter",
@@ -38,6 +39,7 @@ OUTSIDE = {
         "measure/readers",
         "measure/recorder",
         "measure/weighting",
+        "recipe/labels",
         "recipe/pictures",
         "recipe/session",
         "report/account",
@@ -74,7 +76,7 @@ OUTSIDE = {
     "accelerate": {"train/mixin", "train/pruning"},
     "datasets": {"recipe"},
     "matplotlib": {"report/figures"},
-    "scipy": {"compare/intervals", "core/features", "policies", "recipe/metrics"},
+    "scipy": {"compare/intervals", "compare/power", "core/features", "policies", "recipe/metrics"},
     "pyarrow": {"compare/store", "data/listing", "recipe/files", "records/hub", "records/table"},
     "huggingface_hub": {"records/hub", "report/card"},
 }

@@ -145,6 +145,11 @@ class RunResult:
         return counts | {"all": sum(counts.values())} | more
 
     @property
+    def seconds(self) -> float:
+        """Seconds of the whole run, with reading and testing; without what earlier runs took."""
+        return sum((self.results.get("seconds") or {"training": self.cost()["seconds"]}).values())
+
+    @property
     def tokens(self) -> float | None:
         """Real tokens trained; None if there are none, or if they are not told apart from padding."""
         return self.results["pruning"]["totals"].get("tokens") or None
@@ -222,6 +227,8 @@ def check_results(found: dict[str, Any]) -> None:
             number(evaluation[name], name)
         if evaluation.get(f"eval_{quality['metric']}") is not None:
             number(evaluation[f"eval_{quality['metric']}"], "an evaluation", -LARGEST, LARGEST)
+    for name, value in of_kind(found.get("seconds") or {}, "seconds", dict).items():
+        number(value, name)
     number(found["parameters"], "parameters", whole=True)
     for name in ("cpus", "threads"):
         if found["hardware"][name] is not None:  # the system may not tell

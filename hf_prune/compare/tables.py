@@ -11,9 +11,20 @@ from ..common.markdown import in_code, in_words, markdown_table
 from ..common.privacy import public
 from ..report.card import COMPARISON
 from ..report.figures import percent
+from .enough import RULES
+from .measured import CLOSE
 from .plan import rule_of
 from .result import LARGEST, RESULTS, scale_of
-from .verdict import CLOSE
+
+_COLUMNS = {  # of comparisons, by the kind of arm
+    "full": "all rows",
+    "short": "fewer epochs",
+    "uniform": "random rows",
+    "baseline": "other baselines",
+    "policy": "rules",
+    "oracle": "oracle",
+}
+_RARE = ("other baselines", "oracle")  # left out where no comparison has them
 
 
 def table(paths: Sequence[str | os.PathLike[str]]) -> str:
@@ -98,7 +109,7 @@ def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
     Raises:
         ValueError: A file holds something else.
     """
-    headings = ["comparison", "seeds", "quality", "all rows", "fewer epochs", "random rows", "rules"]
+    headings = ["comparison", "seeds", "quality", *_COLUMNS.values()]
     lines = []
     for path in map(Path, paths):
         try:
@@ -110,12 +121,16 @@ def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
             line = [f"[{in_words(path.parent.name)}]({quote(path.with_suffix('.md').as_posix())})"]
             line += [str(found["plan"]["seeds"]), label(found["quality"]["unit"], "unit")]
             shown = [arm for arm in found["arms"] if arm["budget"] in (None, half)]
-            for kind in ("full", "short", "uniform"):
-                line.append("<br>".join(_brief(arm, found) for arm in shown if arm["kind"] == kind))
-            line.append("<br>".join(f"{_name(arm)}: {_brief(arm, found)}" for arm in shown if arm["kind"] == "policy"))
+            for kind in _COLUMNS:
+                arms = [arm for arm in shown if arm["kind"] == kind]
+                names = [f"{_name(arm)}: " if kind in RULES else "" for arm in arms]
+                texts = [_brief(arm, found) for arm in arms]
+                line.append("<br>".join(map("".join, zip(names, texts, strict=True))))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} is no comparison.json of `hf-prune compare` ({why(error)}).") from error
         lines.append(line)
+    rare = [i for i, heading in enumerate(headings) if heading in _RARE and not any(line[i] for line in lines)]
+    headings, *lines = ([cell for i, cell in enumerate(row) if i not in rare] for row in [headings, *lines])
     return markdown_table(headings, lines)
 
 
