@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import IterableDataset
 from tqdm.auto import tqdm
 from transformers import Trainer
@@ -222,7 +222,7 @@ def _check(trainer: Trainer) -> None:
             f"score_rows() measures rows by number, but train_dataset is a {type(data).__name__} without numbered "
             "rows. Give one data set with a length."
         )
-    if trainer.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise ValueError(
             "score_rows() needs the whole model in each process, but FSDP and DeepSpeed share it out. Launch it "
             "without them."
