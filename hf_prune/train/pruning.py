@@ -40,7 +40,7 @@ from .rows import (
 )
 from .sampler import check_equal_batches
 from .schedule import UnprunedSchedule
-from .scoring import Scoring
+from .scoring import Scoring, check_scorable
 from .sentences import number_batches
 from .sharing import Sharing
 from .steps import meter_of
@@ -175,6 +175,7 @@ class Pruning(Owned):
 
     def score_rows(self, folder: str | os.PathLike[str] | None) -> History:
         """See `PruningMixin.score_rows`."""
+        check_scorable(self.trainer)
         training = TrainingRows(self.trainer, self._has_own_sampler)
         scoring = Scoring(self.trainer, training, self.make_meter, self._beginning.key, self.warn)
         return scoring.run(None if folder is None else Path(folder))

@@ -118,7 +118,6 @@ class Scoring:
 
     def run(self, folder: Path | None) -> History:
         """See `PruningMixin.score_rows`."""
-        _check(self.trainer)
         trainer, n = self.trainer, len(self.training.data)
         check_equal_rows(trainer, self.training.data)
         meter = self._meter()
@@ -214,8 +213,12 @@ class Scoring:
         shutil.rmtree(folder / _PARTS, ignore_errors=True)
 
 
-def _check(trainer: Trainer) -> None:
-    """Refuse a trainer whose rows or model can't be scored."""
+def check_scorable(trainer: Trainer) -> None:
+    """Refuse a trainer whose rows or model can't be scored.
+
+    Raises:
+        ValueError: Its rows have no numbers, or its model is in shards.
+    """
     data: Any = trainer.train_dataset
     if not isinstance(data, Sized) or isinstance(data, IterableDataset | Mapping) or len(data) == 0:
         raise ValueError(
