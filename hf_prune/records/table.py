@@ -75,6 +75,15 @@ def write_rows(
             writer.write_table(table)
 
 
+def read_file_rows(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """Return the numbers that the rows of a table have in their file, (N,) int; None = the table does not say."""
+    from pyarrow import parquet
+
+    if FILE_ROW not in parquet.read_schema(path).names:
+        return None
+    return parquet.read_table(path, columns=[FILE_ROW])[FILE_ROW].to_numpy()
+
+
 def _columns(history: History, dynamics: Dynamics | None, file_rows: np.ndarray | None) -> dict[str, np.ndarray]:
     columns = {"row": np.arange(len(history))}
     if file_rows is not None:
