@@ -58,6 +58,7 @@ def _parser() -> Parser:
     _add_score(commands)
     tables = commands.add_parser("table", help="print runs of the recipes, or comparisons, as a Markdown table")
     tables.add_argument("results", nargs="+", help="folders of runs or of comparisons, or their JSON files")
+    tables.add_argument("--best", action="store_true", help="show comparisons with their best rule alone")
     report = commands.add_parser("report", help="write the report of a run that has ended, as a page and PNG files")
     report.add_argument("run", help="folder of the run; _report.html and the folder _report are written into it")
     commands.add_parser("env", help="print versions, machine and devices, for the report of an issue")
@@ -71,7 +72,7 @@ def _how_to_go_on() -> str:
 def _run(chosen: argparse.Namespace, script: Sequence[str], parser: argparse.ArgumentParser) -> int:
     try:
         if chosen.command == "table":
-            text = _tabulate(chosen.results)
+            text = _tabulate(chosen.results, chosen.best)
         elif chosen.command == "report":
             text = _write_report(chosen.run)
         elif chosen.command == "env":
@@ -148,7 +149,7 @@ def _score_by_model(given: dict[str, Any], script: Sequence[str]) -> str:
 def _tabulate(results: Sequence[str]) -> str:
     from .compare.tables import table
 
-    return table(results)
+    return table(results, best)
 
 
 def _write_report(run: str) -> str:
