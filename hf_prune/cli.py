@@ -146,7 +146,7 @@ def _score_by_model(given: dict[str, Any], script: Sequence[str]) -> str:
     return score_by_model(given["model"], script, given["output_dir"], given.get("base"))
 
 
-def _tabulate(results: Sequence[str]) -> str:
+def _tabulate(results: Sequence[str], best: bool) -> str:
     from .compare.tables import table
 
     return table(results, best)
