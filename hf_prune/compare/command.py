@@ -47,6 +47,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -111,13 +112,20 @@ def read_arguments(argv: Sequence[str], program: str | None = None) -> tuple[arg
 
 
 def _budget(text: str) -> float | str:
-    return text if text == AUTO else float(text)
+    return text if text == AUTO else _number(text, float)
 
 
 def _jobs(text: str) -> int:
     if text != AUTO:
-        return int(text)
+        return _number(text, int)
     return 1 if has_accelerator() else cores()
+
+
+def _number(text: str, kind: type) -> Any:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {AUTO}") from error
 
 
 def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.Namespace) -> list[str]:
