@@ -26,8 +26,8 @@ none](../../README.md#which-rule-and-when-none) helps to choose one. `hf-prune p
 - the dotted path of a module of yours: `policy="my_package.hardest"`
 
 A budget (`keep`) is a share of rows, or of tokens with `unit="tokens"`. Any policy can begin with what an earlier run
-learned: `PruningTrainer(..., history="out")`. Static policies (`el2n`, `grand`, `forgetting`) need the [scores of an
-earlier run](../../recipes/README.md#scores-from-earlier-runs).
+learned: `PruningTrainer(..., history="out")`. Static policies (`el2n`, `grand`, `forgetting`), `rho_loss` and
+`trusted` need [scores made before the run](../../recipes/README.md#scores-from-earlier-runs).
 
 Some rules of the literature score a batch at a time. Here they choose rows instead. Selective backprop runs a forward
 pass on every row and a backward pass on the chosen ones: `stale_sb` uses the stored loss in place of that forward pass.
