@@ -103,9 +103,8 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
     if getattr(namespace, "do_predict", False) and not namespace.do_train:
         parser.error("--do_predict without --do_train: a run trains, validates and tests; leave these flags out.")
     policy = None if cls is _NoPolicy else built[-1]
-    for one in built[:-1]:
-        if "policy" in vars(type(one)):
-            one.policy = policy
+    for one in (one for one in built[:-1] if hasattr(type(one), "policy")):
+        one.policy = policy
     stage.policy = policy and (repr(policy), spec)
     return (*built[:-1], policy)
 
