@@ -153,6 +153,10 @@ def test_arguments_of_this_process(monkeypatch):
         (["--policy", "uniform", "--ratio", "0.3"], belongs("ratio", "uniform")),
         (["--policy", "uniform:keep=1", "--ratio=1"], belongs("ratio", "uniform")),
         (["--keep", "0.3"], belongs("keep", "none")),
+        (
+            ["--policy", "uniform", "--keep", "a->b"],
+            "--keep: invalid float value: 'a->b'; a ramp is written '0.3->1.0'",
+        ),
         (["--policy", "infobatch", "--ratio", "1"], "InfoBatch(ratio=...) must be in [0, 1), got 1.0."),
         (["--policy", "infobatch:ratio=1"], "InfoBatch(ratio=...) must be in [0, 1), got 1."),
         (["--policy", "infobatch:rate=1"], "'rate=1' is not a setting of infobatch, which takes ratio=..., anneal=..."),
