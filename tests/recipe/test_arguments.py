@@ -174,6 +174,15 @@ def test_refused(capsys, argv, message):
     assert message in refusal(capsys, *argv)
 
 
+def test_a_budget_may_be_a_number_a_ramp_or_a_cycle():
+    for text, keep in (("0.5", 0.5), ("0.3->1.0", "0.3->1.0"), ("0.5~0.3x4", "0.5~0.3x4")):
+        typed, named = (
+            parse(TrainingArguments, argv=argv)[1]
+            for argv in (["--policy", "uniform", "--keep", text], ["--policy", f"uniform:keep={text}"])
+        )
+        assert typed == named and typed.keep == keep
+
+
 def test_help_tells_defaults_and_meanings(capsys):
     text = shown(capsys, policy="infobatch", learning_rate=0.125, ratio=0.375)
     assert "The file; 100% of it is read, and this is its second line. (default: None)" in text
