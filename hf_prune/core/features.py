@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csr_array
 
+FILE_ROW = "file_row"  # column of a row's number in the file or split that it was read from; the recipes add it
 _ROWS_AT_A_TIME = 50_000
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..common.storage import replacing
 from ..core import NEVER, History
-from ..data.columns import FILE_ROW
+from ..core.features import FILE_ROW
 from .dynamics import Dynamics
 
 if TYPE_CHECKING:
