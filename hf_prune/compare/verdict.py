@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..report.account import NOTHING
+from ..report.scales import scale_of
 from .intervals import interval, resample_rows
 from .plan import COMMAND, KINDS, Plan
-from .result import RunResult, scale_of
+from .result import RunResult
 from .store import load_runs
 
 CLOSE = 0.1  # two arms read as much if what they read differs by no more than this share

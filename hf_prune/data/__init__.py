@@ -1,8 +1,8 @@
 """What the library reads from a training set before training.
 
 `tokens` counts tokens and lengths. `features` and `pixels` read words, pictures and classes. `keys` reads the names of
-rows, `examples` what a person sees of a row. `fingerprint` makes checksums that tell one data set from another. A
-`datasets.Dataset` is read in bulk, any other data set row by row; `kinds` tells them apart.
+rows, `examples` what a person sees of a row. `repeats` counts equal rows. `fingerprint` makes checksums that tell one
+data set from another. A `datasets.Dataset` is read in bulk, any other data set row by row; `kinds` tells them apart.
 """
 
 from .examples import read_shown, show
@@ -10,9 +10,11 @@ from .features import read_features
 from .fingerprint import row_checksums
 from .keys import match, row_keys
 from .kinds import has_own_loss, is_arrow
+from .repeats import count_repeats
 from .tokens import row_lengths, row_tokens
 
 __all__ = [
+    "count_repeats",
     "has_own_loss",
     "is_arrow",
     "match",
