@@ -39,8 +39,8 @@ def advise(
         One for each topic: first those to act on, the largest saving first, then what is unknown, then the rest.
 
     Raises:
-        ValueError: There is no run that has ended, a file is damaged or holds something else, or `data` has another
-            number of rows than the run.
+        ValueError: There is no run that has ended, a file is damaged or holds something else, or `data` has fewer rows
+            than the run.
     """
     evidence = shipped() if evidence is None else evidence
     if isinstance(run, RunReport):
@@ -106,7 +106,7 @@ def _of_report(report: RunReport, data: Any, kept: Any = None) -> dict[str, Any]
     """
     facts = {**of_kind(kept or {}, "facts", dict), **report.facts}
     if data is not None:
-        if len(data) != report.rows:
+        if len(data) < report.rows:  # it may have more, as some may have been held out
             raise ValueError(
                 f"data has {len(data):,} rows, but the run was trained on {report.rows:,}: give its training set."
             )

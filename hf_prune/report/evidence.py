@@ -22,7 +22,10 @@ RULES = {  # rules of each other topic, the first that a user would try at the f
     "lengths": ("competence",),
 }
 _FILE = Path(__file__).with_name("evidence.json")
-_PAGE = "recipes/results/README.md"
+_PAGES = {
+    "padding": "recipes/results/README.md#what-does-padding-cost",
+    "epochs": "recipes/results/README.md#does-pruning-pay",
+}
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,10 @@ class Evidence:
         if not found:
             return f"{name or 'this '}is in no comparison yet: compare before you trust it", None
         paid = sum(one["pays"] for one in found)
-        best = max(found, key=lambda one: (one["pays"], one["saved"] if topic in SAVES else one["gain"]))
-        page = f"{_PAGE}#what-does-padding-cost"
-        if topic != "padding":
-            page = f"recipes/results/{best['comparison']}/comparison.md"
+        best = max(found, key=lambda one: (one["pays"], one["gain"]))
+        page = _PAGES.get(topic, f"recipes/results/{best['comparison']}/comparison.md")
         if topic in SAVES:
-            said = f"measured: not significantly worse in {paid} of {len(found)} comparisons"
-            return said + (f", where it saved up to {100 * best['saved']:.0f} %" if paid else ""), page
+            return f"elsewhere not significantly worse in {paid} of {len(found)} measurements", page
         if not paid:
             return f"{name}was better than fewer epochs in 0 of {len(found)} measurements", page
         said = f"{name}was better than fewer epochs in {paid} of {len(found)} measurements"

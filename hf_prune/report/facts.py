@@ -54,10 +54,10 @@ def data_facts(dataset: Any, history: History | None = None) -> dict[str, Any]:
         history: The History of a run over its rows, for what was learnt of each class; None = there is none.
 
     Returns:
-        `rows`; `repeats`, the number of rows that equal an earlier one; `classes`, if rows have a class: their `count`, rows in
-        the `smallest` and the `largest` that occur, `learnt`, the share of all rows that the run predicts as labelled,
-        and `learnt_of_small`, the same for the quarter of classes with the fewest rows. Without predictions, a latest
-        loss below ln 2 counts as one.
+        `rows`, their number; `repeats`, the number of rows that equal an earlier one; `classes`, if rows have a class:
+        their `count`, rows in the `smallest` and the `largest` that occur, `learnt`, the share of all rows that the run
+        predicts as labelled, and `learnt_of_small`, the same for the quarter of classes with the fewest rows. Without
+        predictions, a latest loss below ln 2 counts as one.
     """
     if not is_arrow(dataset):
         return {}

@@ -6,22 +6,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from ..common.foreign import label, number, of_kind
 from . import padding
 from .account import is_number
 from .evidence import Evidence
 from .scales import SCALES, Scale, scale_of
 
-REAL = (
-    0.93  # share of real tokens that grouping by length leaves, in batches of 16 to 32 (recipes/results/padding.json)
-)
+REAL = 0.93  # share of real tokens that grouping by length leaves in batches of 16 (recipes/results/padding.json)
 _SMALL = 0.35  # nats: a median loss below it gives labels or tokens a probability above 0.7
 _FALLEN = 0.5  # of the first epoch's median loss: below it, a model has learnt
 FIRST = 3  # lines of advice at the end of a report
 _AT_ONCE, _IMBALANCE, _SPREAD, _FEW = 0.3, 10, 3, 0.01
-_NO_FACTS = "the run kept no facts of its rows"
-_KEEP_ALL = "--policy uniform --keep 1"
-_COMMANDS = {
+_COMMANDS = {  # of rules that take more than their name
     "class_weights": "--class_weights balanced",
     "large_batch_filter": "--policy large_batch_filter --duplicates True",
 }
@@ -78,8 +76,12 @@ class Measured:
         self.has_rows = bool(pruning)
         self.arguments = of_kind(found.get("arguments") or {}, "arguments", dict)
         self.facts = _checked(found.get("facts"))
-        self.rows = number(pruning.get("training_rows") or self.facts.get("rows", 0), "rows", whole=True)
-        self.padding = pruning.get("totals", {}).get("padding")
+        self.has_facts = bool(found.get("facts"))
+        totals = of_kind(pruning.get("totals", {}), "totals", dict)
+        self.positions = number(totals.get("padded_tokens", 0), "padded_tokens")
+        self.padding = totals.get("padding")
+        if "padding" not in totals and self.positions:  # an older file
+            self.padding = 1 - number(totals["tokens"], "tokens", 0, self.positions) / self.positions
         if self.padding is not None:
             number(self.padding, "padding", 0, 1)
         quality = found.get("quality") or {}
@@ -156,9 +158,11 @@ def first(advice: Sequence[Advice], told: Sequence[str] = ()) -> list[Advice]:
 
 def _padding(run: Measured, evidence: Evidence) -> Advice:
     share, causes = run.padding, run.facts["padding_causes"]
+    if share is None and run.has_rows and not run.positions:
+        return Advice("padding", "nothing", "inputs without tokens have no padding")
     if share is None:
-        why = "inputs without tokens have no padding" if run.has_rows else _unmeasured("the share of padding")
-        return Advice("padding", "nothing" if run.has_rows else "unknown", why)
+        why = "padding and real tokens were not told apart: give an attention_mask"
+        return Advice("padding", "unknown", why if run.has_rows else _unmeasured("how much was padding", run))
     said = f"{100 * share:.0f} % of the computed positions were padding"
     numbers = {"share": share, "saves": max(0.0, 1 - (1 - share) / REAL)}
     if share <= padding.WASTE:
@@ -177,18 +181,19 @@ def _epochs(run: Measured, evidence: Evidence) -> Advice:
         return Advice("epochs", "unknown", f"whether fewer epochs are enough is not known, for {cure}")
     unit, digits, margin = run.scale.unit, run.scale.digits, run.scale.margin or 0.0
     best = max(quality for _, quality, _, _ in curve)
-    epoch, quality, error, cost = next(one for one in curve if one[1] >= best - max(margin, one[2]))
-    enough, last, noise = math.ceil(100 * epoch - 1e-6) / 100, curve[-1][0], max(margin, error)
+    epoch, quality, error, _ = next(one for one in curve if one[1] >= best - max(margin, one[2]))
+    last, noise = curve[-1][0], max(margin, error)
+    enough = math.ceil(epoch - 1e-6) if last > 1 else epoch  # a schedule of whole epochs, and a little to be safe
     gained = max(later for when, later, _, _ in curve if when >= epoch) - quality
     numbers = {"enough": enough, "epochs": last, "gained": gained, "noise": noise}
     if enough >= last - 1e-6:
-        since = curve[-1][1] - curve[-2][1]
-        said = f"validation still gained at the end ({since:+.{digits}f} {unit} since the one before)"
+        said = f"validation came within {noise:.{digits}f} {unit} of its best only in the last epoch"
         return Advice("epochs", "nothing", f"{said}: fewer epochs would lose", numbers)
-    saves = 1 - cost / curve[-1][3] if curve[-1][3] else 0.0
+    costs = [cost for _, _, _, cost in curve]
+    saves = 1 - float(np.interp(enough, [when for when, _, _, _ in curve], costs)) / costs[-1] if costs[-1] else 0.0
     said = (
         f"the last {last - enough:.3g} of {last:.3g} epochs gained {gained:.{digits}f} {unit}, no more than the noise "
-        f"of a validation ({noise:.{digits}f}); {enough:g} epochs cost {100 * saves:.0f} % less"
+        f"of a validation ({noise:.{digits}f}); {enough:g} cost {100 * saves:.0f} % less"
     )
     return _judged("epochs", said, f"--num_train_epochs {enough:g}", evidence, numbers | {"saves": saves})
 
@@ -196,28 +201,25 @@ def _epochs(run: Measured, evidence: Evidence) -> Advice:
 def _wrong_labels(run: Measured, evidence: Evidence) -> Advice:
     topic, upper = "wrong labels", run.facts.get("upper")
     if upper is None:
-        return Advice(
-            topic, "unknown", _unmeasured("the share of wrong labels or pairs", run, "and two epochs or more")
-        )
+        return Advice(topic, "unknown", _unmeasured("the share of wrong labels or pairs", run))
     if not run.has_learnt:
         first, last = run.facts["medians"][0], run.facts["medians"][-1]
         said = f"no estimate of wrong labels is meaningful yet, for the median loss only went from {first:.3g} to"
         return Advice(topic, "unknown", f"{said} {last:.3g} nats: train longer, until the model knows most of its rows")
     share, low, high = (upper[name] for name in ("share", "low", "high"))
     if low < _FEW:
-        return Advice(
-            topic, "nothing", "the losses show no second component of wrong labels: nothing to gain here", upper
-        )
-    said = f"{100 * share:.0f} % of the rows ({100 * low:.0f} to {100 * high:.0f}) lie in a second component of large losses"
-    return _ruled(topic, said, evidence, {**upper, "saves": share})
+        said = "the losses have no second component, as wrong labels would give: nothing to gain here"
+        return Advice(topic, "nothing", said, upper)
+    said = f"{100 * share:.0f} % of the rows (95 % interval {100 * low:.0f} to {100 * high:.0f}) have losses apart from"
+    return _ruled(topic, f"{said} the others', as wrong labels or pairs have", evidence, {**upper, "saves": share})
 
 
 def _duplicates(run: Measured, evidence: Evidence) -> Advice:
     topic, repeats = "duplicates", run.facts.get("repeats")
-    if repeats is None or not run.rows:
+    if repeats is None or not run.facts.get("rows"):
         cure = "hf-prune advise RUN --data TRAIN_FILE counts equal rows"
-        return Advice(topic, "unknown", f"duplicates were not looked for: {cure}")
-    share = repeats / run.rows
+        return Advice(topic, "unknown", f"they were not looked for: {cure}")
+    share = repeats / run.facts["rows"]
     said = f"{100 * share:.1f} % of the rows equal an earlier one (rows that are only alike were not looked for)"
     if share < _FEW:
         return Advice(topic, "nothing", f"{said}: nothing to gain here", {"share": share})
@@ -228,8 +230,10 @@ def _imbalance(run: Measured, evidence: Evidence) -> Advice:
     topic, classes = "imbalance", run.facts.get("classes")
     if classes is None:
         if "repeats" in run.facts:
-            return Advice(topic, "nothing", "the rows have no classes")
-        return Advice(topic, "unknown", "classes were not counted: hf-prune advise RUN --data TRAIN_FILE counts them")
+            return Advice(topic, "nothing", "the rows have no classes in a column label or labels")
+        return Advice(
+            topic, "unknown", "the classes were not counted: hf-prune advise RUN --data TRAIN_FILE counts them"
+        )
     ratio = classes["largest"] / classes["smallest"]
     said = f"{classes['count']:,} classes have {classes['smallest']:,} to {classes['largest']:,} rows"
     if "learnt" in classes:
@@ -246,8 +250,7 @@ def _easy_rows(run: Measured, evidence: Evidence) -> Advice:
     if run.metric in _NUMBERS:
         return Advice(topic, "nothing", "the rows have numbers to predict, which are never simply learnt")
     if share is None:
-        said = _unmeasured("the share of rows that are learnt at once", run, "and two epochs or more")
-        return Advice(topic, "unknown", said)
+        return Advice(topic, "unknown", _unmeasured("the share of rows that are learnt at once", run))
     said = f"{100 * share:.0f} % of the rows were learnt in the first epoch and never lost"
     if share < _AT_ONCE:
         return Advice(topic, "nothing", f"{said}: nothing to gain here", {"share": share})
@@ -257,9 +260,9 @@ def _easy_rows(run: Measured, evidence: Evidence) -> Advice:
 def _lengths(run: Measured, evidence: Evidence) -> Advice:
     topic, lengths = "lengths", run.facts.get("lengths")
     if lengths is None:
-        if run.has_rows and run.facts:
+        if run.has_rows and not run.positions:
             return Advice(topic, "nothing", "the inputs have no tokens")
-        return Advice(topic, "unknown", _unmeasured("the lengths of the rows", run))
+        return Advice(topic, "unknown", _unmeasured("how long the rows are", run))
     short, middle, long = lengths
     said = f"80 % of the rows have {short:.0f} to {long:.0f} tokens (median {middle:.0f})"
     numbers = {"short": short, "median": middle, "long": long, "saves": 0.0}
@@ -288,10 +291,12 @@ def _ruled(topic: str, said: str, evidence: Evidence, numbers: Mapping[str, floa
     return _judged(topic, said, _COMMANDS.get(rule, f"--policy {rule}"), evidence, numbers, rule)
 
 
-def _unmeasured(what: str, run: Measured | None = None, more: str = "") -> str:
-    """Why something is not known, and how to get it."""
-    why = "the run had no policy" if run is None or not run.has_rows else _NO_FACTS
-    return f"{why}, so {what} is not known: train with {_KEEP_ALL}{more and f' {more}'}"
+def _unmeasured(what: str, run: Measured) -> str:
+    """Why something about the rows is not known, and how to get it."""
+    why = "the run kept no facts of its rows" if run.has_rows else "the run had no policy"
+    if run.has_facts and run.has_rows:
+        why = "no row was measured in two epochs"
+    return f"{why}, so {what} is not known: train two epochs or more with --policy uniform --keep 1"
 
 
 # ---- Checks ----
@@ -316,8 +321,9 @@ def _checked(found: Any) -> dict[str, Any]:
     facts["medians"] = [number(value, "a median") for value in facts.get("medians", ()) if value is not None]
     if facts.get("at_once") is not None:
         number(facts["at_once"], "at_once", 0, 1)
-    if facts.get("repeats") is not None:
-        number(facts["repeats"], "repeats", whole=True)
+    for name in ("rows", "repeats"):
+        if facts.get(name) is not None:
+            number(facts[name], name, whole=True)
     if facts.get("upper") is not None:
         facts["upper"] = {name: number(facts["upper"][name], name, 0, 1) for name in ("share", "low", "high")}
     if (classes := facts.get("classes")) is not None:
