@@ -17,6 +17,7 @@ from .scales import SCALES, Scale, scale_of
 REAL = 0.93  # share of real tokens that grouping by length leaves in batches of 16 (recipes/results/padding.json)
 _SMALL = 0.35  # nats: a median loss below it gives labels or tokens a probability above 0.7
 _FALLEN = 0.5  # of the first epoch's median loss: below it, a model has learnt
+_SAME_LOSS = SCALES["loss"].margin or 0.0  # nats: a validation loss has much less noise than a score
 FIRST = 3  # lines of advice at the end of a report
 _AT_ONCE, _IMBALANCE, _SPREAD, _FEW = 0.3, 10, 3, 0.01
 _COMMANDS = {  # of rules that take more than their name
@@ -57,6 +58,25 @@ class Advice:
         ending = f" ({self.gained}{'' if self.link is None else f'; {self.link}'})"
         what = f"try {self.command}" if self.verdict == "act" else "nothing to gain"
         return f"{self.topic}: {self.measured}: {what}{ending}."
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One validation during training.
+
+    Args:
+        epoch: When, in epochs.
+        quality: The metric in the unit that is shown; a higher value is better.
+        error: Its standard error; 0 = not known.
+        loss: The loss in nats; None = not known.
+        cost: What was trained by then.
+    """
+
+    epoch: float
+    quality: float
+    error: float
+    loss: float | None
+    cost: float
 
 
 class Measured:
@@ -100,23 +120,22 @@ class Measured:
         return scale_of(self.metric)
 
     @cached_property
-    def curve(self) -> list[tuple[float, float, float, float]]:
-        """For each validation: the epoch, its quality (positive is better), its standard error, and the cost so far."""
+    def curve(self) -> "list[Validation]":
+        """The validations in order, as far as they have the metric."""
         found = []
         for entry in self.evaluations:
-            value = entry.get(f"eval_{self.metric}")
-            if not is_number(value) or not math.isfinite(value):
+            value, loss = entry.get(f"eval_{self.metric}"), entry.get("eval_loss")
+            if not _is_finite(value):
                 continue
             cost = entry.get("tokens") or entry.get("rows") or entry["epoch"]
             rows = entry.get("eval_runtime", 0) * entry.get("eval_samples_per_second", 0)
             is_share = self.metric in _SHARES and rows >= 1 and 0 <= abs(value) <= 1
             error = math.sqrt(abs(value) * (1 - abs(value)) / rows) if is_share else 0.0
-            factor = self.scale.factor
-            sign = 1 if self.greater_is_better else -1
-            number(entry["epoch"], "epoch")
-            number(cost, "the cost")
-            found.append((entry["epoch"], sign * value * factor, error * factor, cost))
-        return sorted(found)
+            sign = self.scale.factor if self.greater_is_better else -self.scale.factor
+            epoch, cost = number(entry["epoch"], "epoch"), number(cost, "the cost")
+            loss = loss if _is_finite(loss) else None
+            found.append(Validation(epoch, sign * value, error * self.scale.factor, loss, cost))
+        return sorted(found, key=lambda one: one.epoch)
 
     @property
     def is_grouped(self) -> bool:
@@ -180,20 +199,23 @@ def _epochs(run: Measured, evidence: Evidence) -> Advice:
         cure = "there were fewer than two validations during training: add --eval_strategy epoch"
         return Advice("epochs", "unknown", f"whether fewer epochs are enough is not known, for {cure}")
     unit, digits, margin = run.scale.unit, run.scale.digits, run.scale.margin or 0.0
-    best = max(quality for _, quality, _, _ in curve)
-    epoch, quality, error, _ = next(one for one in curve if one[1] >= best - max(margin, one[2]))
-    last, noise = curve[-1][0], max(margin, error)
+    best = max(one.quality for one in curve)
+    near = next(one for one in curve if one.quality >= best - max(margin, one.error))
+    losses = [one.loss for one in curve if one.loss is not None]
+    low = min(losses, default=0.0) + _SAME_LOSS
+    settled = next((one.epoch for one in curve if one.loss is not None and one.loss <= low), 0.0)
+    epoch, last, noise = max(near.epoch, settled), curve[-1].epoch, max(margin, near.error)
     enough = math.ceil(epoch - 1e-6) if last > 1 else epoch  # a schedule of whole epochs, and a little to be safe
-    gained = max(later for when, later, _, _ in curve if when >= epoch) - quality
+    gained = best - max(one.quality for one in curve if one.epoch <= epoch)
     numbers = {"enough": enough, "epochs": last, "gained": gained, "noise": noise}
     if enough >= last - 1e-6:
-        said = f"validation came within {noise:.{digits}f} {unit} of its best only in the last epoch"
-        return Advice("epochs", "nothing", f"{said}: fewer epochs would lose", numbers)
-    costs = [cost for _, _, _, cost in curve]
-    saves = 1 - float(np.interp(enough, [when for when, _, _, _ in curve], costs)) / costs[-1] if costs[-1] else 0.0
+        what = "the validation loss fell" if near.epoch < epoch else f"validation gained more than {noise:.{digits}f}"
+        return Advice("epochs", "nothing", f"{what} until the last epoch: fewer epochs would lose", numbers)
+    costs = [one.cost for one in curve]
+    saves = 1 - float(np.interp(enough, [one.epoch for one in curve], costs)) / costs[-1] if costs[-1] else 0.0
     said = (
         f"the last {last - enough:.3g} of {last:.3g} epochs gained {gained:.{digits}f} {unit}, no more than the noise "
-        f"of a validation ({noise:.{digits}f}); {enough:g} cost {100 * saves:.0f} % less"
+        f"of a validation ({noise:.{digits}f}), and no loss; {enough:g} cost {100 * saves:.0f} % less"
     )
     return _judged("epochs", said, f"--num_train_epochs {enough:g}", evidence, numbers | {"saves": saves})
 
@@ -268,7 +290,7 @@ def _lengths(run: Measured, evidence: Evidence) -> Advice:
     numbers = {"short": short, "median": middle, "long": long, "saves": 0.0}
     if long < _SPREAD * max(short, 1):
         return Advice(topic, "nothing", f"{said}: nothing to gain here", numbers)
-    gains = len(run.curve) > 1 and run.curve[-1][1] > max(quality for _, quality, _, _ in run.curve[:-1])
+    gains = len(run.curve) > 1 and run.curve[-1].quality > max(one.quality for one in run.curve[:-1])
     if not gains:
         return Advice(topic, "nothing", f"{said}, but the budget is not short: nothing to gain by their order", numbers)
     return _ruled(topic, f"{said}, and validation still gained at the end", evidence, numbers)
@@ -300,6 +322,10 @@ def _unmeasured(what: str, run: Measured) -> str:
 
 
 # ---- Checks ----
+
+
+def _is_finite(value: Any) -> bool:
+    return is_number(value) and math.isfinite(value)
 
 
 def _checked(found: Any) -> dict[str, Any]:
