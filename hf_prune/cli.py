@@ -1,4 +1,4 @@
-"""The `hf-prune` command: policies and their cards, comparisons, scores, tables, reports, and the environment.
+"""The `hf-prune` command: policies and their cards, comparisons, scores, tables, reports, advice, the environment.
 
 Each part imports its modules when it runs, so `--help` does not wait for torch.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 from . import policies
 from .common.command import Parser, again, interruptible
+from .common.storage import write_text
 from .compare.launch import FailedRun
 from .core import DATA_NEEDS, History, Policy
 
@@ -61,6 +62,7 @@ def _parser() -> Parser:
     tables.add_argument("--best", action="store_true", help="show comparisons with their best rule alone")
     report = commands.add_parser("report", help="write the report of a run that has ended, as a page and PNG files")
     report.add_argument("run", help="folder of the run; _report.html and the folder _report are written into it")
+    _add_advise(commands)
     commands.add_parser("env", help="print versions, machine and devices, for the report of an issue")
     return parser
 
@@ -75,6 +77,8 @@ def _run(chosen: argparse.Namespace, script: Sequence[str], parser: argparse.Arg
             text = _tabulate(chosen.results, chosen.best)
         elif chosen.command == "report":
             text = _write_report(chosen.run)
+        elif chosen.command == "advise":
+            text = _advise(chosen)
         elif chosen.command == "env":
             text = _environment()
         elif chosen.command == "score":
@@ -158,6 +162,32 @@ def _write_report(run: str) -> str:
     path = Path(run, REPORT)
     RunReport.of_folder(run).html(path)
     return f"{path}, and its figures in {path.with_suffix('')}"
+
+
+def _add_advise(commands: Any) -> None:
+    advise = commands.add_parser("advise", help="say what could be saved or gained in a run, and by which flags")
+    advise.add_argument("run", help="folder of the run, or its results.json")
+    advise.add_argument("--data", help="file of the training rows, to count classes and equal rows in")
+    form = advise.add_mutually_exclusive_group()
+    form.add_argument("--json", metavar="FILE", help="write the advice as JSON; - = print it")
+    form.add_argument("--markdown", action="store_true", help="print the advice as a Markdown table")
+
+
+def _advise(chosen: argparse.Namespace) -> str:
+    from .report.advice import advise, as_json, as_markdown, as_text
+
+    data = None
+    if chosen.data is not None:
+        from .recipe.splits import read_file
+
+        data = read_file(chosen.data)
+    found = advise(chosen.run, data)
+    if chosen.json not in (None, "-"):
+        write_text(chosen.json, as_json(found))
+        return chosen.json
+    if chosen.json == "-":
+        return as_json(found).rstrip()
+    return as_markdown(found) if chosen.markdown else as_text(found)
 
 
 def _environment() -> str:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..report.scales import scale_of
 from .intervals import interval, resample_rows
 from .plan import COMMAND, KINDS, Plan
 from .power import Spread
-from .result import RunResult, scale_of
+from .result import RunResult
 from .store import load_runs
 
 if TYPE_CHECKING:

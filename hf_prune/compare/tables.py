@@ -11,10 +11,11 @@ from ..common.markdown import in_code, in_words, markdown_table
 from ..common.privacy import public
 from ..report.card import COMPARISON
 from ..report.figures import percent
+from ..report.scales import scale_of
 from .enough import RULES
 from .measured import CLOSE
 from .plan import rule_of
-from .result import LARGEST, RESULTS, scale_of
+from .result import LARGEST, RESULTS
 
 _COLUMNS = {  # of comparisons, by the kind of arm
     "full": "all rows",

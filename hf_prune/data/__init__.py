@@ -2,8 +2,8 @@
 
 `tokens` counts tokens and lengths. `features` and `pixels` read words, pictures and classes. `columns` and `listing`
 read what a policy names: columns, and rows in a file. `keys` reads the names of rows, `examples` what a person sees of
-a row. `fingerprint` makes checksums that tell one data set from another. A `datasets.Dataset` is read in bulk, any
-other data set row by row; `kinds` tells them apart.
+a row. `repeats` counts equal rows. `fingerprint` makes checksums that tell one data set from another. A
+`datasets.Dataset` is read in bulk, any other data set row by row; `kinds` tells them apart.
 """
 
 from .examples import read_shown, show
@@ -11,9 +11,11 @@ from .features import read_features
 from .fingerprint import row_checksums
 from .keys import match, row_keys
 from .kinds import has_own_loss, is_arrow
+from .repeats import count_repeats
 from .tokens import row_lengths, row_tokens
 
 __all__ = [
+    "count_repeats",
     "has_own_loss",
     "is_arrow",
     "match",
