@@ -20,17 +20,20 @@ class Features:
             each token id occurs in it: (N, V) sparse float32, column indices sorted.
         pixels: (N, P) uint8, pictures shrunk to one size; None = rows have no picture.
         classes: (N,) int64, class of each row, from 0; None = rows have no class.
+        groups: (N,) int64, the first row of each row's group of near-duplicates, see `data.duplicates.find_groups`;
+            None = nobody asked for them.
     """
 
     texts: tuple[csr_array, ...] = ()
     pixels: np.ndarray | None = None
     classes: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory: 8 per distinct token of a row, 4 per row and text, P per picture, 8 per class."""
+        """Bytes in memory: 8 per distinct token of a row, 4 per row and text, P per picture, 8 per class and group."""
         arrays = [array for text in self.texts for array in (text.data, text.indices, text.indptr)]
-        return sum(array.nbytes for array in (*arrays, self.pixels, self.classes) if array is not None)
+        return sum(array.nbytes for array in (*arrays, self.pixels, self.classes, self.groups) if array is not None)
 
     @cached_property
     def idf(self) -> tuple[np.ndarray, ...]:

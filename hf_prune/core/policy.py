@@ -12,7 +12,9 @@ from .history import History
 from .ranking import ranked, top
 from .selection import Clock, Selection, plain, whole_steps
 
-DATA_NEEDS = frozenset({"tokens", "features", "classes"})  # needs that are read from the data set before training
+DATA_NEEDS = frozenset(
+    {"tokens", "features", "classes", "groups"}
+)  # needs that are read from the data set before training
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,10 @@ class Policy(abc.ABC):
     Attributes:
         needs: What the rule reads. Signals are measured in training: "loss", "correct", "confidence", "el2n",
             "grad_norm". Other needs are read from the data set before training: "tokens" (`history.tokens`), "features"
-            (the texts, or else the pixels, of `history.features`), "classes" (`history.features.classes`). Nothing else
-            is made. A model or a data set that can't give a need is refused. A class whose needs depend on its fields
-            defines a property.
+            (the texts, or else the pixels, of `history.features`), "classes" (`history.features.classes`), "groups"
+            (`history.features.groups`, near-duplicates; its fields `similarity`, `ngram` and `columns` are arguments of
+            `data.duplicates.find_groups`). Nothing else is made. A model or a data set that can't give a need is
+            refused. A class whose needs depend on its fields defines a property.
         weighs: Whether its selections carry weights. A loss that can't be weighted row by row is refused.
         in_background: Whether `update` runs in a thread during the next round. Then `select` sees its notes one round
             later.

@@ -11,6 +11,7 @@ from .. import core
 from ..common import storage
 from ..core import Policy
 from ..core.features import Features
+from ..data.duplicates import find_groups
 from ..data.features import read_features
 from ..data.fingerprint import fingerprint
 from ..data.keys import match, row_keys
@@ -41,6 +42,10 @@ class DataNeeds:
         self._tokens = row_tokens(dataset, is_encoder_decoder) if counts else 0
         wanted = policy.needs & {"features", "classes"}
         self._features = read_features(dataset, is_encoder_decoder, wanted) if wanted else Features()
+        if "groups" in policy.needs:
+            how = {name: getattr(policy, name) for name in ("similarity", "ngram", "columns") if hasattr(policy, name)}
+            groups = find_groups(dataset, is_encoder_decoder, **how)
+            self._features = replace(self._features, groups=groups)
 
     def fit(self, dataset: Any, policy: Policy) -> bool:
         """Whether this was read from this data set, as it is now, for this policy.
