@@ -74,9 +74,10 @@ OUTSIDE = {
     "accelerate": {"train/mixin", "train/pruning"},
     "datasets": {"recipe"},
     "matplotlib": {"report/figures"},
-    "scipy": {"compare/intervals", "core/features", "policies", "recipe/metrics"},
+    "scipy": {"compare/intervals", "core/features", "data/_near", "policies", "recipe/metrics"},
     "pyarrow": {"compare/store", "recipe/files", "records/hub", "records/table"},
     "huggingface_hub": {"records/hub", "report/card"},
+    "rensa": {"data/_near"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

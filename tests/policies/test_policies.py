@@ -30,7 +30,7 @@ def name(request):
     return request.param
 
 
-DATA_NEEDS = {"tokens", "features", "classes"}
+DATA_NEEDS = {"tokens", "features", "classes", "groups"}
 
 
 def begun(policy, n):
@@ -39,7 +39,11 @@ def begun(policy, n):
     history = History.empty(n, policy.needs - DATA_NEEDS)
     history.tokens[:] = rng.integers(1, 50, n)
     texts = tuple(matrix_of([rng.integers(0, 30, length) for length in history.tokens]) for _ in range(2))
-    history.features = Features(texts if "features" in policy.needs else (), classes=rng.integers(0, 3, n))
+    history.features = Features(
+        texts if "features" in policy.needs else (),
+        classes=rng.integers(0, 3, n),
+        groups=rng.integers(0, 1 + n // 2, n),
+    )
     earlier = History.empty(n, ("correct", "confidence", "el2n", "grad_norm"))
     earlier.notes = {"score": rng.random(n, np.float32)}
     loss, *signals = rng.random((5, n), np.float32)
