@@ -21,6 +21,7 @@ _SEED = 1
 _AT_A_TIME = 1 << 14  # rows to hash, or pairs to compare
 _NEAREST = 8  # rows before it in its bucket that a row is compared with, and with the first row there
 _SIDE, _PARTS = 8, 7  # of a perceptual hash: 8 x 8 frequencies in 7 parts, 2 of them in a band
+_APART = 10 / 63  # share of the places in which the hashes of near pictures may differ
 _FACTORS = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # of splitmix64
 
 
@@ -77,8 +78,9 @@ def near_pictures(pixels: np.ndarray, shape: tuple[int, int, int], similarity: f
     """Group rows whose pictures have nearly the same pixels.
 
     With a and b the bytes of two pictures, they are near if sum min(a, b) / sum max(a, b) is at least `similarity`, for
-    the pictures and for their negatives. All near pairs are found whose perceptual hashes (the signs of the 63 lowest
-    frequencies against their median) differ in at most five places.
+    the pictures and for their negatives, and if their perceptual hashes (which of the 63 lowest frequencies are above
+    their median) differ in at most ten places: without it, dull pictures are near each other. All such pairs are found
+    whose hashes differ in at most five places, and most others.
 
     Args:
         pixels: (N, P) uint8.
@@ -93,11 +95,14 @@ def near_pictures(pixels: np.ndarray, shape: tuple[int, int, int], similarity: f
     if similarity == 1:
         return _first_equal(equal)
 
+    hashes = np.concatenate([_perceptual_hashes(pixels[rows], shape) for rows in _chunks(len(pixels))])
+
     def near(low: np.ndarray, high: np.ndarray) -> np.ndarray:
         alike = [_overlap(pixels[low[some]], pixels[high[some]]) for some in _chunks(len(low))]
-        return np.concatenate(alike) >= similarity - 1e-9
+        apart = [np.count_nonzero(hashes[low[some]] ^ hashes[high[some]], axis=1) for some in _chunks(len(low))]
+        return (np.concatenate(alike) >= similarity - 1e-9) & (np.concatenate(apart) <= _APART * hashes.shape[1])
 
-    return _grouped(equal, lambda rows: _picture_bands(pixels, rows, shape), near)
+    return _grouped(equal, lambda rows: _picture_bands(hashes[rows]), near)
 
 
 # ---- From hashes to groups ----
@@ -267,22 +272,25 @@ def _hashes_of_rows(texts: list[Text]) -> np.ndarray:
 # ---- Pictures ----
 
 
-def _picture_bands(pixels: np.ndarray, rows: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Return every two parts of each row's perceptual hash: (K, 21) uint32.
+def _perceptual_hashes(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return which frequencies of each picture are above their median: (N, at most 63) bool.
 
-    Of seven parts, two are the same in any two hashes that differ in at most five places. All numbers are whole
-    and below 2^53, so that every machine finds the same.
+    All numbers are whole and below 2^53, so that every machine finds the same.
     """
     down, across = (_frequencies(side) for side in shape[1:])
-    found = []
-    for some in _chunks(len(rows)):
-        greys = pixels[rows[some]].reshape(-1, *shape).sum(axis=1, dtype=np.float64)
-        strengths = (down @ greys @ across.T).reshape(len(greys), -1)[:, 1:]  # without the mean
-        middle = np.median(strengths, axis=1, keepdims=True) if strengths.size else 0
-        parts = np.array_split(strengths > middle, _PARTS, axis=1)
-        numbers = [part @ (1 << np.arange(part.shape[1])) for part in parts]
-        found.append(np.stack([one << 16 | other for one, other in combinations(numbers, 2)], axis=1))
-    return np.concatenate(found).astype(np.uint32)
+    greys = pixels.reshape(-1, *shape).sum(axis=1, dtype=np.float64)
+    strengths = (down @ greys @ across.T).reshape(len(greys), -1)[:, 1:]  # without the mean
+    return strengths > np.median(strengths, axis=1, keepdims=True) if strengths.size else strengths > 0
+
+
+def _picture_bands(hashes: np.ndarray) -> np.ndarray:
+    """Return every two parts of each hash: (N, 21) uint32.
+
+    Of seven parts, two are the same in any two hashes that differ in at most five places.
+    """
+    parts = np.array_split(hashes, _PARTS, axis=1)
+    numbers = [part @ (1 << np.arange(part.shape[1])) for part in parts]
+    return np.stack([one << 16 | other for one, other in combinations(numbers, 2)], axis=1).astype(np.uint32)
 
 
 def _frequencies(side: int) -> np.ndarray:

@@ -200,6 +200,14 @@ def test_pictures_with_noise_are_near_and_others_are_not(rng):
     assert find_groups(rows, similarity=1).tolist() == [*range(60), *range(30)]
 
 
+def test_dull_pictures_are_told_apart_by_what_is_in_them(rng):
+    """All pixels lie within 16 of each other, so that any two pictures share 88 % of their light."""
+    dull = 120 + smooth(rng, 400, side=8) // 16
+    overlaps = _near._overlap(dull[:-1].reshape(399, -1), dull[1:].reshape(399, -1))
+    assert overlaps.min() > 0.8
+    assert find_groups(as_list({"pixel_values": dull})).tolist() == [*range(400)]
+
+
 def test_pictures_of_a_data_set_are_those_of_a_list(rng):
     made = smooth(rng, 4, side=48)
     pictures = [Image.fromarray(one) for one in (*made, shifted(made[1], rng, 4), made[2])]
