@@ -59,7 +59,8 @@ class OneOfEach(Policy):
         self.check_range("similarity", "[0.5, 1]")
         self.check_range("ngram", "[1, inf)")
         self.check_range("most", "[1, inf)")
-        if self.columns is not None and not all(str(self.columns).split("+")):
+        named = self.columns is None or isinstance(self.columns, str) and all(self.columns.split("+"))  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not named:
             raise ValueError(f"OneOfEach(columns=...) must be names joined by '+', got {self.columns!r}.")
 
     def begin(self, history: History, earlier: History | None) -> None:
