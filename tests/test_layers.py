@@ -78,9 +78,10 @@ OUTSIDE = {
     "accelerate": {"train/mixin", "train/pruning", "train/scoring"},
     "datasets": {"recipe"},
     "matplotlib": {"report/figures"},
-    "scipy": {"compare/intervals", "compare/power", "core/features", "policies", "recipe/metrics"},
+    "scipy": {"compare/intervals", "compare/power", "core/features", "data/_near", "policies", "recipe/metrics"},
     "pyarrow": {"compare/store", "data/listing", "recipe/files", "records/hub", "records/table"},
     "huggingface_hub": {"records/hub", "report/card"},
+    "rensa": {"data/_near"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

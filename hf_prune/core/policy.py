@@ -14,7 +14,7 @@ from .ranking import ranked, top
 from .selection import Clock, Selection, plain, whole_steps
 
 DATA_NEEDS = frozenset(
-    {"tokens", "features", "classes", "columns"}
+    {"tokens", "features", "classes", "columns", "groups"}
 )  # needs that are read from the data set before training
 
 
@@ -26,8 +26,10 @@ class Policy(abc.ABC):
         needs: What the rule reads. Signals are measured in training: "loss", "correct", "confidence", "el2n",
             "grad_norm". Other needs are read from the data set before training: "tokens" (`history.tokens`), "features"
             (the texts, or else the pixels, of `history.features`), "classes" (`history.features.classes`), "columns"
-            (what `reads_columns` and `reads_file` name). Nothing else is made. A model or a data set that can't give a
-            need is refused. A class whose needs depend on its fields defines a property.
+            (what `reads_columns` and `reads_file` name), "groups" (`history.features.groups`, near-duplicates; the
+            fields `similarity`, `ngram` and `columns` are arguments of `data.duplicates.find_groups`). Nothing else is
+            made. A model or a data set that can't give a need is refused. A class whose needs depend on its fields
+            defines a property.
         weighs: Whether its selections carry weights. A loss that can't be weighted row by row is refused.
         in_background: Whether `update` runs in a thread during the next round. Then `select` sees its notes one round
             later.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 ROWS = "history.parquet"
+DUPLICATES = "duplicate_group"  # also a policy's note
 COLUMNS = {
     "row": "number of the row in the training set, from 0",
     FILE_ROW: "number of the row in the file or split that it was read from, from 0",
@@ -22,6 +23,7 @@ COLUMNS = {
     "loss": "its latest loss (of text: the mean over its target tokens; cross-entropies are in nats)",
     "seen": "the round in which that was measured, from 0",
     "tokens": "its tokens without padding",
+    DUPLICATES: "the first row of its group of near-duplicates; its own number if it has none",
     "faults": "how often its loss was no finite number",
     "times_trained": "rounds that trained it",
     "times_measured": "rounds that measured a finite loss, in training or by a forward pass alone",
@@ -93,6 +95,8 @@ def _columns(history: History, dynamics: Dynamics | None, file_rows: np.ndarray 
     columns |= {"loss": history.loss, "seen": history.last_round}
     if history.tokens.any():
         columns["tokens"] = history.tokens
+    if (groups := history.notes.get(DUPLICATES)) is not None:
+        columns[DUPLICATES] = groups
     columns |= {"faults": history.faults} | {name: it for name, it in history.signals.items() if name not in COLUMNS}
     if dynamics is not None:
         columns |= {
