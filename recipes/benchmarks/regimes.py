@@ -14,11 +14,7 @@ with other seeds; every arm has the same. No arm picks its best checkpoint by cl
 """
 
 import argparse
-import shlex
-import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -28,36 +24,10 @@ from sklearn.model_selection import train_test_split
 from transformers import AutoModel, AutoTokenizer
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the recipes
+from comparing import ROWS, Regime, compare, make_rows
 from image_classification import embedded_digits
 
 SEED = 0  # draws the rows and the faults, the same for every seed of training
-ROWS, RESULTS = Path("regimes"), Path("recipes", "results")
-EVERY_RUN = "--load_best_model_at_end False --save_strategy no --eval_strategy steps --eval_steps 0.1"
-EVERY_RUN += " --disable_tqdm True --report_to none"
-
-
-@dataclass(frozen=True)
-class Regime:
-    """One comparison.
-
-    Args:
-        make: Makes the splits from the folder of the data sets.
-        recipe: Name of the recipe.
-        arguments: Arguments of every run, beside its files.
-        budgets: Shares of the full arm.
-        arms: The oracle and the rules, as `hf-prune compare` reads them.
-        baselines: What a user would try first, as `hf-prune compare` reads it.
-        seeds: Seeds of each arm.
-    """
-
-    make: Callable[[Path], DatasetDict]
-    recipe: str
-    arguments: str
-    budgets: tuple[float, ...]
-    arms: tuple[str, ...]
-    baselines: tuple[str, ...] = ()
-    seeds: int = 8
-
 
 # ---- Rows ----
 
@@ -280,27 +250,10 @@ def main() -> None:
     parser.add_argument("--run", action="store_true", help="run the comparison, with every core")
     given = parser.parse_args()
     for name in given.names:
-        regime, folder = REGIMES[name], ROWS / name
-        if not folder.exists():
-            for split, rows in regime.make(given.data).items():
-                rows.to_parquet(folder / f"{split}.parquet")
-        if "minilm-3" in regime.arguments:
+        make_rows(name, REGIMES[name], given.data)
+        if "minilm-3" in REGIMES[name].arguments:
             three_layers(given.data)
-        command = command_of(name)
-        print(shlex.join(command))
-        if given.run:
-            subprocess.run(command, check=True)
-
-
-def command_of(name: str) -> list[str]:
-    """The command that compares in this regime."""
-    regime, folder = REGIMES[name], ROWS / name
-    files = [f"--{split}_file {folder / split}.parquet" for split in ("train", "validation", "test")]
-    command = ["hf-prune", "compare", f"recipes/{regime.recipe}.py", "--arms", *regime.arms]
-    command += ["--budgets", *map(str, regime.budgets), "--seeds", str(regime.seeds), "--jobs", "auto"]
-    command += ["--baselines", *regime.baselines] if regime.baselines else []
-    command += ["--keep", "results", "--output_dir", str(RESULTS / name), "--"]
-    return command + shlex.split(f"{' '.join(files)} {regime.arguments} {EVERY_RUN}")
+        compare(name, REGIMES[name], given.run)
 
 
 if __name__ == "__main__":
