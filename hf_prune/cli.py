@@ -1,4 +1,4 @@
-"""The `hf-prune` command: policies and their cards, comparisons, scores, tables, reports, and the environment.
+"""The `hf-prune` command: policies and their cards, comparisons, scores, tables, reports, advice, the environment.
 
 Each part imports its modules when it runs, so `--help` does not wait for torch.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 from . import policies
 from .common.command import Parser, again, interruptible
+from .common.storage import write_text
 from .compare.launch import FailedRun
 from .core import DATA_NEEDS, History, Policy
 
@@ -58,8 +59,10 @@ def _parser() -> Parser:
     _add_score(commands)
     tables = commands.add_parser("table", help="print runs of the recipes, or comparisons, as a Markdown table")
     tables.add_argument("results", nargs="+", help="folders of runs or of comparisons, or their JSON files")
+    tables.add_argument("--best", action="store_true", help="show comparisons with their best rule alone")
     report = commands.add_parser("report", help="write the report of a run that has ended, as a page and PNG files")
     report.add_argument("run", help="folder of the run; _report.html and the folder _report are written into it")
+    _add_advise(commands)
     commands.add_parser("env", help="print versions, machine and devices, for the report of an issue")
     return parser
 
@@ -71,9 +74,11 @@ def _how_to_go_on() -> str:
 def _run(chosen: argparse.Namespace, script: Sequence[str], parser: argparse.ArgumentParser) -> int:
     try:
         if chosen.command == "table":
-            text = _tabulate(chosen.results)
+            text = _tabulate(chosen.results, chosen.best)
         elif chosen.command == "report":
             text = _write_report(chosen.run)
+        elif chosen.command == "advise":
+            text = _advise(chosen)
         elif chosen.command == "env":
             text = _environment()
         elif chosen.command == "score":
@@ -87,41 +92,68 @@ def _run(chosen: argparse.Namespace, script: Sequence[str], parser: argparse.Arg
         return 1
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
-    sys.stdout.write(text + "\n")
+    if text:  # only the main process of several has one
+        sys.stdout.write(text + "\n")
     return 0
 
 
 def _add_score(commands: Any) -> None:
     score = commands.add_parser(
         "score",
-        help="run a training script once per seed, and keep its rows' mean scores for a policy that chooses once",
-        usage="%(prog)s --policy NAME [--FLAG VALUE ...] -- SCRIPT [ARG ...]",
-        description="Runs SCRIPT ARG... --policy NAME:keep=1 --seed S --output_dir OUTPUT_DIR/seed-S once for each "
-        "seed; the same command again goes on after those that have ended.",
+        help="score a training script's rows: by runs of a policy that chooses once, or by a model's forward passes",
+        usage="%(prog)s --policy NAME [--FLAG VALUE ...] -- SCRIPT [ARG ...]\n"
+        "       %(prog)s --model PATH [--base PATH] [--data FILE] [--output_dir FOLDER] -- [SCRIPT] [ARG ...]",
+        description="With --policy, it runs SCRIPT ARG... --policy NAME:keep=1 --seed S --output_dir OUTPUT_DIR/seed-S "
+        "once for each seed. With --model, it runs SCRIPT ARG... --model_name_or_path PATH up to its training, and "
+        "measures each row's loss by a forward pass; `accelerate launch -m hf_prune.cli score ...` shares the rows out "
+        "to several processes. The same command again goes on where it was.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    score.add_argument(
-        "--policy", required=True, help="a policy that chooses once, such as el2n", default=argparse.SUPPRESS
-    )
-    score.add_argument("--seeds", type=int, default=3, help="runs; the paper of EL2N and GraNd averages 10")
+    by = score.add_mutually_exclusive_group(required=True)
+    by.add_argument("--policy", help="a policy that chooses once, such as el2n", default=argparse.SUPPRESS)
+    by.add_argument("--model", help="the model whose losses to measure, a folder or a name", default=argparse.SUPPRESS)
     score.add_argument("--output_dir", default="scores", help="folder of the runs and of the scores")
-    score.add_argument("--num_train_epochs", type=float, help="epochs of each run; without it, the script's own")
-    score.add_argument("--launcher", choices=("python", "accelerate"), default="python", help="starts the script")
+    runs = score.add_argument_group("with --policy", argument_default=argparse.SUPPRESS)
+    runs.add_argument("--seeds", type=int, help="runs (default: 3); the paper of EL2N and GraNd averages 10")
+    runs.add_argument("--num_train_epochs", type=float, help="epochs of each run (default: the script's own)")
+    runs.add_argument("--launcher", choices=("python", "accelerate"), help="starts the script (default: python)")
+    passes = score.add_argument_group("with --model", argument_default=argparse.SUPPRESS)
+    passes.add_argument("--base", help="a second model, whose losses policy trusted compares with")
+    passes.add_argument("--data", help="score all rows of this file: short for --train_file and --validation_file")
 
 
 def _score(chosen: argparse.Namespace, script: Sequence[str]) -> str:
+    given = vars(chosen)
+    wrong = ("base", "data") if "policy" in given else ("seeds", "num_train_epochs", "launcher")
+    if stray := [f"--{name}" for name in wrong if name in given]:
+        raise ValueError(f"{stray[0]} belongs to --{'model' if 'policy' in given else 'policy'}; leave it out.")
+    if "model" in given:
+        return _score_by_model(given, script)
     from .compare.score import make_scores
     from .recipe.arguments import find_policy
 
     find_policy(chosen.policy.partition(":")[0].strip())
-    return make_scores(chosen.policy, script, chosen.output_dir, chosen.seeds, chosen.num_train_epochs, chosen.launcher)
+    options = (given.get("seeds", 3), given.get("num_train_epochs"), given.get("launcher", "python"))
+    return make_scores(chosen.policy, script, chosen.output_dir, *options)
 
 
-def _tabulate(results: Sequence[str]) -> str:
+def _score_by_model(given: dict[str, Any], script: Sequence[str]) -> str:
+    from .compare.forward import score_by_model
+
+    if not script or script[0].startswith("--"):
+        from .recipe.models import recipe_for
+
+        script = [recipe_for(given["model"]), *script]
+    if "data" in given:
+        script = [*script, "--train_file", given["data"], "--validation_file", given["data"]]
+    return score_by_model(given["model"], script, given["output_dir"], given.get("base"))
+
+
+def _tabulate(results: Sequence[str], best: bool) -> str:
     from .compare.tables import table
 
-    return table(results)
+    return table(results, best)
 
 
 def _write_report(run: str) -> str:
@@ -130,6 +162,32 @@ def _write_report(run: str) -> str:
     path = Path(run, REPORT)
     RunReport.of_folder(run).html(path)
     return f"{path}, and its figures in {path.with_suffix('')}"
+
+
+def _add_advise(commands: Any) -> None:
+    advise = commands.add_parser("advise", help="say what could be saved or gained in a run, and by which flags")
+    advise.add_argument("run", help="folder of the run, or its results.json")
+    advise.add_argument("--data", help="file of the training rows, to count classes and equal rows in")
+    form = advise.add_mutually_exclusive_group()
+    form.add_argument("--json", metavar="FILE", help="write the advice as JSON; - = print it")
+    form.add_argument("--markdown", action="store_true", help="print the advice as a Markdown table")
+
+
+def _advise(chosen: argparse.Namespace) -> str:
+    from .report.advice import advise, as_json, as_markdown, as_text
+
+    data = None
+    if chosen.data is not None:
+        from .recipe.splits import read_file
+
+        data = read_file(chosen.data)
+    found = advise(chosen.run, data)
+    if chosen.json not in (None, "-"):
+        write_text(chosen.json, as_json(found))
+        return chosen.json
+    if chosen.json == "-":
+        return as_json(found).rstrip()
+    return as_markdown(found) if chosen.markdown else as_text(found)
 
 
 def _environment() -> str:

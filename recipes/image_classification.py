@@ -54,7 +54,7 @@ from hf_prune import PruningTrainer
 from hf_prune.compare.intervals import proportion_interval
 from hf_prune.recipe.arguments import parse
 from hf_prune.recipe.columns import count_rows, find_column
-from hf_prune.recipe.labels import class_names, encode_labels, join_labels, warn_if_untaught
+from hf_prune.recipe.labels import ClassArguments, class_names, encode_labels, join_labels, warn_if_untaught
 from hf_prune.recipe.metrics import Accuracy
 from hf_prune.recipe.models import loading, names_of
 from hf_prune.recipe.outcome import Outcome, arguments_of, finish
@@ -65,7 +65,7 @@ from hf_prune.recipe.vision import new_model
 
 
 @dataclass
-class RecipeArguments:
+class RecipeArguments(ClassArguments):
     """Which pictures to classify, and with which model.
 
     Args:
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         processing_class=processor,
         data_collator=default_data_collator,
         compute_metrics=lambda found: metric.compute(predictions=found.predictions, references=found.label_ids),
-        **common.for_trainer(),
+        **(common.for_trainer() | recipe.for_trainer(pictures["train"], args)),
     )
     train(trainer, checkpoint)
     laps.end("training")

@@ -45,7 +45,7 @@ from transformers import (
 from hf_prune import PruningTrainer
 from hf_prune.recipe.arguments import parse
 from hf_prune.recipe.columns import count_rows, find_column, find_text, find_texts, keep_rows, tell_cuts
-from hf_prune.recipe.labels import class_names, encode_labels, read_numbers, warn_if_untaught
+from hf_prune.recipe.labels import ClassArguments, class_names, encode_labels, read_numbers, warn_if_untaught
 from hf_prune.recipe.metrics import LabelScorer
 from hf_prune.recipe.models import loading, names_of, shape_of
 from hf_prune.recipe.outcome import Outcome, arguments_of, finish
@@ -55,7 +55,7 @@ from hf_prune.recipe.tokenizers import byte_level_bpe
 
 
 @dataclass
-class RecipeArguments:
+class RecipeArguments(ClassArguments):
     """What to classify, and with which model.
 
     Args:
@@ -245,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=scorer,
-        **common.for_trainer(),
+        **(common.for_trainer() | recipe.for_trainer(rows["train"], args)),
     )
     train(trainer, checkpoint)
     laps.end("training")

@@ -147,7 +147,7 @@ def test_a_package_that_is_missing_is_told():
     assert cli._installed("no-such-package") == "not installed"
 
 
-@pytest.mark.parametrize("argv", [[], ["policies"], ["compare"], ["score"], ["table"], ["report"], ["env"]])
+@pytest.mark.parametrize("argv", [[], ["policies"], ["compare"], ["score"], ["table"], ["report"], ["advise"], ["env"]])
 def test_help_shows_no_doubled_percent(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*argv, "--help"])
@@ -168,7 +168,15 @@ def test_help_does_not_wait_for_large_libraries(argv):
 
 @pytest.mark.parametrize(
     "argv",
-    [["report", "nowhere"], ["table", "nowhere"], ["policies", "./mine.py"], ["report", __file__], ["none"], []],
+    [
+        ["report", "nowhere"],
+        ["advise", "nowhere"],
+        ["table", "nowhere"],
+        ["policies", "./mine.py"],
+        ["report", __file__],
+        ["none"],
+        [],
+    ],
 )
 def test_a_mistake_is_told_in_one_line(argv, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -236,9 +236,14 @@ def test_what_the_comparisons_tell_in_short():
             assert full["saved"] < 0.1 or max(sign * full["low"], sign * full["high"]) < 0, name
 
 
-@pytest.mark.parametrize("name", ["selection", "scale", "gather", "label_noise", "padding"])
+@pytest.mark.parametrize("name", ["selection", "scale", "gather", "label_noise", "padding", "advice", "duplicates"])
 def test_a_benchmarks_table_is_what_its_file_gives(name):
     assert marked("results", name) == load(f"benchmarks/{name}").table(result(name))
+
+
+def test_the_evidence_that_comes_with_the_package_is_what_the_comparisons_give():
+    evidence = load("benchmarks/evidence")
+    assert evidence.EVIDENCE.read_text(encoding="utf-8") == evidence.text_of(evidence.collect(RESULTS))
 
 
 # ---- Numbers ----

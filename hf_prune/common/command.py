@@ -30,6 +30,7 @@ class Stage:
         policy: The policy as Python shows it, and as the command names it.
         output_dir: The folder of the run; None = not known yet.
         has_begun: Whether an optimizer step has been taken.
+        scores: The command that runs this process's script to score its rows in place of training; None = it trains.
     """
 
     flags: Collection[str] = ()
@@ -37,6 +38,7 @@ class Stage:
     policy: tuple[str, str] | None = None
     output_dir: Path | None = None
     has_begun: bool = False
+    scores: str | None = None
 
 
 stage = Stage()
@@ -116,6 +118,8 @@ def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
 
 def again(*left_out: str) -> str:
     """The command of this process, to be typed again, without secrets and without the flags in `left_out`."""
+    if stage.scores is not None:
+        return stage.scores
     program, *arguments = sys.argv
     start = ["python", *sys.orig_argv[1 : len(sys.orig_argv) - len(arguments)]]  # keeps a -m that was typed
     if any(name.startswith("ACCELERATE_") for name in os.environ):

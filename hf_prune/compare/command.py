@@ -9,10 +9,21 @@ full        every row, `--policy uniform:keep=1`
 short-B     every row, in B % of the epochs, the learning rate decayed to its end: fewer epochs
 uniform-B   B % of each epoch, drawn at random
 
-for each budget B. A policy with a field `keep` runs with every budget. A policy whose share depends on the losses runs
+for each budget B, and for `--baselines` what you may try first: `early_stopping` (all rows, until three validations in
+a row are no better) and `class_weighted` (a loss in which each class counts as much, also with each budget; recipes for
+classes have it). A policy with a field `keep` runs with every budget. A policy whose share depends on the losses runs
 as it is, and is compared with the short and the uniform arm that read about as much. An arm is a policy,
 NAME:FIELD=VALUE,..., followed by flags for this arm alone, all in quotes. `NAME=` in front names the arm; two arms of
-one policy need names.
+one policy need names. `--budgets auto` adds the missing baselines: where an arm read with its first seed what no short
+arm reads, a short and a uniform arm with its share. An arm whose name begins with `oracle`, such as
+"oracle=POLICY:FIELD=...", chooses by what no rule can know: it shows whether there is headroom, and never wins.
+
+The first line of the output is the verdict. After two seeds, it says how many seeds would tell the margin from noise,
+and how long they take; a table says so for each arm. Two seeds give a rough number. With `--seeds 8 --stop_decided`, 8
+is the largest number: an arm gets no more seeds when it is decided against the arm with fewer epochs, that is, better,
+worse, the same within the margin, or out of reach of 8 seeds. To look after each seed finds differences by chance, so
+these looks use intervals of 99.9 % in place of 95 %, from three seeds on. Baselines that no undecided arm needs are
+stopped too. Without the flag, a later command gives stopped arms their other seeds.
 
 Every arm gets the seeds 1 to `--seeds`. With one seed, all arms start from the same weights and the same order of rows.
 The same command continues where it was interrupted, inside a run from its last checkpoint. A command with further arms
@@ -36,19 +47,23 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from ..common.command import Parser, again, interruptible, stage
 from ..common.foreign import number, of_kind
 from ..report.card import renew_baselines
-from .launch import LAUNCHERS, Run, check_script, run_all
+from .enough import RULES, stopped
+from .launch import LAUNCHERS, Run, check_script, cores, has_accelerator, run_all
+from .measured import CLOSE
 from .page import markdown, write
-from .plan import ALL, OURS, Arm, Plan, check_beginning, epochs_of, flag_names, join, plan_arms
+from .plan import ALL, BASELINES, OURS, Arm, Plan, baselines_of, check_beginning, epochs_of, flag_names, join, plan_arms
 from .result import PREDICTIONS, RESULTS, prunes_nothing
 from .store import check_pyarrow, load_runs, pack, run_folder
 from .verdict import Comparison
 
+AUTO = "auto"
 _CURE = "a recipe ends with results.json in its --output_dir, as those of hf_prune do"
 
 
@@ -74,9 +89,16 @@ def read_arguments(argv: Sequence[str], program: str | None = None) -> tuple[arg
         "script", nargs="?", help="the recipe; without it, what there is in output_dir is compared anew"
     )
     parser.add_argument("--arms", nargs="+", default=[], metavar="ARM", help="policies, each with flags of its own")
-    parser.add_argument("--budgets", nargs="+", type=float, default=[0.5], help="shares of the full arm; default 0.5")
+    budgets = "shares of the full arm, and auto: those that arms turn out to read; default 0.5"
+    parser.add_argument("--budgets", nargs="+", type=_budget, default=[0.5], metavar="SHARE", help=budgets)
+    parser.add_argument("--baselines", nargs="+", choices=BASELINES, default=[], help="further baselines; default none")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each arm; default 3")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, as on one GPU; default 1")
+    parser.add_argument("--stop_decided", action="store_true", help="no more seeds for arms that are decided")
+    jobs = (
+        "runs at once, or auto: one on each CPU core, and one alone where there is a GPU. Without a GPU, runs at once "
+    )
+    jobs += "share the cores as their threads, unless OMP_NUM_THREADS is set; default 1, as seconds then compare"
+    parser.add_argument("--jobs", type=_jobs, default=1, metavar="N", help=jobs)
     parser.add_argument("--margin", type=float, help="largest difference that counts as equal, in the table's unit")
     parser.add_argument("--launcher", choices=LAUNCHERS, default="python", help="starts the recipe; default python")
     keep = "of ended runs, earlier ones too: all, all but checkpoints (models), or runs.parquet alone, one small file "
@@ -87,6 +109,23 @@ def read_arguments(argv: Sequence[str], program: str | None = None) -> tuple[arg
     if options.script is None and (options.arms or arguments):
         parser.error(f"The recipe comes first: {parser.prog} RECIPE --arms ARM ... -- ARG ...")
     return options, arguments, parser
+
+
+def _budget(text: str) -> float | str:
+    return text if text == AUTO else _number(text, float)
+
+
+def _jobs(text: str) -> int:
+    if text != AUTO:
+        return _number(text, int)
+    return 1 if has_accelerator() else cores()
+
+
+def _number(text: str, kind: type) -> Any:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {AUTO}") from error
 
 
 def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.Namespace) -> list[str]:
@@ -100,7 +139,7 @@ def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.
     except OSError as error:
         raise ValueError(f"--output_dir {folder} can't be made: {error.strerror}. Give another.") from error
     join(plan, earlier, folder).save(folder)
-    runs, failed, idle, ended_before = {}, [], set(), plan.ended(folder)
+    runs, failed, idle, decided, ended_before = {}, [], set(), set(), plan.ended(folder)
     for arm, seed in plan.runs():
         out = run_folder(folder, arm, seed)
         if (arm, seed) in ended_before:
@@ -114,9 +153,13 @@ def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.
     arm_of = {run: words.rpartition(", seed ")[0] for run, words in runs.items()}
     with (
         tqdm(total=total, initial=total - len(runs), desc="Comparing", unit="run") as bar,
-        contextlib.closing(run_all(runs, options.jobs, lambda run: arm_of[run] in idle)) as ended,
+        contextlib.closing(
+            run_all(runs, options.jobs, lambda run: arm_of[run] in idle, lambda run: arm_of[run] not in decided)
+        ) as ended,
     ):
         _tell_idle(plan, folder, idle, bar)
+        if options.stop_decided and ended_before:
+            _look(plan, folder, options, decided, bar)
         for run, status in ended:
             if status is None:
                 bar.write(f"{runs[run]} is still running, from an earlier command; waiting for it.", file=sys.stderr)
@@ -127,10 +170,25 @@ def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.
             bar.update()
             if run.result.exists():
                 _tidy(run.result.parent, options.keep or "models")
-                with contextlib.suppress(ValueError):  # reported at the end, when no run waits
-                    write(Comparison.load(folder), folder)
+                _look(plan, folder, options, decided, bar)
                 _tell_idle(plan, folder, idle, bar)
+        bar.total = bar.n if decided else total
+        bar.refresh()
     return failed
+
+
+def _look(plan: Plan, folder: Path, options: argparse.Namespace, decided: set[str], bar: tqdm) -> None:
+    """Compare what has ended; with --stop_decided, name each arm that needs no more seeds, and add it to `decided`."""
+    with contextlib.suppress(ValueError):  # a damaged run is reported at the end, when no run waits
+        comparison = Comparison.load(folder)
+        reasons = stopped(comparison, plan) if options.stop_decided else {}
+        for arm, reason in reasons.items():
+            comparison.plan.arms[arm] = dataclasses.replace(comparison.plan.arms[arm], stopped=reason)
+            if arm not in decided:
+                bar.write(f"Arm {arm} gets no more seeds: {reason}.", file=sys.stderr)
+        decided.update(reasons)
+        comparison.plan.save(folder)
+        write(comparison, folder)
 
 
 def _tell_idle(plan: Plan, folder: Path, idle: set[str], bar: tqdm) -> None:
@@ -200,7 +258,8 @@ def _run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan |
         )
     if options.seeds < 1 or options.jobs < 1:
         raise ValueError(f"--seeds {options.seeds} --jobs {options.jobs}: give 1 or more of each.")
-    check_beginning(plan_arms(options.arms, options.budgets, epochs=1), arguments)  # before anything runs
+    budgets = [budget for budget in options.budgets if budget != AUTO]
+    check_beginning(plan_arms(options.arms, budgets, 1, options.baselines), arguments)  # before anything runs
     plan = Plan(options.script, tuple(arguments), {}, options.seeds, options.jobs, options.margin)
     epochs = epochs_of(arguments)
     if epochs is None:  # a run of the full arm shows how many
@@ -209,8 +268,24 @@ def _run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan |
             return failed
         said = load_runs(folder, [("full", 1)])["full", 1].results.get("arguments")
         epochs = number(of_kind(said, "arguments", dict).get("num_train_epochs"), "num_train_epochs")
-    plan = dataclasses.replace(plan, arms=plan_arms(options.arms, options.budgets, epochs))
+    plan = dataclasses.replace(plan, arms=plan_arms(options.arms, budgets, epochs, options.baselines))
+    if AUTO in options.budgets:
+        _run_plan(dataclasses.replace(plan, seeds=1), Plan.load(folder), folder, options)
+        for budget in _budgets_read(plan, folder):
+            plan.arms.update(baselines_of(budget, epochs))
     return _run_plan(plan, Plan.load(folder), folder, options)
+
+
+def _budgets_read(plan: Plan, folder: Path) -> list[float]:
+    """The shares of full that rules read with their first seed, where no short arm reads as much within a tenth."""
+    runs, found = load_runs(folder, [(arm, 1) for arm in plan.arms]), []
+    budgets = [arm.budget for arm in plan.arms.values() if arm.kind == "short" and arm.budget]
+    for (name, _), run in runs.items():
+        if plan.arms[name].kind in RULES and ("full", 1) in runs:
+            share = run.cost()["all"] / runs["full", 1].cost()["all"]
+            if share < 1 - CLOSE and all(abs(1 - share / budget) > CLOSE for budget in (*budgets, *found)):
+                found.append(max(0.01, round(share, 2)))
+    return found
 
 
 def main(argv: Sequence[str] | None = None, program: str | None = None) -> int:

@@ -26,6 +26,8 @@ true difference in 92 % of cases (2 seeds), 94 % (3) and 95 % (5) if rows do not
 It nearly always holds it if seeds differ mainly in which rows they get right, because both parts count this. One seed
 says nothing about other seeds: its interval is over rows alone.
 
+power.py plans with the same two parts how many seeds tell a difference from noise, and when to stop an arm.
+
 BLEU's sums and the score made from them are sacreBLEU's. sacreBLEU's own paired test compares two systems of one run
 each and gives a p-value. Here the same statistics are resampled jointly, which gives an interval, over seeds too.
 """

@@ -22,6 +22,8 @@ except ImportError:  # Windows locks no log
 
 LAUNCHERS = {"python": (sys.executable,), "accelerate": (sys.executable, "-m", "accelerate.commands.launch")}
 _LAST_LINES = 20
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU time, or "max", and the period that they are for
+_THREADS = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON"))
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
@@ -74,8 +76,37 @@ def check_script(script: Sequence[str]) -> None:
         raise ValueError(f"There is no script {script[0]!r}: give the path of a Python file.")
 
 
+def cores() -> int:
+    """CPU cores that this process may use: by its affinity, and by the quota of its container."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # there is no quota
+        quota, period = map(int, _QUOTA.read_text().split())
+        found = min(found, max(1, quota // period))
+    return found
+
+
+def has_accelerator() -> bool:
+    """Whether there is a GPU or the like, which several runs would have to share."""
+    import torch  # takes seconds
+
+    return torch.accelerator.is_available()
+
+
+def _environment(jobs: int) -> dict[str, str] | None:
+    """Variables for each of `jobs` runs at once: its share of the CPU cores as threads; None = those of this process.
+
+    Otherwise each run would start a thread on every core, and they would wait for each other.
+    """
+    if jobs == 1 or any(name in os.environ for name in _THREADS) or has_accelerator():
+        return None
+    return dict.fromkeys(_THREADS, str(max(1, cores() // jobs))) | dict(os.environ)
+
+
 def run_all(
-    runs: Iterable[Run], jobs: int = 1, is_last: Callable[[Run], bool] = lambda run: False
+    runs: Iterable[Run],
+    jobs: int = 1,
+    is_last: Callable[[Run], bool] = lambda run: False,
+    is_needed: Callable[[Run], bool] = lambda run: True,
 ) -> Generator[tuple[Run, int | None], None, None]:
     """Run commands, `jobs` at once, and yield each that ends; closing this generator ends those that still run.
 
@@ -85,11 +116,12 @@ def run_all(
         runs: What to run; a run is not started if its result exists when its turn comes.
         jobs: Most runs at once.
         is_last: Whether to start a run after all others; asked again whenever a run has ended.
+        is_needed: Whether to start a run at all; asked again before it is started.
 
     Yields:
         A run and its exit status, or None when it is found to be running already (once for each run).
     """
-    waiting, running, elsewhere = list(runs), {}, set()
+    waiting, running, elsewhere, environment = list(runs), {}, set(), _environment(jobs)
     is_main = threading.current_thread() is threading.main_thread()  # other threads can't set signal handlers
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) if is_main else None  # as Ctrl-C: `finally` runs
     try:
@@ -97,7 +129,7 @@ def run_all(
             news = [(run, process.wait()) for run, process in running.items() if process.poll() is not None]
             for run, _ in news:
                 del running[run]
-            waiting.sort(key=is_last)
+            waiting = sorted(filter(is_needed, waiting), key=is_last)
             for run in waiting[: jobs - len(running)]:
                 log = _open_locked(run.log)
                 if log is None:
@@ -115,6 +147,7 @@ def run_all(
                             stdin=subprocess.DEVNULL,
                             stdout=log,
                             stderr=subprocess.STDOUT,
+                            env=environment,
                             start_new_session=True,  # a launcher does not end the processes that it started
                         )
             yield from news

@@ -17,7 +17,9 @@ from ..common.storage import write_bytes, write_text
 from ..report import figures
 from ..report.card import BASELINES
 from ..report.theme import LIGHT
+from .enough import duration
 from .plan import rule_of
+from .power import MOST_SEEDS
 from .verdict import Comparison
 
 _COLORS = {"full": "#1a1a1a", "short": "#8c8c8c", "uniform": "#56a0d3"}
@@ -54,9 +56,15 @@ def baselines(found: dict[str, Any]) -> str:
 
 def markdown(found: dict[str, Any]) -> str:
     """Figure, conclusions, table, and how they were made, from `Comparison.to_dict`."""
-    lines = [f"# {in_words(_title(found))}", "", f"![{_alt(found)}](comparison.png)", ""]
+    lines = [f"# {in_words(_title(found))}", ""]
+    for line in verdict(found):
+        lines += [f"**{in_words(line)}**", ""]
+    lines += [f"![{_alt(found)}](comparison.png)", ""]
     lines += [f"- **{arm['arm']}**{arm['conclusion'].removeprefix(arm['arm'])}" for arm in found["arms"]]
-    lines += ["", markdown_table(*table(found)), "", "## How this was made", ""]
+    lines += ["", markdown_table(*table(found)), ""]
+    if found["seeds_needed"]["arms"]:
+        lines += ["## How many seeds", "", markdown_table(*seeds_table(found)), "", seeds_note(found), ""]
+    lines += ["## How this was made", ""]
     commands = _commands(found)
     fence = "```" + "`" * max((len(ticks) for line in commands for ticks in re.findall("`+", line)), default=0)
     return "\n".join([*lines, *(f"- {note}" for note in _notes(found)), "", f"{fence}bash", *commands, fence, ""])
@@ -72,12 +80,16 @@ def page(found: dict[str, Any], figure: bytes) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     headings, rows = table(found)
+    planned = seeds_table(found) if found["seeds_needed"]["arms"] else None
     environment = Environment(loader=PackageLoader("hf_prune.compare"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("comparison.html").render(
         title=_title(found),
+        verdict=verdict(found),
         arms=found["arms"],
         headings=headings,
         rows=rows,
+        planned=planned,
+        seeds_note=seeds_note(found),
         figure=base64.b64encode(figure).decode(),
         alt=_alt(found),
         notes=_notes(found),
@@ -120,6 +132,44 @@ def table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return list(shown), [list(row) for row in zip(*shown.values(), strict=True)]
 
 
+def verdict(found: dict[str, Any]) -> list[str]:
+    """The verdict in one line and, if an oracle has run, a second line with the headroom that it shows."""
+    lines = [found["verdict"]["line"], found["headroom"]]
+    return [f"{line}." for line in lines if line]
+
+
+def seeds_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row of texts for each rule: how many seeds it needs, and what they cost."""
+    planned, digits = found["seeds_needed"], found["quality"]["digits"]
+    most = f"> {MOST_SEEDS:,}"
+    rows = []
+    for arm in planned["arms"]:
+        few, needed, many = (
+            most if arm[name] is None else f"{arm[name]}" for name in ("at_least", "needed", "at_most")
+        )
+        time = "-" if arm["seconds"] is None else duration(arm["seconds"]) if arm["seconds"] else "none"
+        spread = f"{arm['deviation']:.{digits}f}"
+        between = few if few == many else f"{few} to {many}"
+        rows.append([arm["arm"], arm["to"], f"{arm['seeds']}", spread, needed, between, time])
+    headings = ["arm", "against", "seeds", "spread", f"needed for {planned['difference']:g}", "between", "more time"]
+    return headings, rows
+
+
+def seeds_note(found: dict[str, Any]) -> str:
+    """How the table of seeds is to be read."""
+    planned = found["seeds_needed"]
+    if not planned["arms"]:
+        return ""
+    fewest = min(arm["seeds"] for arm in planned["arms"])
+    rough = "Two seeds give a rough number only. " if fewest == 2 else ""
+    return (
+        f"{rough}So many seeds tell a true difference of {planned['difference']:g} from 0 in "
+        f"{100 * planned['power']:.0f} % of cases, if one seed's difference varies by the spread (standard deviation, "
+        "with what test rows add). An arm with fewer than five seeds gets the spread of all arms. Between: what the "
+        "95 % interval of the spread allows. More time: of this arm and its rival, as fast as the runs until now."
+    )
+
+
 def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """Write an image: quality in validations against what was trained, and against seconds, a line for each arm.
 
@@ -135,7 +185,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """
     arms = {name: arm for name, arm in comparison.plan.arms.items() if comparison.seeds(name)}
     budgets = sorted({arm.budget for arm in arms.values() if arm.budget is not None}, reverse=True)
-    rules = list(dict.fromkeys(rule_of(name, arm.budget) for name, arm in arms.items() if arm.kind == "policy"))
+    rules = list(dict.fromkeys(rule_of(name, arm.budget) for name, arm in arms.items() if arm.kind not in _COLORS))
     canvas = figures.new_figure(11, 5 + 0.22 * -(-len(arms) // 5), LIGHT)
     panels = canvas.subplots(1, 2, sharey=True)
     curves = {name: comparison.curves(name) for name in arms}
@@ -223,13 +273,16 @@ def _notes(found: dict[str, Any]) -> list[str]:
         "to full, to short, to uniform: mean paired difference from all rows, from all rows for fewer epochs and from "
         f"random rows, with its 95 % confidence interval, by bootstrap {over}, widened for few seeds. The last two are "
         "given if both arms read as much within a tenth. Each interval is for one comparison alone: of twenty "
-        "without a difference, one is expected to show one.",
+        "without a difference, one is expected to show one. The verdict in the first line counts a rule as better only "
+        "after Holm's correction for the number of rules.",
         f"saved: {unit} that full read and the arm did not. Those of forward passes alone and of earlier runs "
         "count as read" + (". Positions are what was computed: tokens and padding." if unit == "positions" else "."),
         "The figure counts what earlier runs trained too.",
         "seconds: training, selection and rescoring. seconds to full's: until a validation was as good as the last of "
         "full with the same seed" + (" (with as many seeds)." if _partly(found) else "."),
     ]
+    if any(arm["differences"].get("baseline") for arm in found["arms"]):
+        notes.append("to baseline: the same for the other baseline that read as much within a tenth.")
     if quality["margin"] is not None:
         notes.append(f"The same quality: the whole interval lies within ± {quality['margin']:g}.")
     if plan["jobs"] > 1:
@@ -239,6 +292,12 @@ def _notes(found: dict[str, Any]) -> list[str]:
         )
     if found["diverged"]:
         notes.append(f"Diverged, and in no number: {'; '.join(found['diverged'])}.")
+    if stopped := [f"{arm['arm']} ({arm['stopped']})" for arm in found["arms"] if "stopped" in arm]:
+        notes.append(
+            f"Stopped before the last seed: {'; '.join(stopped)}. To look often finds differences by chance. Looks "
+            f"before the last seed therefore use intervals of {100 * found['intervals']['level_of_looks']:g} % "
+            "(Haybittle, Peto)."
+        )
     if found["missing"]:
         notes.append(f"Not run (yet): {'; '.join(found['missing'])}.")
     hardware = "; ".join(

@@ -12,15 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from .. import policies
-from ..common.foreign import file_name, number, of_kind, read_json, setting, why
+from ..common.foreign import file_name, label, number, of_kind, read_json, setting, why
 from ..common.privacy import hide_arguments, public_arguments
 from ..common.storage import write_text
 from ..core import DATA_NEEDS, History
 from .store import ended, run_folder
 
 COMMAND = "command.json"
-KINDS = ("full", "short", "uniform", "policy")  # kinds of arms; an arm is compared with arms of earlier kinds
+KINDS = ("full", "short", "uniform", "baseline", "policy", "oracle")  # kinds of arms
+RIVALS = KINDS[:4]  # kinds that arms of later kinds are compared with
+ORACLE = "oracle"  # how the name of an arm begins that chooses by what no rule can know
 ALL = ("--policy", "uniform:keep=1")
+BASELINES = {  # what a user may try before pruning: the flags of the arm, and whether it also runs with every budget
+    "early_stopping": (("--early_stopping_patience", "3"), False),
+    "class_weighted": (("--class_weights", "balanced"), True),
+}
 OURS = ("policy", "seed", "output_dir", "push_to_hub", "hub_token")  # flags that are set for every run
 _MOST_RUNS = 100_000
 
@@ -33,11 +39,13 @@ class Arm:
         flags: Flags for the recipe, beside its own arguments, the seed and the folder.
         kind: One of `KINDS`.
         budget: Share of the full arm's tokens that it is given; None if that depends on the losses.
+        stopped: Why it gets no more seeds; None = it gets all.
     """
 
     flags: tuple[str, ...]
     kind: str
     budget: float | None = None
+    stopped: str | None = None
 
 
 @dataclasses.dataclass
@@ -112,6 +120,7 @@ def _arm(found: dict[str, Any]) -> Arm:
     if arm.kind not in KINDS:
         raise ValueError(f"there is no kind {arm.kind!r:.60} of arms")
     number(0 if arm.budget is None else arm.budget, "budget", 0, 1)
+    label("" if arm.stopped is None else arm.stopped, "stopped")
     return arm
 
 
@@ -155,7 +164,8 @@ def _read_arm(text: str) -> tuple[str, Arm, bool]:
     given = [setting.partition("=")[0].strip() for setting in policy.partition(":")[2].split(",")]
     takes = "keep" in {field.name for field in dataclasses.fields(cls)} and "keep" not in given + flag_names(flags)
     name = file_name(name or policy.partition(":")[0].rpartition(".")[2], f"--arms {shown!r}: the name")
-    return name, Arm(("--policy", policy, *flags), "policy"), takes
+    kind = "oracle" if name.startswith(ORACLE) else "policy"
+    return name, Arm(("--policy", policy, *flags), kind), takes
 
 
 def check_beginning(arms: dict[str, Arm], arguments: list[str]) -> None:
@@ -186,16 +196,18 @@ def flag_names(arguments: Sequence[str]) -> list[str]:
     return [flag.lstrip("-").replace("-", "_") for flag in flags]
 
 
-def plan_arms(texts: list[str], budgets: list[float], epochs: float) -> dict[str, Arm]:
+def plan_arms(texts: list[str], budgets: list[float], epochs: float, baselines: Sequence[str] = ()) -> dict[str, Arm]:
     """All arms by name.
 
     Args:
         texts: The arms that are named.
         budgets: Shares of the full arm's tokens.
         epochs: Number of epochs of the full arm.
+        baselines: Names in `BASELINES`.
 
     Raises:
-        ValueError: A budget outside of (0, 1), two arms with the same name, or settings that the policy refuses.
+        ValueError: A budget outside of (0, 1), none for a policy that takes one, two arms with the same name, or
+            settings that the policy refuses.
     """
     if wrong := [budget for budget in budgets if not 0 < budget < 1]:
         raise ValueError(f"--budgets {wrong[0]:g}: a budget is a share between 0 and 1 of what the full arm reads.")
@@ -209,17 +221,38 @@ def plan_arms(texts: list[str], budgets: list[float], epochs: float) -> dict[str
 
     add("full", Arm(ALL, "full"))
     for budget in budgets:
-        short = (*ALL, "--num_train_epochs", f"{budget * epochs:.4g}")
-        add(f"short-{100 * budget:g}", Arm(short, "short", budget))
-        add(f"uniform-{100 * budget:g}", Arm(("--policy", f"uniform:keep={budget:g}"), "uniform", budget))
+        for name, arm in baselines_of(budget, epochs).items():
+            add(name, arm)
+    for name in dict.fromkeys(baselines):
+        flags, takes_budget = BASELINES[name]
+        add(name, Arm((*ALL, *flags), "baseline"))
+        for budget in budgets if takes_budget else []:
+            short = (*ALL, *flags, "--num_train_epochs", f"{budget * epochs:.4g}")
+            add(f"{name}-{100 * budget:g}", Arm(short, "baseline", budget))
     for name, arm, takes_budget in map(_read_arm, texts):
+        if takes_budget and not budgets:
+            raise ValueError(f"--budgets auto leaves {name} without a budget: add one, as in --budgets 0.5 auto.")
         for budget in budgets if takes_budget else [None]:
             if budget is None:
                 add(name, arm)
             else:
                 policy = f"{arm.flags[1]}{',' if ':' in arm.flags[1] else ':'}keep={budget:g}"
-                add(f"{name}-{100 * budget:g}", Arm(("--policy", policy, *arm.flags[2:]), "policy", budget))
+                add(f"{name}-{100 * budget:g}", Arm(("--policy", policy, *arm.flags[2:]), arm.kind, budget))
     return arms
+
+
+def baselines_of(budget: float, epochs: float) -> dict[str, Arm]:
+    """The two arms by name that every budget gets: fewer epochs of all rows, and random rows.
+
+    Args:
+        budget: Share of what the full arm reads.
+        epochs: Number of epochs of the full arm.
+    """
+    short = (*ALL, "--num_train_epochs", f"{budget * epochs:.4g}")
+    return {
+        f"short-{100 * budget:g}": Arm(short, "short", budget),
+        f"uniform-{100 * budget:g}": Arm(("--policy", f"uniform:keep={budget:g}"), "uniform", budget),
+    }
 
 
 def epochs_of(arguments: Sequence[str]) -> float | None:
@@ -262,7 +295,7 @@ def join(plan: Plan, earlier: Plan | None, folder: Path) -> Plan:
         if earlier.arms[name].flags != plan.arms[name].flags:
             was, now = (shlex.join(one.arms[name].flags) for one in (earlier, plan))
             raise ValueError(f"Arm {name} was run with `{was}`, and is now to be `{now}`: give it another name.")
-    arms = plan.arms | {name: arm for name, arm in earlier.arms.items() if name in done}
+    arms = plan.arms | {name: arm for name, arm in earlier.arms.items() if name in done and name not in plan.arms}
     margin = earlier.margin if plan.margin is None else plan.margin
     most = {name: max(getattr(plan, name), getattr(earlier, name)) for name in ("seeds", "jobs")}
     return dataclasses.replace(plan, arms=arms, margin=margin, **most)

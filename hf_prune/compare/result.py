@@ -19,41 +19,6 @@ LARGEST = 1e30  # largest quality
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How a quality is shown.
-
-    Args:
-        title: Name and unit of a value.
-        unit: Unit of a difference.
-        factor: Factor on values.
-        digits: Digits after the point.
-        margin: Largest difference, after `factor`, that counts as the same quality; None = no difference does.
-    """
-
-    title: str
-    unit: str
-    factor: float = 1.0
-    digits: int = 4
-    margin: float | None = None
-
-
-SCALES = {
-    "bleu": Scale("BLEU", "BLEU", digits=2, margin=0.5),
-    "accuracy": Scale("accuracy in %", "points", 100, 2, 0.5),
-    "f1": Scale("F1 in %", "points", 100, 2, 0.5),
-    "matthews": Scale("Matthews correlation in %", "points", 100, 2, 1.0),
-    "pearson": Scale("Pearson correlation in %", "points", 100, 2, 0.5),
-    "spearman": Scale("Spearman correlation in %", "points", 100, 2, 0.5),
-    "loss": Scale("loss in nats", "nats", margin=0.01),
-}
-
-
-def scale_of(metric: str) -> Scale:
-    """How a metric is shown."""
-    return SCALES.get(metric, Scale(metric, metric))
-
-
-@dataclass(frozen=True)
 class RunResult:
     """What a comparison takes from a run that has ended.
 
@@ -145,6 +110,11 @@ class RunResult:
         return counts | {"all": sum(counts.values())} | more
 
     @property
+    def seconds(self) -> float:
+        """Seconds of the whole run, with reading and testing; without what earlier runs took."""
+        return sum((self.results.get("seconds") or {"training": self.cost()["seconds"]}).values())
+
+    @property
     def tokens(self) -> float | None:
         """Real tokens trained; None if there are none, or if they are not told apart from padding."""
         return self.results["pruning"]["totals"].get("tokens") or None
@@ -222,6 +192,8 @@ def check_results(found: dict[str, Any]) -> None:
             number(evaluation[name], name)
         if evaluation.get(f"eval_{quality['metric']}") is not None:
             number(evaluation[f"eval_{quality['metric']}"], "an evaluation", -LARGEST, LARGEST)
+    for name, value in of_kind(found.get("seconds") or {}, "seconds", dict).items():
+        number(value, name)
     number(found["parameters"], "parameters", whole=True)
     for name in ("cpus", "threads"):
         if found["hardware"][name] is not None:  # the system may not tell

@@ -58,7 +58,7 @@ def make_scores(
     folder, more = Path(output_dir), ["--policy", spec]
     if epochs is not None:
         more += ["--num_train_epochs", f"{epochs:g}"]
-    _claim(folder, [*script, *more])
+    claim(folder, [*script, *more])
     files: list[Path] = []
     for seed in tqdm(range(seeds), f"Scoring by {policy}", unit="run"):
         run = folder / f"seed-{seed}"
@@ -92,8 +92,16 @@ def _scoring(policy: str) -> tuple[Policy, str]:
     return made, spec
 
 
-def _claim(folder: Path, command: list[str]) -> None:
-    """Write the command into the folder, and refuse a folder that has runs of another command."""
+def claim(folder: Path, command: list[str]) -> None:
+    """Write the command into the folder.
+
+    Args:
+        folder: Folder of the runs.
+        command: What makes them, without what differs from run to run.
+
+    Raises:
+        ValueError: The folder has runs of another command.
+    """
     path, command = folder / COMMAND, hide_arguments(command)  # a secret token may have changed by the next call
     if path.exists():
         try:

@@ -11,13 +11,29 @@ from ..common.markdown import in_code, in_words, markdown_table
 from ..common.privacy import public
 from ..report.card import COMPARISON
 from ..report.figures import percent
+from ..report.scales import scale_of
+from .enough import RULES
+from .measured import CLOSE
 from .plan import rule_of
-from .result import LARGEST, RESULTS, scale_of
-from .verdict import CLOSE
+from .result import LARGEST, RESULTS
+
+_COLUMNS = {  # of comparisons, by the kind of arm
+    "full": "all rows",
+    "short": "fewer epochs",
+    "uniform": "random rows",
+    "baseline": "other baselines",
+    "policy": "rules",
+    "oracle": "oracle",
+}
+_RARE = ("other baselines", "oracle")  # left out where no comparison has them
 
 
-def table(paths: Sequence[str | os.PathLike[str]]) -> str:
+def table(paths: Sequence[str | os.PathLike[str]], best: bool = False) -> str:
     """A Markdown table of runs, or of comparisons: files, or the folders that hold them.
+
+    Args:
+        paths: The files or folders.
+        best: Whether comparisons are shown with their best rule alone.
 
     Raises:
         ValueError: There are no runs and no comparisons, there are both, or a file holds something else.
@@ -26,7 +42,10 @@ def table(paths: Sequence[str | os.PathLike[str]]) -> str:
     compared = {file.name == COMPARISON for file in files}
     if len(compared) > 1:
         raise ValueError(f"{', '.join(map(str, files))}: give runs or comparisons, not both in one table.")
-    return (comparisons_table if compared.pop() else runs_table)(files)
+    are_comparisons = compared.pop()
+    if best and not are_comparisons:
+        raise ValueError(f"--best: {files[0]} is a run, and only comparisons have a best rule; leave it out.")
+    return (regimes_table if best else comparisons_table if are_comparisons else runs_table)(files)
 
 
 def find(path: Path) -> Path:
@@ -88,6 +107,51 @@ def _quality(quality: dict[str, Any]) -> str:
     return f"{scale.title}: {'diverged' if value is None else f'{scale.factor * value:.{scale.digits}f}'}"
 
 
+def regimes_table(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """A Markdown table of comparison.json files, one line each, with the best rule of each.
+
+    This is the rule of the verdict; where none wins, the one with the largest gain over as much of all rows. "Fewer
+    epochs" is the arm that it has to beat. "Saved" is what it did not read of what the full arm read.
+
+    Raises:
+        ValueError: A file holds something else.
+    """
+    headings = ["regime", "quality", "all rows", "fewer epochs", "best rule", "saved", "rule less fewer epochs"]
+    lines = []
+    for path in map(Path, paths):
+        try:
+            lines.append(_regime(path, read_json(path)))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{path} is no comparison.json of `hf-prune compare` ({why(error)}).") from error
+    return markdown_table(headings, lines)
+
+
+def _regime(path: Path, found: dict[str, Any]) -> list[str]:
+    digits = int(number(found["quality"]["digits"], "digits", 0, 10, whole=True))
+    sign = 1 if found["quality"]["greater_is_better"] else -1
+    arms = {arm["arm"]: arm for arm in found["arms"]}
+    rules = {name: _opponent(arm) for name, arm in arms.items() if arm["kind"] == "policy" and _opponent(arm)}
+    winner = (found.get("verdict") or {}).get("arm")  # older files have no verdict
+    best = winner if winner in rules else max(rules, key=lambda name: sign * rules[name]["mean"], default=None)
+    line = [f"[{in_words(path.parent.name)}]({quote(path.with_suffix('.md').as_posix())})"]
+    line += [label(found["quality"]["unit"], "unit"), f"{arms['full']['mean']:.{digits}f}"]
+    if best is None:
+        return [*line, "", "none", "", ""]
+    rival, full = rules[best], arms[best]["differences"]["full"]
+    ends = [
+        f"{number(rival[end], end, -LARGEST, LARGEST):+.{digits}f}" for end in ("low", "high") if rival[end] is not None
+    ]
+    interval = f" ({' to '.join(ends)})" if ends else ""
+    line += [f"{arms[rival['to']]['mean']:.{digits}f}", f"{in_code(best)}: {arms[best]['mean']:.{digits}f}"]
+    return [*line, f"{100 * full['saved']:.0f} %", f"{rival['mean']:+.{digits}f}{interval}"]
+
+
+def _opponent(arm: dict[str, Any]) -> dict[str, Any] | None:
+    """An arm's difference to the arm that it has to beat: `short`, or `full` if it read as much; None = none."""
+    full, short = arm["differences"]["full"], arm["differences"]["short"]
+    return full if short is None and full and abs(full["saved"]) <= CLOSE else short
+
+
 def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
     """A Markdown table of comparison.json files, one line each: quality by arm, and in brackets what the arm saved.
 
@@ -98,7 +162,7 @@ def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
     Raises:
         ValueError: A file holds something else.
     """
-    headings = ["comparison", "seeds", "quality", "all rows", "fewer epochs", "random rows", "rules"]
+    headings = ["comparison", "seeds", "quality", *_COLUMNS.values()]
     lines = []
     for path in map(Path, paths):
         try:
@@ -110,12 +174,16 @@ def comparisons_table(paths: Sequence[str | os.PathLike[str]]) -> str:
             line = [f"[{in_words(path.parent.name)}]({quote(path.with_suffix('.md').as_posix())})"]
             line += [str(found["plan"]["seeds"]), label(found["quality"]["unit"], "unit")]
             shown = [arm for arm in found["arms"] if arm["budget"] in (None, half)]
-            for kind in ("full", "short", "uniform"):
-                line.append("<br>".join(_brief(arm, found) for arm in shown if arm["kind"] == kind))
-            line.append("<br>".join(f"{_name(arm)}: {_brief(arm, found)}" for arm in shown if arm["kind"] == "policy"))
+            for kind in _COLUMNS:
+                arms = [arm for arm in shown if arm["kind"] == kind]
+                names = [f"{_name(arm)}: " if kind in RULES else "" for arm in arms]
+                texts = [_brief(arm, found) for arm in arms]
+                line.append("<br>".join(map("".join, zip(names, texts, strict=True))))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} is no comparison.json of `hf-prune compare` ({why(error)}).") from error
         lines.append(line)
+    rare = [i for i, heading in enumerate(headings) if heading in _RARE and not any(line[i] for line in lines)]
+    headings, *lines = ([cell for i, cell in enumerate(row) if i not in rare] for row in [headings, *lines])
     return markdown_table(headings, lines)
 
 
@@ -138,8 +206,7 @@ def _mark(arm: dict[str, Any], found: dict[str, Any]) -> str:
     """How the quality compares with fewer epochs, or with the full arm if as much was read."""
     if arm["kind"] == "short":
         return ""
-    full, short = arm["differences"]["full"], arm["differences"]["short"]
-    rival = full if short is None and abs(full["saved"]) <= CLOSE else short
+    rival = _opponent(arm)
     if rival is None or rival["seeds"] == 1 or rival["low"] is None:
         return " ?"
     if rival["low"] <= 0 <= rival["high"]:

@@ -1,10 +1,9 @@
-"""Whether pruning paid: runs of several arms with the same seeds, compared in numbers and in sentences.
+"""Whether pruning paid: what the runs of several arms with the same seeds support, in sentences.
 
 A comparison is a folder. `command.json` says what to run, and `store` says where the ended runs are. Everything else is
 made from these.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -12,164 +11,34 @@ from typing import Any
 import numpy as np
 
 from ..report.account import NOTHING
-from .intervals import interval, resample_rows
-from .plan import COMMAND, KINDS, Plan
-from .result import RunResult, scale_of
-from .store import load_runs
+from .enough import RULES, needs
+from .headline import headline, headroom, share_of_oracle
+from .measured import CLOSE, Measured
+from .plan import RIVALS
+from .power import LOOK, POWER
 
-CLOSE = 0.1  # two arms read as much if what they read differs by no more than this share
 _SURROUNDINGS = ("parameters", "hardware", "versions", "commit")
 
 
-class Comparison:
-    """The runs of a folder, compared.
-
-    Args:
-        plan: The plan that was to be run.
-        runs: The runs that have ended, by arm and seed. Diverged runs are in no number, but they are named.
-
-    Raises:
-        ValueError: All runs have diverged, have different metrics, or were tested on different rows.
-    """
-
-    def __init__(self, plan: Plan, runs: dict[tuple[str, int], RunResult]):
-        self.diverged = [key for key, run in runs.items() if run.has_diverged]
-        runs = {key: run for key, run in runs.items() if not run.has_diverged}
-        if not runs:
-            raise ValueError("The quality of every run that has ended is no number: they have diverged.")
-        self.plan, self.runs = plan, runs
-        first = next(iter(runs.values()))
-        for (arm, seed), run in runs.items():
-            same = ("metric", "greater_is_better", "split", "rows")
-            if any(run.results["quality"][name] != first.results["quality"][name] for name in same) or (
-                run.tested_on != first.tested_on
-            ):
-                raise ValueError(f"{arm}, seed {seed} was tested on other rows, or by another metric, than the others.")
-        self.metric = first.results["quality"]["metric"]
-        self.unit, self.tested = first.unit, first.results["quality"]
-        self.scale = scale_of(self.metric)
-        self.margin = self.scale.margin if plan.margin is None else plan.margin
-        self.sign = 1 if self.tested["greater_is_better"] else -1
-        self.by_rows = all(run.rows is not None for run in runs.values())
-        if self.by_rows:
-            resampled = resample_rows([run.rows for run in runs.values() if run.rows]) * self.scale.factor
-            self._resampled = dict(zip(runs, resampled, strict=True))
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> "Comparison":
-        """Read the runs of a folder that have ended.
-
-        Raises:
-            ValueError: It is not the folder of a comparison, no run has ended, or one can't be compared.
-        """
-        plan = Plan.load(folder)
-        if plan is None:
-            raise ValueError(f"{folder} has no {COMMAND}, so it is not the folder of a comparison.")
-        runs = load_runs(folder, plan.runs())
-        if not runs:
-            raise ValueError(f"{folder} has no run that has ended.")
-        return cls(plan, runs)
-
-    # ---- Numbers ----
-
-    def seeds(self, arm: str) -> list[int]:
-        """Seeds of the runs of an arm that have ended."""
-        return [seed for name, seed in self.runs if name == arm]
-
-    def values(self, arm: str) -> np.ndarray:
-        """(n,) quality for each of these seeds, in the unit that is shown."""
-        found = [self.runs[arm, seed].results["quality"]["value"] for seed in self.seeds(arm)]
-        return np.array(found) * self.scale.factor
-
-    def cost(self, arm: str, seeds: Iterable[int] | None = None) -> dict[str, float]:
-        """Means over seeds of the numbers of `RunResult.cost`.
-
-        Args:
-            arm: Name of the arm.
-            seeds: The seeds to use; None = all that have ended.
-        """
-        costs = [self.runs[arm, seed].cost() for seed in seeds or self.seeds(arm)]
-        return {name: float(np.mean([cost[name] for cost in costs])) for name in costs[0]}
-
-    def tokens(self, arm: str) -> float | None:
-        """Real tokens trained, mean over seeds; None if it is not known for all."""
-        found = [self.runs[arm, seed].tokens for seed in self.seeds(arm)]
-        return None if None in found else float(np.mean(np.array(found, dtype=float)))
-
-    def difference(self, arm: str, to: str) -> dict[str, Any] | None:
-        """How much higher the quality of `arm` is, paired by seeds; None if the two arms have no seed in common.
-
-        Args:
-            arm: Name of the arm.
-            to: The arm that it is compared with.
-
-        Returns:
-            `to`, `seeds`, `mean`, `low` and `high` (the 95 % confidence interval; None if there is none), and `saved`,
-            the share of what `to` read that `arm` did not read.
-        """
-        seeds = sorted(set(self.seeds(arm)) & set(self.seeds(to)))
-        if not seeds:
-            return None
-        value, other = (dict(zip(self.seeds(name), self.values(name), strict=True)) for name in (arm, to))
-        differences, resampled = np.array([value[seed] - other[seed] for seed in seeds]), None
-        if self.by_rows:
-            resampled = np.array([self._resampled[arm, seed] - self._resampled[to, seed] for seed in seeds])
-        low, high = interval(differences, resampled) or (None, None)
-        saved = 1 - self.cost(arm, seeds)["all"] / self.cost(to, seeds)["all"]
-        mean = float(differences.mean())
-        return {"to": to, "seeds": len(seeds), "mean": mean, "low": low, "high": high, "saved": saved}
-
-    def rival(self, arm: str, kind: str) -> str | None:
-        """The arm to compare an arm with: `full`, or the closest one that read as much within a tenth.
-
-        Args:
-            arm: Name of the arm.
-            kind: Kind of the arm to compare with, one of `KINDS`; an arm has no rival of its own or a later kind.
-        """
-        rivals = [name for name, other in self.plan.arms.items() if other.kind == kind and self.seeds(name)]
-        if not rivals or KINDS.index(kind) >= KINDS.index(self.plan.arms[arm].kind):
-            return None
-        read = self.cost(arm)["all"]
-        closest = min(rivals, key=lambda name: abs(self.cost(name)["all"] - read))
-        return closest if kind == "full" or abs(1 - read / self.cost(closest)["all"]) <= CLOSE else None
-
-    def seconds_to_full(self, arm: str) -> tuple[list[float], int]:
-        """Seconds until a validation was as good as the full arm's last, for seeds that got there; number of seeds."""
-        found, seeds = [], [seed for seed in self.seeds(arm) if ("full", seed) in self.runs]
-        for seed in seeds:
-            goal, curve = self.runs["full", seed].curve(self.metric), self.runs[arm, seed].curve(self.metric)
-            reached = curve[self.sign * curve[:, 2] >= self.sign * goal[-1:, 2]] if len(goal) else goal
-            found += [float(reached[0, 1])] if len(reached) else []
-        return found, len(seeds)
-
-    def curves(self, arm: str) -> tuple[np.ndarray, np.ndarray]:
-        """(E, 3) what was trained, seconds and quality at each evaluation, mean over seeds; (E,) deviation of quality.
-
-        Evaluations are paired by their number; if a seed stopped early, the last ones of the other seeds are left out.
-        """
-        curves = [self.runs[arm, seed].curve(self.metric) * [1, 1, self.scale.factor] for seed in self.seeds(arm)]
-        shortest = min(map(len, curves))
-        stacked = np.stack([curve[:shortest] for curve in curves])
-        spread = stacked[:, :, 2].std(axis=0, ddof=1) if len(stacked) > 1 else np.zeros(shortest)
-        return stacked.mean(axis=0), spread
-
-    # ---- Words ----
+class Comparison(Measured):
+    """The runs of a folder, compared in numbers and in sentences; arguments as of `Measured`."""
 
     def _verdicts(self, arm: str, differences: dict[str, dict[str, Any] | None]) -> list[str]:
         """What each difference supports, and what to run if `full` is the only arm to compare with."""
-        known = [self.runs["full", seed].is_constant for seed in self.seeds("full")]
-        if known and all(known):
+        if not self.has_learnt:
             return ["no conclusion, because full gives every row the same answer: it has learnt nothing"]
         verdicts = [self._verdict(difference) for difference in differences.values() if difference]
-        full = differences["full"]
-        if self.plan.arms[arm].kind == "policy" and full and abs(full["saved"]) < NOTHING:
+        full, is_rule = differences["full"], self.plan.arms[arm].kind in RULES
+        if self.plan.arms[arm].kind in ("policy", "oracle") and full and abs(full["saved"]) < NOTHING:
             verdicts.append("it pruned nothing")
-        alone = self.plan.arms[arm].kind == "policy" and not (differences["short"] or differences["uniform"])
+        alone = is_rule and not (differences["short"] or differences["uniform"])
         if alone and full and full["saved"] > CLOSE:
             share = 1 - full["saved"]
             planned = [other.budget for other in self.plan.arms.values() if other.kind == "short" and other.budget]
             if not any(abs(1 - share / budget) <= CLOSE for budget in planned):  # else that baseline has not ended yet
                 verdicts.append(f"no baseline read as much: add --budgets {share:.2f}")
+        if is_rule and self.plan.arms[arm].kind != "oracle" and (share := share_of_oracle(self, arm)) is not None:
+            verdicts.append(f"{f'{100 * share:.0f} %' if share > 0 else 'none'} of what the oracle gains")
         return verdicts
 
     def _verdict(self, difference: dict[str, Any]) -> str:
@@ -196,13 +65,18 @@ class Comparison:
         flaw = "" if margin is None else f", too {'wide' if enough else 'few rows'} to show the same within {margin:g}"
         return f"{one}no significant difference from {to} ({numbers}{flaw}) with {read}"
 
+    def _seeds_needed(self) -> dict[str, Any]:
+        """How many seeds each rule needs, and for which difference at which level and power."""
+        found = [need.to_dict(self.scale.digits + 1) for need in needs(self)]
+        return {"difference": self.margin, "level": 0.95, "power": POWER, "arms": found}
+
     def to_dict(self) -> dict[str, Any]:
         """All numbers and conclusions, as plain values; qualities and differences in the unit that is shown."""
         arms = []
         for name, arm in self.plan.arms.items():
             if not (seeds := self.seeds(name)):
                 continue
-            rivals = {kind: self.rival(name, kind) for kind in KINDS[:-1]}
+            rivals = {kind: self.rival(name, kind) for kind in RIVALS}
             differences = {kind: self.difference(name, to) if to else None for kind, to in rivals.items()}
             verdicts = "; ".join(self._verdicts(name, differences))
             verdicts = verdicts or ("the baseline of the other arms" if arm.kind == "full" else "not yet compared")
@@ -215,6 +89,7 @@ class Comparison:
                     "kind": arm.kind,
                     "budget": arm.budget,
                     "flags": list(arm.flags),
+                    **({"stopped": arm.stopped} if arm.stopped else {}),
                     "policy": self.runs[name, seeds[0]].results["policy"],
                     "seeds": seeds,
                     "quality": values.tolist(),
@@ -231,18 +106,22 @@ class Comparison:
                 }
             )
         diverged = [f"{arm}, seed {seed}" for arm, seed in self.diverged]
-        missing = [f"{arm}, seed {seed}" for arm, seed in self.plan.runs() if (arm, seed) not in self.runs]
+        waiting = [key for key in self.plan.runs() if key not in self.runs and not self.plan.arms[key[0]].stopped]
+        missing = [f"{arm}, seed {seed}" for arm, seed in waiting]
         missing = [run for run in missing if run not in diverged]
         made = {name: _distinct(run.results[name] for run in self.runs.values()) for name in _SURROUNDINGS}
         quality = {"metric": self.metric, "unit": self.scale.title, "digits": self.scale.digits, "margin": self.margin}
         tested = {name: self.tested[name] for name in ("greater_is_better", "split", "rows")}
-        intervals = {"level": 0.95, "over_rows": self.by_rows}
+        intervals = {"level": 0.95, "level_of_looks": LOOK, "over_rows": self.by_rows}
         plan = {name: value for name, value in asdict(self.plan).items() if name not in ("arms", "margin", "paths")}
         return {
+            "verdict": headline(self),
+            "headroom": headroom(self),
             "plan": plan,
             "quality": quality | tested,
             "intervals": intervals,
             "arms": arms,
+            "seeds_needed": self._seeds_needed(),
             "missing": missing,
             "diverged": diverged,
         } | made

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csr_array
 
+FILE_ROW = "file_row"  # column of a row's number in the file or split that it was read from; the recipes add it
 _ROWS_AT_A_TIME = 50_000
 
 
@@ -23,6 +24,8 @@ class Features:
         columns: Values of the columns that the policy names in `reads_columns`, (N,) each: booleans or numbers, or
             objects where a value is a text or missing (None).
         listed: (N,) bool, the rows that the file in the policy's `reads_file` lists; None = it names no file.
+        groups: (N,) int64, the first row of each row's group of near-duplicates, see `data.duplicates.find_groups`;
+            None = nobody asked for them.
     """
 
     texts: tuple[csr_array, ...] = ()
@@ -30,12 +33,13 @@ class Features:
     classes: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     listed: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory: 8 per distinct token of a row, 4 per row and text, P per picture, 8 per class."""
+        """Bytes in memory: 8 per distinct token of a row, 4 per row and text, P per picture, 8 per class and group."""
         arrays = [array for text in self.texts for array in (text.data, text.indices, text.indptr)]
-        return sum(array.nbytes for array in (*arrays, self.pixels, self.classes) if array is not None)
+        return sum(array.nbytes for array in (*arrays, self.pixels, self.classes, self.groups) if array is not None)
 
     @cached_property
     def idf(self) -> tuple[np.ndarray, ...]:

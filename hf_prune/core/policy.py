@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from .budget import FORMS, Budget, read_budget
 from .history import History
 from .ranking import ranked, top
 from .selection import Clock, Selection, plain, whole_steps
 
 DATA_NEEDS = frozenset(
-    {"tokens", "features", "classes", "columns"}
+    {"tokens", "features", "classes", "columns", "groups"}
 )  # needs that are read from the data set before training
 
 
@@ -25,8 +26,10 @@ class Policy(abc.ABC):
         needs: What the rule reads. Signals are measured in training: "loss", "correct", "confidence", "el2n",
             "grad_norm". Other needs are read from the data set before training: "tokens" (`history.tokens`), "features"
             (the texts, or else the pixels, of `history.features`), "classes" (`history.features.classes`), "columns"
-            (what `reads_columns` and `reads_file` name). Nothing else is made. A model or a data set that can't give a
-            need is refused. A class whose needs depend on its fields defines a property.
+            (what `reads_columns` and `reads_file` name), "groups" (`history.features.groups`, near-duplicates; the
+            fields `similarity`, `ngram` and `columns` are arguments of `data.duplicates.find_groups`). Nothing else is
+            made. A model or a data set that can't give a need is refused. A class whose needs depend on its fields
+            defines a property.
         weighs: Whether its selections carry weights. A loss that can't be weighted row by row is refused.
         in_background: Whether `update` runs in a thread during the next round. Then `select` sees its notes one round
             later.
@@ -140,17 +143,33 @@ class BudgetPolicy(Policy):
     """A policy with a budget: the user sets the share of the data that each round trains on.
 
     Args:
-        keep: Share of the data to train on in each round, in (0, 1].
+        keep: Share of the data to train on in each round, in (0, 1]. A ramp "0.3->1.0" goes from one share to another
+            through all of training. A cycle "0.5~0.3x4" trains 0.5 - 0.3 and then 0.5 + 0.3 of the data, four times
+            (mean, amplitude, number of cycles). A round gets the mean over its part of training.
         unit: What `keep` is a share of: "rows", or "tokens" (a pruned short sentence saves little).
     """
 
-    keep: float = 0.7
+    keep: float | str = 0.7
     unit: Literal["rows", "tokens"] = "rows"
 
     def __post_init__(self):
-        self.check_range("keep", "(0, 1]")
+        if read_budget(self._plain_field("keep")) is None:
+            if not isinstance(self.keep, str):
+                self.check_range("keep", "(0, 1]")
+            raise ValueError(f"{type(self).__name__}(keep=...) must be in (0, 1], got {self.keep!r}; {FORMS}.")
         if self.unit not in ("rows", "tokens"):
             raise ValueError(f"{type(self).__name__}(unit=...) must be 'rows' or 'tokens', got {self.unit!r}.")
+
+    @property
+    def budget(self) -> Budget:
+        """`keep` as a function of the share of training done."""
+        budget = read_budget(self.keep)
+        assert budget is not None  # __post_init__ refuses any other
+        return budget
+
+    def share_of(self, clock: Clock) -> float:
+        """Return the share of the data to train on in a round."""
+        return self.budget.over(clock.share, clock.share_after)
 
     def within_budget(self, order: np.ndarray, history: History, clock: Clock) -> np.ndarray:
         """Return the shortest prefix of `order` that reaches the budget, rounded up to whole optimizer steps.
@@ -158,18 +177,19 @@ class BudgetPolicy(Policy):
         Args:
             order: (N,) int64, all rows; those to keep come first.
             history: Gives the token counts.
-            clock: Gives the rows in an optimizer step.
+            clock: Gives the round's part of training, and the rows in an optimizer step.
 
         Returns:
             (K,) int64.
         """
-        if self.keep == 1:
+        share = self.share_of(clock)
+        if share == 1:
             return order
         if self.unit == "rows":
-            k = self._rows_in_budget(len(order))
+            k = _rows_in(share, len(order))
         else:
             reached = np.cumsum(history.tokens[order], dtype=np.int64)
-            k = int(np.searchsorted(reached, self.keep * float(reached[-1]) - 1e-9)) + 1
+            k = int(np.searchsorted(reached, share * float(reached[-1]) - 1e-9)) + 1
         return order[: whole_steps(k, clock.step_rows)]
 
     def best(self, score: np.ndarray, history: History, clock: Clock, rng: np.random.Generator) -> np.ndarray:
@@ -180,7 +200,7 @@ class BudgetPolicy(Policy):
         Args:
             score: (N,) float.
             history: Gives the token counts.
-            clock: Gives the rows in an optimizer step.
+            clock: Gives the round's part of training, and the rows in an optimizer step.
             rng: Breaks ties, and draws the rows to set aside.
 
         Returns:
@@ -191,13 +211,14 @@ class BudgetPolicy(Policy):
             score = np.where(aside, -np.inf, score)
         if self.unit == "tokens":
             return np.sort(self.within_budget(ranked(score, rng), history, clock))
-        return top(score, whole_steps(self._rows_in_budget(len(history)), clock.step_rows), rng)
+        return top(score, whole_steps(_rows_in(self.share_of(clock), len(history)), clock.step_rows), rng)
 
     def forecast(self, history: History, clock: Clock) -> int:
-        return min(len(history), whole_steps(self._rows_in_budget(len(history)), clock.step_rows))
+        return min(len(history), whole_steps(_rows_in(self.share_of(clock), len(history)), clock.step_rows))
 
-    def _rows_in_budget(self, n: int) -> int:
-        return math.ceil(self.keep * n - 1e-9)
+
+def _rows_in(share: float, n: int) -> int:
+    return math.ceil(share * n - 1e-9)
 
 
 def rounds_of(policy: Policy) -> int:

@@ -7,8 +7,6 @@ import numpy as np
 
 from .kinds import is_arrow, names_of
 
-FILE_ROW = "file_row"  # number of a row in the file or split that it was read from; the recipes add this column
-
 
 def read_columns(dataset: Any, names: Sequence[str], reader: str) -> dict[str, np.ndarray]:
     """The values of some columns.

@@ -1,7 +1,7 @@
 """The words or the picture of every row, and its class, read before training."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -74,27 +74,38 @@ def _arrow_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[st
 
 
 def _arrow_texts(dataset: Any, is_encoder_decoder: bool) -> tuple[Any, ...]:
-    names = [name for name in ("input_ids", "attention_mask") if name in dataset.column_names]
-    if is_encoder_decoder and "labels" in dataset.column_names:
-        names.append("labels")
-    parts = []
-    for batch in dataset.select_columns(names).with_format("arrow").iter(ROWS_AT_A_TIME):
-        ids, lengths = lists_of(batch["input_ids"])
-        real = lists_of(batch["attention_mask"])[0] != 0 if "attention_mask" in names else None
-        counts = [_count_words(ids, lengths, real)]
-        if "labels" in names and hasattr(batch["labels"].type, "value_type"):  # a class is not a text
-            ids, lengths = lists_of(batch["labels"])
-            counts.append(_count_words(ids, lengths, ids != IGNORED))
-        parts.append(counts)
+    parts = ([count_matrix(*text) for text in part] for part in arrow_tokens(dataset, is_encoder_decoder))
     return tuple(stacked(counts) for counts in zip(*parts, strict=True))
 
 
-def _count_words(ids: np.ndarray, lengths: np.ndarray, real: np.ndarray | None) -> Any:
-    """How often each token occurs in each row, at the positions that are real."""
+def arrow_tokens(dataset: Any, is_encoder_decoder: bool) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    """Read the tokens of a `datasets.Dataset` in bulk, without padding and ignored positions.
+
+    Args:
+        dataset: Has `input_ids`.
+        is_encoder_decoder: Whether `labels` are a text, which is then read too.
+
+    Yields:
+        For some rows at a time, and for each of their texts: the token ids of these rows one after another, and the
+        (rows + 1,) int64 places where each row begins.
+    """
+    names = [name for name in ("input_ids", "attention_mask") if name in dataset.column_names]
+    if is_encoder_decoder and "labels" in dataset.column_names:
+        names.append("labels")
+    for batch in dataset.select_columns(names).with_format("arrow").iter(ROWS_AT_A_TIME):
+        ids, lengths = lists_of(batch["input_ids"])
+        real = lists_of(batch["attention_mask"])[0] != 0 if "attention_mask" in names else None
+        texts = [_real_tokens(ids, lengths, real)]
+        if "labels" in names and hasattr(batch["labels"].type, "value_type"):  # a class is not a text
+            ids, lengths = lists_of(batch["labels"])
+            texts.append(_real_tokens(ids, lengths, ids != IGNORED))
+        yield texts
+
+
+def _real_tokens(ids: np.ndarray, lengths: np.ndarray, real: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens at the positions that are real, and where each row begins."""
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    if real is None:
-        return count_matrix(ids, offsets)
-    return count_matrix(ids[real], np.concatenate([[0], np.cumsum(real)])[offsets])
+    return (ids, offsets) if real is None else (ids[real], np.concatenate([[0], np.cumsum(real)])[offsets])
 
 
 def _arrow_classes(dataset: Any) -> np.ndarray | None:
@@ -137,13 +148,13 @@ def _example_features(dataset: Any, is_encoder_decoder: bool, wanted: frozenset[
     for row in tqdm(range(len(dataset)), "Reading features"):
         example = _row(dataset, row, used)
         for one, name in zip(words, texts, strict=True):
-            one.append(_real(example, name, row))
+            one.append(real_tokens(example, name, row))
         if shrink is not None and pixels is not None:
             pixels[row] = shrink(raw(example[picture]))
         if label is not None:
             classes.append(np.asarray(example[label]).item())
         if texts and (len(words[0]) == ROWS_AT_A_TIME or row == len(dataset) - 1):
-            parts.append([_count_words(np.concatenate(one), np.array([*map(len, one)]), None) for one in words])
+            parts.append([count_matrix(np.concatenate(one), np.cumsum([0, *map(len, one)])) for one in words])
             words = [[] for _ in texts]
     counts = tuple(stacked(part) for part in zip(*parts, strict=True))
     return Features(counts, pixels, _as_classes(np.array(classes)) if classes else None), names_of(first)
@@ -167,8 +178,20 @@ def _is_class(value: Any) -> bool:
     return array.ndim == 0 and array.dtype.kind in "iu"
 
 
-def _real(example: Mapping[str, Any], name: str, row: int) -> np.ndarray:
-    """The tokens of a row's text that are neither padding nor ignored."""
+def real_tokens(example: Mapping[str, Any], name: str, row: int) -> np.ndarray:
+    """The tokens of a row's text that are neither padding nor ignored.
+
+    Args:
+        example: The row.
+        name: "input_ids" or "labels".
+        row: Its number, for messages.
+
+    Returns:
+        (T,) int64.
+
+    Raises:
+        ValueError: The column holds something else.
+    """
     ids = numbers_of(example, name, row)
     if name == "labels":
         return ids[ids != IGNORED]

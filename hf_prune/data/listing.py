@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.features import FILE_ROW
 from ..core.ranking import marked
-from .columns import FILE_ROW, read_columns
+from .columns import read_columns
 from .keys import digest
 from .kinds import is_arrow
 

@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-import logging
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +10,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..common import storage
+from .cache import made_once
 from .kinds import spread
-
-logger = logging.getLogger(__name__)
-
 
 _PICTURES_AT_A_TIME = 256
 _SIDE = 32  # pixels: pictures are shrunk to at most this height and width
@@ -43,12 +38,10 @@ def stored_pixels(dataset: Any, name: str) -> np.ndarray:
             kind = len(picture) if isinstance(picture, bytes) else (picture.shape, picture.dtype)
             content.update(repr(kind).encode())
             content.update(picture if isinstance(picture, bytes) else np.ascontiguousarray(picture).data)
-    home = os.environ.get("HF_HOME") or os.path.join("~", ".cache", "huggingface")
-    path = Path(home, "hf_prune", "features", f"{content.hexdigest()}.safetensors").expanduser()
-    try:
-        return storage.load(path)[0]["pixels"]
-    except (FileNotFoundError, storage.DamagedFile):
-        pass
+    return made_once("pixels", content.hexdigest(), lambda: _shrunk(column, name))
+
+
+def _shrunk(column: Any, name: str) -> np.ndarray:
     samples = [picture for pictures in _stored(column.select(spread(len(column))), name) for picture in pictures]
     shrink = Shrink(samples)
     pixels = np.empty((len(column), shrink.width), np.uint8)
@@ -57,11 +50,19 @@ def stored_pixels(dataset: Any, name: str) -> np.ndarray:
         for batch, pictures in enumerate(batches):
             begin = batch * _PICTURES_AT_A_TIME
             pixels[begin : begin + len(pictures)] = list(pool.map(shrink, pictures))
-    try:
-        storage.save(path, {"pixels": pixels}, {"kind": "pixels"})
-    except OSError as error:
-        logger.warning(f"{path} can't be written ({error}): the next run will shrink the pictures again.")
     return pixels
+
+
+def picture_shape(dataset: Any, name: str) -> tuple[int, int, int]:
+    """The channels, height and width of the pictures of a data set once they are shrunk.
+
+    Args:
+        dataset: The training set.
+        name: The column of its pictures.
+    """
+    if hasattr(dataset, "select_columns"):
+        return Shrink(next(_stored(dataset.select_columns([name]).select([0]), name))).shape
+    return Shrink([raw(dataset[0][name])]).shape
 
 
 def _stored(column: Any, name: str) -> Iterator[list[Any]]:
@@ -101,6 +102,7 @@ class Shrink:
 
     Attributes:
         width: Bytes in a row.
+        shape: Channels, height and width of a shrunk picture.
     """
 
     def __init__(self, samples: list[Any]):
@@ -111,6 +113,7 @@ class Shrink:
         arrays = [self._array(sample) for sample in samples]
         self._channels, *sides = arrays[0].shape
         self._height, self._width = (min(side, _SIDE) for side in sides)
+        self.shape = (self._channels, self._height, self._width)
         self.width = self._channels * self._height * self._width
         self._low, self._high = 0.0, 255.0
         if arrays[0].dtype != np.uint8:

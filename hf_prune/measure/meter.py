@@ -56,6 +56,8 @@ class Meter:
             takes those of the first.
 
     Attributes:
+        gives: Names of what could be measured for each row; empty where the rows' own losses can't be read.
+        why_unread: The reason for that, in a sentence.
         signals: Names of what is measured, the loss first; empty where the loss is not known and not needed.
         is_encoder_decoder: Whether the model also reads its labels as tokens.
         joins_rows: Whether a batch of several rows has come as one sequence.
@@ -82,9 +84,10 @@ class Meter:
         self._reads_all = reads_all
         has_targets = not {"label", "label_ids", *TARGETS}.isdisjoint(columns)
         self._recipe: Recipe | None = recipe_for(model, peft) if has_targets and not example_loss_func else None
-        self._why_unread = why_unread(model, peft)
+        self.why_unread = why_unread(model, peft)
         self.is_encoder_decoder = reads_targets(model)
         gives = _LOSS_ALONE if example_loss_func else self._recipe.gives if self._recipe else frozenset[str]()
+        self.gives = gives
         needs = policy.needs - DATA_NEEDS
         if needs and not has_targets and not example_loss_func:
             raise ValueError(
@@ -316,9 +319,9 @@ class Meter:
     def warn_if_blind(self) -> None:
         """Warn where the model has no recipe: no loss will be recorded, or only that of batches."""
         if self.by_batch:
-            self._warn_of_batches(self._why_unread)
+            self._warn_of_batches(self.why_unread)
         elif not self.signals:
-            logger.warning(f"hf_prune records no losses of {self._name}. {self._why_unread} {_CURE}")
+            logger.warning(f"hf_prune records no losses of {self._name}. {self.why_unread} {_CURE}")
 
     def _warn_of_batches(self, reason: str) -> None:
         logger.warning(
@@ -328,7 +331,7 @@ class Meter:
 
     def _cannot_give(self, needs: frozenset[str], gives: frozenset[str]) -> ValueError:
         policy, recipe = self._policy, self._recipe
-        task = f"{self._name}. {self._why_unread}" if recipe is None else f"{self._name} ({recipe.task})."
+        task = f"{self._name}. {self.why_unread}" if recipe is None else f"{self._name} ({recipe.task})."
         cure = "Choose"
         if policy.instead and replace(policy, **policy.instead).needs - DATA_NEEDS <= gives:
             fields = ", ".join(f"{name}={value!r}" for name, value in policy.instead.items())

@@ -36,7 +36,7 @@ class Bandit(BudgetPolicy):
         Args:
             score: (N,) float; NaN comes first, infinity next.
             history: Gives the token counts.
-            clock: Gives the rows in an optimizer step.
+            clock: Gives the round's part of training, and the rows in an optimizer step.
             rng: Breaks ties.
 
         Returns:
@@ -57,7 +57,8 @@ class Bandit(BudgetPolicy):
         chosen = history.notes.get("chosen")
         if chosen is not None:
             return Selection(np.flatnonzero(chosen))
-        return Selection(np.sort(self.choose(history.loss, history, clock, rng)))
+        score = history.notes.get("ranked", history.loss)
+        return Selection(np.sort(self.choose(score, history, clock, rng)))
 
     def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
         notes, loss = history.notes, history.loss
@@ -74,4 +75,7 @@ class Bandit(BudgetPolicy):
             if self.patience:
                 passed_over = clock.round - history.last_round >= self.patience * self.period
                 score = np.where(passed_over & ~np.isnan(score), np.inf, score)
-            notes["chosen"] = marked(self.choose(score, history, clock, rng), len(history))
+            if isinstance(self.keep, str):  # each round of the period has a budget of its own
+                notes["ranked"] = score.astype(np.float32)
+            else:
+                notes["chosen"] = marked(self.choose(score, history, clock, rng), len(history))

@@ -25,9 +25,20 @@ none](../../README.md#which-rule-and-when-none) helps to choose one. `hf-prune p
 - an object: `from hf_prune.policies import InfoBatch`, then `policy=InfoBatch(ratio=0.3)`
 - the dotted path of a module of yours: `policy="my_package.hardest"`
 
-A budget (`keep`) is a share of rows, or of tokens with `unit="tokens"`. Any policy can begin with what an earlier run
-learned: `PruningTrainer(..., history="out")`. Static policies (`el2n`, `grand`, `forgetting`) need the [scores of an
-earlier run](../../recipes/README.md#scores-from-earlier-runs).
+A budget (`keep`) is a share of rows, or of tokens with `unit="tokens"`. It may change in the course of training, in
+quotation marks on a command line (not for `stale_sb`):
+
+- a ramp: `--keep "0.3->1.0"` goes from 30 % to all rows in a line;
+- a cycle: `--keep "0.5~0.3x4"` trains 50 - 30 % of the rows and then as long 50 + 30 %, four times in all. (After
+  [PODS](https://arxiv.org/abs/2605.14773), which sets the length of its low phases by itself.)
+
+A round gets the mean over its part of training, in whole optimizer steps. So the whole run gets the mean of the ramp or
+of the cycle, and its steps are known ahead. Static policies rank their rows once, and the bandits (`ucb`,
+`epsilon_greedy`) once a period; each round then takes the first of them. No comparison has measured such budgets yet.
+
+Any policy can begin with what an earlier run learned: `PruningTrainer(..., history="out")`. Static policies (`el2n`,
+`grand`, `forgetting`), `rho_loss` and `trusted` need [scores made before the
+run](../../recipes/README.md#scores-from-earlier-runs).
 
 Some rules of the literature score a batch at a time. Here they choose rows instead. Selective backprop runs a forward
 pass on every row and a backward pass on the chosen ones: `stale_sb` uses the stored loss in place of that forward pass.
@@ -61,6 +72,8 @@ A policy sees arrays and returns rows.
 - `rng` is the only source of chance.
 - `Selection` may carry weights (the class then says `weighs = True`), a factor on the learning rate, and rows to
   measure by a forward pass alone (`rescore`).
+- `reads_columns` names columns of the data set, whose values are then in `history.features.columns`; `needs` then has
+  "columns".
 - With `rounds_per_epoch` above 1, each round chooses among its part of the epoch, `history.offered`.
 - With `in_background = True`, `update` runs in a thread beside the next round.
 - An error in `update` ends training where the next round would be selected. Training can go on from the last

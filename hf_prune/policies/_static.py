@@ -29,7 +29,7 @@ class StaticPolicy(BudgetPolicy):
     def __post_init__(self):
         super().__post_init__()
         self.check_range("skip", "[0, 1)")
-        if self.keep + self.skip > 1:
+        if self.budget.highest + self.skip > 1:
             raise ValueError(
                 f"{type(self).__name__}(skip=...) must be in [0, 1 - keep], got {self.skip} with keep={self.keep}."
             )

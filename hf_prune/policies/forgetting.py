@@ -60,12 +60,12 @@ class Forgetting(StaticPolicy):
 
     @property
     def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        if self.keep < 1:
+        if self.keep != 1:
             return frozenset()
         return frozenset({"correct" if self.threshold is None else "confidence"})
 
     def update(self, history: History, clock: Clock, rng: np.random.Generator) -> None:
-        if self.keep < 1:
+        if self.keep != 1:
             return
         n, notes = len(history), history.notes
         score = notes.setdefault("score", np.full(n, np.nan, np.float32))

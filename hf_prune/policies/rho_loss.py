@@ -4,9 +4,9 @@ With l_i the latest loss of row i and IL_i its loss under a reference model that
 
     score_i = l_i - IL_i;   S = the K = keep * N rows of largest score, anew every round
 
-A noisy row has a high IL, and a learned row has a low l: both get a low score. IL comes from `history=...`: the History
-of the reference model on these rows. The reference must not be trained on these rows: it would memorise them, and the
-rule would become meaningless.
+A noisy row has a high IL, and a learned row has a low l: both get a low score. IL comes from `history="scores"`, which
+`hf-prune score --model REFERENCE --output_dir scores -- SCRIPT ARGS` makes. The reference must not be trained on these
+rows: it would memorise them, and the rule would become meaningless.
 
 Needs      loss, which the training forward pass gives, and IL: 8 bytes per row; one run of the reference model, which
            may be small and serves many runs.
@@ -50,9 +50,9 @@ class RHOLoss(BudgetPolicy):
         if earlier is None or not known.any():
             raise ValueError(
                 f"{self!r} compares with the losses of a reference model on these rows, and there are none. Train a "
-                "model on other, held-out rows; train that model for one epoch on these with learning_rate=0 and "
-                "policy='uniform:keep=1', which measures and changes nothing; save_model('reference') and give "
-                "history='reference'. A model that was trained on these rows has memorised them and is no reference."
+                "model on other, held-out rows; measure its losses on these with `hf-prune score --model REFERENCE "
+                "--output_dir scores -- SCRIPT ARGS` and give history='scores'. A model that was trained on these rows "
+                "has memorised them and is no reference."
             )
         history.notes["reference"] = np.where(known, earlier.loss, np.median(earlier.loss[known]))
 

@@ -20,6 +20,7 @@ from transformers import HfArgumentParser
 from .. import policies
 from ..common.command import MISTAKES, Parser, stage
 from ..core import Policy
+from ..core.budget import FORMS, read_budget
 
 NO_POLICY = "none"
 _POLICY_HELP = (
@@ -103,9 +104,8 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
     if getattr(namespace, "do_predict", False) and not namespace.do_train:
         parser.error("--do_predict without --do_train: a run trains, validates and tests; leave these flags out.")
     policy = None if cls is _NoPolicy else built[-1]
-    for one in built[:-1]:
-        if "policy" in vars(type(one)):
-            one.policy = policy
+    for one in (one for one in built[:-1] if hasattr(type(one), "policy")):
+        one.policy = policy
     stage.policy = policy and (repr(policy), spec)
     return (*built[:-1], policy)
 
@@ -208,15 +208,26 @@ def _flags(type_: type, title: str, defaults: dict[str, Any], policy: str | None
             value = _default(defaults[field.name], hints[field.name])
         given = {key: entry for key, entry in value.items() if entry is not dataclasses.MISSING}
         metadata = {**field.metadata, "help": text}
-        fields.append((field.name, hints[field.name], dataclasses.field(metadata=metadata, **given)))
+        hint = _budget if set(get_args(hints[field.name])) == {float, str} else hints[field.name]
+        fields.append((field.name, hint, dataclasses.field(metadata=metadata, **given)))
     return dataclasses.make_dataclass(type_.__name__, fields, namespace={"_argument_group_name": title}, kw_only=True)
+
+
+def _budget(text: str) -> float | str:
+    """A share, or a ramp or a cycle of shares."""
+    try:
+        return float(text)
+    except ValueError:
+        if read_budget(text) is None:
+            raise argparse.ArgumentTypeError(f"invalid float value: {text!r}; {FORMS}.") from None
+        return text
 
 
 def _default(value: Any, hint: Any) -> dict[str, Any]:
     """A default for a field of that type; a default from a file may have another type."""
     union = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     kinds = set(union) - {NoneType}
-    if value is not None and kinds <= {int, float} and not isinstance(value, str):
+    if value is not None and kinds <= {int, float, str} and kinds != {str} and not isinstance(value, str):
         value = str(value)  # argparse checks a text as if it were typed
     elif value is not None and kinds == {bool} and not isinstance(value, (bool, str)):
         value = str(value)

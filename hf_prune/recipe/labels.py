@@ -1,18 +1,75 @@
-"""Labels of rows, read as classes or as numbers, from the rows' own file or from a second one."""
+"""Labels of rows, read as classes or as numbers, from the rows' own file or a second one; a loss weighted by class."""
 
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import numpy as np
+import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Value
+from torch.nn.functional import cross_entropy
+from transformers import TrainingArguments
 
 from .columns import find_column
 from .splits import read_file
 
 _NAMES = 20  # a message lists no more names
 _FEW = 20  # labels with no more values are probably classes, not numbers
+
+
+@dataclass
+class ClassArguments:
+    """Flags of recipes whose labels are classes.
+
+    Args:
+        class_weights: "balanced" weights each row's loss by the inverse frequency of its class among the training rows,
+            so that every class counts as much. The mean weight of a training row is 1. Without it, all weights are 1.
+    """
+
+    class_weights: str | None = None
+
+    def for_trainer(self, rows: Dataset, args: TrainingArguments) -> dict[str, Any]:
+        """Arguments for the trainer: the weighted loss of a batch, and of each row; none without `class_weights`.
+
+        Args:
+            rows: The training rows, with the column `labels`.
+            args: Training arguments of the run.
+
+        Raises:
+            ValueError: `class_weights` is unknown, labels are no classes, or they are also smoothed.
+        """
+        if self.class_weights is None:
+            return {}
+        if self.class_weights != "balanced":
+            raise ValueError(f"class_weights={self.class_weights!r} is not known; give balanced, or leave it out.")
+        if not isinstance(feature := rows.features["labels"], ClassLabel):
+            raise ValueError("class_weights='balanced': the labels are numbers, not classes; leave it out.")
+        if args.label_smoothing_factor:
+            raise ValueError("class_weights and label_smoothing_factor can't both change the loss; leave out one.")
+        weights = torch.tensor(balanced(np.bincount(rows["labels"][:], minlength=len(feature.names))))
+
+        def of_rows(outputs: Any, inputs: Any) -> torch.Tensor:
+            logits = outputs["logits"].float()
+            return cross_entropy(logits, inputs["labels"], weight=weights.to(logits.device), reduction="none")
+
+        def of_batch(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+            rows_of_step = len(labels) if num_items_in_batch is None else num_items_in_batch
+            return of_rows(outputs, {"labels": labels}).sum() / rows_of_step
+
+        return {"compute_loss_func": of_batch, "example_loss_func": of_rows}
+
+
+def balanced(counts: np.ndarray) -> np.ndarray:
+    """(C,) float32, the weight of a row of each class: inverse to its rows, 1 on average; 1 for a class without rows.
+
+    Args:
+        counts: (C,) number of rows of each class.
+    """
+    weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return np.where(counts > 0, weights, 1).astype(np.float32)
 
 
 def label_texts(rows: Dataset, column: str, name: str) -> list[str]:

@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
+from transformers import AutoConfig
 
 from ..common.command import MISTAKES
 
+_RECIPES = {  # by the end of the class's name; encoder-decoders translate
+    "ForSequenceClassification": "text_classification",
+    "ForImageClassification": "image_classification",
+    "ForCausalLM": "instruct",
+    "LMHeadModel": "instruct",
+}
 _REASON = 300  # characters of a library's error message
 Shape = TypeVar("Shape")
 
@@ -31,6 +38,30 @@ def loading(model: str, *kinds: type[Exception]) -> Iterator[None]:
         raise ValueError(
             f"model_name_or_path={model!r} {what}. Give a folder that save_pretrained has written, or a name."
         ) from error
+
+
+def recipe_for(model: str) -> str:
+    """The path of the recipe that trains a model's class.
+
+    Args:
+        model: A folder that `save_pretrained` has written, or a name.
+
+    Raises:
+        ValueError: No recipe trains such a model, the recipes are not there, or the model can't be loaded.
+    """
+    with loading(model):
+        config = AutoConfig.from_pretrained(model)
+    architecture = (config.architectures or ["none"])[0]
+    name = next((name for ending, name in _RECIPES.items() if architecture.endswith(ending)), None)
+    if config.is_encoder_decoder:
+        name = "translate"
+    path = Path(__file__).parents[2] / "recipes" / f"{name}.py"
+    if not path.is_file():
+        raise ValueError(
+            f"model={model!r} is a {architecture}, for which there is no recipe here: put a script and its arguments "
+            "after --, as in `... -- train.py --bf16`."
+        )
+    return str(path)
 
 
 def shape_of(model_size: str, sizes: Mapping[str, Shape]) -> Shape:

@@ -17,7 +17,10 @@ from ..common.storage import write_text
 from ..compare.result import PREDICTIONS, RESULTS
 from ..core import Policy
 from ..report.account import plain, surroundings
-from ..report.page import REPORT
+from ..report.advice import advise, as_text
+from ..report.facts import data_facts
+from ..report.page import REPORT, RunReport
+from ..report.topics import first
 
 logger = logging.getLogger(__name__)
 
@@ -97,24 +100,35 @@ def finish(
                 lines += ["", said] if said else []
             if _try_to_write(folder / REPORT, report.html):
                 lines += ["", f"the rows, round by round: {folder / REPORT}"]
+        quality = {"metric": outcome.metric, "value": outcome.scores[outcome.metric]}
+        quality |= {"greater_is_better": outcome.greater_is_better, "split": outcome.split, "rows": outcome.rows}
+        results = {"arguments": arguments, "policy": policy and public(repr(policy)), "quality": quality}
+        results["pruning"] = report and report.to_dict()
+        _try_to_write(folder / "the advice", lambda _: lines.extend(_advise(trainer, results, report)))
         lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
         texts = (line for sample in outcome.samples for line in ["", *sample.splitlines()])
         shown = (line if len(line) <= _LINE else f"{line[:_LINE]} ..." for line in texts)
         said, encoding = "\n".join([*lines, *shown]), sys.stdout.encoding or "utf-8"
         print(said.encode(encoding, "backslashreplace").decode(encoding))  # noqa: T201
         _try_to_write(folder / "README.md", lambda _: trainer.create_model_card(**card))
-        quality = {"metric": outcome.metric, "value": outcome.scores[outcome.metric]}
-        quality |= {"greater_is_better": outcome.greater_is_better, "split": outcome.split, "rows": outcome.rows}
-        results = {"arguments": arguments, "policy": policy and public(repr(policy)), "quality": quality}
         results |= {"parameters": trainer.accelerator.unwrap_model(trainer.model).num_parameters()}
         results["scores"] = {"split": outcome.split, "rows": outcome.rows} | outcome.scores
-        results["pruning"] = report and report.to_dict()
         results |= {"seconds": seconds} | surroundings(script)
         write_text(folder / PREDICTIONS, json.dumps(plain(outcome.predictions), ensure_ascii=False) + "\n")
         text = json.dumps(plain(results), indent=2, default=str)
         write_text(folder / RESULTS, text + "\n")  # last: it marks a finished run
     if args.push_to_hub:
         trainer.push_to_hub(**card)
+
+
+def _advise(trainer: Any, results: dict[str, Any], report: RunReport | None) -> list[str]:
+    """Keep what advice goes by in the results of a run, and return the advice that matters most, line by line."""
+    known = {} if report is None else report.facts
+    results["facts"] = known | data_facts(trainer.train_dataset, report and report.history)
+    if report is None:
+        return []
+    told = ["padding"] if report.padding() else []
+    return ["", "what to do about it (all of it: hf-prune advise):", as_text(first(advise(results), told)), ""]
 
 
 def _try_to_write(path: Path, write: Callable[[Path], None]) -> bool:

@@ -71,6 +71,8 @@ def run(main: Callable[[], None]) -> None:
 def _how_to_go_on() -> str:
     """What remains of a run that Ctrl-C has ended, and the command that continues it."""
     folder, flag = stage.output_dir, "resume_from_checkpoint"
+    if stage.scores is not None:
+        return f"What has been scored is kept; this goes on: {again()}"
     if folder is None:
         return f"Nothing had begun; this begins: {again()}"
     if (folder / RESULTS).exists():

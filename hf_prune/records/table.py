@@ -8,13 +8,14 @@ import numpy as np
 
 from ..common.storage import replacing
 from ..core import NEVER, History
-from ..data.columns import FILE_ROW
+from ..core.features import FILE_ROW
 from .dynamics import Dynamics
 
 if TYPE_CHECKING:
     import pyarrow
 
 ROWS = "history.parquet"
+DUPLICATES = "duplicate_group"  # also a policy's note
 COLUMNS = {
     "row": "number of the row in the training set, from 0",
     FILE_ROW: "number of the row in the file or split that it was read from, from 0",
@@ -22,6 +23,7 @@ COLUMNS = {
     "loss": "its latest loss (of text: the mean over its target tokens; cross-entropies are in nats)",
     "seen": "the round in which that was measured, from 0",
     "tokens": "its tokens without padding",
+    DUPLICATES: "the first row of its group of near-duplicates; its own number if it has none",
     "faults": "how often its loss was no finite number",
     "times_trained": "rounds that trained it",
     "times_measured": "rounds that measured a finite loss, in training or by a forward pass alone",
@@ -75,6 +77,15 @@ def write_rows(
             writer.write_table(table)
 
 
+def read_file_rows(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """Return the numbers that the rows of a table have in their file, (N,) int; None = the table does not say."""
+    from pyarrow import parquet
+
+    if FILE_ROW not in parquet.read_schema(path).names:
+        return None
+    return parquet.read_table(path, columns=[FILE_ROW])[FILE_ROW].to_numpy()
+
+
 def _columns(history: History, dynamics: Dynamics | None, file_rows: np.ndarray | None) -> dict[str, np.ndarray]:
     columns = {"row": np.arange(len(history))}
     if file_rows is not None:
@@ -84,6 +95,8 @@ def _columns(history: History, dynamics: Dynamics | None, file_rows: np.ndarray 
     columns |= {"loss": history.loss, "seen": history.last_round}
     if history.tokens.any():
         columns["tokens"] = history.tokens
+    if (groups := history.notes.get(DUPLICATES)) is not None:
+        columns[DUPLICATES] = groups
     columns |= {"faults": history.faults} | {name: it for name, it in history.signals.items() if name not in COLUMNS}
     if dynamics is not None:
         columns |= {

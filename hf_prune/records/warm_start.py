@@ -12,6 +12,7 @@ from ..common import storage
 from ..core import Policy
 from ..core.features import Features
 from ..data.columns import read_columns
+from ..data.duplicates import find_groups
 from ..data.features import read_features
 from ..data.fingerprint import fingerprint
 from ..data.keys import match, row_keys
@@ -52,6 +53,10 @@ class DataNeeds:
             columns=read_columns(dataset, policy.reads_columns, type(policy).__name__),
             listed=None if file is None else listed_rows(dataset, file, key, self.keys, warn),
         )
+        if "groups" in policy.needs:
+            how = {name: getattr(policy, name) for name in ("similarity", "ngram", "columns") if hasattr(policy, name)}
+            groups = find_groups(dataset, is_encoder_decoder, **how)
+            self._features = replace(self._features, groups=groups)
 
     def fit(self, dataset: Any, policy: Policy) -> bool:
         """Whether this was read from this data set, as it is now, for this policy.

@@ -83,7 +83,13 @@ def budget(policy: Policy) -> str:
     """The budget that the user set, in words."""
     if not isinstance(policy, BudgetPolicy):
         return "No budget was set: how much is trained follows from the rule."
-    return f"The budget was {100 * policy.keep:g} % of the {policy.unit} in each round."
+    share = policy.budget
+    if share.lowest == share.highest:
+        return f"The budget was {100 * share.mean:g} % of the {policy.unit} in each round."
+    return (
+        f"The budget was {100 * share.mean:g} % of the {policy.unit} on average, between {100 * share.lowest:g} % and "
+        f"{100 * share.highest:g} % (`{policy.keep}`)."
+    )
 
 
 def baselines(run: str | os.PathLike[str]) -> str:

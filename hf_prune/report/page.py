@@ -24,7 +24,10 @@ from ..records.table import ROWS, write_rows
 from ..records.trace import FOLDER, read_trace
 from . import figures
 from .account import NUMBERS, PruningReport, is_number
+from .evidence import shipped
+from .facts import row_facts
 from .theme import DARK, LIGHT, Theme
+from .topics import Measured, advice_of, first
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +84,11 @@ class RunReport(PruningReport):
     def dynamics(self) -> Dynamics | None:
         """What the rounds show about each row; None if no round can be read."""
         return Dynamics.read(self.run, self.history)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What advice goes by, see `row_facts`."""
+        return row_facts(self.history, self.dynamics, self.padding_causes)
 
     @cached_property
     def flaws(self) -> list[str]:
@@ -148,6 +156,7 @@ class RunReport(PruningReport):
             lead=self._lead(),
             table=self.summary_cells(),
             flaws=[*(said.replace("`", "") for said in (self.idle(), self.padding()) if said), *self.flaws, *flaws],
+            advice=self._advice(),
             sections=sections,
             light=LIGHT,
             dark=DARK,
@@ -166,6 +175,10 @@ class RunReport(PruningReport):
             f"trained{share}, in {totals['optimizer_steps']:,} optimizer steps where the run without pruning takes "
             f"{totals['optimizer_steps_full']:,}."
         )
+
+    def _advice(self) -> list[str]:
+        advice = advice_of(Measured({"pruning": self.to_dict(), "facts": self.facts}), shipped())
+        return [one.line for one in first(advice, ["padding"] if self.padding() else [])]
 
     # ---- Figures ----
 

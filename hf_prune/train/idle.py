@@ -31,13 +31,10 @@ def why_idle(policy: Policy, schedule: UnprunedSchedule, rows: int, step_rows: i
             f"{named} cuts an epoch into {rounds} rounds, and a round trains one optimizer step at least: of "
             f"{schedule.updates} steps an epoch, little can be left out. Take fewer rounds, or smaller batches."
         )
-    if (
-        isinstance(policy, BudgetPolicy)
-        and rounds == 1
-        and whole_steps(math.ceil(policy.keep * rows), step_rows) >= rows
-    ):
+    least = policy.budget.lowest if isinstance(policy, BudgetPolicy) else 0.0
+    if rounds == 1 and whole_steps(math.ceil(least * rows), step_rows) >= rows:
         return (
-            f"{named} leaves nothing out: {policy.keep:g} of {rows} rows, in whole optimizer steps of {step_rows}, is "
+            f"{named} leaves nothing out: {least:g} of {rows} rows, in whole optimizer steps of {step_rows}, is "
             "all of them. Take smaller batches, or a smaller keep."
         )
     return None

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import Trainer
 
 from .. import policies
+from ..common.command import stage
 from ..core import Policy, Selection
 from ..records.history import History
 from ..report.page import RunReport
@@ -113,13 +114,35 @@ class PruningMixin(_Trainer):
         """
         return self._pruning.sharing.report()
 
+    def score_rows(self, folder: str | os.PathLike | None = None) -> History:
+        """Measure every training row with the model as it is, by forward passes alone; nothing is trained.
+
+        Every process must call this: they share the rows. `loss` is the mean loss per target token, or the row's loss;
+        `correct` and `confidence` are among the signals where the task has them. The History is a `history` for other
+        trainers on these rows; its cost counts there.
+
+        Args:
+            folder: Where to write `history.safetensors` and `history.parquet`. A call that was killed goes on from
+                what it had measured; one that had ended returns its History. None = in memory alone.
+
+        Raises:
+            ValueError: The losses of the model's rows can't be read; the model is in shards; the processes have
+                different rows; or `folder` holds a History of another model or of other rows.
+        """
+        return self._pruning.score_rows(folder)
+
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         """Train as `Trainer` does. `resume_from_checkpoint=True` skips checkpoints that are not whole.
+
+        In a script that `hf-prune score --model` runs, score the rows into `output_dir` and end the script instead.
 
         Raises:
             ValueError: The requested checkpoint is not whole, or there is none; or another run is training in
                 `output_dir`.
         """
+        if stage.scores is not None:
+            self.score_rows(str(self.args.output_dir))
+            raise SystemExit
         if self.policy is None:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         with self._pruning.training():

@@ -40,6 +40,7 @@ from .rows import (
 )
 from .sampler import check_equal_batches
 from .schedule import UnprunedSchedule
+from .scoring import Scoring, check_scorable
 from .sentences import number_batches
 from .sharing import Sharing
 from .steps import meter_of
@@ -172,6 +173,13 @@ class Pruning(Owned):
                 "train has one of its own. Train without a policy."
             )
 
+    def score_rows(self, folder: str | os.PathLike[str] | None) -> History:
+        """See `PruningMixin.score_rows`."""
+        check_scorable(self.trainer)
+        training = TrainingRows(self.trainer, self._has_own_sampler)
+        scoring = Scoring(self.trainer, training, self.make_meter, self._beginning.key, self.warn)
+        return scoring.run(None if folder is None else Path(folder))
+
     # ---- The loader ----
 
     def wrap_loader(self, stock: Callable[[], Any]) -> Any:
@@ -241,7 +249,7 @@ class Pruning(Owned):
             )
         meter = self.make_meter(policy)
         (sampler.seed,) = broadcast_object_list([sampler.seed])  # a script may seed each process differently
-        check_equal_rows(trainer, training)
+        check_equal_rows(trainer, training.data, sampler.checksum())
         if trainer.is_world_process_zero():
             meter.warn_if_blind()
         history = self.begin_history(policy, meter)

@@ -17,6 +17,7 @@ from ..data.tokens import row_lengths
 from ..measure.meter import Meter
 from ..measure.models import reads_targets
 from ..measure.recorder import gather_numbers
+from ..records.table import FILE_ROW
 from ..report.padding import causes
 from .collator import RowCollator, RowDataset
 from .engine import Engine
@@ -162,12 +163,13 @@ def check_own_sampler(trainer: Trainer, make: Callable[[Any], Any]) -> None:
         raise ValueError(f"{type(trainer).__name__} has a training sampler of its own. {error}") from error
 
 
-def check_equal_rows(trainer: Trainer, training: TrainingRows) -> None:
+def check_equal_rows(trainer: Trainer, data: Any, order: int = 0) -> None:
     """Check that all processes number the same rows in the same way.
 
     Args:
         trainer: Knows the other processes.
-        training: The rows of this process.
+        data: The training set of this process.
+        order: Checksum of the sampler's order in this process; 0 = no sampler is used.
 
     Raises:
         ValueError: A process differs from the main process. Every process raises it; the message names the process and
@@ -176,8 +178,8 @@ def check_equal_rows(trainer: Trainer, training: TrainingRows) -> None:
     if trainer.accelerator.num_processes == 1:
         return
     reads_all = trainer.accelerator.dispatch_batches  # then only the main process reads rows, for all processes
-    checksums = [] if reads_all else [-1 if one is None else one for one in row_checksums(training.data)]
-    table = gather_numbers(trainer.accelerator, [len(training.data), training.sampler.checksum(), *checksums])
+    checksums = [] if reads_all else [-1 if one is None else one for one in row_checksums(data)]
+    table = gather_numbers(trainer.accelerator, [len(data), order, *checksums])
     for process, numbers in enumerate(table):
         pairs = [pair for pair in zip(numbers[2:], table[0][2:], strict=True) if -1 not in pair]
         if numbers[0] != table[0][0]:
@@ -206,6 +208,12 @@ def lengths_of(trainer: Trainer, data: Any) -> np.ndarray:
     inputs = [*getattr(trainer.processing_class, "model_input_names", []), "input_ids"][0]
     has_two_sides = reads_targets(trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False))
     return row_lengths(data, trainer.args.length_column_name, inputs, has_two_sides)
+
+
+def file_rows_of(data: Any) -> np.ndarray | None:
+    """Return the number of each row in the file that it was read from, (N,) int; None = not known."""
+    is_numbered = is_arrow(data) and FILE_ROW in data.column_names
+    return data.with_format("numpy")[FILE_ROW][:] if is_numbered else None
 
 
 def rows_side_by_side(trainer: Trainer) -> int:

@@ -17,13 +17,13 @@ from ..common.privacy import public
 from ..data.kinds import is_arrow
 from ..records.history_file import HISTORY
 from ..records.hub import first_line
-from ..records.table import FILE_ROW, ROWS
+from ..records.table import ROWS
 from ..report import card
 from ..report.account import NUMBERS
 from ..report.page import EXAMPLES, RunReport
 from .loop import Loop
 from .owned import Owned
-from .rows import padding_causes
+from .rows import file_rows_of, padding_causes
 from .uploads import uploads_of
 
 _PLACES = ("dataset", "dataset_tags", "dataset_name", "finetuned_from")  # arguments that may name a path
@@ -100,15 +100,11 @@ class Sharing(Owned):
     def _save_report(self, folder: str, loop: Loop) -> None:
         report, data, config = self.told(), loop.training.data, getattr(self.trainer.model, "config", None)
 
-        def save_rows():
-            is_numbered = is_arrow(data) and FILE_ROW in data.column_names
-            report.save_rows(folder, data.with_format("numpy")[FILE_ROW][:] if is_numbered else None)
-
         def save_examples():
             with unchanged_generators():  # training may continue, and reading a row may draw random numbers
                 report.save_examples(data, self.trainer.processing_class, getattr(config, "id2label", None))
 
-        self._attempt(ROWS, save_rows)
+        self._attempt(ROWS, lambda: report.save_rows(folder, file_rows_of(data)))
         self._attempt(EXAMPLES, save_examples)
         self._attempt(NUMBERS, lambda: replace(report, missing=self._missing).save(Path(folder, NUMBERS)))
         if loop.engine.state.epochs and report.flaws:

@@ -61,9 +61,9 @@ from hf_prune import PruningTrainer
 from hf_prune.common.storage import write_text
 from hf_prune.compare.intervals import interval
 from hf_prune.compare.launch import Run, run_all
-from hf_prune.compare.result import Scale, scale_of
 from hf_prune.data.tokens import row_lengths
 from hf_prune.report.account import surroundings
+from hf_prune.report.scales import Scale, scale_of
 from hf_prune.train import grouping
 from hf_prune.train.grouping import group, lengths_as_ranks
 from hf_prune.train.sampler import PruningSampler

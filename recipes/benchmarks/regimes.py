@@ -201,6 +201,21 @@ REGIMES = {
         (ORACLE, "trim", "self_paced", "infobatch"),
         ("early_stopping",),
     ),
+    "rare_digits": Regime(
+        rare_digits,
+        "image_classification",
+        f"{DIGITS} --learning_rate 1e-3 --num_train_epochs 60",
+        (0.3, 0.5),
+        ("class_quota", "recall=class_quota:by=recall"),
+        ("class_weighted",),
+    ),
+    "copied_digits": Regime(
+        copied_digits,
+        "image_classification",
+        f"{DIGITS} --learning_rate 1e-3 --num_train_epochs 60",
+        (0.35,),
+        ("oracle=listed:one_of=group", "one_of_each"),
+    ),
     "cifar10n_worse": Regime(
         partial(cifar10n, column="worse_label"),
         "image_classification",

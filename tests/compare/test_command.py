@@ -130,6 +130,9 @@ def test_the_recipes_own_epochs_are_those_of_the_full_arm():
         ([FAKE, "--arms", "uniform"], "Two arms are called uniform-50"),
         ([FAKE, "--budgets", "50"], "--budgets 50: a budget is a share between 0 and 1"),
         ([FAKE, "--seeds", "0"], "--seeds 0 --jobs 1: give 1 or more"),
+        ([FAKE, "--jobs", "some"], "--jobs: 'some' is neither a number nor auto"),
+        ([FAKE, "--budgets", "auto", "--arms", "ucb"], "--budgets auto leaves ucb without a budget: add one, as in"),
+        ([FAKE, "--baselines", "none"], "--baselines: invalid choice: 'none'"),
         ([FAKE, "--arms", "ucb --hub_token hf_x"], "--hub_token is set for every run; leave it out"),
         ([FAKE, "--", "--output-dir", "x"], "--output_dir after --: it can't be the same"),
         ([FAKE, "--", "--seed=3"], "--seed after --: it can't be the same for every run"),
@@ -173,6 +176,66 @@ def test_an_arm_that_pruned_nothing_in_an_earlier_command_goes_last_too(capsys):
     compare("--seeds", "2", *arms, "--jobs", "2")
     assert "Arm kakurenbo pruned nothing with seed 1" in capsys.readouterr().err
     assert order()[-1] == "kakurenbo 2"
+
+
+# ---- Baselines of its own ----
+
+
+def test_budgets_that_arms_turn_out_to_read_are_added():
+    """The fake's infobatch reads 60 %, and ucb half of that: two shares beside the one that is named."""
+    arms = ["--arms", "infobatch", "ucb:keep=0.3", "near=ucb:keep=0.58"]
+    found = compare("--seeds", "2", "--budgets", "0.8", "auto", *arms)
+    flags = {arm["arm"]: arm["flags"] for arm in found["arms"]}
+    assert list(flags)[-4:] == ["short-60", "uniform-60", "short-30", "uniform-30"]
+    assert flags["short-60"][-2:] == ["--num_train_epochs", "2.4"] and flags["uniform-30"][-1] == "uniform:keep=0.3"
+    said = conclusions(found)
+    assert "short-60" in said["infobatch"] and "short-60" in said["near"] and "short-30" in said["ucb"]
+    assert "add --budgets" not in "".join(said.values())
+    assert all(arm["seeds"] == [1, 2] for arm in found["arms"]) and set(begun().values()) == {1}
+    assert compare("--seeds", "2", "--budgets", "0.8", "auto", *arms) == found
+    assert set(begun().values()) == {1}
+
+
+def test_baselines_that_are_asked_for_are_arms():
+    found = compare("--seeds", "1", "--baselines", "early_stopping", "class_weighted", "--budgets", "0.75")
+    baselines = {arm["arm"]: arm for arm in found["arms"] if arm["kind"] == "baseline"}
+    assert {name: " ".join(arm["flags"][2:]) for name, arm in baselines.items()} == {
+        "early_stopping": "--early_stopping_patience 3",
+        "class_weighted": "--class_weights balanced",
+        "class_weighted-75": "--class_weights balanced --num_train_epochs 3",
+    }
+    stops = baselines["early_stopping"]["differences"]
+    assert stops["full"]["saved"] == 0.25 and stops["short"]["to"] == "short-75" and stops["baseline"] is None
+
+
+# ---- Decided arms ----
+
+
+def test_decided_arms_get_no_more_seeds_until_they_are_asked_for(capsys):
+    flags = ["--arms", "bad=infobatch --worse 0.3", "--budgets", "0.6", "--seeds", "6"]
+    found = compare(*flags, "--stop_decided")
+    said = capsys.readouterr().err
+    (words,) = re.findall(
+        r"Arm bad gets no more seeds: (worse than short-60, 99.9 % CI .* with (?:3|4|5) seeds)\.", said
+    )
+    assert "Arm full gets no more seeds: no undecided arm needs it." in said
+    stopped = {arm["arm"]: arm["stopped"] for arm in found["arms"]}
+    assert stopped == {"bad": words} | dict.fromkeys(("full", "short-60", "uniform-60"), "no undecided arm needs it")
+    assert found["missing"] == [] and not any(name.endswith(" 6") for name in begun())
+    assert "Stopped before the last seed: " in Path("out", "comparison.md").read_text()
+    assert found["verdict"]["line"].startswith("nothing beats fewer epochs here (")
+    first = begun()
+    assert compare(*flags, "--stop_decided") == found and begun() == first
+    assert command.main(["--output_dir", "out"]) == 0
+    assert json.loads(Path("out", "comparison.json").read_text()) == found
+    further = compare(*flags)
+    assert all(arm["seeds"] == [1, 2, 3, 4, 5, 6] and "stopped" not in arm for arm in further["arms"])
+    assert set(begun().values()) == {1}
+
+
+def test_an_arm_that_is_not_decided_gets_all_seeds():
+    found = compare("--arms", "it=infobatch --chance 0.02", "--budgets", "0.6", "--seeds", "3", "--stop_decided")
+    assert all(arm["seeds"] == [1, 2, 3] and "stopped" not in arm for arm in found["arms"])
 
 
 # ---- Going on ----

@@ -8,7 +8,7 @@ from compared import ARMS
 from matplotlib.image import imread
 from PIL import Image
 
-from hf_prune.compare.page import _far, markdown, page, table, write
+from hf_prune.compare.page import _far, markdown, page, seeds_table, table, write
 from hf_prune.compare.plan import Arm
 
 
@@ -41,8 +41,9 @@ def test_page_and_markdown_say_the_same(compare, tmp_path):
     headings, rows = table(found.to_dict())
     text = (tmp_path / "comparison.md").read_text()
     shown = Page((tmp_path / "comparison.html").read_text())
-    assert shown.cells == [*headings, *(cell for row in rows for cell in row)]
-    assert [f"| {' | '.join(row)} |" in text for row in rows] == [True] * 3
+    planned, needs = seeds_table(found.to_dict())
+    assert shown.cells == [*headings, *(cell for row in rows for cell in row), *planned, *needs[0]]
+    assert [f"| {' | '.join(row)} |" in text for row in (*rows, *needs)] == [True] * 4
     for line in [*(arm["conclusion"] for arm in found.to_dict()["arms"]), "Parameters: 7. Hardware: 2 CPU cores"]:
         assert f"- {line}" in text.replace("**", "")
         assert any(item.startswith(line) for item in shown.items)

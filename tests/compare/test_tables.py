@@ -9,7 +9,7 @@ from compared import ARMS, changed
 from hf_prune.cli import main as hf_prune
 from hf_prune.compare.page import write
 from hf_prune.compare.plan import Arm
-from hf_prune.compare.tables import comparisons_table, find, table
+from hf_prune.compare.tables import comparisons_table, find, regimes_table, table
 from hf_prune.compare.verdict import Comparison
 
 HEADINGS = ["run", "policy", "epochs", "trained", "of offered", "forward alone", "steps", "seconds", "quality"]
@@ -121,11 +121,26 @@ def test_what_is_not_known_is_marked_in_the_table(compare, tmp_path):
     ]
 
 
+def test_the_best_rule_has_a_line(compare, tmp_path):
+    """`infobatch` loses 5 points to fewer epochs and `same` 10; the oracle and random rows are no rules."""
+    arms = ARMS | {name: Arm(("--policy", "mine"), "policy") for name in ("same", "alone")}
+    arms |= {"oracle": Arm(("--policy", "mine"), "oracle")}
+    accuracies = {"full": 0.9, "short-50": 0.8, "infobatch": 0.75, "same": 0.7, "alone": 0.95, "oracle": 0.99}
+    tokens = {"full": 2000, "short-50": 1000, "infobatch": 1000, "same": 1000, "alone": 300, "oracle": 1000}
+    compare({arm: [share, share + 0.01] for arm, share in accuracies.items()}, arms=arms, tokens=tokens)
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(Comparison.load(tmp_path).to_dict()))
+    heading, _, line = cells(regimes_table([path]))
+    assert line[1:6] == ["accuracy in %", "90.50", "80.50", "`infobatch`: 75.50", "50 %"]
+    assert line[6].startswith("-5.00 (-") and heading[6] == "rule less fewer epochs"
+
+
+@pytest.mark.parametrize("make", [comparisons_table, regimes_table])
 @pytest.mark.parametrize("content", ["", "[]", '{"arms": [{}]}'])
-def test_a_file_that_is_no_comparison_is_named(tmp_path, content):
+def test_a_file_that_is_no_comparison_is_named(tmp_path, content, make):
     (tmp_path / "comparison.json").write_text(content)
     with pytest.raises(ValueError, match="comparison.json is no comparison.json of `hf-prune compare`"):
-        comparisons_table([tmp_path / "comparison.json"])
+        make([tmp_path / "comparison.json"])
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ def corpus(recipe, folder):
     rows = rows.slice(0, n).append_column("chosen", pa.array(np.arange(n) % 5 != 1))
     pq.write_table(rows, folder / "train.parquet")
     rng = np.random.default_rng(0)
-    history = History.empty(n, ("el2n", "grad_norm"))
-    loss, *signals = rng.random((3, n), np.float32)
+    history = History.empty(n, ("el2n", "grad_norm", "base_loss"))
+    loss, *signals = rng.random((4, n), np.float32)
     history.record(np.arange(n), loss, 0, **dict(zip(history.signals, signals, strict=True)))
     history.notes["score"] = rng.random(n, np.float32)
     cost = {"runs": 1, "rows": n, "tokens": 10 * n, "seconds": 1.0}

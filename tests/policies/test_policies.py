@@ -30,7 +30,7 @@ def name(request):
     return request.param
 
 
-DATA_NEEDS = {"tokens", "features", "classes", "columns"}
+DATA_NEEDS = {"tokens", "features", "classes", "columns", "groups"}
 
 
 def begun(policy, n):
@@ -39,11 +39,15 @@ def begun(policy, n):
     history = History.empty(n, policy.needs - DATA_NEEDS)
     history.tokens[:] = rng.integers(1, 50, n)
     texts = tuple(matrix_of([rng.integers(0, 30, length) for length in history.tokens]) for _ in range(2))
-    columns = {column: np.arange(n) % 3 != 1 for column in policy.reads_columns}
-    history.features = Features(texts if "features" in policy.needs else (), None, rng.integers(0, 3, n), columns)
-    earlier = History.empty(n, ("correct", "confidence", "el2n", "grad_norm"))
+    history.features = Features(
+        texts if "features" in policy.needs else (),
+        classes=rng.integers(0, 3, n),
+        columns={column: np.arange(n) % 3 != 1 for column in policy.reads_columns},
+        groups=rng.integers(0, 1 + n // 2, n),
+    )
+    earlier = History.empty(n, ("correct", "confidence", "el2n", "grad_norm", "base_loss"))
     earlier.notes = {"score": rng.random(n, np.float32)}
-    loss, *signals = rng.random((5, n), np.float32)
+    loss, *signals = rng.random((6, n), np.float32)
     earlier.record(np.arange(n), loss, 0, **dict(zip(earlier.signals, signals, strict=True)))
     policy.begin(history, earlier)
     return history

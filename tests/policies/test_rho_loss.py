@@ -88,7 +88,9 @@ def test_without_a_reference_only_the_loss_is_left():
 
 @pytest.mark.parametrize("earlier", [None, History.empty(8)])
 def test_no_reference_is_refused_with_the_cure(earlier):
-    with pytest.raises(ValueError, match=r"RHOLoss\(.*held-out rows.*learning_rate=0.*history='reference'.*memorised"):
+    with pytest.raises(
+        ValueError, match=r"RHOLoss\(.*held-out rows.*hf-prune score --model.*history='scores'.*memorised"
+    ):
         RHOLoss().begin(History.empty(8), earlier)
 
 

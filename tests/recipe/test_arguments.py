@@ -153,6 +153,10 @@ def test_arguments_of_this_process(monkeypatch):
         (["--policy", "uniform", "--ratio", "0.3"], belongs("ratio", "uniform")),
         (["--policy", "uniform:keep=1", "--ratio=1"], belongs("ratio", "uniform")),
         (["--keep", "0.3"], belongs("keep", "none")),
+        (
+            ["--policy", "uniform", "--keep", "a->b"],
+            "--keep: invalid float value: 'a->b'; a ramp is written '0.3->1.0'",
+        ),
         (["--policy", "infobatch", "--ratio", "1"], "InfoBatch(ratio=...) must be in [0, 1), got 1.0."),
         (["--policy", "infobatch:ratio=1"], "InfoBatch(ratio=...) must be in [0, 1), got 1."),
         (["--policy", "infobatch:rate=1"], "'rate=1' is not a setting of infobatch, which takes ratio=..., anneal=..."),
@@ -168,6 +172,15 @@ def test_arguments_of_this_process(monkeypatch):
 )
 def test_refused(capsys, argv, message):
     assert message in refusal(capsys, *argv)
+
+
+def test_a_budget_may_be_a_number_a_ramp_or_a_cycle():
+    for text, keep in (("0.5", 0.5), ("0.3->1.0", "0.3->1.0"), ("0.5~0.3x4", "0.5~0.3x4")):
+        typed, named = (
+            parse(TrainingArguments, argv=argv)[1]
+            for argv in (["--policy", "uniform", "--keep", text], ["--policy", f"uniform:keep={text}"])
+        )
+        assert typed == named and typed.keep == keep
 
 
 def test_help_tells_defaults_and_meanings(capsys):

@@ -9,6 +9,7 @@ from transformers import Trainer, TrainingArguments
 from hf_prune.recipe.outcome import Outcome, arguments_of, finish
 from hf_prune.recipe.splits import CommonArguments
 from hf_prune.report import card, figures
+from hf_prune.report.advice import advise, as_text
 
 TASK = TASKS["one label"]
 
@@ -42,6 +43,22 @@ def test_what_padding_cost_is_told_with_a_flag_of_the_command(tmp_path, capsys):
     share = found["pruning"]["totals"]["padding"]
     said = f"\n{100 * share:.0f} % of the positions that the model computed in training were padding. "
     assert f"{said}`--train_sampling_strategy group_by_length` puts" in capsys.readouterr().out
+
+
+def test_a_run_ends_with_advice_and_keeps_what_it_goes_by(tmp_path, capsys):
+    facts = ended(tmp_path)["facts"]
+    assert {"padding_causes", "lengths", "medians"} <= set(facts)
+    printed = capsys.readouterr().out
+    lines = advise(tmp_path)
+    assert lines == advise(tmp_path / "results.json")
+    said = [one for one in lines if one.topic != "padding"][:3]  # padding was told above
+    assert f"\nwhat to do about it (all of it: hf-prune advise):\n{as_text(said)}\n" in printed
+
+
+def test_advice_that_fails_costs_no_scores(tmp_path, monkeypatch, capsys, caplog):
+    monkeypatch.setattr("hf_prune.recipe.outcome.advise", lambda found: 1 / 0)
+    assert ended(tmp_path)["quality"]["value"] == 0.5
+    assert "the advice could not be written (ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize(

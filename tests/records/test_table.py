@@ -44,6 +44,13 @@ def test_keys_and_tokens_stand_where_they_are_known(tmp_path, history):
     assert set(table) - set(history.signals) <= set(COLUMNS)
 
 
+def test_groups_of_near_duplicates_have_a_column(tmp_path, history):
+    history.notes["duplicate_group"] = np.array([0, 1, 0, 3, 1], np.int32)
+    write_rows(tmp_path / "rows.parquet", history)
+    assert pandas.read_parquet(tmp_path / "rows.parquet")["duplicate_group"].tolist() == [0, 1, 0, 3, 1]
+    assert "duplicate_group" in COLUMNS
+
+
 def test_rows_of_a_run_whatever_the_size_of_a_block(tmp_path, history, monkeypatch):
     write(tmp_path, 0, ([0, 1, 2], [2.0, np.inf, 3.0]), rows=5)
     write(tmp_path, 1, ([2], [2.0]), ([0], [0.5]), rows=5)

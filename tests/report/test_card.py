@@ -48,6 +48,9 @@ def test_a_command_is_shown_without_paths_and_tokens():
 def test_tags_and_budget_are_the_policys(monkeypatch):
     assert tags_of(make("infobatch")) == ["hf_prune", "infobatch"]
     assert budget(make("uniform:keep=0.35,unit=tokens")) == "The budget was 35 % of the tokens in each round."
+    assert budget(make("uniform:keep=0.25->0.75")) == (
+        "The budget was 50 % of the rows on average, between 25 % and 75 % (`0.25->0.75`)."
+    )
     assert budget(make("infobatch")).startswith("No budget was set")
 
 

@@ -24,6 +24,8 @@ parser.add_argument("--worse", type=float, default=0)
 parser.add_argument("--chance", type=float, default=0, help="a blur of each arm's own")
 parser.add_argument("--rescored", type=int, default=0, help="forward-only tokens by epoch")
 parser.add_argument("--share", type=float, help="of the tokens that is trained; without it, the policy's")
+parser.add_argument("--early_stopping_patience", type=int, help="epochs after which it stops")
+parser.add_argument("--class_weights")
 parser.add_argument("--fail", type=int, help="a seed")
 parser.add_argument("--api_key", help="a secret, as is the password")
 parser.add_argument("--password")
@@ -52,6 +54,7 @@ def main(args):
     def goodness(tokens):
         return 0.9 - 0.3 * math.exp(-tokens / TOKENS) - args.worse
 
+    args.num_train_epochs = min(args.num_train_epochs, args.early_stopping_patience or math.inf)
     tokens = each * args.num_train_epochs
     right = [row < goodness(tokens) for row in hard]
     if args.metric == "accuracy":

@@ -1,0 +1,65 @@
+"""Facts about rows, from traces that are written by hand."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from traces import write
+
+from hf_prune import History
+from hf_prune.records.dynamics import Dynamics
+from hf_prune.report.facts import data_facts, row_facts
+
+
+def dynamics(folder, *epochs):
+    history = History.empty(len(epochs[0]))
+    for number, losses in enumerate(epochs):
+        rows = np.flatnonzero(~np.isnan(losses))
+        write(folder, number, (rows, np.asarray(losses)[rows]), rows=len(losses))
+        history.record(rows, np.float32(losses)[rows], number)
+    return history, Dynamics.read(folder, history)
+
+
+def test_rows_that_are_learnt_at_once_were_below_ln_2_from_the_second_epoch_on(tmp_path):
+    """Row 0 is; row 1 is lost again; row 2 is late; row 3 was measured once."""
+    history, found = dynamics(tmp_path, [2, 2, 2, 0.1], [0.5, 0.5, 0.9, np.nan], [0.6, 0.8, 0.1, np.nan])
+    facts = row_facts(history, found)
+    assert facts["at_once"] == 0.25
+    assert facts["medians"] == pytest.approx([2.0, 0.5, 0.6], rel=1e-3)  # the trace has float16
+    assert facts["upper"] == {"share": 0, "low": 0, "high": 0}
+
+
+def test_the_interval_of_a_second_component_holds_its_share(tmp_path, rng):
+    n = 1000
+    losses = np.exp(rng.normal(np.log(0.2), 0.5, n))
+    losses[:200] = np.exp(rng.normal(np.log(4), 0.3, 200))
+    history, found = dynamics(tmp_path, losses, losses)
+    upper = row_facts(history, found)["upper"]
+    assert upper["low"] < upper["share"] < upper["high"] and upper["share"] == pytest.approx(0.2, abs=0.03)
+    assert upper["high"] - upper["low"] < 0.1
+    assert row_facts(history, found)["upper"] == upper  # nothing is random
+
+
+def test_one_epoch_tells_little(tmp_path):
+    history, found = dynamics(tmp_path, [2, 1])
+    history.tokens[:] = 5, 15
+    assert row_facts(history, found, ["order"]) == {
+        "padding_causes": ["order"],
+        "lengths": pytest.approx([6, 10, 14]),
+        "medians": [1.5],
+    }
+    assert row_facts(History.empty(2), None) == {"padding_causes": []}
+
+
+def test_classes_and_equal_rows_of_a_data_set():
+    texts = [[1, 2], [1, 2], [1, 2], [3], [4]]
+    data = Dataset.from_dict({"input_ids": texts, "label": [0, 0, 1, 0, 0]})
+    assert data_facts(data) == {"rows": 5, "repeats": 1, "classes": {"count": 2, "smallest": 1, "largest": 4}}
+    history = History.empty(5)
+    history.record(np.arange(5), np.float32([0.1, 0.1, 2, 0.1, 2]), 0)
+    learnt = data_facts(data, history)["classes"]
+    assert (learnt["learnt"], learnt["learnt_of_small"]) == (0.6, 0.0)
+
+
+def test_what_has_no_classes_and_what_cannot_be_read():
+    assert data_facts(Dataset.from_dict({"input_ids": [[1], [1]], "labels": [[1], [1]]})) == {"rows": 2, "repeats": 1}
+    assert data_facts([{"input_ids": [1]}]) == {}
