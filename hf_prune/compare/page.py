@@ -1,7 +1,6 @@
 """A comparison as Markdown, as a page of its own, and as a figure."""
 
 import base64
-import io
 import json
 import os
 import re
@@ -215,16 +214,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         figures.shorten(panel)
         figures.finish(panel, LIGHT)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    write_bytes(path, _in_few_colors(figures.png(canvas)))
-
-
-def _in_few_colors(png: bytes) -> bytes:
-    """The same picture with at most 256 colours: a third of the size, as overlapping bands have thousands."""
-    from PIL import Image  # matplotlib needs it too
-
-    picture, buffer = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
-    picture.quantize(256).save(buffer, "png", optimize=True)
-    return buffer.getvalue()
+    write_bytes(path, figures.png(canvas))
 
 
 def _far(curves: Sequence[np.ndarray]) -> float | None:

@@ -1,6 +1,7 @@
 """The Parquet table `history.parquet`: one line for each row of the training set."""
 
 import os
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,37 @@ def write_rows(
             table = pyarrow.table({name: _nullable(pyarrow, name, values) for name, values in block.items()})
             writer = writer or stack.enter_context(ParquetWriter(file, table.schema, compression="zstd"))
             writer.write_table(table)
+
+
+def read_rows(path: str | os.PathLike[str], history: History, names: Collection[str]) -> dict[str, Any]:
+    """Read columns of a table that `write_rows` wrote.
+
+    Args:
+        path: The file.
+        history: The History that the table must be of, N rows.
+        names: Names of columns beside `loss`; those that the table lacks are left out.
+
+    Returns:
+        (N,) values by name; None = not measured.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, or of another run, or of an earlier state of this run.
+        ImportError: pyarrow is not installed.
+    """
+    from pyarrow import ArrowException, parquet
+
+    try:
+        held = parquet.read_schema(path).names
+        table = parquet.read_table(path, columns=[name for name in held if name in names or name == "loss"])
+    except FileNotFoundError:
+        raise
+    except (ArrowException, OSError) as error:
+        raise ValueError(f"it is damaged ({error})") from error
+    losses = table["loss"].to_numpy() if "loss" in held else np.zeros(0)
+    if not np.array_equal(np.asarray(losses, np.float32), history.loss, equal_nan=True):
+        raise ValueError("it is of another run, or of an earlier state of this one")
+    return {name: table[name].to_pylist() for name in table.column_names}
 
 
 def read_file_rows(path: str | os.PathLike[str]) -> np.ndarray | None:

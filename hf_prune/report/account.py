@@ -60,6 +60,7 @@ class PruningReport:
             padding included), `seconds`; None if there were no such runs, or their cost is not known.
         missing: Name of each file that could not be written beside the model -> the reason.
         padding_causes: Where the padding comes from, see `padding.causes`.
+        about: What the run is, in words: `run`, `model`, `data`; may lack any of them.
     """
 
     policy: str
@@ -72,6 +73,7 @@ class PruningReport:
     earlier: dict[str, float] | None = None
     missing: Mapping[str, str] = field(default_factory=dict[str, str])
     padding_causes: Sequence[str] = ()
+    about: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def totals(self) -> dict[str, Any]:
         """Sums over the epochs, under the same names, and the counts of the whole run.
@@ -105,6 +107,8 @@ class PruningReport:
             found["missing"] = dict(self.missing)
         if self.padding_causes:
             found["padding_causes"] = list(self.padding_causes)
+        if self.about:
+            found["about"] = dict(self.about)
         write_text(path, json.dumps(found, indent=2, default=str) + "\n")
 
     @classmethod
@@ -124,6 +128,7 @@ class PruningReport:
             totals, earlier = found["totals"], found["earlier_runs"]
             missing = of_kind(found.get("missing", {}), "missing", dict)
             causes = of_kind(found.get("padding_causes", []), "padding_causes", list)
+            about = of_kind(found.get("about", {}), "about", dict)
             return cls(
                 policy=setting(found["policy"], "policy"),
                 epochs=[_account(epoch) for epoch in of_kind(found["epochs"], "epochs", list)],
@@ -135,6 +140,7 @@ class PruningReport:
                 earlier=earlier and {name: number(earlier[name], name) for name in _EARLIER},
                 missing={name: of_kind(why, "missing", str) for name, why in missing.items()},
                 padding_causes=tuple(cause for cause in causes if cause in padding.CURES),
+                about={name: setting(about[name], "about") for name in ("run", "model", "data") if name in about},
                 **more,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -40,7 +40,7 @@ def row_facts(history: History, dynamics: Dynamics | None, padding_causes: Seque
         facts["lengths"] = np.quantile(tokens, (0.1, 0.5, 0.9)).tolist()
     if dynamics is None:
         return facts
-    facts["medians"] = [float(f"{median:.4g}") for median in dynamics.trained[:, 1]]
+    facts["medians"] = [float(f"{median:.4g}") for median in dynamics.trained[:, 1] if not np.isnan(median)]
     if dynamics.is_repeated:
         facts |= {"at_once": _at_once(dynamics), "upper": _upper(dynamics.mean)}
     return facts

@@ -178,20 +178,19 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
-    if len(mean) > DOTS:
-        chosen = np.sort(np.random.default_rng(0).choice(len(mean), DOTS, replace=False))
-        mean, variability, times = mean[chosen], variability[chosen], times[chosen]
+    shown = drawn(len(mean))
+    mean, variability, times = mean[shown], variability[shown], times[shown]
     figure = new_figure(7.2, 4.6, theme)
     panel = figure.add_subplot()
     low, high = int(times.min()), int(times.max())
     colors = ListedColormap(colormaps[theme.sequence](np.linspace(FAINTEST, 1, 256)))
     levels = np.unique(np.linspace(low, high + 1, min(high - low + 1, 12) + 1).round()) - 0.5
     size = float(np.clip(30_000 / len(mean), 3, 30))
-    order = np.random.default_rng(0).permutation(len(mean))  # random, so that no kind of row covers the others
     dots = panel.scatter(
-        *(values[order] for values in (variability, mean)),
+        variability,
+        mean,
         s=size,
-        c=times[order],
+        c=times,
         cmap=colors,
         norm=BoundaryNorm(levels, colors.N),
         alpha=0.75 if len(mean) > 2000 else 0.9,
@@ -212,6 +211,14 @@ def map_figure(mean: np.ndarray, variability: np.ndarray, times: np.ndarray, the
     panel.set_xlim(left=0)
     _from_zero(panel)
     return _finished(figure, panel, theme)
+
+
+def drawn(rows: int) -> np.ndarray:
+    """(<= DOTS,) int64, which of so many rows a map shows; in random order, so that no kind covers the others."""
+    shown = np.arange(rows)
+    if rows > DOTS:
+        shown = np.sort(np.random.default_rng(0).choice(rows, DOTS, replace=False))
+    return np.random.default_rng(0).permutation(shown)
 
 
 def seconds_figure(seconds: Mapping[str, float], theme: Theme) -> "Figure":
@@ -260,9 +267,12 @@ def new_figure(width: float, height: float, theme: Theme) -> "Figure":
 
 
 def png(figure: "Figure") -> bytes:
-    """The figure as the content of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    """The figure as a PNG file of at most 256 colours: a third of the size, as overlapping bands have thousands."""
+    from PIL import Image  # matplotlib needs it too
+
+    painted, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(painted, format="png")
+    Image.open(painted).convert("RGB").quantize(256).save(buffer, "png", optimize=True)
     return buffer.getvalue()
 
 

@@ -20,12 +20,16 @@ from ..data.examples import read_shown, show
 from ..records.dynamics import Dynamics
 from ..records.history import History
 from ..records.history_file import HISTORY
-from ..records.table import ROWS, write_rows
+from ..records.table import ROWS, read_rows, write_rows
 from ..records.trace import FOLDER, read_trace
 from . import figures
 from .account import NUMBERS, PruningReport, is_number
+from .document import document
 from .evidence import shipped
+from .explorer import TABLE, ids_of, packed
 from .facts import row_facts
+from .lists import in_short, lists_of, shown_rows
+from .spots import spots
 from .theme import DARK, LIGHT, Theme
 from .topics import Measured, advice_of, first
 
@@ -38,9 +42,8 @@ if TYPE_CHECKING:
 
 REPORT = "_report.html"  # shows rows of the training set: Trainer does not push files whose names begin with _
 EXAMPLES = "examples.json"
-_SHOWN = 16  # rows in a list
-_ONCE = "No row was measured twice, so none can be told from one that is not learnt yet."
 _RATES = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}  # not metrics of the model
+_COUNTS = {"eval_model_preparation_time"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +121,7 @@ class RunReport(PruningReport):
             processing_class: Decodes token ids, if it can.
             names: Names of the classes, by label.
         """
-        rows = np.unique(np.concatenate([np.zeros(0, np.int64), *self._shown_rows().values()]))
+        rows = np.unique(np.concatenate([np.zeros(0, np.int64), *shown_rows(self.history, self.dynamics).values()]))
         found = {str(row["row"]): row for row in show(dataset, rows.tolist(), processing_class, names)}
         write_text(Path(self.run, FOLDER, EXAMPLES), json.dumps(found, ensure_ascii=False) + "\n")
 
@@ -131,40 +134,99 @@ class RunReport(PruningReport):
         Raises:
             ImportError: matplotlib is not installed.
         """
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-
         path, sections = Path(path), []
         folder = path.with_suffix("")
         if folder.is_symlink():  # somebody else may have made the link, and it may lead anywhere
             folder.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         examples, flaws = read_shown(Path(self.run, FOLDER, EXAMPLES))
+        table, wrong = self._table()
+        flaws += wrong
         flaws += [f"{name} could not be written beside the model ({why})." for name, why in self.missing.items()]
         for name, (title, text, alt, draw) in self._figures().items():
             try:
-                light, dark = (figures.png(draw(theme)) for theme in (LIGHT, DARK))
+                drawn = draw(LIGHT)
+                light, dark = figures.png(drawn), figures.png(draw(DARK))
             except (ValueError, ArithmeticError, MemoryError) as error:  # numbers too large for a scale
                 flaws.append(f"The figure {title!r} can't be drawn ({error}).")
                 continue
             write_bytes(folder / f"{name}.png", light)
             images = {"light": base64.b64encode(light).decode(), "dark": base64.b64encode(dark).decode()}
-            sections.append({"title": title, "text": text, "alt": alt, "rows": [], **images})
-        sections += self._lists(examples)
-        environment = Environment(loader=PackageLoader("hf_prune.report"), autoescape=True, undefined=StrictUndefined)
-        page = environment.get_template("report.html").render(
+            dots = self._map_rows() if name == "map" else None
+            sections.append({"title": title, "text": text, "alt": alt, "spots": spots(drawn, dots), **images})
+        about = {"run": Path(self.run).absolute().name} | dict(self.about)
+        score = self._score()
+        page = document(
+            "hf_prune.report",
+            "report.html",
+            " · ".join(part for part in (about["run"], score, "hf_prune") if part),
+            ["page.css", "chart.css"],
+            ["chart.js", "rows.js"],
+            about=about,
+            facts=self._first_facts(about, score),
+            verdict=self._verdict(),
+            numbers=self._numbers(),
             policy=self.policy,
             lead=self._lead(),
             table=self.summary_cells(),
             flaws=[*(said.replace("`", "") for said in (self.idle(), self.padding()) if said), *self.flaws, *flaws],
             advice=self._advice(),
+            lists=lists_of(self.history, self.dynamics, examples, ids_of(self.history, table)[1]),
             sections=sections,
-            light=LIGHT,
-            dark=DARK,
             folder=folder.name,
+            data=packed(self.history, self.dynamics, table, examples),
         )
         write_text(path, page)
 
+    def _table(self) -> tuple[dict[str, Any], list[str]]:
+        """What history.parquet says of the rows beyond the History, by column, and what is wrong with it."""
+        try:
+            return read_rows(Path(self.run, ROWS), self.history, TABLE), []
+        except FileNotFoundError:
+            return {}, []  # the model was not saved yet
+        except (OSError, ValueError, ImportError) as error:
+            return {}, [f"{ROWS} is left out: {error}."]
+
     # ---- Words ----
+
+    def _first_facts(self, about: Mapping[str, str], score: str | None) -> dict[str, str]:
+        """What the run is, by name."""
+        rows = f"{self.rows:,} rows"
+        data = f"{about['data']}, {rows}" if "data" in about else rows
+        found = {"Model": about.get("model"), "Data": data, "Score": score, "Policy": self.policy}
+        return {name: value for name, value in found.items() if value}
+
+    def _score(self) -> str | None:
+        """The last evaluation's score: the metric that is no loss, if there is one."""
+        if not (logged := self.evaluations()):
+            return None
+        names = [name for name in logged[-1] if name.startswith("eval_") and name not in _RATES]
+        names = [name for name in names if is_number(logged[-1][name]) and name not in _COUNTS]
+        names.sort(key=lambda name: name.endswith("loss"))  # stable: losses come last
+        return f"{names[0].removeprefix('eval_').replace('_', ' ')} {logged[-1][names[0]]:.4g}" if names else None
+
+    def _verdict(self) -> str:
+        known = self.dynamics
+        if known is None or not known.is_repeated:
+            return "This run can't tell yet which rows are wrong: no row was measured twice."
+        if not (suspects := int(np.count_nonzero(known.never_learnt))):
+            return "No row stands out: the model fell below the mean loss on each of them at some time."
+        return (
+            f"{suspects:,} of {self.rows:,} rows were never learnt: look at the first of them, as many may carry a "
+            "wrong label."
+        )
+
+    def _numbers(self) -> list[tuple[str, str]]:
+        """The three numbers that matter, each with what it counts."""
+        totals, unit, known = self.totals(), self._unit(), self.dynamics
+        left = figures.percent(totals[f"{unit}_offered"] - totals[unit], totals[f"{unit}_offered"])
+        suspects = f"{np.count_nonzero(known.never_learnt):,}" if known and known.is_repeated else "unknown"
+        extra = totals["seconds_selecting"] + totals["seconds_rescoring"]
+        return [
+            (suspects, "rows never learnt"),
+            (left, f"of the {unit} left out"),
+            (figures.percent(extra, extra + totals["seconds_training"]), "of the time spent on choosing rows"),
+        ]
 
     def _lead(self) -> str:
         totals, unit = self.totals(), self._unit()
@@ -181,6 +243,11 @@ class RunReport(PruningReport):
         return [one.line for one in first(advice, ["padding"] if self.padding() else [])]
 
     # ---- Figures ----
+
+    def _map_rows(self) -> list[int]:
+        """The rows of the map's dots, in the order in which they are drawn."""
+        repeated = np.flatnonzero(self.dynamics.times_measured > 1) if self.dynamics else np.zeros(0, int)
+        return repeated[figures.drawn(len(repeated))].tolist()
 
     def _figures(self) -> "dict[str, tuple[str, str, str, Draw]]":
         """File name of each figure -> title, text, alternative text and drawing."""
@@ -221,7 +288,7 @@ class RunReport(PruningReport):
             "Share kept" + (" and learning rate" if len(rates[0]) else ""),
             "The part of each epoch that was trained; the dashed line is that of the whole run."
             + (" Below, the learning rate, which follows the passes over the data set." if len(rates[0]) else ""),
-            f"Bars of the share of {unit} kept by epoch: {_listed([f'{share:.0f} %' for share in shares])}.",
+            f"Bars of the share of {unit} kept by epoch: {in_short([f'{share:.0f} %' for share in shares])}.",
             lambda theme: figures.share_figure(self.epochs, unit, rates, theme),
         )
 
@@ -299,78 +366,3 @@ class RunReport(PruningReport):
                 lambda theme: figures.map_figure(*dots, theme),
             )
         return found
-
-    # ---- Rows ----
-
-    def _shown_rows(self) -> dict[str, np.ndarray]:
-        """Name of each list -> its rows."""
-        found = {}
-        if self.dynamics is not None:
-            found |= {"hardest": self.dynamics.hardest(_SHOWN), "easiest": self.dynamics.easiest(_SHOWN)}
-        return found | {"faults": np.flatnonzero(self.history.faults)[:_SHOWN]}
-
-    def _lists(self, examples: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        known, shown = self.dynamics, self._shown_rows()
-        lists = []
-        if known is not None:
-            text = (
-                f"{np.count_nonzero(known.never_learnt):,} rows were never below {known.level:.3g}, the mean of "
-                "all rows' latest losses, in two rounds or more: likely mislabelled, unreadable or rare. They are in "
-                "order of their excess: by how much their losses exceeded the mean of all rows' latest losses, "
-                "on average over the rounds, of which round r weighs r; one more round of excess 0, which weighs as "
-                "the last, draws rows that were rarely measured towards 0."
-                if known.is_repeated
-                else f"{_ONCE} These have the largest loss beside the mean of their round."
-            )
-            lists.append(("Rows never learnt", text, shown["hardest"]))
-            text = (
-                f"{np.count_nonzero(known.learnt_at_once):,} rows were in the easiest quarter of all rows by their "
-                "latest losses whenever they were measured again after the first time: likely duplicates, or too easy "
-                "to teach anything. Those of the lowest mean loss come first."
-                if known.is_repeated
-                else f"{_ONCE} These have the lowest loss."
-            )
-            lists.append(("Rows learnt at once", text, shown["easiest"]))
-        if len(shown["faults"]):
-            text = f"{self.faults:,} rows had a loss that was NaN or infinite; no choice went by it."
-            lists.append(("Rows with faults", text, shown["faults"]))
-        return [
-            {"title": title, "text": text, "alt": "", "rows": self._examples(rows, examples)}
-            for title, text, rows in lists
-        ]
-
-    def _examples(self, rows: np.ndarray, examples: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        """What the template shows for each row: its example, its losses as a line in a box of 100 x 30, and a note."""
-        known = self.dynamics
-        losses = known.losses_of(rows) if known else np.empty((len(rows), 0))
-        lowest, highest = float(np.nanmin(losses, initial=0)), float(np.nanmax(losses, initial=1e-9))
-        shown = []
-        for row, values in zip(rows.tolist(), losses, strict=True):
-            entry: dict[str, Any] = {"texts": {}, "picture": None, "label": None} | examples.get(str(row), {})
-            entry["row"] = row
-            epochs = np.flatnonzero(~np.isnan(values))
-            x = 100 * epochs / max(len(values) - 1, 1)
-            y = 30 - 30 * (values[epochs] - lowest) / (highest - lowest)
-            entry["dots"] = [(f"{a:.1f}", f"{b:.1f}") for a, b in zip(x, y, strict=True)] if len(epochs) > 1 else []
-            texts = [f"{known.epochs[epoch] + 1}: {values[epoch]:.3g}" for epoch in epochs] if known else []
-            entry["losses"] = f"Losses by epoch: {_listed(texts)}"
-            entry["note"] = self._note(row, values[epochs])
-            shown.append(entry)
-        return shown
-
-    def _note(self, row: int, losses: np.ndarray) -> str:
-        words = []
-        if self.dynamics is not None:
-            times = int(self.dynamics.times_trained[row])
-            words.append(f"trained {times} time{'' if times == 1 else 's'}")
-        if len(losses):
-            words.insert(0, f"loss {losses[0]:.3g}" + (f" to {losses[-1]:.3g}" if len(losses) > 1 else ""))
-        if faults := int(self.history.faults[row]):
-            words.append(f"no finite loss in {faults} round{'' if faults == 1 else 's'}")
-        return ", ".join(words)
-
-
-def _listed(texts: list[str]) -> str:
-    """Values in words for a screen reader: all of them, or every nth if there are many."""
-    step = -(-len(texts) // figures.MANY) or 1
-    return ("" if step == 1 else f"of {len(texts)}, every {step}th: ") + ", ".join(texts[::step])

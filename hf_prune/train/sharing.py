@@ -70,9 +70,23 @@ class Sharing(Owned):
             earlier=loop.earlier_cost,
             missing=dict(self._missing),
             padding_causes=padding_causes(self.trainer, loop.training, engine, loop.meter),
+            about=self._about_run(output_dir, loop.training.data),
             run=Path(output_dir) if loop.trace is None else loop.trace.run,
             history=history,
         )
+
+    def _about_run(self, output_dir: str, data: Any) -> dict[str, str]:
+        """Return the names of the run, the model and the data, as anybody may see them."""
+        model = self._model()
+        base = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
+        kind = type(model).__name__
+        found = {
+            "run": public(str(self.trainer.args.run_name or "")) or Path(output_dir).absolute().name,
+            "model": f"{Path(public(base)).name if Path(base).is_dir() else public(base)} ({kind})" if base else kind,
+        }
+        if is_arrow(data) and data.builder_name and data.builder_name not in _FORMATS:
+            found["data"] = data.builder_name
+        return found
 
     def told(self) -> RunReport:
         """Return the report that the user gets; a subclass may override it."""

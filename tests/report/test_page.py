@@ -1,6 +1,8 @@
 """The page of a run: what it says, what it shows of the rows, and that it needs nothing else."""
 
+import base64
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -52,7 +54,13 @@ def test_the_page_is_one_file_that_a_reader_of_screens_can_use(run):
     for tag, attributes in page.tags:
         for name in ("src", "srcset", "href"):
             assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
-    assert not page.all("script") and not page.all("link")
+    assert [link["rel"] for link in page.all("link")] == ["icon"]
+    data, code = page.all("script")
+    assert data == {"type": "application/octet-stream", "id": "data"} and code == {}  # no address
+    (policy,) = (meta["content"] for meta in page.all("meta") if "http-equiv" in meta)
+    script = (run[0] / "_report.html").read_text().rpartition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'; img-src data:;") and f"script-src 'sha256-{digest}';" in policy
     images = page.all("img")
     assert len(images) == 7
     assert all(len(image["alt"]) > 20 for image in images)
