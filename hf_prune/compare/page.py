@@ -15,6 +15,8 @@ from ..common.markdown import in_words, markdown_table
 from ..common.storage import write_bytes, write_text
 from ..report import figures
 from ..report.card import BASELINES
+from ..report.document import document
+from ..report.spots import spots
 from ..report.theme import LIGHT
 from .enough import duration
 from .plan import rule_of
@@ -40,10 +42,10 @@ def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
     """
     found, stem = comparison.to_dict(), Path(folder, "comparison")
     write_text(stem.with_suffix(".json"), json.dumps(found, indent=2) + "\n")
-    figure(comparison, stem.with_suffix(".png"))
+    points = figure(comparison, stem.with_suffix(".png"))
     write_text(stem.with_suffix(".md"), markdown(found))
     write_text(stem.with_name(BASELINES), baselines(found))
-    write_text(stem.with_suffix(".html"), page(found, stem.with_suffix(".png").read_bytes()))
+    write_text(stem.with_suffix(".html"), page(found, stem.with_suffix(".png").read_bytes(), points))
 
 
 def baselines(found: dict[str, Any]) -> str:
@@ -69,20 +71,24 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"- {note}" for note in _notes(found)), "", f"{fence}bash", *commands, fence, ""])
 
 
-def page(found: dict[str, Any], figure: bytes) -> str:
+def page(found: dict[str, Any], figure: bytes, points: Sequence[Sequence[Any]] = ()) -> str:
     """The same as one self-contained HTML file.
 
     Args:
         found: From `Comparison.to_dict`.
         figure: The figure as a PNG.
+        points: Where its points lie, to name their arms on hover; see `spots`.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     headings, rows = table(found)
     planned = seeds_table(found) if found["seeds_needed"]["arms"] else None
-    environment = Environment(loader=PackageLoader("hf_prune.compare"), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("comparison.html").render(
-        title=_title(found),
+    return document(
+        "hf_prune.compare",
+        "comparison.html",
+        _title(found),
+        ["chart.css", "comparison.css"],
+        ["chart.js", "comparison.js"],
+        name=_title(found),
+        points=points,
         verdict=verdict(found),
         arms=found["arms"],
         headings=headings,
@@ -169,7 +175,7 @@ def seeds_note(found: dict[str, Any]) -> str:
     )
 
 
-def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
+def figure(comparison: Comparison, path: str | os.PathLike[str]) -> list[list[Any]]:
     """Write an image: quality in validations against what was trained, and against seconds, a line for each arm.
 
     Lines are means over seeds; bands show one standard deviation to either side. Each budget has its own line style and
@@ -178,6 +184,9 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     Args:
         comparison: The comparison to show.
         path: The PNG file to write.
+
+    Returns:
+        Where its points lie, see `spots`.
 
     Raises:
         ImportError: Without matplotlib.
@@ -215,6 +224,7 @@ def figure(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         figures.finish(panel, LIGHT)
     canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     write_bytes(path, figures.png(canvas))
+    return spots(canvas)
 
 
 def _far(curves: Sequence[np.ndarray]) -> float | None:

@@ -160,7 +160,7 @@ class RunReport(PruningReport):
             "hf_prune.report",
             "report.html",
             " · ".join(part for part in (about["run"], score, "hf_prune") if part),
-            ["page.css", "chart.css"],
+            ["chart.css", "page.css"],
             ["chart.js", "rows.js"],
             about=about,
             facts=self._first_facts(about, score),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 _WHOLE = 10_000  # the width, and the height, of a picture in the units of a spot
+_MOST = 60  # points of a line
 
 
 def spots(figure: Any, rows: Sequence[int] | None = None) -> list[list[Any]]:
@@ -18,50 +19,50 @@ def spots(figure: Any, rows: Sequence[int] | None = None) -> list[list[Any]]:
     Returns:
         For each point [x, y, words or row]. x and y are integers, ten-thousandths of the picture from the top left.
     """
-    found: list[tuple[Any, Any]] = []  # pixels from the bottom left, and what to say
+    found: list[list[Any]] = []
+    width, height = figure.bbox.width, figure.bbox.height
+
+    def add(panel: Any, x: float, y: float, said: Any) -> None:
+        across, up = panel.transData.transform((x, y))
+        if np.isfinite([across, up]).all() and panel.bbox.padded(1).contains(across, up):  # else it is not seen
+            found.append([round(_WHOLE * across / width), round(_WHOLE * (1 - up / height)), said])
+
     for panel in figure.axes:
         if rows is None:
-            found += [(panel.transData.transform((x, y)), words) for x, y, words in _values(panel)]
+            for x, y, words in _values(panel):
+                add(panel, x, y, words)
         elif panel.collections and len(dots := np.asarray(panel.collections[0].get_offsets())) == len(rows):
-            found += zip(panel.transData.transform(dots), rows, strict=True)
-    width, height = figure.bbox.width, figure.bbox.height
-    return [
-        [round(_WHOLE * float(x) / width), round(_WHOLE * (1 - float(y) / height)), said]
-        for (x, y), said in found
-        if np.isfinite([x, y]).all()
-    ]
+            for (x, y), row in zip(dots.tolist(), rows, strict=True):
+                add(panel, x, y, row)
+    return found
 
 
 def _values(panel: Any) -> list[tuple[float, float, str]]:
     """x, y and words of each point of a panel, in the units of its axes."""
-    across, up = panel.get_xlabel(), panel.get_ylabel()
-    title = panel.get_title(loc="left") if not up else up
+    across = panel.get_xlabel().split(",")[0].partition(" (")[0]
+    title = panel.get_ylabel() or panel.get_title(loc="left")
     found: list[tuple[float, float, str]] = []
 
-    def add(name: str, x: float, y: float, at: float | None = None) -> None:
-        series = name if name and not name.startswith("_") else ""
-        words = ", ".join(part for part in (series, f"{across} {x:,g}".strip(), f"{title} {y:,.4g}".strip()) if part)
-        found.append((x if at is None else at, y, words))
+    def add(name: Any, x: float, y: float, value: float) -> None:
+        series = "" if str(name).startswith("_") else f"{name}: "
+        found.append((x, y, f"{series}{title} {value:,.4g} at {across} {x:,.6g}".replace("  ", " ")))
 
     for line in panel.lines:
-        if line.get_transform() == panel.transData and line.get_xdata(orig=True) is not None:  # not a guide line
-            for x, y in np.column_stack([line.get_xdata(), line.get_ydata()]).tolist():
-                if np.isfinite(y):
-                    add(str(line.get_label()), x, y)
+        if line.get_transform() != panel.transData:
+            continue  # a guide across the whole panel
+        points = np.column_stack([line.get_xdata(), line.get_ydata()])
+        for x, y in points[np.unique(np.linspace(0, len(points) - 1, _MOST).round().astype(int))].tolist():
+            add(line.get_label(), x, y, y)
     for bars in panel.containers:
         for bar in getattr(bars, "patches", ()):
-            if getattr(bars, "orientation", "vertical") == "vertical" and bar.get_height():
+            if bars.orientation == "vertical" and bar.get_height():  # the others have their values written beside them
                 middle = bar.get_x() + bar.get_width() / 2
-                series = str(bars.get_label())
-                y = bar.get_y() + bar.get_height()
-                words = f"{across} {round(middle):,}, {title} {bar.get_height():,.4g}"
-                found.append((middle, y, words if series.startswith("_") else f"{series}, {words}"))
+                add(bars.get_label(), round(middle), bar.get_y() + bar.get_height(), bar.get_height())
+                found[-1] = (middle, *found[-1][1:])
     for steps in panel.patches:
         if hasattr(steps, "get_data"):
-            heights, edges, base = steps.get_data()
-            heights = np.asarray(heights)
-            below = np.broadcast_to(0 if base is None else base, heights.shape)
-            for middle, top, low in zip((edges[:-1] + edges[1:]) / 2, heights, below, strict=True):
-                add(str(steps.get_label()), float(middle), float(top - low))
-                found[-1] = (float(middle), float(top), found[-1][2])
+            heights, edges, below = steps.get_data()
+            below = np.broadcast_to(0 if below is None else below, heights.shape)
+            for x, top, low in zip((edges[:-1] + edges[1:]) / 2, heights, below, strict=True):
+                add(steps.get_label(), float(x), float(top), float(top - low))
     return found

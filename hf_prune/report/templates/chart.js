@@ -8,7 +8,7 @@
  */
 function hoverCharts(describe = String, open = () => {}) {
   for (const chart of document.querySelectorAll(".chart")) {
-    const spots = JSON.parse(chart.dataset.spots || "[]");
+    const spots = JSON.parse(chart.querySelector("script").textContent);
     if (!spots.length) continue;
     const leads = typeof spots[0][2] === "number";
     const dot = document.createElement("span"), tip = document.createElement("output");
