@@ -4,7 +4,7 @@ import csv
 import re
 
 import pytest
-from browser import chromium, needs_chromium, opened
+from browser import chromium, expect, needs_chromium, opened
 from explored import CLASSES, EVIL, run_folder
 
 pytestmark = [needs_chromium, pytest.mark.slow]
@@ -26,7 +26,7 @@ def browser():
 
 def numbers(page):
     """The numbers of the rows that are shown, in order."""
-    page.wait_for_function("document.querySelector('#grid').children.length > 0")
+    page.wait_for_selector("#grid > *")
     return [int(text) for text in page.locator("#grid tbody th").all_text_contents()]
 
 
@@ -63,14 +63,14 @@ def test_search_filter_and_sort(browser, path):
     with opened(browser, path) as page:
         assert len(show(page)) == 200
         page.fill("#search", "#1007")
-        page.wait_for_function("document.querySelectorAll('#grid tbody tr').length === 1")
+        expect(page.locator("#grid tbody tr")).to_have_count(1)
         assert numbers(page) == [1007]
         assert column(page, "text")[0].startswith(EVIL.strip()[:20])  # as text: no element was made of it
         page.fill("#search", "no such words")
-        page.wait_for_function("document.querySelectorAll('#grid tbody tr').length === 0")
+        expect(page.locator("#grid tbody tr")).to_have_count(0)
         assert page.locator("#count").inner_text() == "0 of 450 rows"
         page.fill("#search", "")
-        page.wait_for_function("document.querySelectorAll('#grid tbody tr').length === 200")
+        expect(page.locator("#grid tbody tr")).to_have_count(200)
         page.select_option("#label", label=CLASSES[0])
         assert set(column(page, "label")) == {CLASSES[0]}
         page.select_option("#predicted", label=CLASSES[1])
@@ -82,7 +82,7 @@ def test_search_filter_and_sort(browser, path):
             given != predicted
             for given, predicted in zip(column(page, "label"), column(page, "predicted"), strict=True)
         )
-        assert show(page, "duplicates") == sorted([1002, 1005], key=numbers(page).index)
+        assert sorted(show(page, "duplicates")) == [1002, 1005]
         show(page)
         for key, is_number in (("mean_loss", True), ("label", False)):
             heading = page.locator(f"#grid th[data-key={key}]")
@@ -90,8 +90,7 @@ def test_search_filter_and_sort(browser, path):
                 heading.locator("button").click()
                 assert heading.get_attribute("aria-sort") == wanted
                 values = [float(text) if is_number else text for text in column(page, key)]
-                ordered = sorted(values, key=(lambda text: text) if is_number else str, reverse=wanted == "descending")
-                assert values == ordered or not is_number and sorted(set(values)) != [values[0]]
+                assert values == sorted(values, reverse=wanted == "descending")
         page.locator("#grid th[data-key=id] button").click()
         assert numbers(page) == [*range(1000, 1200)]
 
@@ -103,7 +102,7 @@ def test_200_rows_at_first_and_all_on_demand(browser, path):
         assert len(numbers(page)) == 400
         show(page)
         page.click("#rest")
-        page.wait_for_function("document.querySelectorAll('#grid tbody tr').length === 450")
+        expect(page.locator("#grid tbody tr")).to_have_count(450)
         assert not page.locator("#more").is_visible() and not page.locator("#rest").is_visible()
 
 
@@ -111,17 +110,17 @@ def test_copy_and_download_take_the_selection_or_all_that_match(browser, path, t
     with opened(browser, path, permissions=["clipboard-read", "clipboard-write"]) as page:
         found = numbers(page)
         page.click("#copy")
-        page.wait_for_function("document.querySelector('#count').textContent.includes('Copied')")
+        expect(page.locator("#count")).to_contain_text("Copied")
         assert page.evaluate("navigator.clipboard.readText()") == "\n".join(map(str, found))
         for place in (1, 3):
             page.locator("#grid input").nth(place).check()
         assert "2 selected" in page.locator("#count").inner_text()
         page.click("#copy")
-        page.wait_for_function("document.querySelector('#count').textContent.includes('Copied 2')")
+        expect(page.locator("#count")).to_contain_text("Copied 2")
         assert page.evaluate("navigator.clipboard.readText()") == f"{found[1]}\n{found[3]}"
         show(page)
         page.fill("#search", "#1007")
-        page.wait_for_function("document.querySelectorAll('#grid tbody tr').length === 1")
+        expect(page.locator("#grid tbody tr")).to_have_count(1)
         page.locator("#every").check()
         with page.expect_download() as download:
             page.click("#download")
@@ -172,11 +171,11 @@ def test_charts_tell_values_and_the_map_leads_to_rows(browser, path):
     with opened(browser, path) as page:
         numbers(page)
         charts = {
-            title: page.locator("section", has=page.locator(f"h2:text-is('{title}')")).locator(".chart")
-            for title in ("Share kept", "Losses of trained and left-out rows", "Map of the data set")
+            title: page.locator(f"section:has(h2:text-is('{title}')) .chart")
+            for title in ("Share kept and learning rate", "Losses of trained and left-out rows", "Map of the data set")
         }
         for title, words in {
-            "Share kept": "Share kept",
+            "Share kept and learning rate": "Share kept",
             "Losses of trained and left-out rows": "trained: loss ",
         }.items():
             chart = charts[title]
@@ -185,7 +184,7 @@ def test_charts_tell_values_and_the_map_leads_to_rows(browser, path):
             assert words in chart.locator(".tip").inner_text()
         chart = charts["Map of the data set"]
         spots = chart.locator("script").evaluate("(script) => JSON.parse(script.textContent)")
-        assert len(spots) == ROWS
+        assert ROWS - 9 < len(spots) <= ROWS  # a few were measured once
         x, y, row = min(spots, key=lambda spot: spot[1])  # the highest lies alone
         chart.scroll_into_view_if_needed()
         box = chart.bounding_box()
@@ -201,7 +200,7 @@ def test_an_address_leads_to_a_row(browser, path):
     with opened(browser, path) as page:
         numbers(page)
         page.evaluate("location.hash = '#row-1007'")
-        page.wait_for_function("document.querySelectorAll('#grid tbody tr').length === 1")
+        expect(page.locator("#grid tbody tr")).to_have_count(1)
         assert numbers(page) == [1007]
 
 
@@ -233,4 +232,4 @@ def test_50_000_rows_fit_into_3_megabytes(browser, tmp_path):
     with opened(browser, tmp_path / "_report.html") as page:
         assert len(show(page)) == 200
         page.fill("#search", "#50999")
-        page.wait_for_function("document.querySelectorAll('#grid tbody tr').length === 1")
+        expect(page.locator("#grid tbody tr")).to_have_count(1)
