@@ -144,6 +144,7 @@ class Scoring:
     def _meter(self) -> Meter:
         gives = self.make_meter(_Signals()).gives
         meter = self.make_meter(_Signals(gives & _WANTED))
+        meter.extras = ()
         if not gives:
             raise _unread(self.trainer, meter)
         return meter
