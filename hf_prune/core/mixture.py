@@ -35,7 +35,7 @@ class Mixture:
 
 
 def fit(losses: np.ndarray) -> Mixture | None:
-    """Fit two components to (N,) losses in nats; NaN = not known. Losses below 0, which have no logarithm, are left out.
+    """Fit two components to (N,) losses in nats; NaN = not known. Losses below 0 have no logarithm, and are left out.
 
     Returns:
         The components; None if the fitted density has no valley between them, below half of its lower peak, or if there

@@ -21,9 +21,9 @@ class Measurements:
     Attributes:
         rows: (V,) int64.
         tokens: (V,) int64, real tokens of the row; -1 where a row's several texts are not told apart.
-        values: (S, V) float32, one line a signal, the loss first, then one an extra; S = 0 where nothing is measured. A loss is NaN where
-            the batch could not be read, infinity where it is no finite number, minus infinity where the row had no
-            target.
+        values: (S, V) float32, one line a signal, the loss first, then one an extra; S = 0 where nothing is measured.
+            A loss is NaN where the batch could not be read, infinity where it is no finite number, minus infinity where
+            the row had no target.
         padded_tokens: Positions that went through the model, padding included.
     """
 

@@ -111,6 +111,8 @@ def _of_answers(extras: Mapping[str, np.ndarray]) -> dict[str, float]:
     if not has_classes(extras):
         return {}
     known = ~np.isnan(extras["given"]) & ~np.isnan(extras["predicted"])
+    if not known.any():
+        return {}
     given, predicted = extras["given"][known].astype(np.int64), extras["predicted"][known].astype(np.int64)
     return {
         "accuracy": float(np.mean(given == predicted)),

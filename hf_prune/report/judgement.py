@@ -1,4 +1,4 @@
-"""Whether the losses of a run tell wrong labels from right ones: the one judgement of advice, report, card and audit."""
+"""Whether the losses of a run tell wrong labels from right ones: one judgement for advice, report, card and audit."""
 
 import math
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """A run's report as one self-contained HTML page, with its figures beside it as PNG files.
 
-`RunReport` adds two fields to those of `PruningReport`; the reason for their number stands there.
+`RunReport` adds three fields to those of `PruningReport`; the reason for their number stands there.
 """
 
 import base64
@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.storage import DamagedFile, write_bytes, write_text
+from ..data import Brief
 from ..data.examples import read_shown, show
 from ..records.dynamics import Dynamics
 from ..records.history import History
 from ..records.history_file import HISTORY
-from ..records.table import ROWS, write_rows
 from ..records.trace import FOLDER, read_trace
 from . import figures
 from .account import NUMBERS, PruningReport, is_number
 from .evidence import shipped
 from .facts import row_facts
+from .rows import RowTable
 from .theme import DARK, LIGHT, Theme
 from .topics import Measured, advice_of, first
 
@@ -44,16 +45,18 @@ _RATES = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}  #
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunReport(PruningReport):
+class RunReport(RowTable, PruningReport):
     """A report that also knows the rows: the History, and what each round wrote into the folder of the run.
 
     Args:
         run: Folder of the run.
         history: The History, with every row's loss and signals.
+        source: The training set; or the folder that the run saved its model in; None = neither is known.
     """
 
     run: Path
     history: History
+    source: Brief | Path | None = None
 
     @classmethod
     def of_folder(cls, run: str | os.PathLike[str]) -> "Self":
@@ -66,7 +69,7 @@ class RunReport(PruningReport):
             places = (Path(run), Path(run).absolute().parent)
             rounds = next((place for place in places if (place / FOLDER).is_dir()), places[0])
             history = History.load(Path(run, HISTORY))
-            report = cls.load(Path(run, NUMBERS), run=rounds, history=history)
+            report = cls.load(Path(run, NUMBERS), run=rounds, history=history, source=Path(run))
         except DamagedFile as error:
             raise ValueError(f"{run}: {error} Take another copy of the run.") from error
         except FileNotFoundError as error:
@@ -97,18 +100,6 @@ class RunReport(PruningReport):
             return self.dynamics.flaws
         _, flaws = read_trace(self.run, self.rows, self.history.facts.get("run"))
         return ["No round of this run can be read: what follows is less.", *flaws]
-
-    def save_rows(self, folder: str | os.PathLike[str], file_rows: np.ndarray | None = None) -> None:
-        """Write `history.parquet`, the numbers of the rows.
-
-        Args:
-            folder: The folder to write to.
-            file_rows: (N,) int, the number of each row in its file; None = not known.
-
-        Raises:
-            ImportError: pyarrow is not installed.
-        """
-        write_rows(Path(folder, ROWS), self.history, self.dynamics, file_rows)
 
     def save_examples(self, dataset: Any, processing_class: Any = None, names: Mapping[int, str] | None = None) -> None:
         """Write the texts and pictures of the rows that the page shows, so that the page does not need the data set.
@@ -313,8 +304,11 @@ class RunReport(PruningReport):
         known, shown = self.dynamics, self._shown_rows()
         lists = []
         if known is not None:
+            early = self.judgement.state == "early"  # then half of the rows or so look never learnt
             text = (
-                f"{np.count_nonzero(known.never_learnt):,} rows were never below {known.level:.3g}, the mean of "
+                f"{self.judgement.line.capitalize()} These have the largest excess so far."
+                if early
+                else f"{np.count_nonzero(known.never_learnt):,} rows were never below {known.level:.3g}, the mean of "
                 "all rows' latest losses, in two rounds or more: likely mislabelled, unreadable or rare. They are in "
                 "order of their excess: by how much their losses exceeded the mean of all rows' latest losses, "
                 "on average over the rounds, of which round r weighs r; one more round of excess 0, which weighs as "
@@ -322,7 +316,7 @@ class RunReport(PruningReport):
                 if known.is_repeated
                 else f"{_ONCE} These have the largest loss beside the mean of their round."
             )
-            lists.append(("Rows never learnt", text, shown["hardest"]))
+            lists.append(("Rows not learnt yet" if early else "Rows never learnt", text, shown["hardest"]))
             text = (
                 f"{np.count_nonzero(known.learnt_at_once):,} rows were in the easiest quarter of all rows by their "
                 "latest losses whenever they were measured again after the first time: likely duplicates, or too easy "
