@@ -76,12 +76,22 @@ OUTSIDE = {
         "train/uploads",
     },
     "accelerate": {"train/mixin", "train/pruning", "train/scoring"},
-    "datasets": {"recipe"},
+    "datasets": {"recipe", "report/rows"},
     "matplotlib": {"report/figures"},
     "scipy": {"compare/intervals", "compare/power", "core/features", "data/_near", "policies", "recipe/metrics"},
-    "pyarrow": {"compare/store", "data/listing", "recipe/files", "records/hub", "records/table"},
+    "pyarrow": {
+        "compare/store",
+        "data/listing",
+        "recipe/files",
+        "records/hub",
+        "records/table",
+        "report/audit",
+        "report/rows",
+    },
     "huggingface_hub": {"records/hub", "report/card"},
     "rensa": {"data/_near"},
+    "cleanlab": {"report/datalab"},
+    "pandas": {"report/datalab"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

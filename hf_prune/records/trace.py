@@ -258,7 +258,7 @@ def _checked(round: TracedRound, arrays: dict[str, np.ndarray]) -> TracedRound:
     if losses.shape != (measured,):
         raise ValueError(f"it has {losses.shape} losses of {measured:,} rows")
     for name, values in arrays.items():
-        if name.startswith(_EXTRAS) and (values.shape != losses.shape or values.dtype.name not in _KINDS):
+        if name.startswith(_EXTRAS) and (values.shape != losses.shape or str(values.dtype) not in _KINDS):
             raise ValueError(f"its {name} are {values.dtype} {values.shape}")
     return round
 

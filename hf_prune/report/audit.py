@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import os
-import shutil
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Audit:
         kind: One of `KINDS`.
         rows: (K,) int64, the rows of this kind, first those to look at first.
         said: What they are, or why there are none, in words.
-        may_drop: Whether the rows may be left out of a next run by this list alone.
+        may_drop: Whether the rows may be left out of a next run unseen; else somebody must say how many.
     """
 
     table: Any
@@ -49,13 +49,13 @@ class Audit:
 
     def first(self, count: int | None) -> "Audit":
         """The same with the first rows alone; None = all of them."""
-        return Audit(self.table, self.kind, self.rows[:count], self.said, self.may_drop)
+        return Audit(self.table, self.kind, self.rows[:count], self.said, self.may_drop or count is not None)
 
     def text(self, count: int = FIRST) -> str:
         """The first rows for a terminal, at most 100 columns wide."""
-        lines = [self.said]
+        lines = textwrap.wrap(self.said, _WIDTH, break_long_words=False, break_on_hyphens=False)
         if len(self.rows):
-            lines += ["", *_lines(self.table.take(self.rows[:count]), min(_WIDTH, shutil.get_terminal_size().columns))]
+            lines += ["", *_lines(self.table.take(self.rows[:count]), self.kind)]
         if len(self.rows) > count:
             lines.append(f"... and {len(self.rows) - count:,} more: --top, or --csv FILE.")
         return "\n".join(lines)
@@ -84,8 +84,10 @@ class Audit:
         form = Path(path).suffix.lower().removeprefix(".")
         if form not in ("csv", "json", "parquet"):
             raise ValueError(f"--drop {path}: suffix {Path(path).suffix!r} is not known; give .csv, .json or .parquet.")
-        if not len(self.rows) or not self.may_drop:
+        if not len(self.rows):
             raise ValueError(f"--drop {path}: nothing is written, for there is nothing to leave out. {self.said}")
+        if not self.may_drop:
+            raise ValueError(f"--drop {path}: look at the rows, and say by --top N how many are wrong. {self.said}")
         names = [name for name in (FILE_ROW, "row") if name in self.table.column_names]
         _write(self.table.take(np.sort(self.rows)).select(names), path, form)
 
@@ -147,8 +149,8 @@ def _suspects(table: Any, report: RunReport, kind: str) -> Audit:
     if judgement.state == "none":
         rows = _largest(unlearnt & differs, excess)
         said = (
-            f"Of {len(table):,} rows none is likely mislabelled: {judgement.line} "
-            "Those with the largest losses follow: hard or rare rows, and wrong labels if there are a few."
+            f"How many labels are wrong can't be said: {judgement.line} The rows that were never learnt follow, "
+            "largest excess loss first: look at them, for they may be hard, rare or wrong."
         )
         return Audit(table, kind, rows, said, False)
     rows = _largest((_numbers(table, "wrong_probability") >= _LIKELY) & differs, excess)
@@ -237,12 +239,14 @@ def _scores(report: RunReport) -> dict[str, float]:
 # ---- Words and files ----
 
 
-def _lines(table: Any, width: int) -> list[str]:
-    """A line for each row: its number, how likely it is wrong, its labels, its text or picture."""
+def _lines(table: Any, kind: str) -> list[str]:
+    """A line for each row: its number, what makes it one of its kind, its labels, its text or picture."""
     names = table.column_names
     columns: dict[str, list[str]] = {}
-    for name, title in ((FILE_ROW, "file row"), ("row", "row"), (DUPLICATES, "like row"), ("tokens", "tokens")):
-        if name in names and not (name == "row" and FILE_ROW in names):
+    numbers = {FILE_ROW if FILE_ROW in names else "row": "file row" if FILE_ROW in names else "row"}
+    numbers |= {"duplicates": {DUPLICATES: "like row"}, "short": {"tokens": "tokens"}}.get(kind, {})
+    for name, title in numbers.items():
+        if name in names:
             columns[title] = [f"{value}" for value in table[name].to_pylist()]
     for name, title in (("wrong_probability", "wrong"), ("mean_loss", "loss")):
         if name in names and table[name].null_count < len(table):
@@ -262,7 +266,7 @@ def _lines(table: Any, width: int) -> list[str]:
         )
         for row in rows
     ]
-    return [_cut(line.rstrip(), width) for line in padded]
+    return [_cut(line.rstrip(), _WIDTH) for line in padded]
 
 
 def _printable(value: Any) -> str:
