@@ -63,6 +63,7 @@ def _parser() -> Parser:
     report = commands.add_parser("report", help="write the report of a run that has ended, as a page and PNG files")
     report.add_argument("run", help="folder of the run; _report.html and the folder _report are written into it")
     _add_advise(commands)
+    _add_audit(commands)
     commands.add_parser("env", help="print versions, machine and devices, for the report of an issue")
     return parser
 
@@ -79,6 +80,8 @@ def _run(chosen: argparse.Namespace, script: Sequence[str], parser: argparse.Arg
             text = _write_report(chosen.run)
         elif chosen.command == "advise":
             text = _advise(chosen)
+        elif chosen.command == "audit":
+            text = _audit(chosen)
         elif chosen.command == "env":
             text = _environment()
         elif chosen.command == "score":
@@ -188,6 +191,54 @@ def _advise(chosen: argparse.Namespace) -> str:
     if chosen.json == "-":
         return as_json(found).rstrip()
     return as_markdown(found) if chosen.markdown else as_text(found)
+
+
+def _add_audit(commands: Any) -> None:
+    audit = commands.add_parser("audit", help="list the rows of a run that are likely mislabelled, and leave them out")
+    audit.add_argument("run", help="folder of a run with a policy that has saved its model")
+    audit.add_argument(
+        "--only",
+        choices=("mislabelled", "duplicates", "unlearnt", "rare", "short"),
+        default="mislabelled",
+        help="rows that are likely mislabelled (the default), near-duplicates, never learnt, of rare classes, or short",
+    )
+    audit.add_argument("--top", type=int, metavar="N", help="the first N rows alone (printed: 20; written: all)")
+    for form in ("csv", "parquet", "json"):
+        audit.add_argument(
+            f"--{form}", metavar="FILE", help=f"write these rows and all that is known of them as {form}"
+        )
+    audit.add_argument(
+        "--drop",
+        metavar="FILE",
+        help="write the list (.csv, .json, .parquet) for a next run: --policy listed --file FILE --drop True",
+    )
+    audit.add_argument("--before", metavar="RUN", help="folder of the run before, to say what a list has changed")
+
+
+def _audit(chosen: argparse.Namespace) -> str:
+    from .report.audit import FIRST, audit, changes
+    from .report.page import RunReport
+
+    if chosen.top is not None and chosen.top < 1:
+        raise ValueError(f"--top must be 1 or more, got {chosen.top}.")
+    report = RunReport.of_folder(chosen.run)
+    found = audit(report, chosen.only)
+    said = [found.text(FIRST if chosen.top is None else chosen.top)]
+    if chosen.before is not None:
+        said.insert(0, changes(RunReport.of_folder(chosen.before), report) + "\n")
+    elif report.left_out_by_list is not None:
+        said.insert(0, report.left_out_by_list + "\n")
+    first = found.first(chosen.top)
+    for form in ("csv", "parquet", "json"):
+        if (path := getattr(chosen, form)) is not None:
+            first.write(path, form)
+            said.append(f"{path}: {len(first.rows):,} rows")
+    if chosen.drop is not None:
+        first.write_drop(chosen.drop)
+        said.append(
+            f"{chosen.drop}: {len(first.rows):,} rows to leave out, by --policy listed --file {chosen.drop} --drop True"
+        )
+    return "\n".join(said)
 
 
 def _environment() -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.features import FILE_ROW
 from .kinds import is_arrow, names_of
 
 
@@ -37,6 +38,12 @@ def read_columns(dataset: Any, names: Sequence[str], reader: str) -> dict[str, n
         if name not in dataset.column_names:
             raise _missing(name, ", ".join(dataset.column_names), reader)
     return {name: _stored(dataset, name) for name in names}
+
+
+def file_rows_of(data: Any) -> np.ndarray | None:
+    """Return the number of each row in the file that it was read from, (N,) int; None = not known."""
+    is_numbered = is_arrow(data) and FILE_ROW in data.column_names
+    return data.with_format("numpy")[FILE_ROW][:] if is_numbered else None
 
 
 def _missing(name: str, there: str, reader: str) -> ValueError:

@@ -17,8 +17,8 @@ from .pixels import PICTURES, eight_bits
 _LONGEST = 600  # characters of a text that are shown
 _SIDE = 96  # pixels: larger pictures are shrunk to this height and width
 _UNSEEN = ("Audio", "Video")  # columns of these kinds are not shown
-_LABELS = ("label", "labels", "label_ids", "target")
-_NO_NAMES = (*_LABELS, "length")  # these numbers do not identify a row
+LABELS = ("label", "labels", "label_ids", "target")
+_NO_NAMES = (*LABELS, "length")  # these numbers do not identify a row
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
 _LARGEST = 1 << 26  # bytes in a file of rows
 _MOST_TEXTS = 100  # texts in a row
@@ -38,15 +38,25 @@ def show(
     Returns:
         For each row: `row`; `texts`, by name, shortened; `picture`, a data URI, or None; `label`, in words, or None.
     """
-    names = dict(names or {})
+    names = class_names(dataset, names)
     if is_arrow(dataset):
         features = dataset.features
-        classes = next((features[name] for name in _LABELS if hasattr(features.get(name), "names")), None)
-        names = dict(enumerate(classes.names)) if classes else names
         heard = [name for name, kind in features.items() if type(kind).__name__ in _UNSEEN]  # so not decoded either
         dataset = dataset.remove_columns(heard).with_format(None)
     decode = processing_class.decode if hasattr(processing_class, "convert_ids_to_tokens") else None
     return [{"row": int(row), **_shown_or_not(dataset, int(row), decode, names)} for row in rows]
+
+
+def class_names(dataset: Any, names: Mapping[int, str] | None = None) -> dict[int, str]:
+    """The names of the classes of a data set by their numbers.
+
+    Args:
+        dataset: The training set.
+        names: The names, if the data set has none.
+    """
+    features = dataset.features if is_arrow(dataset) else {}
+    classes = next((features[name] for name in LABELS if hasattr(features.get(name), "names")), None)
+    return dict(enumerate(classes.names)) if classes else dict(names or {})
 
 
 def read_shown(path: str | os.PathLike[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -97,15 +107,15 @@ def _shown(example: Any, decode: Any, names: Mapping[int, str]) -> dict[str, Any
     if not isinstance(example, Mapping):
         return {"texts": {"row": _short(repr(example))}, "picture": None, "label": None}
     example = {name: _on_cpu(value) for name, value in example.items()}
-    texts = {name: text for name, value in example.items() if (text := _text(value)) is not None}
-    label = next((name for name in _LABELS if name in example), None)
+    texts = {name: text for name, value in example.items() if (text := text_of(value)) is not None}
+    label = next((name for name in LABELS if name in example), None)
     if label in texts:
         texts.pop(label)
     picture = next((uri for name, value in example.items() if (uri := _picture(name, value))), None)
     if picture is None and "input_ids" in example and not any(" " in text for text in texts.values()):  # single words
-        texts.setdefault("text", _decoded(example["input_ids"], decode))
-        if label is not None and _is_target(example[label], example["input_ids"]):
-            texts[label] = _decoded(example[label], decode)
+        texts.setdefault("text", decoded(example["input_ids"], decode))
+        if label is not None and is_target(example[label], example["input_ids"]):
+            texts[label] = decoded(example[label], decode)
     texts |= {name: str(value) for name, value in example.items() if _is_number(value) and name not in _NO_NAMES}
     words = None if label is None else _label(example[label], names)
     return {"texts": {name: _short(text) for name, text in texts.items()}, "picture": picture, "label": words}
@@ -123,7 +133,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _text(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
     """The text of a text, a list of texts, or a conversation; None for anything else."""
     if isinstance(value, str):
         return value
@@ -134,8 +144,13 @@ def _text(value: Any) -> str | None:
     return None
 
 
-def _is_target(labels: Any, inputs: Any) -> bool:
-    """Whether labels are a text of their own, and not a copy of the input."""
+def is_target(labels: Any, inputs: Any) -> bool:
+    """Whether labels are a text of their own, and not a copy of the input.
+
+    Args:
+        labels: The labels of a row.
+        inputs: Its token ids.
+    """
     return (
         _is_list(labels)
         and len(labels) > 0
@@ -158,9 +173,15 @@ def _label(value: Any, names: Mapping[int, str]) -> str | None:
     return names.get(value, str(value)) if isinstance(value, int) else _short(str(value))
 
 
-def _decoded(ids: Any, decode: Any) -> str:
+def decoded(ids: Any, decode: Any) -> str:
+    """Token ids as a text.
+
+    Args:
+        ids: A list of token ids, or a list of such lists.
+        decode: A tokenizer's method; None = there is none.
+    """
     if len(ids) and _is_list(ids[0]):  # multiple choice: a list for each answer
-        return "\n".join(_decoded(part, decode) for part in ids)
+        return "\n".join(decoded(part, decode) for part in ids)
     ids = [token for token in np.asarray(ids).tolist() if token >= 0]  # others stand for pictures or are ignored
     return decode(ids, skip_special_tokens=True) if decode else f"tokens {' '.join(map(str, ids))}"
 

@@ -59,6 +59,7 @@ class Meter:
         gives: Names of what could be measured for each row; empty where the rows' own losses can't be read.
         why_unread: The reason for that, in a sentence.
         signals: Names of what is measured, the loss first; empty where the loss is not known and not needed.
+        extras: Names of what is measured besides, for people: no policy reads it, and the History does not hold it.
         is_encoder_decoder: Whether the model also reads its labels as tokens.
         joins_rows: Whether a batch of several rows has come as one sequence.
         by_batch: Whether a row gets the loss of its batch, because its own can't be read (see `blend`).
@@ -99,6 +100,7 @@ class Meter:
         if not needs <= gives and not self.by_batch:
             raise self._cannot_give(needs, gives)
         self.signals = ("loss", *sorted(needs - {"loss"})) if gives or self.by_batch else ()
+        self.extras: tuple[str, ...] = self._recipe.extras if self._recipe and self.signals else ()
         self._head = head_of(model) if "grad_norm" in policy.needs else None
         self.weigher = Weigher(self._cannot_weigh)
         self._agreement: Agreement | None = Agreement(multiples) if self._recipe and multiples else None
@@ -267,19 +269,24 @@ class Meter:
         items: Tensor | int | None,
         devices: int,
     ) -> list[Tensor]:
-        """(B,) float32 of each of `signals`: the rows' own, or else the mean loss of their batch, or else NaN."""
+        """(B,) float32 of each of `signals` and of `extras`.
+
+        They are the rows' own; else the loss is the mean loss of their batch, or NaN, and all others are NaN.
+        """
+        names = (*self.signals, *self.extras)
         if prediction is not None:
             if self._head is None:
-                signals = prediction.signals(self.signals)
+                signals = prediction.signals(names)
             else:
                 has_bias = self._head.bias is not None  # pyright: ignore[reportUnnecessaryComparison] - nn.Linear's own
-                signals = prediction.signals(self.signals, seen.head_inputs[0], has_bias)
+                signals = prediction.signals(names, seen.head_inputs[0], has_bias)
             signals["loss"] = _as_recorded(signals["loss"], prediction.is_target.any(1))
-            return [signals[name] for name in self.signals]
+            return [signals[name] for name in names]
+        nothing = torch.full(rows.shape, torch.nan, device=rows.device)
         if self.by_batch:
             mean = self._batch_mean(loss.detach().mean(), seen.inputs, items, devices).expand(rows.shape)
-            return [_as_recorded(mean, _has_target(rows, seen).to(mean.device))]
-        return [torch.full(rows.shape, torch.nan, device=rows.device)] * len(self.signals)
+            return [_as_recorded(mean, _has_target(rows, seen).to(mean.device))] + [nothing] * len(self.extras)
+        return [nothing] * len(names)
 
     def _batch_mean(self, loss: Tensor, inputs: dict[str, Any], items: Tensor | int | None, devices: int) -> Tensor:
         """The mean over the batch's own targets of a loss that was divided by those of the whole optimizer step.

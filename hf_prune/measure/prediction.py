@@ -10,6 +10,12 @@
                 the head's parameters; mean over target tokens, each on its own
 
 A row without any target has NaN. Nothing here waits for the device.
+
+People look at more, the `EXTRAS`, which no policy reads:
+
+    given        number of the class that the label names; of a regression with one number, the label
+    predicted    number of the class that the model predicts; of a regression with one number, its prediction
+    worst_token  place of the target token of largest loss among the row's target tokens, from 0
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -22,6 +28,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core import IGNORED
+
+EXTRAS = frozenset({"given", "predicted", "worst_token"})
 
 
 @dataclass(eq=False)
@@ -74,7 +82,7 @@ class Prediction:
         """The named signals, detached.
 
         Args:
-            names: Which of `gives`.
+            names: Which of `gives` and of `EXTRAS`.
             head_input: For grad_norm alone, the input of the head (see `head_of`): (B, T, H), or (B, H) when T = 1.
             head_bias: Whether the head has a bias. Without one, grad_norm is ||p - y||_2 * ||h||.
 
@@ -84,10 +92,10 @@ class Prediction:
         Raises:
             ValueError: If a name is not in `gives`, or grad_norm lacks a head_input that fits.
         """
-        if unknown := sorted(set(names) - self.gives):
+        if unknown := sorted(set(names) - self.gives - EXTRAS):
             raise ValueError(f"A {self.task} model gives {sorted(self.gives)}, not {unknown}: choose among those.")
         values: dict[str, Tensor] = {}
-        if set(names) <= {"loss", "confidence"}:
+        if set(names) - EXTRAS <= {"loss", "confidence"}:
             token_losses = self.token_losses()
         else:
             token_losses, distance, hit = self._by_position(_compare).unbind(-1)
@@ -96,12 +104,28 @@ class Prediction:
             values["el2n"] = distance.sum(1) / count
             if "grad_norm" in names:
                 values["grad_norm"] = (distance * self._head_norms(head_input, head_bias)).sum(1) / count
+        if "worst_token" in names:
+            values["worst_token"] = self._worst(token_losses)
+        if "predicted" in names:
+            values["given"], values["predicted"] = self._answers()
         values["loss"] = self._mean(token_losses)
         values["confidence"] = torch.exp(-values["loss"])
         return {name: values[name] for name in ("loss", *sorted(set(names) - {"loss"}))}
 
     def _mean(self, token_losses: Tensor) -> Tensor:
         return token_losses.sum(1) / self.is_target.sum(1)
+
+    def _worst(self, token_losses: Tensor) -> Tensor:
+        """(B,) float32, the place of each row's largest loss among its targets."""
+        is_target = self.is_target
+        at = token_losses.masked_fill(~is_target, -torch.inf).argmax(1, keepdim=True)
+        place = is_target.cumsum(1).gather(1, at).squeeze(1) - 1
+        return place.float().masked_fill(~is_target.any(1), torch.nan)
+
+    def _answers(self) -> tuple[Tensor, Tensor]:
+        """(B,) float32 labels and (B,) float32 predictions, where there is one for each row."""
+        given = self.labels[:, 0].float().masked_fill(self.labels[:, 0] == IGNORED, torch.nan)
+        return given, self.logits[:, 0].argmax(-1).float()
 
     def _by_position(self, measure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Apply measure((n, C) float32, (n,) labels) -> (n, ...) in chunks: (B, T, ...), zero without a target."""
@@ -206,6 +230,12 @@ class Regression(Prediction):
 
     def token_losses(self) -> Tensor:
         return self.measure(self.logits.float(), self.labels, reduction="none").mean(-1)
+
+    def _answers(self) -> tuple[Tensor, Tensor]:
+        given, predicted = self.labels[:, 0], self.logits.detach()[:, 0].float()
+        if given.shape[1] != 1:  # several numbers, or a label for each of several classes
+            return given.new_full((len(given),), torch.nan), given.new_full((len(given),), torch.nan)
+        return given[:, 0], predicted[:, 0]
 
 
 class Shares(Regression):

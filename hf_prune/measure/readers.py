@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,8 @@ class Recipe(ABC):
         task: The task in English, for messages.
         gives: Names of the signals that the task can give; "loss" always.
     """
+
+    extras: ClassVar[tuple[str, ...]] = ()  # those of `prediction.EXTRAS` that the task has
 
     task: str
     gives: frozenset[str]
@@ -114,6 +116,8 @@ class _AnswerRecipe(Recipe):
 class _ChoiceRecipe(Recipe):
     """One class a row."""
 
+    extras: ClassVar[tuple[str, ...]] = ("given", "predicted")
+
     def read(self, outputs: Any, targets: Mapping[str, Any]) -> Prediction:
         (logits,) = self._logits(outputs, "logits")
         labels = self._target(targets, "labels", logits)
@@ -180,6 +184,8 @@ class _TokenRecipe(Recipe):
         mask: Name of the batch's tensor that is 0 where a label does not count.
         unpicked: The label of the positions without logits, where the logits of the others are joined to (n, C).
     """
+
+    extras: ClassVar[tuple[str, ...]] = ("worst_token",)
 
     is_shifted: bool = False
     virtual: int = 0

@@ -21,9 +21,9 @@ class Measurements:
     Attributes:
         rows: (V,) int64.
         tokens: (V,) int64, real tokens of the row; -1 where a row's several texts are not told apart.
-        values: (S, V) float32, one line a signal, the loss first; S = 0 where nothing is measured. A loss is NaN where
-            the batch could not be read, infinity where it is no finite number, minus infinity where the row had no
-            target.
+        values: (S, V) float32, one line a signal, the loss first, then one an extra; S = 0 where nothing is measured.
+            A loss is NaN where the batch could not be read, infinity where it is no finite number, minus infinity where
+            the row had no target.
         padded_tokens: Positions that went through the model, padding included.
     """
 
@@ -45,11 +45,13 @@ class Measurements:
                 values[line] = self.values[names.index(name)]
         return replace(self, values=values)
 
-    def by_row(self, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def by_row(self, marks: np.ndarray, extras: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Each row once, with the mean of its visits that had a loss (accelerate fills up batches with repeats).
 
         Args:
             marks: (N,) bool, the rows that were visited.
+            extras: How many of the last lines are those of extras, which may be numbers of classes: they have no mean,
+                so the last visit's counts.
 
         Returns:
             rows (K,) int64, tokens (K,) int64, values (S, K) float32.
@@ -68,7 +70,9 @@ class Measurements:
         has_loss = values[:1] > -np.inf  # NaN compares false
         counts = np.add.reduceat(has_loss, first, axis=1, dtype=np.int64)
         sums = np.add.reduceat(np.where(has_loss, values, 0), first, axis=1)
-        means[:, last[rows[few[first]]]] = np.where(counts, sums / np.maximum(counts, 1), values[:, first])
+        own = slice(len(means) - extras)
+        repeated = np.where(counts, sums / np.maximum(counts, 1), values[:, first])
+        means[own, last[rows[few[first]]]] = repeated[own]
         return rows[is_last], self.tokens[is_last], means[:, is_last]
 
 
@@ -94,7 +98,7 @@ class Recorder:
     Rows and losses never share a tensor: a row's number would not survive in float32.
 
     Args:
-        signals: Number S of signals measured per visit, the loss first; 0 = rows and tokens alone.
+        signals: Number S of signals and extras measured per visit, the loss first; 0 = rows and tokens alone.
 
     Attributes:
         widths: Positions of a row in this process's batches: the first two different numbers.

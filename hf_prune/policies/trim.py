@@ -29,36 +29,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..core import Clock, History, Policy, Selection, whole_steps
+from ..core.mixture import upper_share
 from ..core.ranking import TIES, first_of_groups, marked, ranked, top
-
-_BINS, _STEPS, _VALLEY = 512, 200, 0.5
-
-
-def upper_share(losses: np.ndarray) -> float:
-    """Share of the rows in a second component of larger losses (N,), 0 where there is none; NaN = not known."""
-    logs = np.log(losses[np.isfinite(losses)].astype(np.float64) + 1e-6)
-    if len(logs) < 100 or not np.ptp(logs) > 0:  # too few to see two shapes in
-        return 0.0
-    counts, edges = np.histogram(logs, _BINS)  # so that the fit costs the same for any number of rows
-    x, n = (edges[1:] + edges[:-1]) / 2, counts.sum()
-    weight, mean, spread = np.array([0.8, 0.2]), np.quantile(logs, [0.25, 0.95]), np.full(2, logs.std() / 2)
-    least = edges[1] - edges[0]
-    for _ in range(_STEPS):  # expectation maximisation
-        of_each = _densities(x, weight, mean, spread)
-        belongs = counts[:, None] * of_each / np.maximum(of_each.sum(axis=1, keepdims=True), 1e-300)
-        size = belongs.sum(axis=0) + 1e-9
-        mean = (belongs * x[:, None]).sum(axis=0) / size
-        spread = np.sqrt((belongs * (x[:, None] - mean) ** 2).sum(axis=0) / size) + least
-        weight = size / n
-    low, high = np.argsort(mean)
-    between = _densities(np.linspace(mean[low], mean[high], 200), weight, mean, spread).sum(axis=1)
-    has_valley = between.min() < _VALLEY * min(between[0], between[-1])
-    return float(weight[high]) if has_valley else 0.0
-
-
-def _densities(x: np.ndarray, weight: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Return (M, 2): both components at (M,) places, without the constant that they share."""
-    return weight / spread * np.exp(-0.5 * ((x[:, None] - mean) / spread) ** 2)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class Dynamics:
         left_out: (E, 3) float64, the same for the latest losses of the rows that it did not train; NaN = no such row.
         rows_rescored: (E,) int64.
         tokens_rescored: (E,) int64, real tokens.
+        extras: Name -> (N,) float32, what the latest round that measured the row has of it, NaN = nothing, see
+            `measure.prediction.EXTRAS`; without the names that no round has.
     """
 
     rounds: list[TracedRound]
@@ -58,6 +60,7 @@ class Dynamics:
     left_out: np.ndarray
     rows_rescored: np.ndarray
     tokens_rescored: np.ndarray
+    extras: dict[str, np.ndarray]
 
     @classmethod
     def read(cls, run: str | os.PathLike[str], history: History) -> "Dynamics | None":
@@ -79,6 +82,7 @@ class Dynamics:
         trained_quantiles: list[np.ndarray] = []
         left_quantiles: list[np.ndarray] = []
         rescored_counts: list[np.ndarray] = []
+        extras: dict[str, np.ndarray] = {}
         for epoch, parts in itertools.groupby(rounds, lambda round: round.epoch):
             in_epoch, again = np.zeros(n, bool), np.zeros(2, np.int64)
             for part in parts:
@@ -87,6 +91,8 @@ class Dynamics:
                 in_epoch |= trained
                 again += np.count_nonzero(rescored), tokens[rescored].sum(dtype=np.int64)
                 losses.add(part.round, measured)
+                for name, values in part.extras().items():
+                    extras[name] = np.where(np.isnan(values), extras.get(name, values), values)
             epochs.append(epoch)
             rescored_counts.append(again)
             trained_quantiles.append(_quantiles(losses.latest[in_epoch]))
@@ -112,6 +118,7 @@ class Dynamics:
             left_out=np.array(left_quantiles),
             rows_rescored=np.array(rescored_counts)[:, 0],
             tokens_rescored=np.array(rescored_counts)[:, 1],
+            extras=extras,
         )
 
     def losses_by_epoch(self, size: int) -> Iterator[np.ndarray]:

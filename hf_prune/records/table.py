@@ -1,7 +1,7 @@
-"""The Parquet table `history.parquet`: one line for each row of the training set."""
+"""The table of rows, one line for each row of the training set, and its Parquet file `history.parquet`."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,13 @@ COLUMNS = {
     "row": "number of the row in the training set, from 0",
     FILE_ROW: "number of the row in the file or split that it was read from, from 0",
     "key": "a hash of what the data set calls the row, wherever it stands",
+    "path": "the file of its picture",
+    "text": "its texts, shortened",
+    "length": "characters of its texts in full; 0 if it was read as tokens alone",
+    "label": "its label by name; in regression, the number",
+    "predicted": "what the model predicted when it last measured the row, in training; in regression, the number",
+    "worst_token": "place of the target token of largest loss among its target tokens, from 0, when last measured",
+    "wrong_probability": "probability that its label or pair is wrong, from its mean loss; null = not known",
     "loss": "its latest loss (of text: the mean over its target tokens; cross-entropies are in nats)",
     "seen": "the round in which that was measured, from 0",
     "tokens": "its tokens without padding",
@@ -33,9 +40,13 @@ COLUMNS = {
     "excess_loss": "how far they exceeded the mean of all rows, later rounds weighing more, drawn to 0 if few",
     "never_learnt": "never below the mean of all rows' latest losses, in two rounds or more: perhaps mislabelled",
     "learnt_at_once": "from the second time on always in the easiest quarter of all rows: perhaps a duplicate",
+    "times_pruned": "rounds that did not train it",
     "never_trained": "no round trained it",
+    "loss_by_epoch": "its loss in each epoch; null = not measured in it",
 }
+EPOCH = "loss_epoch_"  # with the number of the epoch, from 1, the columns of the file
 _ROWS_AT_A_TIME = 1 << 17
+_NEEDED = "history.parquet needs pyarrow: pip install pyarrow, or install datasets."
 
 
 def write_rows(
@@ -43,70 +54,82 @@ def write_rows(
     history: History,
     dynamics: Dynamics | None = None,
     file_rows: np.ndarray | None = None,
+    more: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write a Parquet file with one line for each row of the training set, in parts.
 
     Its columns are those of `COLUMNS` that have data, the signals under their names, and `loss_epoch_1`,
-    `loss_epoch_2`, ..., the loss that was measured in each epoch. A value that was not measured is null.
+    `loss_epoch_2`, ..., the loss that was measured in each epoch. A value that was not measured is null. The metadata
+    of each column describe it.
 
     Args:
         path: The file; an earlier one is replaced when the new one is complete.
         history: The History of the run.
         dynamics: What the rounds of the run show; None = nothing.
         file_rows: (N,) int, the number of each row in its file; None = not known.
+        more: Further columns by name, (N,) numbers, or texts as objects; None = none.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+    try:
+        from pyarrow.parquet import ParquetWriter
+    except ImportError as error:
+        raise ImportError(_NEEDED) from error
+    with replacing(path) as file, ExitStack() as stack:
+        writer = None
+        for table in row_tables(history, dynamics, file_rows, more):
+            writer = writer or stack.enter_context(ParquetWriter(file, table.schema, compression="zstd"))
+            writer.write_table(table)
+
+
+def row_tables(
+    history: History,
+    dynamics: Dynamics | None = None,
+    file_rows: np.ndarray | None = None,
+    more: Mapping[str, np.ndarray] | None = None,
+) -> "Iterator[pyarrow.Table]":
+    """The rows as tables, some rows at a time; arguments as in `write_rows`.
+
+    Args:
+        history: As there.
+        dynamics: As there.
+        file_rows: As there.
+        more: As there.
 
     Raises:
         ImportError: pyarrow is not installed.
     """
     try:
         import pyarrow
-        from pyarrow.parquet import ParquetWriter
     except ImportError as error:
-        raise ImportError("history.parquet needs pyarrow: pip install pyarrow, or install datasets.") from error
-    columns = _columns(history, dynamics, file_rows)
+        raise ImportError(_NEEDED) from error
+    columns = _columns(history, dynamics, file_rows) | dict(more or {})
     epochs: list[int] = [] if dynamics is None else dynamics.epochs.tolist()
     tables = None if dynamics is None else dynamics.losses_by_epoch(_ROWS_AT_A_TIME)
-    with replacing(path) as file, ExitStack() as stack:
-        writer = None
-        for begin in range(0, len(history), _ROWS_AT_A_TIME):
-            block = {name: values[begin : begin + _ROWS_AT_A_TIME] for name, values in columns.items()}
-            if tables is not None:
-                losses = next(tables)
-                block |= {f"loss_epoch_{epoch + 1}": losses[:, i] for i, epoch in enumerate(epochs)}
-            table = pyarrow.table({name: _nullable(pyarrow, name, values) for name, values in block.items()})
-            writer = writer or stack.enter_context(ParquetWriter(file, table.schema, compression="zstd"))
-            writer.write_table(table)
+    for begin in range(0, len(history), _ROWS_AT_A_TIME):
+        block = {name: values[begin : begin + _ROWS_AT_A_TIME] for name, values in columns.items()}
+        if tables is not None:
+            losses = next(tables)
+            block |= {f"{EPOCH}{epoch + 1}": losses[:, i] for i, epoch in enumerate(epochs)}
+        arrays = {name: _nullable(pyarrow, name, values) for name, values in block.items()}
+        yield described(pyarrow.table(arrays))
 
 
-def read_rows(path: str | os.PathLike[str], history: History, names: Collection[str]) -> dict[str, Any]:
-    """Read columns of a table that `write_rows` wrote.
+def described(table: "pyarrow.Table") -> "pyarrow.Table":
+    """The table, with a description of each column in the metadata of its schema, under `description`."""
+    import pyarrow
 
-    Args:
-        path: The file.
-        history: The History that the table must be of, N rows.
-        names: Names of columns beside `loss`; those that the table lacks are left out.
+    fields = [
+        table.schema.field(name).with_metadata({"description": _description(name)}) for name in table.schema.names
+    ]
+    return table.cast(pyarrow.schema(fields))
 
-    Returns:
-        (N,) values by name; None = not measured.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, or of another run, or of an earlier state of this run.
-        ImportError: pyarrow is not installed.
-    """
-    from pyarrow import ArrowException, parquet
-
-    try:
-        held = parquet.read_schema(path).names
-        table = parquet.read_table(path, columns=[name for name in held if name in names or name == "loss"])
-    except FileNotFoundError:
-        raise
-    except (ArrowException, OSError) as error:
-        raise ValueError(f"it is damaged ({error})") from error
-    losses = table["loss"].to_numpy() if "loss" in held else np.zeros(0)
-    if not np.array_equal(np.asarray(losses, np.float32), history.loss, equal_nan=True):
-        raise ValueError("it is of another run, or of an earlier state of this one")
-    return {name: table[name].to_pylist() for name in table.column_names}
+def _description(name: str) -> str:
+    if name.startswith(EPOCH):
+        return f"its loss in epoch {name.removeprefix(EPOCH)}, from 1, in the unit of loss; null = not measured in it"
+    return COLUMNS.get(name, "a signal that the policy asked for, when last measured")
 
 
 def read_file_rows(path: str | os.PathLike[str]) -> np.ndarray | None:
@@ -139,12 +162,19 @@ def _columns(history: History, dynamics: Dynamics | None, file_rows: np.ndarray 
             "excess_loss": dynamics.excess,
             "never_learnt": dynamics.never_learnt,
             "learnt_at_once": dynamics.learnt_at_once,
+            "times_pruned": len(dynamics.rounds) - dynamics.times_trained,
             "never_trained": dynamics.times_trained == 0,
         }
+        if "worst_token" in dynamics.extras:
+            columns["worst_token"] = dynamics.extras["worst_token"]
     return columns
 
 
 def _nullable(pyarrow: Any, name: str, values: np.ndarray) -> "pyarrow.Array":
+    if values.dtype.kind == "O":
+        return pyarrow.array(values, pyarrow.string(), from_pandas=True)
+    if name == "worst_token":
+        return pyarrow.array(values, pyarrow.int32(), from_pandas=True)
     if values.dtype.kind == "f":
         return pyarrow.array(values, from_pandas=True)  # NaN becomes null
     return pyarrow.array(values, mask=values == NEVER if name == "seen" else None)

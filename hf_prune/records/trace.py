@@ -5,7 +5,7 @@ Size: the fields of `TracedRound` are the header of a round's file; only the rea
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,11 +23,13 @@ _PATTERN = "round-*.safetensors"
 _LARGEST = float(np.finfo(np.float16).max)
 _NOTHING = float(np.finfo(np.float16).smallest_subnormal) / 2  # a smaller loss rounds to 0 in float16
 _MOST_ROUNDS = 1 << 31  # in a run
+_EXTRAS = "extras/"  # the names of such arrays in a file begin with it
+_KINDS = ("int16", "int32", "float32")  # of their values
 _CHUNK = 1 << 16  # losses handled at a time; so many fit in a processor's cache
 
 
 class Trace:
-    """Writes the rounds of a run, about 2.2 bytes for each row that a round measured.
+    """Writes the rounds of a run, about 2.2 bytes for each row that a round measured, and 2 or 4 for each extra.
 
     Losses are rounded to float16. The error is at most 1 part in 2,048, or 3e-8 for losses below 6e-5. If a loss would
     round to 0 or is above 65,504, all losses of its round stay float32, which takes 4.2 bytes a row.
@@ -68,6 +70,7 @@ class Trace:
         seconds: float,
         rows: int,
         measured: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        extras: Sequence[Mapping[str, np.ndarray]] = (),
     ) -> None:
         """Write a round that has ended.
 
@@ -79,13 +82,22 @@ class Trace:
             measured: The trained rows and, if there are any, the rescored rows. For each of the two: (N,) bool, which
                 rows; (K,) int64, the same rows in any order; (K,) float32, their losses in nats, NaN = not read,
                 infinite = a fault.
+            extras: For each of `measured`, name -> (K,) float32, what else was measured of its rows, NaN = nothing; see
+                `measure.prediction.EXTRAS`.
         """
         losses = np.full(rows, np.nan, np.float16 if all(_fit(values) for *_, values in measured) else np.float32)
         for _, chosen, values in measured:
             for begin in range(0, len(chosen), _CHUNK):
                 losses[chosen[begin : begin + _CHUNK]] = values[begin : begin + _CHUNK]
         marks = [mark for mark, _, _ in measured]
-        arrays = {"losses": losses[functools.reduce(np.logical_or, marks)]}
+        together = functools.reduce(np.logical_or, marks)
+        arrays = {"losses": losses[together]}
+        for name in extras[0] if extras else ():
+            whole = np.full(rows, np.nan, np.float32)
+            for (_, chosen, _), values in zip(measured, extras, strict=True):
+                whole[chosen] = values[name]
+            if not np.isnan(whole).all():  # a task may have no such extra
+                arrays[f"{_EXTRAS}{name}"] = _packed(whole[together])
         arrays |= {name: np.packbits(mark) for name, mark in zip(("trained", "rescored"), marks, strict=False)}
         header = {"kind": "round", "rows": rows, "round": clock.round, "epoch": clock.epoch, "seconds": seconds}
         header |= {"lr_scale": lr_scale, "learning_rates": self._learning_rates(), "run": self.name}
@@ -108,6 +120,15 @@ def _fit(losses: np.ndarray) -> bool:
         if (((size > _LARGEST) & (size < np.inf)) | ((size > 0) & (size <= _NOTHING))).any():
             return False
     return True
+
+
+def _packed(values: np.ndarray) -> np.ndarray:
+    """(K,) float32, NaN = nothing, as (K,) int16 or int32, -1 = nothing, if all are whole numbers of 0 or more."""
+    known = values[~np.isnan(values)]
+    if (known < 0).any() or (known != np.floor(known)).any() or known.max() >= 1 << 24:
+        return values
+    kind = np.int16 if known.max() < 1 << 15 else np.int32
+    return np.where(np.isnan(values), -1, values).astype(kind)
 
 
 @dataclass(frozen=True)
@@ -158,6 +179,18 @@ class TracedRound:
                     losses[measured] = file.get_slice("losses")[at : at + count]
             at += count
             yield marks[0], marks[1], losses
+
+    def extras(self) -> dict[str, np.ndarray]:
+        """What else was measured, see `Trace.write`: name -> (N,) float32, NaN = nothing."""
+        arrays, _ = storage.load(self.path)
+        measured = _marks(arrays, self.rows)
+        found: dict[str, np.ndarray] = {}
+        for name, values in arrays.items():
+            if name.startswith(_EXTRAS):
+                whole = np.full(self.rows, np.nan, np.float32)
+                whole[measured] = values if values.dtype.kind == "f" else np.where(values < 0, np.nan, values)
+                found[name.removeprefix(_EXTRAS)] = whole
+        return found
 
     def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All rows at once, as `blocks` yields them."""
@@ -220,11 +253,20 @@ def _checked(round: TracedRound, arrays: dict[str, np.ndarray]) -> TracedRound:
     marks = [arrays[name] for name in ("trained", "rescored") if name in arrays]
     if not marks or any(mark.dtype != np.uint8 or mark.shape != (-(-round.rows // 8),) for mark in marks):
         raise ValueError("it does not say which rows it measured")
-    measured = np.unpackbits(functools.reduce(np.bitwise_or, marks), count=round.rows).sum(dtype=np.int64)
+    measured = np.count_nonzero(_marks(arrays, round.rows))
     losses = arrays["losses"]
     if losses.shape != (measured,):
         raise ValueError(f"it has {losses.shape} losses of {measured:,} rows")
+    for name, values in arrays.items():
+        if name.startswith(_EXTRAS) and (values.shape != losses.shape or str(values.dtype) not in _KINDS):
+            raise ValueError(f"its {name} are {values.dtype} {values.shape}")
     return round
+
+
+def _marks(arrays: dict[str, np.ndarray], rows: int) -> np.ndarray:
+    """(N,) bool, which rows a round measured."""
+    marks = [arrays[name] for name in ("trained", "rescored") if name in arrays]
+    return np.unpackbits(functools.reduce(np.bitwise_or, marks), count=rows).astype(bool)
 
 
 def _number(path: Path) -> int:

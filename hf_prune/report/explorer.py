@@ -12,6 +12,9 @@ from ..core import History
 from ..core.features import FILE_ROW
 from ..records.dynamics import Dynamics
 from ..records.table import COLUMNS, DUPLICATES
+from .judgement import Judgement
+from .lists import UNLEARNT
+from .rows import likely_wrong
 
 MOST_ROWS = 50_000  # on a page
 _MOST_LETTERS = 2_000_000  # of all short texts on a page: more than a page of 3 MB has room for
@@ -34,9 +37,9 @@ _KINDS = {  # column -> its heading and its kind
     DUPLICATES: ("like row", "number"),
     "faults": ("faults", "number"),
 }
-TABLE = (FILE_ROW, *_KINDS)  # what to read of history.parquet
 _LISTS = {
-    "never_learnt": "Rows never learnt",
+    "mislabelled": "Likely mislabelled",
+    "never_learnt": UNLEARNT[0],
     "mismatch": "Given and predicted differ",
     "learnt_at_once": "Rows learnt at once",
     "duplicates": "Near-duplicates",
@@ -44,33 +47,85 @@ _LISTS = {
     "never_trained": "Rows never trained",
 }
 
+_ABOUT = {  # of lists that the page does not have as cards
+    "mislabelled": "These are the rows whose label the model does not predict; the largest excess loss comes first.",
+    "mismatch": "What the model predicted when it last measured the row, in training, is not its label.",
+    "duplicates": "Texts or pictures that are nearly equal; 'like row' is the first row of their group.",
+    "never_trained": "The policy left these rows out in every round.",
+    "all": "Likely wrong rows first, then those never learnt, then all others; the largest excess loss first.",
+}
 
-def ids_of(history: History, table: Mapping[str, Any]) -> tuple[str, np.ndarray]:
-    """The name of the number that people look up, and (N,) these numbers: of the file, if the table knows them."""
-    numbers = table.get(FILE_ROW)
-    return ("row", np.arange(len(history))) if numbers is None else (FILE_ROW, np.asarray(numbers, np.int64))
+
+def ids_of(rows: int, table: Any) -> tuple[str, np.ndarray]:
+    """The name of the number that people look up, and (N,) these numbers: of the file, if the table knows them.
+
+    Args:
+        rows: N.
+        table: The table of rows, a `pyarrow.Table`; None = there is none.
+    """
+    if table is None or FILE_ROW not in table.column_names:
+        return "row", np.arange(rows)
+    return FILE_ROW, table[FILE_ROW].to_numpy()
 
 
 def packed(
-    history: History, dynamics: Dynamics | None, table: Mapping[str, Any], examples: Mapping[str, Mapping[str, Any]]
+    history: History,
+    dynamics: Dynamics | None,
+    judgement: Judgement,
+    table: Any,
+    examples: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """The rows as compressed JSON in base64, for rows.js.
 
     Args:
         history: The History of the run, N rows.
         dynamics: What the rounds show of the rows; None = nothing.
-        table: (N,) columns of history.parquet, by name; may be empty.
+        judgement: Whether the losses tell wrong labels.
+        table: The table of rows, a `pyarrow.Table`; None = there is none.
         examples: What is known of rows in words and pictures, by number, see `read_shown`.
     """
-    rows = _order(history, dynamics)[:MOST_ROWS]
-    name, ids = ids_of(history, table)
-    known = _known(history, dynamics, rows) | {key: _taken(values, rows) for key, values in table.items()}
+    is_likely = np.zeros(len(history), bool) if table is None else likely_wrong(table)
+    rows = _order(history, dynamics, is_likely)[:MOST_ROWS]
+    name, ids = ids_of(len(history), table)
+    known = _known(history, dynamics, rows)
+    if table is not None:
+        shown = table.select([key for key in _KINDS if key in table.column_names]).take(rows)
+        known |= {key: shown[key].to_pylist() for key in shown.column_names}
     for key, found in _told(examples, rows).items():
         known.setdefault(key, found)
     if (groups := known.get(DUPLICATES)) is not None:
         known[DUPLICATES] = _groups(groups, ids)
-    flags = _flags(history, dynamics, rows)
-    longest = min(max(_MOST_LETTERS // max(len(rows), 1), _TEXT[0]), _TEXT[1])
+    flags = _flags(history, dynamics, rows) | {"mislabelled": is_likely[rows].astype(int).tolist()}
+    columns, values, names = _columns(known, len(rows))
+    counts = {key: sum(flag) for key, flag in flags.items()} | _pairs(values)
+    titles = _LISTS | {"never_learnt": UNLEARNT[judgement.state == "early"]}
+    about = _ABOUT | {"mislabelled": f"{judgement.line[0].upper()}{judgement.line[1:]} {_ABOUT['mislabelled']}"}
+    lists = [
+        {"key": key, "title": title, "count": counts[key], "about": about.get(key, "")}
+        for key, title in titles.items()
+        if counts.get(key)
+    ]
+    losses, epochs = _losses(dynamics, rows)
+    data = {
+        "name": name,
+        "help": COLUMNS[name],
+        "total": len(history),
+        "rows": rows.tolist(),
+        "ids": ids[rows].tolist(),
+        "columns": columns,
+        "values": values | flags,
+        "names": names,
+        "losses": losses,
+        "epochs": epochs,
+        "lists": [*lists, {"key": "all", "title": "All rows", "count": len(rows), "about": _ABOUT["all"]}],
+    }
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), mtime=0)).decode()
+
+
+def _columns(known: dict[str, list[Any]], rows: int) -> tuple[list[dict[str, str]], dict[str, list[Any]], list[str]]:
+    """The columns that say something: what they are, their values, and the names of the classes that values count."""
+    longest = min(max(_MOST_LETTERS // max(rows, 1), _TEXT[0]), _TEXT[1])
     names: dict[str, int] = {}
     values, columns = {}, []
     for key, (title, kind) in _KINDS.items():
@@ -87,32 +142,15 @@ def packed(
             column = [_rounded(value, 3) for value in column]
         values[key] = column
         columns.append({"key": key, "title": title, "kind": kind, "help": COLUMNS.get(key, title)})
-    counts = {key: sum(flag) for key, flag in flags.items()} | _pairs(values)
-    lists = [{"key": key, "title": title, "count": counts[key]} for key, title in _LISTS.items() if counts.get(key)]
-    losses, epochs = _losses(dynamics, rows)
-    data = {
-        "name": name,
-        "help": COLUMNS[name],
-        "total": len(history),
-        "rows": rows.tolist(),
-        "ids": ids[rows].tolist(),
-        "columns": columns,
-        "values": values | flags,
-        "names": list(names),
-        "losses": losses,
-        "epochs": epochs,
-        "lists": [*lists, {"key": "all", "title": "All rows", "count": len(rows)}],
-    }
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), mtime=0)).decode()
+    return columns, values, list(names)
 
 
-def _order(history: History, dynamics: Dynamics | None) -> np.ndarray:
-    """(N,) the rows: those never learnt first, then by their excess; without rounds, by their latest loss."""
+def _order(history: History, dynamics: Dynamics | None, is_likely: np.ndarray) -> np.ndarray:
+    """(N,) rows: likely mislabelled ones, those never learnt, all others, each by excess; without rounds, by loss."""
     if dynamics is None:
         return np.argsort(-np.nan_to_num(history.loss, nan=-np.inf), kind="stable")
     suspects = dynamics.never_learnt if dynamics.is_repeated else np.zeros(len(history), bool)
-    return np.lexsort((-np.nan_to_num(dynamics.excess, nan=-np.inf), ~suspects))
+    return np.lexsort((-np.nan_to_num(dynamics.excess, nan=-np.inf), ~suspects, ~is_likely))
 
 
 def _known(history: History, dynamics: Dynamics | None, rows: np.ndarray) -> dict[str, list[Any]]:
@@ -127,10 +165,6 @@ def _known(history: History, dynamics: Dynamics | None, rows: np.ndarray) -> dic
             "times_trained": dynamics.times_trained,
         }
     return {key: values[rows].tolist() for key, values in found.items()}
-
-
-def _taken(values: Any, rows: np.ndarray) -> list[Any]:
-    return np.asarray(values, dtype=object)[rows].tolist()
 
 
 def _told(examples: Mapping[str, Mapping[str, Any]], rows: np.ndarray) -> dict[str, list[Any]]:

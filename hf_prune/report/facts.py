@@ -4,14 +4,15 @@ The rounds of the run and its History give the facts of training; the training s
 A recipe keeps them in results.json, under `facts`, so that advice needs no other file of the run.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..core import History
+from ..core.mixture import upper_share
 from ..data import count_repeats, is_arrow, read_features
-from ..policies.trim import upper_share
 from ..records.dynamics import Dynamics
 
 LEARNT = float(np.log(2))  # nats: below it, a row's label, or its mean token, has more than half of the probability
@@ -33,7 +34,9 @@ def row_facts(history: History, dynamics: Dynamics | None, padding_causes: Seque
         rounds are known: `medians`, the median loss of the rows that each epoch trained, in nats. If rows were measured
         twice: `at_once`, the share of all rows whose losses were below ln 2 from the second epoch on that measured
         them, and `upper`, the `share` of rows in a second component of larger mean losses, with the 95 % interval `low`
-        to `high`.
+        to `high`, and `band`, the width in nats of the band that holds 80 % of the losses that the last epoch measured
+        in training. If rows have classes, too: `accuracy`, the share of the rows whose latest prediction is their
+        label, and `chance`, the share of the most frequent label.
     """
     facts: dict[str, Any] = {"padding_causes": list(padding_causes)}
     if (tokens := history.tokens[history.tokens > 0]).any():
@@ -43,7 +46,17 @@ def row_facts(history: History, dynamics: Dynamics | None, padding_causes: Seque
     facts["medians"] = [float(f"{median:.4g}") for median in dynamics.trained[:, 1] if not np.isnan(median)]
     if dynamics.is_repeated:
         facts |= {"at_once": _at_once(dynamics), "upper": _upper(dynamics.mean)}
+        if math.isfinite(band := float(dynamics.trained[-1, 2] - dynamics.trained[-1, 0])):
+            facts["band"] = band
+        facts |= _of_answers(dynamics.extras)
     return facts
+
+
+def has_classes(extras: Mapping[str, np.ndarray]) -> bool:
+    """Whether what a run kept of labels and predictions (see `Dynamics.extras`) are numbers of classes."""
+    found = [extras[name] for name in ("given", "predicted") if name in extras]
+    known = [values[~np.isnan(values)] for values in found]
+    return len(found) == 2 and all(len(values) and (values == np.floor(values)).all() for values in known)
 
 
 def data_facts(dataset: Any, history: History | None = None) -> dict[str, Any]:
@@ -92,6 +105,19 @@ def _upper(mean: np.ndarray) -> dict[str, float]:
     drawn = [upper_share(mean[rng.integers(len(mean), size=size)]) for _ in range(_RESAMPLES)]
     low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
     return {"share": share, "low": min(low, share), "high": max(high, share)}
+
+
+def _of_answers(extras: Mapping[str, np.ndarray]) -> dict[str, float]:
+    if not has_classes(extras):
+        return {}
+    known = ~np.isnan(extras["given"]) & ~np.isnan(extras["predicted"])
+    if not known.any():
+        return {}
+    given, predicted = extras["given"][known].astype(np.int64), extras["predicted"][known].astype(np.int64)
+    return {
+        "accuracy": float(np.mean(given == predicted)),
+        "chance": float(np.unique(given, return_counts=True)[1].max() / len(given)),
+    }
 
 
 def _of_classes(classes: np.ndarray, history: History | None) -> dict[str, Any]:

@@ -8,9 +8,11 @@ import numpy as np
 from ..core import History
 from ..records.dynamics import Dynamics
 from .figures import MANY
+from .judgement import Judgement
 
 _SUSPECTS = 100  # rows in the first list
 _SHOWN = 16  # rows in each other list
+UNLEARNT = ("Rows never learnt", "Rows not learnt yet")
 _ONCE = "No row was measured twice, so none can be told from one that is not learnt yet."
 
 
@@ -28,20 +30,28 @@ def shown_rows(history: History, dynamics: Dynamics | None) -> dict[str, np.ndar
 
 
 def lists_of(
-    history: History, dynamics: Dynamics | None, examples: Mapping[str, Mapping[str, Any]], ids: np.ndarray
+    history: History,
+    dynamics: Dynamics | None,
+    judgement: Judgement,
+    examples: Mapping[str, Mapping[str, Any]],
+    ids: np.ndarray,
 ) -> list[dict[str, Any]]:
     """What the template shows of each list: `key`, `title`, `text` and `rows`.
 
     Args:
         history: The History of the run, N rows.
         dynamics: What the rounds show of the rows; None = nothing.
+        judgement: Whether the losses tell wrong labels.
         examples: What `read_shown` knows of the rows, by number.
         ids: (N,) int, the number of each row that people look up.
     """
     shown, lists = shown_rows(history, dynamics), []
     if dynamics is not None:
+        is_early = judgement.state == "early"  # then half of the rows or so look never learnt
         text = (
-            f"{np.count_nonzero(dynamics.never_learnt):,} rows were never below {dynamics.level:.3g}, the mean of "
+            f"{judgement.line[0].upper()}{judgement.line[1:]} These have the largest excess so far."
+            if is_early
+            else f"{np.count_nonzero(dynamics.never_learnt):,} rows were never below {dynamics.level:.3g}, the mean of "
             "all rows' latest losses, in two rounds or more: likely mislabelled, unreadable or rare. They are in "
             "order of their excess: by how much their losses exceeded the mean of all rows' latest losses, "
             "on average over the rounds, of which round r weighs r; one more round of excess 0, which weighs as "
@@ -49,7 +59,7 @@ def lists_of(
             if dynamics.is_repeated
             else f"{_ONCE} These have the largest loss beside the mean of their round."
         )
-        lists.append(("never_learnt" if dynamics.is_repeated else "all", "Rows never learnt", text, "never_learnt"))
+        lists.append(("never_learnt" if dynamics.is_repeated else "all", UNLEARNT[is_early], text, "never_learnt"))
         text = (
             f"{np.count_nonzero(dynamics.learnt_at_once):,} rows were in the easiest quarter of all rows by their "
             "latest losses whenever they were measured again after the first time: likely duplicates, or too easy "

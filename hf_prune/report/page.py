@@ -1,6 +1,6 @@
 """A run's report as one self-contained HTML page, with its figures beside it as PNG files.
 
-`RunReport` adds two fields to those of `PruningReport`; the reason for their number stands there.
+`RunReport` adds three fields to those of `PruningReport`; the reason for their number stands there.
 """
 
 import base64
@@ -16,19 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.storage import DamagedFile, write_bytes, write_text
+from ..data import Brief
 from ..data.examples import read_shown, show
 from ..records.dynamics import Dynamics
 from ..records.history import History
 from ..records.history_file import HISTORY
-from ..records.table import ROWS, read_rows, write_rows
+from ..records.table import ROWS
 from ..records.trace import FOLDER, read_trace
 from . import figures
 from .account import NUMBERS, PruningReport, is_number
 from .document import document
 from .evidence import shipped
-from .explorer import TABLE, ids_of, packed
+from .explorer import ids_of, packed
 from .facts import row_facts
 from .lists import in_short, lists_of, shown_rows
+from .rows import RowTable, likely_wrong
 from .spots import spots
 from .theme import DARK, LIGHT, Theme
 from .topics import Measured, advice_of, first
@@ -47,16 +49,18 @@ _COUNTS = {"eval_model_preparation_time"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunReport(PruningReport):
+class RunReport(RowTable, PruningReport):
     """A report that also knows the rows: the History, and what each round wrote into the folder of the run.
 
     Args:
         run: Folder of the run.
         history: The History, with every row's loss and signals.
+        source: The training set; or the folder that the run saved its model in; None = neither is known.
     """
 
     run: Path
     history: History
+    source: Brief | Path | None = None
 
     @classmethod
     def of_folder(cls, run: str | os.PathLike[str]) -> "Self":
@@ -69,7 +73,7 @@ class RunReport(PruningReport):
             places = (Path(run), Path(run).absolute().parent)
             rounds = next((place for place in places if (place / FOLDER).is_dir()), places[0])
             history = History.load(Path(run, HISTORY))
-            report = cls.load(Path(run, NUMBERS), run=rounds, history=history)
+            report = cls.load(Path(run, NUMBERS), run=rounds, history=history, source=Path(run))
         except DamagedFile as error:
             raise ValueError(f"{run}: {error} Take another copy of the run.") from error
         except FileNotFoundError as error:
@@ -101,18 +105,6 @@ class RunReport(PruningReport):
         _, flaws = read_trace(self.run, self.rows, self.history.facts.get("run"))
         return ["No round of this run can be read: what follows is less.", *flaws]
 
-    def save_rows(self, folder: str | os.PathLike[str], file_rows: np.ndarray | None = None) -> None:
-        """Write `history.parquet`, the numbers of the rows.
-
-        Args:
-            folder: The folder to write to.
-            file_rows: (N,) int, the number of each row in its file; None = not known.
-
-        Raises:
-            ImportError: pyarrow is not installed.
-        """
-        write_rows(Path(folder, ROWS), self.history, self.dynamics, file_rows)
-
     def save_examples(self, dataset: Any, processing_class: Any = None, names: Mapping[int, str] | None = None) -> None:
         """Write the texts and pictures of the rows that the page shows, so that the page does not need the data set.
 
@@ -140,7 +132,7 @@ class RunReport(PruningReport):
             folder.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         examples, flaws = read_shown(Path(self.run, FOLDER, EXAMPLES))
-        table, wrong = self._table()
+        table, wrong = self._known_rows()
         flaws += wrong
         flaws += [f"{name} could not be written beside the model ({why})." for name, why in self.missing.items()]
         for name, (title, text, alt, draw) in self._figures().items():
@@ -154,6 +146,7 @@ class RunReport(PruningReport):
             images = {"light": base64.b64encode(light).decode(), "dark": base64.b64encode(dark).decode()}
             dots = self._map_rows() if name == "map" else None
             sections.append({"title": title, "text": text, "alt": alt, "spots": spots(drawn, dots), **images})
+        is_likely = None if table is None else likely_wrong(table)
         about = {"run": Path(self.run).absolute().name} | dict(self.about)
         score = self._score()
         page = document(
@@ -164,28 +157,26 @@ class RunReport(PruningReport):
             ["chart.js", "rows.js"],
             about=about,
             facts=self._first_facts(about, score),
-            verdict=self._verdict(),
-            numbers=self._numbers(),
+            verdict=self._verdict(is_likely),
+            numbers=self._numbers(is_likely),
             policy=self.policy,
             lead=self._lead(),
             table=self.summary_cells(),
             flaws=[*(said.replace("`", "") for said in (self.idle(), self.padding()) if said), *self.flaws, *flaws],
             advice=self._advice(),
-            lists=lists_of(self.history, self.dynamics, examples, ids_of(self.history, table)[1]),
+            lists=lists_of(self.history, self.dynamics, self.judgement, examples, ids_of(self.rows, table)[1]),
             sections=sections,
             folder=folder.name,
-            data=packed(self.history, self.dynamics, table, examples),
+            data=packed(self.history, self.dynamics, self.judgement, table, examples),
         )
         write_text(path, page)
 
-    def _table(self) -> tuple[dict[str, Any], list[str]]:
-        """What history.parquet says of the rows beyond the History, by column, and what is wrong with it."""
+    def _known_rows(self) -> tuple[Any, list[str]]:
+        """The table of rows, or None, and what is wrong with it."""
         try:
-            return read_rows(Path(self.run, ROWS), self.history, TABLE), []
-        except FileNotFoundError:
-            return {}, []  # the model was not saved yet
-        except (OSError, ValueError, ImportError) as error:
-            return {}, [f"{ROWS} is left out: {error}."]
+            return self.table(), []
+        except (OSError, ValueError, ImportError):  # the message names a path of this machine
+            return None, [f"{ROWS} can't be read: the table of rows shows less."]
 
     # ---- Words ----
 
@@ -205,25 +196,23 @@ class RunReport(PruningReport):
         names.sort(key=lambda name: name.endswith("loss"))  # stable: losses come last
         return f"{names[0].removeprefix('eval_').replace('_', ' ')} {logged[-1][names[0]]:.4g}" if names else None
 
-    def _verdict(self) -> str:
-        known = self.dynamics
-        if known is None or not known.is_repeated:
-            return "This run can't tell yet which rows are wrong: no row was measured twice."
-        if not (suspects := int(np.count_nonzero(known.never_learnt))):
-            return "No row stands out: the model fell below the mean loss on each of them at some time."
-        return (
-            f"{suspects:,} of {self.rows:,} rows were never learnt: look at the first of them, as many may carry a "
-            "wrong label."
-        )
+    def _verdict(self, is_likely: np.ndarray | None) -> str:
+        if is_likely is not None and is_likely.any():
+            share = figures.percent(is_likely.sum(), self.rows)
+            return f"{is_likely.sum():,} of {self.rows:,} rows ({share}) are likely mislabelled: look at these first."
+        line = self.judgement.line
+        return line[0].upper() + line[1:]
 
-    def _numbers(self) -> list[tuple[str, str]]:
+    def _numbers(self, is_likely: np.ndarray | None) -> list[tuple[str, str]]:
         """The three numbers that matter, each with what it counts."""
-        totals, unit, known = self.totals(), self._unit(), self.dynamics
+        totals, unit = self.totals(), self._unit()
         left = figures.percent(totals[f"{unit}_offered"] - totals[unit], totals[f"{unit}_offered"])
-        suspects = f"{np.count_nonzero(known.never_learnt):,}" if known and known.is_repeated else "unknown"
         extra = totals["seconds_selecting"] + totals["seconds_rescoring"]
+        suspects = "unknown"
+        if is_likely is not None and self.judgement.is_meaningful:
+            suspects = f"{is_likely.sum():,}"
         return [
-            (suspects, "rows never learnt"),
+            (suspects, "rows likely mislabelled"),
             (left, f"of the {unit} left out"),
             (figures.percent(extra, extra + totals["seconds_training"]), "of the time spent on choosing rows"),
         ]

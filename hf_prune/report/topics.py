@@ -12,11 +12,10 @@ from ..common.foreign import label, number, of_kind
 from . import padding
 from .account import is_number
 from .evidence import Evidence
+from .judgement import judge
 from .scales import SCALES, Scale, scale_of
 
 REAL = 0.93  # share of real tokens that grouping by length leaves in batches of 16 (recipes/results/padding.json)
-_SMALL = 0.35  # nats: a median loss below it gives labels or tokens a probability above 0.7
-_FALLEN = 0.5  # of the first epoch's median loss: below it, a model has learnt
 _SAME_LOSS = SCALES["loss"].margin or 0.0  # nats: a validation loss has much less noise than a score
 FIRST = 3  # lines of advice at the end of a report
 _AT_ONCE, _IMBALANCE, _SPREAD, _FEW = 0.3, 10, 3, 0.01
@@ -142,12 +141,6 @@ class Measured:
         """Whether rows of like length were put into one batch."""
         return self.arguments.get("train_sampling_strategy") == "group_by_length"
 
-    @property
-    def has_learnt(self) -> bool | None:
-        """Whether the median loss of an epoch's rows has halved, or is small; None = not known."""
-        medians = [value for value in self.facts.get("medians", ()) if math.isfinite(value)]
-        return medians[-1] <= max(_FALLEN * medians[0], _SMALL) if medians else None
-
 
 def advice_of(run: Measured, evidence: Evidence) -> list[Advice]:
     """Advice on every topic: first what to act on, the largest saving first, then what is unknown, then the rest.
@@ -221,19 +214,14 @@ def _epochs(run: Measured, evidence: Evidence) -> Advice:
 
 
 def _wrong_labels(run: Measured, evidence: Evidence) -> Advice:
-    topic, upper = "wrong labels", run.facts.get("upper")
+    topic, upper, found = "wrong labels", run.facts.get("upper"), judge(run.facts)
     if upper is None:
         return Advice(topic, "unknown", _unmeasured("the share of wrong labels or pairs", run))
-    if not run.has_learnt:
-        first, last = run.facts["medians"][0], run.facts["medians"][-1]
-        said = f"no estimate of wrong labels is meaningful yet, for the median loss only went from {first:.3g} to"
-        return Advice(topic, "unknown", f"{said} {last:.3g} nats: train longer, until the model knows most of its rows")
-    share, low, high = (upper[name] for name in ("share", "low", "high"))
-    if low < _FEW:
-        said = "the losses have no second component, as wrong labels would give: nothing to gain here"
-        return Advice(topic, "nothing", said, upper)
-    said = f"{100 * share:.0f} % of the rows (95 % interval {100 * low:.0f} to {100 * high:.0f}) have losses apart from"
-    return _ruled(topic, f"{said} the others', as wrong labels or pairs have", evidence, {**upper, "saves": share})
+    if found.state == "early":
+        return Advice(topic, "unknown", f"{found.said}: {found.cure}")
+    if found.state == "none":
+        return Advice(topic, "nothing", f"{found.said}: nothing to gain here", upper)
+    return _ruled(topic, found.said, evidence, {**upper, "saves": upper["share"]})
 
 
 def _duplicates(run: Measured, evidence: Evidence) -> Advice:
@@ -345,8 +333,11 @@ def _checked(found: Any) -> dict[str, Any]:
     if "lengths" in facts and len(facts["lengths"]) != 3:
         raise ValueError("lengths must be three numbers")
     facts["medians"] = [number(value, "a median") for value in facts.get("medians", ()) if value is not None]
-    if facts.get("at_once") is not None:
-        number(facts["at_once"], "at_once", 0, 1)
+    for name in ("at_once", "accuracy", "chance"):
+        if facts.get(name) is not None:
+            number(facts[name], name, 0, 1)
+    if facts.get("band") is not None:
+        number(facts["band"], "band")
     for name in ("rows", "repeats"):
         if facts.get(name) is not None:
             number(facts[name], name, whole=True)

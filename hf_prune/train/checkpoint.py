@@ -187,6 +187,7 @@ class PruningState:
         for epoch in of_kind(header["epochs"], "epochs", list):
             for name in ("epoch", *_ACCOUNT):
                 number(epoch[name], name, -MOST, whole=name == "epoch")
+        of_kind(facts.get("extras", []), "extras", list)
         setup = Setup(**{name: facts.pop(name, None) for name in Setup.__dataclass_fields__})
         state = cls(history, header["seed"], setup, header["epochs"], header["seconds_evaluating"], more=facts)
         if header["round"] is None:

@@ -37,6 +37,8 @@ from .sampler import PruningSampler
 from .schedule import Place, UnprunedSchedule
 from .selecting import Selector, generator_of
 
+_Taken = tuple[tuple[np.ndarray, np.ndarray, np.ndarray], dict[str, np.ndarray]]
+
 
 class Engine:
     """Runs the rounds between the first and the last step of a run.
@@ -72,7 +74,8 @@ class Engine:
         self.policy = policy
         self.schedule = schedule
         self.state = PruningState(history, sampler.seed, setup)
-        self.recorder = Recorder(len(measuring.signals))
+        self._names = (*measuring.signals, *measuring.extras)
+        self.recorder = Recorder(len(self._names))
         self.learner = Learner(policy)
         self.idle = IdleWatch(policy)
         self.name: str | None = None
@@ -226,14 +229,14 @@ class Engine:
                 "those of Trainer's own sampler (does it join several loaders?). Train without a policy."
             )
         repeated = len(measured.rows) - int(np.count_nonzero(marks))
-        losses = [self._take_in(measured, marks)]
+        taken = [self._take_in(measured, marks)]
         rescored, seconds_rescoring = None, 0.0
         if rescore is not None and current.selection.rescore is not None and len(current.selection.rescore):
             begun = time.perf_counter()
-            recorder = Recorder(len(self._measuring.signals))
+            recorder = Recorder(len(self._names))
             rescore(current.selection.rescore, recorder)
             rescored = recorder.collect(self._ranks.join)
-            losses.append(self._take_in(rescored, marked(rescored.rows, n)))
+            taken.append(self._take_in(rescored, marked(rescored.rows, n)))
             seconds_rescoring = time.perf_counter() - begun
         self.learner.teach(history, current.clock, generator_of(self.state.seed, current.clock.round, 1))
         tokens = history.tokens if history.offered is None else history.tokens[history.offered]
@@ -244,17 +247,19 @@ class Engine:
         self._describe_history()
         if len(self.widths) < 2:
             self.widths |= self.recorder.widths
-        self.recorder = Recorder(len(self._measuring.signals))
+        self.recorder = Recorder(len(self._names))
         self._counted = 0, 0
         self.state.round = None
         lr_scale, seconds = current.selection.lr_scale, current.seconds_training
-        return RoundResult(current.clock, lr_scale, seconds, n, losses, account)
+        losses, extras = [one for one, _ in taken], [one for _, one in taken]
+        return RoundResult(current.clock, lr_scale, seconds, n, losses, account, extras)
 
-    def _take_in(self, measured: Measurements, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Record measurements in the History; return the rows, (N,) bool and (K,) int64, and their losses, (K,)."""
-        rows, tokens, values = measured.by_row(marks)
-        round = self.state.current.clock.round
-        return marks, rows, record(self.state.history, round, self._measuring, rows, tokens, values)
+    def _take_in(self, measured: Measurements, marks: np.ndarray) -> _Taken:
+        """Record measurements in the History; return an entry of `RoundResult.losses` and one of its `extras`."""
+        signals, extras, round = len(self._measuring.signals), self._measuring.extras, self.state.current.clock.round
+        rows, tokens, values = measured.by_row(marks, len(extras))
+        losses = record(self.state.history, round, self._measuring, rows, tokens, values[:signals])
+        return (marks, rows, losses), dict(zip(extras, values[signals:], strict=True))
 
     # ---- Seconds and counts ----
 
@@ -338,7 +343,7 @@ class Engine:
         # batch, so we leave out the batches of the step that are already measured.
         measured = self.recorder.collect(self._ranks.join, in_step=step == self._step)
         if is_writer:
-            more = {"by_batch": self._measuring.by_batch, "scale": self._measuring.scale}
+            more = {name: getattr(self._measuring, name) for name in ("by_batch", "scale", "extras")}
             if self.learner.failure is not None:
                 more["untaught"] = asdict(self.learner.failure[1])
             if self.name is not None:
@@ -384,4 +389,4 @@ class Engine:
         self.idle.see(current.selection, current.span[1] - current.span[0])
         # The checkpoint has the measurements of all processes. `close_round` gathers again, so only one restores them.
         if self._ranks.is_main:
-            self.recorder.restore(resumed.measured.of_signals(resumed.signals, self._measuring.signals))
+            self.recorder.restore(resumed.measured.of_signals(resumed.signals, self._names))

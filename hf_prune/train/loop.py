@@ -217,7 +217,9 @@ class Loop(Owned):
         result = self.engine.close_round(self.trainer.state.global_step, rescore)
         if result is not None and self.trace is not None:
             with self.engine.overhead():
-                self.trace.write(result.clock, result.lr_scale, result.seconds, result.rows, result.losses)
+                self.trace.write(
+                    result.clock, result.lr_scale, result.seconds, result.rows, result.losses, result.extras
+                )
 
     def _rescore(self, rows: np.ndarray, recorder: Recorder) -> None:
         rescore(self.trainer, self.training, rows, self.meter, recorder)

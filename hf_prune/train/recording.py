@@ -14,11 +14,13 @@ class Measuring(Protocol):
 
     Attributes:
         signals: Names of the signals measured for each row, the loss first; empty = nothing is measured.
+        extras: Names of what is measured besides, for people, see `measure.prediction.EXTRAS`.
         by_batch: Whether each row gets the loss of its batch, because the model gives no losses per row.
         scale: The entry of `SCALES` that the weighted loss uses; None = it was not needed yet.
     """
 
     signals: tuple[str, ...]
+    extras: tuple[str, ...]
     by_batch: bool
 
     @property
@@ -35,6 +37,7 @@ class Signals:
     signals: tuple[str, ...] = ("loss",)
     by_batch: bool = False
     scale: str | None = None
+    extras: tuple[str, ...] = ()
 
 
 def record(
@@ -53,7 +56,7 @@ def record(
         measuring: Names the values.
         rows: (K,) int64, distinct.
         tokens: (K,) int64, real tokens of the rows; -1 = padding could not be told from tokens.
-        values: (S, K) float32, see `Measurements`.
+        values: (S, K) float32, one line a signal, see `Measurements`.
 
     Returns:
         (K,) float32 losses as the History has them; NaN = the visit gave no loss.

@@ -27,7 +27,7 @@ class Resumption:
     Attributes:
         state: The pruning state of the checkpoint.
         measured: Measurements of the checkpoint's round in progress; None between rounds.
-        signals: Names of the measured signals.
+        signals: Names of the measured signals and extras.
         is_same_policy: Whether the resuming run has the policy of the checkpoint.
 
     Raises:
@@ -37,7 +37,7 @@ class Resumption:
     def __init__(self, folder: str | os.PathLike, rows: int, setup: Setup):
         self.folder = folder
         self.state, self.measured = PruningState.load(folder, rows)
-        self.signals = ("loss", *sorted(self.state.history.signals))
+        self.signals = ("loss", *sorted(self.state.history.signals), *self.state.more.get("extras", ()))
         saved = self.state.setup
         if saved.data != setup.data:
             raise ValueError(

@@ -85,6 +85,7 @@ class RoundResult:
             rows; the same rows as (K,) int64, in any order; and their losses, (K,) float32 in nats, NaN = not read,
             infinite = a fault.
         account: Its cost, see `accounting.account_of`.
+        extras: For each of `losses`, name -> (K,) float32 for the same rows, see `measure.prediction.EXTRAS`.
     """
 
     clock: Clock
@@ -93,3 +94,4 @@ class RoundResult:
     rows: int
     losses: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
     account: dict[str, Any]
+    extras: list[dict[str, np.ndarray]]

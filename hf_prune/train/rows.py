@@ -17,7 +17,6 @@ from ..data.tokens import row_lengths
 from ..measure.meter import Meter
 from ..measure.models import reads_targets
 from ..measure.recorder import gather_numbers
-from ..records.table import FILE_ROW
 from ..report.padding import causes
 from .collator import RowCollator, RowDataset
 from .engine import Engine
@@ -208,12 +207,6 @@ def lengths_of(trainer: Trainer, data: Any) -> np.ndarray:
     inputs = [*getattr(trainer.processing_class, "model_input_names", []), "input_ids"][0]
     has_two_sides = reads_targets(trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False))
     return row_lengths(data, trainer.args.length_column_name, inputs, has_two_sides)
-
-
-def file_rows_of(data: Any) -> np.ndarray | None:
-    """Return the number of each row in the file that it was read from, (N,) int; None = not known."""
-    is_numbered = is_arrow(data) and FILE_ROW in data.column_names
-    return data.with_format("numpy")[FILE_ROW][:] if is_numbered else None
 
 
 def rows_side_by_side(trainer: Trainer) -> int:

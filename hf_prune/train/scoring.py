@@ -18,6 +18,7 @@ from transformers import Trainer
 from ..common import storage
 from ..core import Clock, Policy, Selection
 from ..core.ranking import marked
+from ..data.columns import file_rows_of
 from ..data.fingerprint import fingerprint
 from ..data.keys import row_keys
 from ..data.kinds import is_arrow
@@ -29,7 +30,7 @@ from ..records.table import ROWS, write_rows
 from .ranks import Ranks
 from .recording import record
 from .rescore import rescore
-from .rows import TrainingRows, check_equal_rows, file_rows_of, lengths_of
+from .rows import TrainingRows, check_equal_rows, lengths_of
 
 _PARTS = "_scored"  # folder of the parts; uploads leave out names with an underscore
 _BATCHES = 256  # of each process, in a part
@@ -144,6 +145,7 @@ class Scoring:
     def _meter(self) -> Meter:
         gives = self.make_meter(_Signals()).gives
         meter = self.make_meter(_Signals(gives & _WANTED))
+        meter.extras = ()
         if not gives:
             raise _unread(self.trainer, meter)
         return meter

@@ -14,6 +14,8 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from ..common.generators import unchanged_generators
 from ..common.privacy import public
+from ..data import Brief
+from ..data.columns import file_rows_of
 from ..data.kinds import is_arrow
 from ..records.history_file import HISTORY
 from ..records.hub import first_line
@@ -23,7 +25,7 @@ from ..report.account import NUMBERS
 from ..report.page import EXAMPLES, RunReport
 from .loop import Loop
 from .owned import Owned
-from .rows import file_rows_of, padding_causes
+from .rows import padding_causes
 from .uploads import uploads_of
 
 _PLACES = ("dataset", "dataset_tags", "dataset_name", "finetuned_from")  # arguments that may name a path
@@ -73,6 +75,7 @@ class Sharing(Owned):
             about=self._about_run(output_dir, loop.training.data),
             run=Path(output_dir) if loop.trace is None else loop.trace.run,
             history=history,
+            source=self._brief(loop),
         )
 
     def _about_run(self, output_dir: str, data: Any) -> dict[str, str]:
@@ -87,6 +90,10 @@ class Sharing(Owned):
         if is_arrow(data) and data.builder_name and data.builder_name not in _FORMATS:
             found["data"] = data.builder_name
         return found
+
+    def _brief(self, loop: Loop) -> Brief:
+        names = getattr(getattr(self.trainer.model, "config", None), "id2label", None)
+        return Brief(loop.training.data, self.trainer.processing_class, names or {}, loop.meter.is_encoder_decoder)
 
     def told(self) -> RunReport:
         """Return the report that the user gets; a subclass may override it."""
@@ -118,7 +125,12 @@ class Sharing(Owned):
             with unchanged_generators():  # training may continue, and reading a row may draw random numbers
                 report.save_examples(data, self.trainer.processing_class, getattr(config, "id2label", None))
 
-        self._attempt(ROWS, lambda: report.save_rows(folder, file_rows_of(data)))
+        def save_rows():
+            with unchanged_generators():
+                report.save_rows(folder, file_rows_of(data))
+                report.save_brief()
+
+        self._attempt(ROWS, save_rows)
         self._attempt(EXAMPLES, save_examples)
         self._attempt(NUMBERS, lambda: replace(report, missing=self._missing).save(Path(folder, NUMBERS)))
         if loop.engine.state.epochs and report.flaws:

@@ -5,14 +5,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow
-from pyarrow import parquet
 from reports import EPOCHS, LOG, REPORT
 from traces import write
 
 from hf_prune import History
 from hf_prune.data.examples import read_shown
-from hf_prune.records.dynamics import Dynamics
 from hf_prune.records.history_file import HISTORY
 from hf_prune.records.table import write_rows
 from hf_prune.records.trace import FOLDER
@@ -52,28 +49,28 @@ def run_folder(folder, rows=450, epochs=6, file_rows=True):
     log = [entry | ({"prune/rows": 99} if "eval_loss" in entry else {}) | _PLACED for entry in LOG]
     fields = {field.name: getattr(REPORT, field.name) for field in dataclasses.fields(REPORT)}
     fields |= {"epochs": accounts, "rows": rows, "log_history": log, "about": ABOUT}
-    report = RunReport(**fields, run=folder, history=history)
+    report = RunReport(**fields, run=folder, history=history, source=folder)
     history.save(folder / HISTORY)
     report.save(folder / NUMBERS)
     numbers = np.arange(rows) + 1000 if file_rows else None
-    write_rows(folder / "history.parquet", history, Dynamics.read(folder, history), numbers)
-    table = parquet.read_table(folder / "history.parquet")
     given = rng.integers(0, len(CLASSES), rows)
     predicted = np.where(hard, (given + 1) % len(CLASSES), given)
     groups = np.arange(rows)
     groups[5] = 2
     more = {
-        "label": [CLASSES[code] for code in given],
-        "predicted": [CLASSES[code] for code in predicted],
-        "text": texts(rows),
+        "label": np.array([CLASSES[code] for code in given], object),
+        "predicted": np.array([CLASSES[code] for code in predicted], object),
+        "text": np.array(texts(rows), object),
         "wrong_probability": np.where(hard, 0.9, 0.01),
         "duplicate_group": groups,
     }
-    for name, values in more.items():
-        table = table.append_column(name, pyarrow.array(values))
-    parquet.write_table(table, folder / "history.parquet")
+    write_rows(folder / "history.parquet", history, report.dynamics, numbers, more)
     shown = {
-        str(row): {"texts": {"text": texts(rows)[row]}, "picture": PICTURE, "label": CLASSES[given[row]]}
+        str(row): {
+            "texts": {"text": texts(rows)[row]},
+            "picture": PICTURE,
+            "label": CLASSES[given[row]],
+        }
         for row in report.dynamics.hardest(5).tolist()
     }
     (folder / FOLDER / EXAMPLES).write_text(json.dumps(shown))

@@ -130,7 +130,7 @@ function explorer(data) {
     $("direction").textContent = state.down ? "↓ largest first" : "↑ smallest first";
     $("direction").disabled = !state.sort;
     $("sort").value = state.sort;
-    $("why").textContent = reasons[state.list] ?? "";
+    $("why").textContent = reasons[state.list] ?? lists.find((list) => list.key === state.list).about;
     tell();
   }
 

@@ -1,0 +1,289 @@
+"""The audit of a run: which rows to look at, and the list of those to leave out; `hf-prune audit` prints and writes it.
+
+Whether there is a list of likely wrong rows at all is for `judgement` to say.
+"""
+
+import csv
+import io
+import json
+import os
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.foreign import read_json
+from ..common.storage import replacing, write_text
+from ..records.table import DUPLICATES, FILE_ROW
+from .account import plain
+from .page import RunReport
+from .rows import differs, likely_wrong
+
+KINDS = ("mislabelled", "duplicates", "unlearnt", "rare", "short")
+FIRST = 20  # rows that are printed
+_RARE = 10  # times fewer rows than the largest class: such a class is rare
+_SHORT = 4  # times shorter than the median: such a row is short
+_WIDTH = 100  # columns of the text
+_NAME = 18  # columns of the name of a class
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The rows of one kind.
+
+    Args:
+        table: The table of all rows, a `pyarrow.Table`, see `records.table.COLUMNS`.
+        kind: One of `KINDS`.
+        rows: (K,) int64, the rows of this kind, first those to look at first.
+        said: What they are, or why there are none, in words.
+        may_drop: Whether the rows may be left out of a next run unseen; else somebody must say how many.
+    """
+
+    table: Any
+    kind: str
+    rows: np.ndarray
+    said: str
+    may_drop: bool = True
+
+    def first(self, count: int | None) -> "Audit":
+        """The same with the first rows alone; None = all of them."""
+        return Audit(self.table, self.kind, self.rows[:count], self.said, self.may_drop or count is not None)
+
+    def text(self, count: int = FIRST) -> str:
+        """The first rows for a terminal, at most 100 columns wide."""
+        lines = textwrap.wrap(self.said, _WIDTH, break_long_words=False, break_on_hyphens=False)
+        if len(self.rows):
+            lines += ["", *_lines(self.table.take(self.rows[:count]), self.kind)]
+        if len(self.rows) > count:
+            lines.append(f"... and {len(self.rows) - count:,} more: --top, or --csv FILE.")
+        return "\n".join(lines)
+
+    def write(self, path: str, form: str) -> None:
+        """Write the rows with all that is known of them.
+
+        Args:
+            path: The file.
+            form: "csv", "parquet" or "json".
+        """
+        _write(self.table.take(self.rows), path, form)
+
+    def write_drop(self, path: str) -> None:
+        """Write the list of the rows that the policy `listed` takes as `file`, with `drop=True`.
+
+        It holds the numbers of the rows, and those in their own file where these are known: `listed` goes by the latter
+        if the training set has them.
+
+        Args:
+            path: The file: .csv, .json or .parquet.
+
+        Raises:
+            ValueError: There is nothing to leave out, or the suffix is another.
+        """
+        form = Path(path).suffix.lower().removeprefix(".")
+        if form not in ("csv", "json", "parquet"):
+            raise ValueError(f"--drop {path}: suffix {Path(path).suffix!r} is not known; give .csv, .json or .parquet.")
+        if not len(self.rows):
+            raise ValueError(f"--drop {path}: nothing is written, for there is nothing to leave out. {self.said}")
+        if not self.may_drop:
+            raise ValueError(f"--drop {path}: look at the rows, and say by --top N how many are wrong. {self.said}")
+        names = [name for name in (FILE_ROW, "row") if name in self.table.column_names]
+        _write(self.table.take(np.sort(self.rows)).select(names), path, form)
+
+
+def audit(run: str | os.PathLike[str] | RunReport, kind: str = "mislabelled") -> Audit:
+    """Find the rows of a run to look at.
+
+    Args:
+        run: Folder of a run that has saved its model, or a report.
+        kind: "mislabelled" (likely wrong labels or pairs), "duplicates" (all but the first of a group of
+            near-duplicates), "unlearnt" (never below the mean loss), "rare" (of classes with few rows) or "short".
+
+    Raises:
+        ValueError: The folder holds no such run, its files are damaged, or the kind is unknown.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"audit(kind={kind!r}): choose one of {', '.join(KINDS)}.")
+    report = run if isinstance(run, RunReport) else RunReport.of_folder(run)
+    table = report.table()
+    find = {"duplicates": _duplicates, "rare": _rare, "short": _short}.get(kind)
+    if find is not None:
+        return Audit(table, kind, *find(table))
+    return _suspects(table, report, kind)
+
+
+def changes(before: RunReport, after: RunReport) -> str:
+    """What a list of left-out rows has changed from one run to the next, in words.
+
+    Args:
+        before: The run that the list was made from.
+        after: The run that left its rows out.
+    """
+    lines = []
+    if (dropped := after.left_out_by_list) is not None:
+        lines.append(dropped)
+    elif after.rows != before.rows:
+        lines.append(f"The training set has {after.rows:,} rows, before {before.rows:,}.")
+    scores = [_scores(report) for report in (before, after)]
+    for name in scores[0].keys() & scores[1].keys():
+        lines.append(f"{name}: {scores[0][name]:.4g} before, {scores[1][name]:.4g} now.")
+    for when, report in (("before", before), ("now", after)):
+        lines.append(f"Wrong labels {when}: {report.judgement.line}")
+    return "\n".join(sorted(lines[:-2]) + lines[-2:])
+
+
+# ---- Kinds ----
+
+
+def _suspects(table: Any, report: RunReport, kind: str) -> Audit:
+    judgement, none = report.judgement, np.zeros(0, np.int64)
+    if not judgement.is_meaningful:
+        return Audit(table, kind, none, f"No row is listed: {judgement.line}", False)
+    excess, unlearnt = _numbers(table, "excess_loss"), _flags(table, "never_learnt")
+    if kind == "unlearnt":
+        rows = _largest(unlearnt, excess)
+        said = f"{len(rows):,} of {len(table):,} rows were never below the mean loss of all rows: wrong, hard or rare."
+        return Audit(table, kind, rows, said)
+    if judgement.state == "none":
+        rows = _largest(unlearnt & differs(table), excess)
+        said = (
+            f"How many labels are wrong can't be said: {judgement.line} The rows that were never learnt follow, "
+            "largest excess loss first: look at them, for they may be hard, rare or wrong."
+        )
+        return Audit(table, kind, rows, said, False)
+    rows = _largest(likely_wrong(table), excess)
+    also = ", and the model predicts another label" if "predicted" in table.column_names else ""
+    said = (
+        f"{judgement.line} {len(rows):,} of {len(table):,} rows are likely mislabelled (their losses belong with those"
+        f"{also}); largest excess loss first."
+    )
+    return Audit(table, kind, rows, said)
+
+
+def _duplicates(table: Any) -> tuple[np.ndarray, str]:
+    if DUPLICATES not in table.column_names:
+        cure = "the run did not look for them; policy one_of_each does, and saving a model does for small data sets"
+        return np.zeros(0, np.int64), f"Near-duplicates are not known: {cure}."
+    groups = table[DUPLICATES].to_numpy()
+    rows = np.flatnonzero(groups != np.arange(len(groups)))
+    rows = rows[np.argsort(groups[rows], kind="stable")]
+    return rows, f"{len(rows):,} of {len(table):,} rows are near-duplicates of an earlier row."
+
+
+def _rare(table: Any) -> tuple[np.ndarray, str]:
+    if "label" not in table.column_names:
+        return np.zeros(0, np.int64), "Rare classes are not known: the run kept no labels of its rows."
+    names, place, counts = np.unique(np.array(table["label"].to_pylist(), str), return_inverse=True, return_counts=True)
+    is_rare = counts * _RARE <= counts.max()
+    rows = np.flatnonzero(is_rare[place])
+    rows = rows[np.argsort(counts[place[rows]], kind="stable")]
+    said = f"{len(rows):,} of {len(table):,} rows are of {is_rare.sum():,} rare classes (of {len(names):,}): at most "
+    return rows, f"{said}{int(counts.max()) // _RARE:,} rows each, the largest class has {int(counts.max()):,}."
+
+
+def _short(table: Any) -> tuple[np.ndarray, str]:
+    name = next((name for name in ("tokens", "length") if name in table.column_names), None)
+    if name is None:
+        return np.zeros(0, np.int64), "The lengths of the rows are not known: they have neither tokens nor texts."
+    lengths = table[name].to_numpy()
+    middle, unit = float(np.median(lengths)), "tokens" if name == "tokens" else "characters"
+    rows = np.flatnonzero(lengths * _SHORT <= middle)
+    rows = rows[np.argsort(lengths[rows], kind="stable")]
+    said = f"{len(rows):,} of {len(table):,} rows are short: at most {middle / _SHORT:.0f} {unit}, a quarter of the"
+    return rows, f"{said} median. Shortest first."
+
+
+def _largest(chosen: np.ndarray, excess: np.ndarray) -> np.ndarray:
+    rows = np.flatnonzero(chosen)
+    return rows[np.argsort(-np.nan_to_num(excess[rows], nan=-np.inf), kind="stable")]
+
+
+def _numbers(table: Any, name: str) -> np.ndarray:
+    """(N,) float64, NaN = null, or where there is no such column."""
+    if name not in table.column_names:
+        return np.full(len(table), np.nan)
+    return table[name].to_numpy().astype(np.float64)
+
+
+def _flags(table: Any, name: str) -> np.ndarray:
+    return _numbers(table, name) == 1
+
+
+def _scores(report: RunReport) -> dict[str, float]:
+    """The score of a recipe, or else those of the last evaluation."""
+    results = Path(report.source, "results.json") if isinstance(report.source, Path) else None
+    if results is not None and results.is_file():
+        quality = read_json(results).get("quality") or {}
+        if isinstance(quality.get("value"), (int, float)):
+            return {str(quality.get("metric")): quality["value"]}
+    last = report.evaluations()[-1:]
+    rates = ("runtime", "per_second")
+    return {
+        name: value
+        for entry in last
+        for name, value in entry.items()
+        if name.startswith("eval_") and not name.endswith(rates) and isinstance(value, (int, float))
+    }
+
+
+# ---- Words and files ----
+
+
+def _lines(table: Any, kind: str) -> list[str]:
+    """A line for each row: its number, what makes it one of its kind, its labels, its text or picture."""
+    names = table.column_names
+    columns: dict[str, list[str]] = {}
+    numbers = {FILE_ROW if FILE_ROW in names else "row": "file row" if FILE_ROW in names else "row"}
+    numbers |= {"duplicates": {DUPLICATES: "like row"}, "short": {"tokens": "tokens"}}.get(kind, {})
+    for name, title in numbers.items():
+        if name in names:
+            columns[title] = [f"{value}" for value in table[name].to_pylist()]
+    for name, title in (("wrong_probability", "wrong"), ("mean_loss", "loss")):
+        if name in names and table[name].null_count < len(table):
+            columns[title] = ["" if value is None else f"{value:.2f}" for value in table[name].to_pylist()]
+    for name in ("label", "predicted"):
+        if name in names:
+            columns[name] = [_cut(_printable(value), _NAME) for value in table[name].to_pylist()]
+    shown = next((name for name in ("text", "path") if name in names), None)
+    if shown is not None:
+        columns[shown] = [_printable(value) for value in table[shown].to_pylist()]
+    widths = {title: max(map(len, (title, *values))) for title, values in columns.items()}
+    rows = [list(columns), *map(list, zip(*columns.values(), strict=True))]
+    padded = [
+        "  ".join(
+            cell.ljust(widths[title]) if title in ("label", "predicted", shown) else cell.rjust(widths[title])
+            for title, cell in zip(columns, row, strict=True)
+        )
+        for row in rows
+    ]
+    return [_cut(line.rstrip(), _WIDTH) for line in padded]
+
+
+def _printable(value: Any) -> str:
+    """A text on one line, without the characters that a terminal takes for commands."""
+    text = "" if value is None else " ".join(str(value).split())
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _write(table: Any, path: str, form: str) -> None:
+    if form == "parquet":
+        from pyarrow import parquet
+
+        with replacing(path) as file:
+            parquet.write_table(table, file, compression="zstd")
+        return
+    rows = table.to_pylist()
+    if form == "json":
+        write_text(path, json.dumps(plain(rows), ensure_ascii=False, indent=1) + "\n")
+        return
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, table.column_names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: json.dumps(plain(it)) if isinstance(it, list) else it for name, it in row.items()})
+    write_text(path, lines.getvalue())

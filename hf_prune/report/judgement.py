@@ -1,0 +1,89 @@
+"""Whether the losses of a run tell wrong labels from right ones: one judgement for advice, report, card and audit."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_SMALL = 0.35  # nats: a median loss below it gives labels or tokens a probability above 0.7
+_FALLEN = 0.5  # of the first epoch's median loss: below it, a model has learnt
+_FALLING = 0.5  # of the band that holds 80 % of an epoch's losses: a median that falls by more still moves all rows
+_CHANCE = 0.1  # of what chance leaves to learn: a model that has learnt less predicts little better than chance
+_FEW = 0.01  # share of the rows: fewer can't be told from none
+LONGER = "train longer, until the model knows most of its rows"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the losses of a run say about wrong labels or pairs.
+
+    Args:
+        state: "found"; "none", if the losses have no second component; "early", if the model has not learnt enough for
+            an estimate to be meaningful; "unmeasured", if no row was measured in two epochs.
+        said: It in words, without a stop at the end.
+        cure: What would make it meaningful, in words; "" if there is nothing to do.
+    """
+
+    state: str
+    said: str
+    cure: str = ""
+
+    @property
+    def is_meaningful(self) -> bool:
+        """Whether there is an estimate, be it that no label is wrong."""
+        return self.state in ("found", "none")
+
+    @property
+    def line(self) -> str:
+        """All of it on one line."""
+        return f"{self.said}: {self.cure}." if self.cure else f"{self.said}."
+
+
+def judge(facts: Mapping[str, Any]) -> Judgement:
+    """Judge whether the losses of a run tell wrong labels.
+
+    Args:
+        facts: What training showed of the rows, see `row_facts`; what an earlier version did not measure is not judged.
+    """
+    upper = facts.get("upper")
+    if upper is None:
+        said = "no row was measured in two epochs, so the share of wrong labels or pairs is not known"
+        return Judgement("unmeasured", said, "train two epochs or more with --policy uniform --keep 1")
+    if why := _not_learnt(facts):
+        return Judgement("early", f"no estimate of wrong labels is meaningful yet, for {why}", LONGER)
+    share, low, high = (upper[name] for name in ("share", "low", "high"))
+    if low < _FEW:
+        return Judgement("none", "the losses have no second component, as wrong labels would give")
+    said = f"{100 * share:.0f} % of the rows (95 % interval {100 * low:.0f} to {100 * high:.0f}) have losses apart from"
+    return Judgement("found", f"{said} the others', as wrong labels or pairs have")
+
+
+def has_learnt(medians: list[float]) -> bool | None:
+    """Whether the median loss of an epoch's rows has halved, or is small; None = not known.
+
+    Args:
+        medians: The median loss of the rows that each epoch trained.
+    """
+    medians = [value for value in medians if math.isfinite(value)]
+    return medians[-1] <= max(_FALLEN * medians[0], _SMALL) if medians else None
+
+
+def _not_learnt(facts: Mapping[str, Any]) -> str:
+    """Why the model has not learnt enough, in words; "" if it has."""
+    medians = [value for value in facts.get("medians", ()) if math.isfinite(value)]
+    if not has_learnt(medians):
+        first, last = (medians[0], medians[-1]) if medians else (math.nan, math.nan)
+        return f"the median loss only went from {first:.3g} to {last:.3g} nats"
+    accuracy, chance = facts.get("accuracy"), facts.get("chance")
+    if accuracy is not None and chance is not None and accuracy < chance + _CHANCE * (1 - chance):
+        return (
+            f"the model predicts {100 * accuracy:.0f} % of the labels as given, and the most frequent class alone is "
+            f"{100 * chance:.0f} % of the rows"
+        )
+    band = facts.get("band")
+    if band is not None and len(medians) > 1 and medians[-2] - medians[-1] > _FALLING * band:
+        return (
+            f"the median loss still fell by {medians[-2] - medians[-1]:.3g} nats in the last epoch, which is much "
+            f"beside the differences between rows (80 % of them lie within {band:.3g} nats)"
+        )
+    return ""

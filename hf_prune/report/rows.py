@@ -1,0 +1,227 @@
+"""The rows of a run as one table: what training measured, and what people see in them.
+
+`history.parquet` holds the numbers, labels and predictions. Texts and paths lie in the private folder of the run, for
+`push_to_hub` uploads the former.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..common.storage import replacing
+from ..core import History
+from ..core.mixture import fit
+from ..data import Brief
+from ..data.columns import file_rows_of
+from ..records.dynamics import Dynamics
+from ..records.table import DUPLICATES, EPOCH, ROWS, described, row_tables, write_rows
+from ..records.trace import FOLDER
+from .facts import has_classes
+from .judgement import Judgement, judge
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BRIEF = "rows.parquet"  # in the private folder of the run
+_LIST = "loss_by_epoch"
+_LIKELY = 0.5  # probability from which a label counts as wrong
+
+
+class RowTable:
+    """The part of a report that knows each row; `RunReport` has its fields."""
+
+    history: History
+    dynamics: Dynamics | None
+    facts: dict[str, Any]
+    source: Brief | Path | None
+    run: Path
+    policy: str
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """Whether the losses tell wrong labels from right ones."""
+        return judge(self.facts)
+
+    @property
+    def left_out_by_list(self) -> str | None:
+        """How many rows a list has left out, in words; None = the policy is not `listed`, or leaves no list out."""
+        chosen = self.history.notes.get("chosen")
+        if not self.policy.startswith("Listed(") or "drop=True" not in self.policy or chosen is None:
+            return None
+        return f"A list left out {np.count_nonzero(chosen == 0):,} of {len(chosen):,} rows: `{self.policy}`."
+
+    def save_rows(self, folder: str | os.PathLike[str], file_rows: np.ndarray | None = None) -> None:
+        """Write `history.parquet`, the numbers of the rows, with their labels and predictions.
+
+        Args:
+            folder: The folder to write to.
+            file_rows: (N,) int, the number of each row in its file; None = not known.
+
+        Raises:
+            ImportError: pyarrow is not installed.
+        """
+        write_rows(Path(folder, ROWS), self.history, self.dynamics, file_rows, self._more())
+
+    def save_brief(self) -> None:
+        """Write the texts of the rows, and the paths of their pictures, into the private folder of the run."""
+        if isinstance(self.source, Brief):
+            columns = {"row": np.arange(len(self.history)), **self.source.columns()}
+            _write(Path(self.run, FOLDER, BRIEF), columns)
+
+    def table(self) -> "pyarrow.Table":
+        """All rows as a table, with the columns of `records.table.COLUMNS` that have data.
+
+        Raises:
+            ImportError: pyarrow is not installed.
+            ValueError: The run was read from a folder, and its files are missing or damaged.
+        """
+        if isinstance(self.source, Path):
+            return _read_table(Path(self.source, ROWS), Path(self.run, FOLDER, BRIEF), len(self.history))
+        more, file_rows = self._more(), None
+        if self.source is not None:
+            more |= self.source.columns()
+            file_rows = file_rows_of(self.source.dataset)
+        import pyarrow
+
+        return _folded(pyarrow.concat_tables(row_tables(self.history, self.dynamics, file_rows, more)))
+
+    def to_dataset(self) -> Any:
+        """All rows as a `datasets.Dataset`, with the columns of `table`.
+
+        Raises:
+            ImportError: datasets is not installed.
+            ValueError: As in `table`.
+        """
+        from datasets import Dataset
+        from datasets.table import InMemoryTable
+
+        return Dataset(InMemoryTable(self.table()))
+
+    def to_datalab(self, pred_probs: np.ndarray | None = None) -> Any:
+        """A `cleanlab.Datalab` of the labels, which has found what training shows, as issues `training_dynamics`.
+
+        Args:
+            pred_probs: (N, C) float, probabilities of the classes in the order of their sorted names, such as those of
+                cross-validation: then cleanlab's own label issues are found, too. A run keeps none.
+
+        Raises:
+            ImportError: cleanlab is not installed.
+            ValueError: The rows have no labels of classes.
+        """
+        from .datalab import make_datalab
+
+        return make_datalab(self.table(), self.judgement, pred_probs)
+
+    def _more(self) -> dict[str, np.ndarray]:
+        """The columns of the table that `records.table` does not know."""
+        brief = self.source if isinstance(self.source, Brief) else None
+        return _more_columns(self.history, self.dynamics, self.judgement, brief)
+
+
+def likely_wrong(table: "pyarrow.Table") -> np.ndarray:
+    """(N,) bool, the rows that are likely mislabelled: their losses say so, and the model predicts another label."""
+    if "wrong_probability" not in table.column_names:
+        return np.zeros(len(table), bool)
+    probability = table["wrong_probability"].to_numpy().astype(np.float64)  # null becomes NaN
+    return (probability >= _LIKELY) & differs(table)
+
+
+def differs(table: "pyarrow.Table") -> np.ndarray:
+    """(N,) bool, whether the model predicts another label than the given one; True where it is not known."""
+    if not {"label", "predicted"} <= set(table.column_names):
+        return np.ones(len(table), bool)
+    pairs = zip(table["label"].to_pylist(), table["predicted"].to_pylist(), strict=True)
+    return np.array([None in pair or pair[0] != pair[1] for pair in pairs])
+
+
+def _more_columns(
+    history: History, dynamics: Dynamics | None, judgement: Judgement, brief: Brief | None
+) -> dict[str, np.ndarray]:
+    """`label` and `predicted`, `wrong_probability` and `duplicate_group`, as far as they are known."""
+    found: dict[str, np.ndarray] = {}
+    if dynamics is not None:
+        found |= _answers(dynamics.extras, {} if brief is None else brief.names)
+        if judgement.state == "found" and (mixture := fit(dynamics.mean)) is not None:
+            found["wrong_probability"] = mixture.upper(dynamics.mean).astype(np.float32)
+        else:
+            found["wrong_probability"] = np.full(len(history), np.nan, np.float32)
+    if DUPLICATES not in history.notes and brief is not None and (groups := brief.groups()) is not None:
+        found[DUPLICATES] = groups
+    return found
+
+
+def _write(path: Path, columns: dict[str, np.ndarray]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    with replacing(path) as file:
+        parquet.write_table(described(pyarrow.table(columns)), file, compression="zstd")
+
+
+def _read_table(path: Path, brief: Path, rows: int) -> "pyarrow.Table":
+    """Read the table of a run that has saved its model.
+
+    Args:
+        path: Its `history.parquet`.
+        brief: Its texts and paths; the file may be missing.
+        rows: Rows of the training set.
+
+    Raises:
+        ValueError: A file is missing or damaged, or is of other rows.
+    """
+    table = _read(path, rows)
+    if brief.is_file():
+        seen = _read(brief, rows)
+        for name in ("text", "path", "length"):
+            if name in seen.column_names and name not in table.column_names:
+                table = table.append_column(seen.schema.field(name), seen[name])
+    return _folded(table)
+
+
+def _read(path: Path, rows: int) -> "pyarrow.Table":
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is not there: give the folder of a run that has saved its model.") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}). Take another copy of the run.") from error
+    if len(table) != rows or table.column_names[:1] != ["row"]:
+        raise ValueError(f"{path} is not of the {rows:,} rows of this run. They are of two runs.")
+    return table
+
+
+def _folded(table: "pyarrow.Table") -> "pyarrow.Table":
+    """The table with the columns of the epochs as one of lists, behind the others."""
+    import pyarrow
+
+    names = [name for name in table.column_names if name.startswith(EPOCH)]
+    if not names:
+        return table
+    losses = np.stack([table[name].to_numpy() for name in names], axis=1)
+    lists = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(losses.ravel(), from_pandas=True), len(names))
+    lists = lists.cast(pyarrow.list_(pyarrow.float32()))
+    return described(table.drop_columns(names).append_column(_LIST, lists))
+
+
+def _answers(extras: Mapping[str, np.ndarray], names: Mapping[int, str]) -> dict[str, np.ndarray]:
+    """`label` and `predicted`, (N,) str or None, of what a run has kept of them."""
+    by_name = has_classes(extras)
+    found: dict[str, np.ndarray] = {}
+    for column, name in (("label", "given"), ("predicted", "predicted")):
+        if name in extras:
+            values: Any = extras[name].tolist()
+            texts = (_text(value, names if by_name else None) for value in values)
+            found[column] = np.fromiter(texts, object, len(values))
+    return found
+
+
+def _text(value: float, names: Mapping[int, str] | None) -> str | None:
+    if value != value:
+        return None
+    return f"{value:.4g}" if names is None else names.get(int(value), str(int(value)))

@@ -1,0 +1,51 @@
+"""Whether losses tell wrong labels, from numbers that are written by hand."""
+
+import pytest
+
+from hf_prune.report.judgement import LONGER, judge
+
+LEARNT = {"medians": [4.0, 1.0, 0.9], "upper": {"share": 0.3, "low": 0.25, "high": 0.35}}
+
+
+def test_a_second_component_is_found():
+    found = judge(LEARNT | {"accuracy": 0.7, "chance": 0.1, "band": 2.0})
+    assert (
+        found.state == "found"
+        and found.is_meaningful
+        and found.line
+        == (
+            "30 % of the rows (95 % interval 25 to 35) have losses apart from the others', as wrong labels or pairs "
+            "have."
+        )
+    )
+    assert judge(LEARNT) == found  # what an earlier version did not measure is not judged
+
+
+def test_losses_without_a_second_component():
+    found = judge(LEARNT | {"upper": {"share": 0.2, "low": 0.0, "high": 0.3}})
+    assert found.state == "none" and found.is_meaningful and found.cure == ""
+
+
+def test_nothing_was_measured_twice():
+    found = judge({"medians": [4.0]})
+    assert found.state == "unmeasured" and not found.is_meaningful and "train two epochs or more" in found.line
+
+
+@pytest.mark.parametrize(
+    "facts, why",
+    [
+        ({"medians": [4.34, 4.2]}, "the median loss only went from 4.34 to 4.2 nats"),
+        ({"accuracy": 0.12, "chance": 0.1}, "the model predicts 12 % of the labels as given, and the most frequent"),
+        ({"accuracy": 0.54, "chance": 0.5}, "the model predicts 54 % of the labels as given"),
+        ({"medians": [4.0, 2.5, 1.0], "band": 2.0}, "the median loss still fell by 1.5 nats in the last epoch"),
+    ],
+)
+def test_a_model_that_has_not_learnt(facts, why):
+    found = judge(LEARNT | facts)
+    assert found.state == "early" and not found.is_meaningful and found.cure == LONGER
+    assert found.line.startswith(f"no estimate of wrong labels is meaningful yet, for {why}")
+
+
+def test_the_bounds():
+    assert judge(LEARNT | {"accuracy": 0.19, "chance": 0.1}).state == "found"  # 10 % of what chance leaves
+    assert judge(LEARNT | {"medians": [4.0, 2.0, 1.0], "band": 2.0}).state == "found"  # half the band
