@@ -51,6 +51,8 @@ def _values(panel: Any) -> list[tuple[float, float, str]]:
         if line.get_transform() != panel.transData:
             continue  # a guide across the whole panel
         points = np.column_stack([line.get_xdata(), line.get_ydata()])
+        if not len(points):
+            continue
         for x, y in points[np.unique(np.linspace(0, len(points) - 1, _MOST).round().astype(int))].tolist():
             add(line.get_label(), x, y, y)
     for bars in panel.containers:

@@ -17,7 +17,7 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.cells, self.items, self.addresses, self.within = [], [], [], None
+        self.cells, self.items, self.addresses, self.icons, self.within = [], [], [], [], None
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -25,7 +25,8 @@ class Page(html.parser.HTMLParser):
             self.within = tag
         if tag == "li":
             self.items.append("")
-        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset") and tag != "link"]
+        self.icons += [value for name, value in attributes if name == "href" and tag == "link"]
 
     def handle_data(self, data):
         if self.within == "li":
@@ -102,6 +103,7 @@ def test_a_page_and_a_folder_of_others_reach_nothing_outside(compare, tmp_path):
     text, shown = (tmp_path / "comparison.html").read_text(), Page((tmp_path / "comparison.html").read_text())
     assert 'http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:;' in text
     assert all(address.startswith("data:image/png;base64,") for address in shown.addresses)
+    assert [icon[:19] for icon in shown.icons] == ["data:image/svg+xml,"]
     assert "sesame" not in text + (tmp_path / "comparison.md").read_text() + (tmp_path / "comparison.json").read_text()
     (line,) = [line for line in text.splitlines() if "reboot" in line and "output_dir" in line]
     assert "\\$(reboot)\\`" in line
