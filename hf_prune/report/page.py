@@ -305,18 +305,17 @@ class RunReport(RowTable, PruningReport):
         lists = []
         if known is not None:
             early = self.judgement.state == "early"  # then half of the rows or so look never learnt
+            what = self.judgement.line if early else "likely mislabelled, unreadable or rare."
             text = (
-                f"{self.judgement.line.capitalize()} These have the largest excess so far."
-                if early
-                else f"{np.count_nonzero(known.never_learnt):,} rows were never below {known.level:.3g}, the mean of "
-                "all rows' latest losses, in two rounds or more: likely mislabelled, unreadable or rare. They are in "
+                f"{np.count_nonzero(known.never_learnt):,} rows were never below {known.level:.3g}, the mean of "
+                f"all rows' latest losses, in two rounds or more: {what} They are in "
                 "order of their excess: by how much their losses exceeded the mean of all rows' latest losses, "
                 "on average over the rounds, of which round r weighs r; one more round of excess 0, which weighs as "
                 "the last, draws rows that were rarely measured towards 0."
                 if known.is_repeated
                 else f"{_ONCE} These have the largest loss beside the mean of their round."
             )
-            lists.append(("Rows not learnt yet" if early else "Rows never learnt", text, shown["hardest"]))
+            lists.append(("Rows never learnt", text, shown["hardest"]))
             text = (
                 f"{np.count_nonzero(known.learnt_at_once):,} rows were in the easiest quarter of all rows by their "
                 "latest losses whenever they were measured again after the first time: likely duplicates, or too easy "

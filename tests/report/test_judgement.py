@@ -14,7 +14,8 @@ def test_a_second_component_is_found():
         and found.is_meaningful
         and found.line
         == (
-            "30 % of the rows (95 % interval 25 to 35) have losses apart from the others', as wrong labels or pairs have."
+            "30 % of the rows (95 % interval 25 to 35) have losses apart from the others', as wrong labels or pairs "
+            "have."
         )
     )
     assert judge(LEARNT) == found  # what an earlier version did not measure is not judged
