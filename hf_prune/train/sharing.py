@@ -207,8 +207,12 @@ class Sharing(Owned):
             "rows in an optimizer step": f"{setup.batch} x {setup.accumulation}",
             "earlier runs that this one began with": earlier and earlier["runs"],
         }
+        report = self.told()
+        judged = f"What the losses say about labels: {report.judgement.line}"
+        said = [line for line in (report.left_out_by_list, judged) if line is not None]
         return [
-            self.told().card(),
+            report.card(),
+            " ".join(said),
             card.budget(engine.policy),
             card.baselines(str(args.output_dir)),
             card.reproduction(engine.policy, command, known),
