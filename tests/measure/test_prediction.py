@@ -1,5 +1,6 @@
 """Signals against the models' own losses, autograd, and values worked by hand."""
 
+import numpy as np
 import pytest
 import torch
 from batches import (
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from hf_prune.measure import prediction as signals
 from hf_prune.measure.models import head_of
-from hf_prune.measure.prediction import Prediction, count_tokens
+from hf_prune.measure.prediction import MultiLabel, Prediction, Regression, count_tokens
 from hf_prune.measure.readers import recipe_for
 
 # Of EncoderDecoderModel, whenever it computes a loss.
