@@ -23,7 +23,7 @@ from ..records.history import History
 from ..records.history_file import HISTORY
 from ..records.trace import FOLDER, read_trace
 from . import figures
-from .account import NUMBERS, PruningReport, is_number
+from .account import NUMBERS, PruningReport, is_number, plain
 from .evidence import shipped
 from .facts import row_facts
 from .rows import RowTable
@@ -168,7 +168,7 @@ class RunReport(RowTable, PruningReport):
         )
 
     def _advice(self) -> list[str]:
-        advice = advice_of(Measured({"pruning": self.to_dict(), "facts": self.facts}), shipped())
+        advice = advice_of(Measured({"pruning": self.to_dict(), "facts": plain(self.facts)}), shipped())
         return [one.line for one in first(advice, ["padding"] if self.padding() else [])]
 
     # ---- Figures ----

@@ -15,7 +15,7 @@ def home(tmp_path, monkeypatch):
 
 def trained(folder, task="one label", resume=None, **settings):
     one = TASKS[task]
-    trainer = tiny.trainer(folder, one.model(spread=0.3), one.rows(22), policy="uniform:keep=1.0", **settings)
+    trainer = tiny.trainer(folder, one.model(0.0, spread=0.3), one.rows(22), policy="uniform:keep=1.0", **settings)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
