@@ -29,7 +29,8 @@ class Mixture:
         Where the upper component is the wider one, Bayes' rule also gives it the losses far below both. So a loss
         outside the two means counts as the mean beside it: between the means the probability only rises.
         """
-        x = np.clip(np.log(np.maximum(losses.astype(np.float64), 0) + _NEAR_ZERO), *self.mean)
+        x = np.log(np.maximum(losses.astype(np.float64), 0) + _NEAR_ZERO)
+        x = np.minimum(np.maximum(x, self.mean[0]), self.mean[1])
         of_each = _densities(x, self.weight, self.mean, self.spread)
         return of_each[:, 1] / of_each.sum(axis=1)
 

@@ -78,7 +78,7 @@ class Brief:
         n = len(self.dataset)
         if n > _MOST or not (is_arrow(self.dataset) or isinstance(self.dataset, (list, tuple))):
             return {}
-        found = [self._brief(row) for row in self._rows()]
+        found = [self._brief_or_not(row) for row in self._rows()]
         texts, paths = [text for text, _, _ in found], [path for _, path, _ in found]
         lengths = np.array([length for *_, length in found], np.int32)
         columns: dict[str, np.ndarray] = {}
@@ -106,6 +106,12 @@ class Brief:
             for row in range(len(batch)):
                 yield {name: values[row] for name, values in columns.items()}
 
+    def _brief_or_not(self, row: Mapping[str, Any]) -> tuple[str | None, str | None, int]:
+        try:
+            return self._brief(row)
+        except Exception as error:  # whatever is wrong with a row, it must not cost the table of a run
+            return _short(f"can't be shown ({type(error).__name__}: {error})"), None, 0
+
     def _brief(self, row: Mapping[str, Any]) -> tuple[str | None, str | None, int]:
         """The text, the path of the picture, and the characters of the texts of a row."""
         texts = [text for value in row.values() if (text := text_of(value)) is not None]
@@ -122,6 +128,7 @@ class Brief:
 
 
 def _short(text: str) -> str:
+    text = text.encode(errors="backslashreplace").decode()  # half a surrogate pair can't be stored
     return text if len(text) <= _LONGEST else text[:_LONGEST].rstrip() + " …"
 
 

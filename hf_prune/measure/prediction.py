@@ -16,6 +16,7 @@ People look at more, the `EXTRAS`, which no policy reads:
     given        number of the class that the label names; of a regression with one number, the label
     predicted    number of the class that the model predicts; of a regression with one number, its prediction
     worst_token  place of the target token of largest loss among the row's target tokens, from 0
+    margin       logit of the label minus the largest other one (Pleiss et al., 2020); only a benchmark asks for it
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -29,7 +30,7 @@ from torch.nn import functional as F
 
 from ..core import IGNORED
 
-EXTRAS = frozenset({"given", "predicted", "worst_token"})
+EXTRAS = frozenset({"given", "predicted", "worst_token", "margin"})
 
 
 @dataclass(eq=False)
@@ -108,6 +109,8 @@ class Prediction:
             values["worst_token"] = self._worst(token_losses)
         if "predicted" in names:
             values["given"], values["predicted"] = self._answers()
+        if "margin" in names:
+            values["margin"] = self._margins()
         values["loss"] = self._mean(token_losses)
         values["confidence"] = torch.exp(-values["loss"])
         return {name: values[name] for name in ("loss", *sorted(set(names) - {"loss"}))}
@@ -126,6 +129,13 @@ class Prediction:
         """(B,) float32 labels and (B,) float32 predictions, where there is one for each row."""
         given = self.labels[:, 0].float().masked_fill(self.labels[:, 0] == IGNORED, torch.nan)
         return given, self.logits[:, 0].argmax(-1).float()
+
+    def _margins(self) -> Tensor:
+        """(B,) float32, where each row has one label."""
+        logits, labels = self.logits[:, 0].float(), self.labels[:, :1]
+        own = logits.gather(1, labels.clamp(min=0))
+        others = logits.scatter(1, labels.clamp(min=0), -torch.inf).amax(1)
+        return (own.squeeze(1) - others).masked_fill(labels.squeeze(1) == IGNORED, torch.nan)
 
     def _by_position(self, measure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Apply measure((n, C) float32, (n,) labels) -> (n, ...) in chunks: (B, T, ...), zero without a target."""

@@ -48,11 +48,10 @@ def lists_of(
     shown, lists = shown_rows(history, dynamics), []
     if dynamics is not None:
         is_early = judgement.state == "early"  # then half of the rows or so look never learnt
+        what = judgement.line if is_early else "likely mislabelled, unreadable or rare."
         text = (
-            f"{judgement.line[0].upper()}{judgement.line[1:]} These have the largest excess so far."
-            if is_early
-            else f"{np.count_nonzero(dynamics.never_learnt):,} rows were never below {dynamics.level:.3g}, the mean of "
-            "all rows' latest losses, in two rounds or more: likely mislabelled, unreadable or rare. They are in "
+            f"{np.count_nonzero(dynamics.never_learnt):,} rows were never below {dynamics.level:.3g}, the mean of "
+            f"all rows' latest losses, in two rounds or more: {what} They are in "
             "order of their excess: by how much their losses exceeded the mean of all rows' latest losses, "
             "on average over the rounds, of which round r weighs r; one more round of excess 0, which weighs as "
             "the last, draws rows that were rarely measured towards 0."

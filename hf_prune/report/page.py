@@ -24,7 +24,7 @@ from ..records.history_file import HISTORY
 from ..records.table import ROWS
 from ..records.trace import FOLDER, read_trace
 from . import figures
-from .account import NUMBERS, PruningReport, is_number
+from .account import NUMBERS, PruningReport, is_number, plain
 from .document import document
 from .evidence import shipped
 from .explorer import ids_of, packed
@@ -228,7 +228,7 @@ class RunReport(RowTable, PruningReport):
         )
 
     def _advice(self) -> list[str]:
-        advice = advice_of(Measured({"pruning": self.to_dict(), "facts": self.facts}), shipped())
+        advice = advice_of(Measured({"pruning": self.to_dict(), "facts": plain(self.facts)}), shipped())
         return [one.line for one in first(advice, ["padding"] if self.padding() else [])]
 
     # ---- Figures ----

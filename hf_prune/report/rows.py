@@ -224,4 +224,5 @@ def _answers(extras: Mapping[str, np.ndarray], names: Mapping[int, str]) -> dict
 def _text(value: float, names: Mapping[int, str] | None) -> str | None:
     if value != value:
         return None
-    return f"{value:.4g}" if names is None else names.get(int(value), str(int(value)))
+    text = f"{value:.4g}" if names is None else str(names.get(int(value), int(value)))
+    return text.encode(errors="backslashreplace").decode()  # half a surrogate pair can't be stored

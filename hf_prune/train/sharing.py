@@ -23,6 +23,7 @@ from ..records.table import ROWS
 from ..report import card
 from ..report.account import NUMBERS
 from ..report.page import EXAMPLES, RunReport
+from ..report.rows import BRIEF
 from .loop import Loop
 from .owned import Owned
 from .rows import padding_causes
@@ -125,12 +126,12 @@ class Sharing(Owned):
             with unchanged_generators():  # training may continue, and reading a row may draw random numbers
                 report.save_examples(data, self.trainer.processing_class, getattr(config, "id2label", None))
 
-        def save_rows():
+        def save_brief():
             with unchanged_generators():
-                report.save_rows(folder, file_rows_of(data))
                 report.save_brief()
 
-        self._attempt(ROWS, save_rows)
+        self._attempt(ROWS, lambda: report.save_rows(folder, file_rows_of(data)))
+        self._attempt(BRIEF, save_brief)
         self._attempt(EXAMPLES, save_examples)
         self._attempt(NUMBERS, lambda: replace(report, missing=self._missing).save(Path(folder, NUMBERS)))
         if loop.engine.state.epochs and report.flaws:
@@ -221,8 +222,12 @@ class Sharing(Owned):
             "rows in an optimizer step": f"{setup.batch} x {setup.accumulation}",
             "earlier runs that this one began with": earlier and earlier["runs"],
         }
+        report = self.told()
+        judged = f"What the losses say about labels: {report.judgement.line}"
+        said = [line for line in (report.left_out_by_list, judged) if line is not None]
         return [
-            self.told().card(),
+            report.card(),
+            " ".join(said),
             card.budget(engine.policy),
             card.baselines(str(args.output_dir)),
             card.reproduction(engine.policy, command, known),

@@ -66,3 +66,17 @@ def test_equal_rows_are_found_without_rensa(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "rensa", None)
     assert Brief(Dataset.from_dict({"text": ["one text", "two", "one  TEXT"]})).groups().tolist() == [0, 1, 0]
+
+
+class Mute:
+    def convert_ids_to_tokens(self, ids):
+        return ids
+
+    def decode(self, ids, **_):
+        raise OverflowError("out of range")
+
+
+def test_a_row_that_cannot_be_read_costs_the_others_nothing():
+    rows = [{"input_ids": [1]}, {"text": "half a \ud83d character"}]
+    columns = Brief(rows, Mute()).columns()
+    assert columns["text"].tolist() == ["can't be shown (OverflowError: out of range)", "half a \\ud83d character"]

@@ -1,5 +1,6 @@
 """Signals against the models' own losses, autograd, and values worked by hand."""
 
+import numpy as np
 import pytest
 import torch
 from batches import (
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from hf_prune.measure import prediction as signals
 from hf_prune.measure.models import head_of
-from hf_prune.measure.prediction import Prediction, count_tokens
+from hf_prune.measure.prediction import MultiLabel, Prediction, Regression, count_tokens
 from hf_prune.measure.readers import recipe_for
 
 # Of EncoderDecoderModel, whenever it computes a loss.
@@ -285,3 +286,37 @@ def test_tokens_of_choices_and_images_are_counted():
 def test_batches_of_other_forms_have_no_tokens(batch):
     real, padded = count_tokens(NUMBERS, batch, is_encoder_decoder=False)
     assert real.tolist() == [0] * ROWS and padded == 0
+
+
+# ---- What people look at ----
+
+
+def test_labels_predictions_and_margins_of_classes():
+    logits = torch.tensor([[[2.0, 0.5, 1.0]], [[0.0, 3.0, 1.0]], [[1.0, 2.0, 3.0]]])
+    found = Prediction(logits, torch.tensor([[0], [2], [IGNORED]]), "t", frozenset({"loss"})).signals(
+        ("loss", "given", "predicted", "margin")
+    )
+    nan = float("nan")
+    np.testing.assert_array_equal(found["given"], [0, 2, nan])
+    np.testing.assert_array_equal(found["predicted"], [0, 1, 2])
+    np.testing.assert_array_equal(found["margin"], [1.0, -2.0, nan])
+
+
+def test_the_worst_token_is_counted_among_the_targets():
+    """Three targets at positions 1, 2 and 4; the largest loss is at 4, the third target; row 1 has no target."""
+    labels = torch.tensor([[IGNORED, 0, 1, IGNORED, 0], [IGNORED] * 5])
+    logits = torch.zeros(2, 5, 2)
+    logits[0, 1, 0], logits[0, 2, 1], logits[0, 4, 1], logits[0, 0, 1] = 1.0, 2.0, 3.0, 50.0
+    found = Prediction(logits, labels, "t", frozenset({"loss"})).signals(("loss", "worst_token"))
+    np.testing.assert_array_equal(found["worst_token"], [2.0, float("nan")])
+
+
+def test_predictions_of_numbers():
+    logits = torch.tensor([[[1.5]], [[-2.0]]], requires_grad=True)
+    found = Regression(logits, torch.tensor([[[1.0]], [[0.5]]]), "t", frozenset({"loss"})).signals(
+        ("loss", "given", "predicted")
+    )
+    assert found["given"].tolist() == [1.0, 0.5] and found["predicted"].tolist() == [1.5, -2.0]
+    assert not found["predicted"].requires_grad
+    several = MultiLabel(torch.zeros(2, 1, 3), torch.zeros(2, 1, 3), "t", frozenset({"loss"}))
+    assert several.signals(("loss", "given", "predicted"))["predicted"].isnan().all()

@@ -135,3 +135,11 @@ def test_the_device_holds_some_batches_alone(monkeypatch):
     found = recorder.collect(one_process)
     assert found.rows.tolist() == list(range(7))
     np.testing.assert_array_equal(found.values[0], np.arange(7, dtype=np.float32) / np.float32(10))
+
+
+def test_the_last_visit_counts_where_a_mean_has_no_meaning():
+    """Row 1 is visited twice, with classes 0 and 4: their mean would be a third class."""
+    rows, values = np.array([1, 0, 1]), np.float32([[1, 2, 3], [0, 7, 4]])
+    found, _, means = Measurements(rows, rows, values, 0).by_row(marked(rows, 2), extras=1)
+    assert found.tolist() == [0, 1]
+    np.testing.assert_array_equal(means, [[2, 2], [7, 4]])

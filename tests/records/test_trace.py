@@ -233,3 +233,31 @@ def test_a_trace_that_cannot_be_written_leaves_training_alone(tmp_path, caplog):
         trainer.train()
     assert len([message for message in caplog.messages if "training goes on" in message]) == 1
     assert (trainer.history.last_round >= 0).all()
+
+
+def test_extras_are_packed_and_read_back(tmp_path):
+    nan, chosen = np.nan, np.array([3, 0, 5])
+    extras = {"predicted": np.float32([2, nan, 40_000]), "value": np.float32([0.5, 1, -1]), "none": np.full(3, nan)}
+    part = (marked(chosen, 6), chosen, np.ones(3, np.float32))
+    clock = Clock(round=0, epoch=0, epochs=9, share=0.0)
+    Trace(tmp_path, lambda: [0.1], pytest.fail).write(clock, 1.0, 1.0, 6, [part], [extras])
+    (round,), flaws = read_trace(tmp_path, 6)
+    found = round.extras()
+    assert not flaws and set(found) == {"predicted", "value"}  # of nothing, nothing is kept
+    np.testing.assert_array_equal(found["predicted"], np.float32([nan, nan, nan, 2, nan, 40_000]))
+    np.testing.assert_array_equal(found["value"], np.float32([1, nan, nan, 0.5, nan, -1]))
+    arrays, _ = storage.load(round.path)
+    assert arrays["extras/predicted"].dtype == np.int32 and arrays["extras/value"].dtype == np.float32
+
+
+@pytest.mark.parametrize("values", [np.zeros(2, np.int16), np.zeros(3, np.float64)])
+def test_extras_that_do_not_fit_leave_the_round_out(tmp_path, values):
+    chosen = np.array([0, 1, 2])
+    part = (marked(chosen, 6), chosen, np.ones(3, np.float32))
+    Trace(tmp_path, lambda: [0.1], pytest.fail).write(Clock(0, 0, 9, 0.0), 1.0, 1.0, 6, [part])
+    (round,), _ = read_trace(tmp_path, 6)
+    arrays, header = storage.load(round.path)
+    header.pop("format", None)
+    storage.save(round.path, arrays | {"extras/predicted": values}, header)
+    found, flaws = read_trace(tmp_path, 6)
+    assert not found and "its extras/predicted are" in flaws[0]

@@ -17,7 +17,7 @@ from hf_prune import History
 from hf_prune.records.history_file import HISTORY
 from hf_prune.records.table import ROWS
 from hf_prune.records.trace import FOLDER
-from hf_prune.report import page
+from hf_prune.report import page, rows
 from hf_prune.report.account import NUMBERS
 
 TASK = tiny.TASKS["one label"]
@@ -60,7 +60,7 @@ def break_off(*args, **kwargs):
 @pytest.mark.parametrize(
     ("place", "file"),
     [
-        ((page, "write_rows"), ROWS),
+        ((rows, "write_rows"), ROWS),
         ((page, "show"), page.EXAMPLES),
         ((History, "save"), HISTORY),
         ((page.RunReport, "save"), NUMBERS),
@@ -89,7 +89,7 @@ def test_a_part_that_can_not_be_written_costs_the_rest_nothing(tmp_path, monkeyp
 
 def test_a_report_says_what_could_not_be_written(tmp_path, monkeypatch):
     trainer = trained(tmp_path)
-    monkeypatch.setattr(page, "write_rows", fail)
+    monkeypatch.setattr(rows, "write_rows", fail)
     trainer.save_model()
     page.RunReport.of_folder(tmp_path).html(tmp_path / "_report.html")
     assert f"{ROWS} could not be written beside the model (OSError" in (tmp_path / "_report.html").read_text()

@@ -1,0 +1,260 @@
+"""The table of rows and the audit, from runs that are written by hand."""
+
+import csv
+import json
+
+import numpy as np
+import pandas
+import pytest
+from datasets import Dataset
+from reports import EPOCHS, REPORT
+from traces import write
+
+from hf_prune import History
+from hf_prune.cli import main
+from hf_prune.core import Clock
+from hf_prune.core.ranking import marked
+from hf_prune.data import Brief
+from hf_prune.policies.listed import Listed
+from hf_prune.records.table import COLUMNS
+from hf_prune.records.trace import FOLDER, Trace
+from hf_prune.report.audit import audit, changes
+from hf_prune.report.page import RunReport
+from hf_prune.report.rows import BRIEF
+
+N, WRONG = 200, 40  # rows, and those with a wrong label, which are the first
+NAMES = {0: "cat", 1: "dog"}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+
+
+def losses_of(rng, far=True):
+    losses = np.exp(rng.normal(np.log(0.1), 0.3, N))
+    if far:
+        losses[:WRONG] = np.exp(rng.normal(np.log(4), 0.1, WRONG))
+    return losses.astype(np.float32)
+
+
+def make(folder, rng, losses=None, first=1.0, policy="Uniform(keep=1.0)", saved=True, chosen=None):
+    """The report of a run of two epochs over 200 rows, whose model predicts the true labels at the end."""
+    losses = losses_of(rng) if losses is None else losses
+    given = np.arange(N) % 2
+    predicted = np.where(np.arange(N) < WRONG, 1 - given, given)
+    for round, values in enumerate((losses * np.float32(first), losses)):
+        rows = np.arange(N)
+        extras = {"given": given.astype(np.float32), "predicted": (given if round == 0 else predicted) * np.float32(1)}
+        trace = Trace(folder, lambda: [0.1], pytest.fail)
+        trace.write(Clock(round, round, 9, 0.0), 1.0, 1.0, N, [(marked(rows, N), rows, values)], [extras])
+    history = History.empty(N)
+    history.record(np.arange(N), losses, 1)
+    history.tokens[:] = np.where(np.arange(N) == 7, 1, 10)
+    if chosen is not None:
+        history.notes["chosen"] = chosen
+    texts = [f"the text of row {min(number, 198)}" for number in range(N)]
+    data = Dataset.from_dict({"text": texts, "file_row": np.arange(N) + 1000})
+    fields = {**vars(REPORT), "policy": policy, "rows": N, "epochs": EPOCHS}
+    report = RunReport(**fields, run=folder, history=history, source=Brief(data, names=NAMES))
+    if saved:
+        history.save(folder / "history.safetensors")
+        report.save(folder / "pruning.json")
+        report.save_rows(folder, np.arange(N) + 1000)
+        report.save_brief()
+    return report
+
+
+@pytest.fixture
+def run(tmp_path, rng):
+    return make(tmp_path / "run", rng)
+
+
+def test_the_table_has_what_is_known_of_each_row(run):
+    table = run.to_dataset()
+    assert table.column_names[-1] == "loss_by_epoch" and set(table.column_names) <= set(COLUMNS)
+    first, last = table[0], table[-1]
+    assert (first["row"], first["file_row"], first["label"], first["predicted"]) == (0, 1000, "cat", "dog")
+    assert (last["label"], last["predicted"], last["times_trained"], last["times_pruned"]) == ("dog", "dog", 2, 0)
+    assert first["loss_by_epoch"] == pytest.approx([4, 4], abs=1) and first["length"] == len("the text of row 0")
+    assert first["wrong_probability"] > 0.9 and last["wrong_probability"] < 0.1
+    assert (table[198]["duplicate_group"], table[199]["duplicate_group"]) == (198, 198)
+
+
+def test_a_saved_run_has_the_same_table_and_describes_its_columns(run):
+    saved = RunReport.of_folder(run.run).table()
+    pandas.testing.assert_frame_equal(
+        saved.to_pandas().sort_index(axis=1), run.table().to_pandas().sort_index(axis=1), check_like=True
+    )
+    assert saved.schema.field("mean_loss").metadata[b"description"].decode() == COLUMNS["mean_loss"]
+    uploaded = pandas.read_parquet(run.run / "history.parquet")  # push_to_hub uploads it
+    assert {"text", "path"}.isdisjoint(uploaded) and {"label", "predicted", "wrong_probability"} <= set(uploaded)
+    assert (run.run / FOLDER / BRIEF).is_file()
+
+
+def test_likely_wrong_rows_are_listed_by_their_excess(run):
+    found = audit(run)
+    assert set(found.rows.tolist()) == set(range(WRONG))
+    excess = run.dynamics.excess[found.rows]
+    assert (np.diff(excess) <= 0).all()
+    text = found.text(3)
+    assert all(len(line) <= 100 for line in text.splitlines())
+    assert "40 of 200 rows are likely mislabelled" in " ".join(text.split())
+    assert "... and 37 more" in text and "the text of row" in text
+
+
+def test_a_row_that_the_model_predicts_as_labelled_is_not_listed(run):
+    run.dynamics.extras["predicted"][:5] = run.dynamics.extras["given"][:5]
+    assert set(audit(run).rows.tolist()) == set(range(5, WRONG))
+
+
+def test_nothing_is_listed_before_the_model_has_learnt(tmp_path, rng):
+    early = make(tmp_path, rng, losses=rng.normal(4.2, 0.1, N).astype(np.float32), first=1.02)
+    assert early.dynamics.never_learnt.sum() > N / 5  # what a list by losses alone would have
+    for kind in ("mislabelled", "unlearnt"):
+        found = audit(early, kind)
+        assert not len(found.rows)
+        assert "No row is listed: no estimate of wrong labels is meaningful yet" in found.said
+        assert "train longer, until the model knows most of its rows" in found.said
+        with pytest.raises(ValueError, match="nothing to leave out"):
+            found.first(10).write_drop(str(tmp_path / "drop.csv"))
+    assert np.isnan(early.table()["wrong_probability"].to_numpy()).all()
+
+
+def test_without_a_second_component_somebody_must_say_how_many(tmp_path, rng):
+    found = audit(make(tmp_path, rng, losses=losses_of(rng, far=False)))
+    assert "How many labels are wrong can't be said" in found.said
+    found = found if len(found.rows) else pytest.skip("no row was never learnt")
+    with pytest.raises(ValueError, match="say by --top N how many are wrong"):
+        found.write_drop(str(tmp_path / "drop.csv"))
+    found.first(1).write_drop(str(tmp_path / "drop.csv"))
+
+
+def test_other_kinds(run):
+    assert audit(run, "duplicates").rows.tolist() == [199]
+    assert audit(run, "short").rows.tolist() == [7]
+    assert audit(run, "rare").rows.tolist() == []
+    run.dynamics.extras["given"][3] = 5
+    rare = audit(run, "rare")
+    assert rare.rows.tolist() == [3] and "1 rare classes (of 3)" in rare.said
+    with pytest.raises(ValueError, match="choose one of mislabelled, duplicates"):
+        audit(run, "wrong")
+
+
+@pytest.mark.parametrize("name", ["drop.csv", "drop.json", "drop.parquet"])
+@pytest.mark.parametrize("is_numbered", [True, False])
+def test_the_policy_listed_takes_the_list(run, tmp_path, name, is_numbered):
+    from hf_prune.data.listing import listed_rows
+
+    audit(run).write_drop(str(tmp_path / name))
+    data = run.source.dataset if is_numbered else run.source.dataset.remove_columns("file_row")
+    listed = listed_rows(data, str(tmp_path / name), None, None, pytest.fail)
+    assert np.flatnonzero(listed).tolist() == list(range(WRONG))
+    assert Listed(file=str(tmp_path / name), drop=True)
+
+
+def test_the_command(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--top", "5", "--csv", "some.csv", "--json", "some.json", "--parquet", "some.parquet"]
+    assert main(["audit", "run", *arguments, "--drop", "drop.csv"]) == 0
+    said = capsys.readouterr().out
+    assert "drop.csv: 5 rows to leave out, by --policy listed --file drop.csv --drop True" in said
+    with open("some.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert (
+        len(rows) == 5 and rows[0]["label"] != rows[0]["predicted"] and len(json.loads(rows[0]["loss_by_epoch"])) == 2
+    )
+    assert len(json.loads((tmp_path / "some.json").read_text())) == len(pandas.read_parquet("some.parquet")) == 5
+    assert main(["audit", "run", "--only", "short"]) == 0
+    assert "1 of 200 rows are short" in capsys.readouterr().out
+
+
+def test_the_second_run_says_what_the_list_changed(run, tmp_path, rng, capsys):
+    policy = "Listed(column=None, file='drop.csv', drop=True, one_of=None)"
+    make(tmp_path / "next", rng, losses_of(rng, far=False), policy=policy, chosen=np.arange(N) >= WRONG)
+    for folder, accuracy in ((run.run, 0.8), (tmp_path / "next", 0.84)):
+        (folder / "results.json").write_text(json.dumps({"quality": {"metric": "accuracy", "value": accuracy}}))
+    after = RunReport.of_folder(tmp_path / "next")
+    said = changes(RunReport.of_folder(run.run), after)
+    assert "A list left out 40 of 200 rows" in said and "accuracy: 0.8 before, 0.84 now." in said
+    assert "Wrong labels before: " in said and "Wrong labels now: the losses have no second component" in said
+    assert main(["audit", str(tmp_path / "next"), "--before", str(run.run)]) == 0
+    assert "A list left out 40 of 200 rows" in capsys.readouterr().out
+
+
+# ---- Hostile and older files ----
+
+
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (["nowhere"], "is not there"),
+        (["run", "--top", "0"], "--top must be 1 or more, got 0"),
+        (["run", "--drop", "list.doc"], "suffix '.doc' is not known; give .csv, .json or .parquet"),
+        (["run", "--only", "wrong"], "--only"),
+    ],
+)
+def test_mistakes_are_named_on_one_line(run, argv, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["audit", *argv])
+    assert said in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_damaged_tables_are_refused(run):
+    (run.run / "history.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(ValueError, match="history.parquet is damaged"):
+        audit(run.run)
+    pandas.DataFrame({"row": [0]}).to_parquet(run.run / "history.parquet")
+    with pytest.raises(ValueError, match="not of the 200 rows of this run"):
+        audit(run.run)
+    (run.run / "history.parquet").unlink()
+    with pytest.raises(ValueError, match="is not there"):
+        audit(run.run)
+
+
+def test_a_terminal_gets_no_commands_from_a_text(tmp_path, rng):
+    report = make(tmp_path, rng, saved=False)
+    texts = ["\x1b[31mred\n\x07text"] * N
+    report.source.__dict__["_columns"] = {"text": np.array(texts, object)}
+    text = audit(report).text()
+    assert "\x1b" not in text and "\x07" not in text and "?[31mred ?text" in text
+
+
+def test_a_run_of_an_earlier_version_has_fewer_columns(tmp_path, rng):
+    losses = losses_of(rng)
+    for round in range(2):
+        write(tmp_path, round, (np.arange(N), losses), rows=N)
+    history = History.empty(N)
+    history.record(np.arange(N), losses, 1)
+    report = RunReport(**{**vars(REPORT), "rows": N}, run=tmp_path, history=history)
+    assert {"label", "predicted", "text"}.isdisjoint(report.table().column_names)
+    assert set(audit(report).rows.tolist()) == set(range(WRONG))
+
+
+# ---- cleanlab ----
+
+
+def test_datalab_gets_training_dynamics_as_issues(run):
+    lab = run.to_datalab()
+    issues = lab.get_issues("training_dynamics")
+    assert np.flatnonzero(issues["is_training_dynamics_issue"]).tolist() == list(range(WRONG))
+    assert issues["training_dynamics_score"][:WRONG].max() < 0.1 < 0.9 < issues["training_dynamics_score"][WRONG:].min()
+    assert lab.get_info("training_dynamics")["said"] == run.judgement.line
+    assert lab.class_names == ["cat", "dog"]
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # cleanlab's own
+@pytest.mark.filterwarnings("ignore:The inplace keyword:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The inplace keyword:Warning")
+def test_datalab_takes_probabilities_too(run):
+    dog = np.where((np.arange(N) % 2 == 1) ^ (np.arange(N) < WRONG), 0.9, 0.1)
+    lab = run.to_datalab(np.stack([1 - dog, dog], axis=1))
+    assert np.flatnonzero(lab.get_issues("label")["is_label_issue"]).tolist() == list(range(WRONG))
+
+
+def test_datalab_needs_labels_of_classes(tmp_path, rng):
+    report = make(tmp_path, rng, saved=False)
+    report.dynamics.extras.clear()
+    with pytest.raises(ValueError, match="no labels of one class each"):
+        report.to_datalab()
