@@ -98,7 +98,7 @@ def packed(
     flags = _flags(history, dynamics, rows) | {"mislabelled": is_likely[rows].astype(int).tolist()}
     columns, values, names = _columns(known, len(rows))
     counts = {key: sum(flag) for key, flag in flags.items()} | _pairs(values)
-    titles = _LISTS | {"never_learnt": UNLEARNT[judgement.state == "early"]}
+    titles = _LISTS | {"never_learnt": UNLEARNT[not judgement.is_meaningful]}
     about = _ABOUT | {"mislabelled": f"{judgement.line[0].upper()}{judgement.line[1:]} {_ABOUT['mislabelled']}"}
     lists = [
         {"key": key, "title": title, "count": counts[key], "about": about.get(key, "")}

@@ -43,7 +43,8 @@ def row_facts(history: History, dynamics: Dynamics | None, padding_causes: Seque
         facts["lengths"] = np.quantile(tokens, (0.1, 0.5, 0.9)).tolist()
     if dynamics is None:
         return facts
-    facts["medians"] = [float(f"{median:.4g}") for median in dynamics.trained[:, 1] if not np.isnan(median)]
+    medians = dynamics.trained[:, 1]
+    facts["medians"] = [float(f"{median:.4g}") if np.isfinite(median) else None for median in medians]
     if dynamics.is_repeated:
         facts |= {"at_once": _at_once(dynamics), "upper": _upper(dynamics.mean)}
         if math.isfinite(band := float(dynamics.trained[-1, 2] - dynamics.trained[-1, 0])):

@@ -70,7 +70,7 @@ def has_learnt(medians: list[float]) -> bool | None:
 
 def _not_learnt(facts: Mapping[str, Any]) -> str:
     """Why the model has not learnt enough, in words; "" if it has."""
-    medians = [value for value in facts.get("medians", ()) if math.isfinite(value)]
+    medians = [value for value in facts.get("medians", ()) if value is not None and math.isfinite(value)]
     if not has_learnt(medians):
         first, last = (medians[0], medians[-1]) if medians else (math.nan, math.nan)
         return f"the median loss only went from {first:.3g} to {last:.3g} nats"

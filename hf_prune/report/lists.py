@@ -47,8 +47,8 @@ def lists_of(
     """
     shown, lists = shown_rows(history, dynamics), []
     if dynamics is not None:
-        is_early = judgement.state == "early"  # then half of the rows or so look never learnt
-        what = judgement.line if is_early else "likely mislabelled, unreadable or rare."
+        is_told = judgement.is_meaningful  # before a model has learnt, half of the rows or so are above the mean
+        what = "likely mislabelled, unreadable or rare." if is_told else judgement.line
         text = (
             f"{np.count_nonzero(dynamics.never_learnt):,} rows were never below {dynamics.level:.3g}, the mean of "
             f"all rows' latest losses, in two rounds or more: {what} They are in "
@@ -58,7 +58,7 @@ def lists_of(
             if dynamics.is_repeated
             else f"{_ONCE} These have the largest loss beside the mean of their round."
         )
-        lists.append(("never_learnt" if dynamics.is_repeated else "all", UNLEARNT[is_early], text, "never_learnt"))
+        lists.append(("never_learnt" if dynamics.is_repeated else "all", UNLEARNT[not is_told], text, "never_learnt"))
         text = (
             f"{np.count_nonzero(dynamics.learnt_at_once):,} rows were in the easiest quarter of all rows by their "
             "latest losses whenever they were measured again after the first time: likely duplicates, or too easy "
