@@ -343,6 +343,8 @@ def _checked(found: Any) -> dict[str, Any]:
             number(facts[name], name, whole=True)
     if facts.get("upper") is not None:
         facts["upper"] = {name: number(facts["upper"][name], name, 0, 1) for name in ("share", "low", "high")}
+        if not facts["medians"]:
+            raise ValueError("medians are missing")
     if (classes := facts.get("classes")) is not None:
         for name in ("count", "smallest", "largest"):
             number(classes[name], name, 1, whole=True)
