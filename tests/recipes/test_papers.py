@@ -190,6 +190,27 @@ def test_scores_are_made_before_they_are_read(papers):
         assert "seed" not in flag_names(comparing[comparing.index("--") + 1 :])
 
 
+def test_the_table_goes_to_the_page_and_the_numbers_beside_it(papers, tmp_path, monkeypatch):
+    monkeypatch.setattr(papers, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["papers.py", "--table"])
+    page = tmp_path / "README.md"
+    page.write_text("# Results\n")
+    with pytest.raises(ValueError, match="has no marks <!-- papers -->"):
+        papers.main()
+    page.write_text("before\n<!-- papers -->\nold\n<!-- end of papers -->\nafter\n")
+    papers.main()
+    found = json.loads((tmp_path / "papers.json").read_text())
+    expected = f"before\n<!-- papers -->\n{papers.table(found)}\n<!-- end of papers -->\nafter\n"
+    assert page.read_text() == expected
+
+
+def test_a_comparison_that_does_not_exist_is_refused(papers, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["papers.py", "papers_cifar"])
+    with pytest.raises(SystemExit):
+        papers.main()
+    assert "There is no comparison 'papers_cifar'; there are papers_cifar10," in capsys.readouterr().err
+
+
 def test_the_page_has_the_table(papers):
     page = (ROOT / "recipes" / "results" / "README.md").read_text("utf-8")
     found = papers.measure(ROOT / "recipes" / "results")
