@@ -16,6 +16,7 @@ from ..common.foreign import file_name, label, number, of_kind, read_json, setti
 from ..common.privacy import hide_arguments, public_arguments
 from ..common.storage import write_text
 from ..core import DATA_NEEDS, History
+from ..report.account import keeps_all
 from .store import ended, run_folder
 
 COMMAND = "command.json"
@@ -24,7 +25,10 @@ RIVALS = KINDS[:4]  # kinds that arms of later kinds are compared with
 ORACLE = "oracle"  # how the name of an arm begins that chooses by what no rule can know
 ALL = ("--policy", "uniform:keep=1")
 BASELINES = {  # what a user may try before pruning: the flags of the arm, and whether it also runs with every budget
-    "early_stopping": (("--early_stopping_patience", "3"), False),
+    "early_stopping": (
+        ("--early_stopping_patience", "3", "--load_best_model_at_end", "True", "--save_strategy", "best"),
+        False,
+    ),
     "class_weighted": (("--class_weights", "balanced"), True),
 }
 OURS = ("policy", "seed", "output_dir", "push_to_hub", "hub_token")  # flags that are set for every run
@@ -158,13 +162,13 @@ def _read_arm(text: str) -> tuple[str, Arm, bool]:
     name, policy = (before, after) if equals and re.fullmatch(r"[\w.-]+", before) else ("", head)
     try:
         cls = policies.find(policy.partition(":")[0])
-        policies.make(policy)
+        made = policies.make(policy)
     except (ValueError, TypeError, ImportError) as error:
         raise ValueError(f"--arms {text!r}: {error}") from error
     given = [setting.partition("=")[0].strip() for setting in policy.partition(":")[2].split(",")]
     takes = "keep" in {field.name for field in dataclasses.fields(cls)} and "keep" not in given + flag_names(flags)
     name = file_name(name or policy.partition(":")[0].rpartition(".")[2], f"--arms {shown!r}: the name")
-    kind = "oracle" if name.startswith(ORACLE) else "policy"
+    kind = "oracle" if name.startswith(ORACLE) else "baseline" if keeps_all(repr(made)) else "policy"
     return name, Arm(("--policy", policy, *flags), kind), takes
 
 

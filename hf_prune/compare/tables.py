@@ -130,7 +130,7 @@ def _regime(path: Path, found: dict[str, Any]) -> list[str]:
     digits = int(number(found["quality"]["digits"], "digits", 0, 10, whole=True))
     sign = 1 if found["quality"]["greater_is_better"] else -1
     arms = {arm["arm"]: arm for arm in found["arms"]}
-    rules = {name: _opponent(arm) for name, arm in arms.items() if arm["kind"] == "policy" and _opponent(arm)}
+    rules = {name: rival for name, arm in arms.items() if arm["kind"] == "policy" and (rival := _opponent(arm))}
     winner = (found.get("verdict") or {}).get("arm")  # older files have no verdict
     best = winner if winner in rules else max(rules, key=lambda name: sign * rules[name]["mean"], default=None)
     line = [f"[{in_words(path.parent.name)}]({quote(path.with_suffix('.md').as_posix())})"]

@@ -100,7 +100,7 @@ class Measured:
         totals = of_kind(pruning.get("totals", {}), "totals", dict)
         self.positions = number(totals.get("padded_tokens", 0), "padded_tokens")
         self.padding = totals.get("padding")
-        if "padding" not in totals and self.positions:  # an older file
+        if "padding" not in totals and self.positions and totals["tokens"]:  # an older file
             self.padding = 1 - number(totals["tokens"], "tokens", 0, self.positions) / self.positions
         if self.padding is not None:
             number(self.padding, "padding", 0, 1)

@@ -1,5 +1,6 @@
 """What the scripts of comparisons share: how a comparison is written down, how it is run, and where its table goes."""
 
+import json
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -48,6 +49,7 @@ class Regime:
         rows: Name of the rows, if several comparisons have the same; None = the comparison's own name.
         scores: Runs that score the rows for the arms; `scores_of` tells where.
         every_run: More arguments of every run.
+        topics: What the rows were chosen for, see `hf_prune.report.evidence`.
     """
 
     make: Callable[[Path], DatasetDict] | None
@@ -61,6 +63,7 @@ class Regime:
     rows: str | None = None
     scores: tuple[Scores, ...] = ()
     every_run: str = EVERY_RUN
+    topics: tuple[str, ...] = ()
 
 
 def scores_of(rows: str, policy: str) -> Path:
@@ -121,6 +124,8 @@ def compare(name: str, regime: Regime, run: bool) -> None:
         print(shlex.join(command))
         if run:
             subprocess.run(command, check=True)
+    if run and regime.topics:
+        write_text(RESULTS / name / "regime.json", json.dumps({"topics": regime.topics}) + "\n")
 
 
 def write_marked(page: Path, name: str, text: str) -> None:

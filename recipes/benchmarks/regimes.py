@@ -198,23 +198,32 @@ REGIMES = {
         "image_classification",
         f"{DIGITS} --learning_rate 1e-4 --num_train_epochs 60",
         (0.3, 0.6, 0.8),
-        (ORACLE, "trim", "self_paced", "infobatch"),
+        (
+            ORACLE,
+            "trim",
+            "self_paced",
+            "infobatch",
+            "tuned-30=uniform:keep=1 --num_train_epochs 18 --learning_rate 2.5e-4",
+        ),
         ("early_stopping",),
+        topics=("wrong labels",),
     ),
     "rare_digits": Regime(
         rare_digits,
         "image_classification",
-        f"{DIGITS} --learning_rate 1e-3 --num_train_epochs 60",
+        f"{DIGITS} --learning_rate 3e-3 --num_train_epochs 60",
         (0.3, 0.5),
         ("class_quota", "recall=class_quota:by=recall"),
         ("class_weighted",),
+        topics=("imbalance",),
     ),
     "copied_digits": Regime(
         copied_digits,
         "image_classification",
-        f"{DIGITS} --learning_rate 1e-3 --num_train_epochs 60",
+        f"{DIGITS} --learning_rate 3e-3 --num_train_epochs 60",
         (0.35,),
         ("oracle=listed:one_of=group", "one_of_each"),
+        topics=("duplicates",),
     ),
     "cifar10n_worse": Regime(
         partial(cifar10n, column="worse_label"),
@@ -223,6 +232,7 @@ REGIMES = {
         (0.3, 0.65),
         (ORACLE, "trim"),
         ("early_stopping",),
+        topics=("wrong labels",),
     ),
     "cifar10n_aggre": Regime(
         partial(cifar10n, column="aggre_label"),
@@ -231,6 +241,7 @@ REGIMES = {
         (0.5, 0.9),
         (ORACLE, "trim"),
         ("early_stopping",),
+        topics=("wrong labels",),
     ),
     "noisy_trec": Regime(
         noisy_trec,
@@ -239,6 +250,7 @@ REGIMES = {
         (0.3, 0.7),
         (ORACLE, "trim"),
         ("early_stopping",),
+        topics=("wrong labels",),
     ),
 }
 

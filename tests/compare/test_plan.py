@@ -8,7 +8,8 @@ from hf_prune.compare.verdict import Comparison
 
 
 def test_every_budget_has_its_baselines_and_policies_that_take_one_get_it():
-    arms = plan_arms(["ucb:period=2 --bf16 True", "infobatch", "mine=ucb:keep=0.4"], [0.3, 0.705], 10)
+    texts = ["ucb:period=2 --bf16 True", "infobatch", "mine=ucb:keep=0.4", "slow=uniform:keep=1 --learning_rate 1e-5"]
+    arms = plan_arms(texts, [0.3, 0.705], 10)
     assert {name: (" ".join(arm.flags), arm.kind, arm.budget) for name, arm in arms.items()} == {
         "full": ("--policy uniform:keep=1", "full", None),
         "short-30": ("--policy uniform:keep=1 --num_train_epochs 3", "short", 0.3),
@@ -19,6 +20,7 @@ def test_every_budget_has_its_baselines_and_policies_that_take_one_get_it():
         "ucb-70.5": ("--policy ucb:period=2,keep=0.705 --bf16 True", "policy", 0.705),
         "infobatch": ("--policy infobatch", "policy", None),
         "mine": ("--policy ucb:keep=0.4", "policy", None),
+        "slow": ("--policy uniform:keep=1 --learning_rate 1e-5", "baseline", None),  # it prunes nothing
     }
 
 

@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from hf_prune.compare.result import RunResult
 from hf_prune.recipe.splits import CommonArguments
+from hf_prune.report.advice import advise, as_text
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +233,10 @@ def test_results_account_for_the_run(straight, text):
     assert f"accuracy {scores['accuracy']:.4f}" in printed and f"{totals['rows']:,}" in printed
     assert (folder / "out" / "run.png").read_bytes().startswith(b"\x89PNG")
     assert "## Data pruning" in (folder / "out" / "README.md").read_text()
+    facts = results["facts"]
+    assert (facts["rows"], facts["classes"]["count"], len(facts["medians"])) == (120, len(train), 4)
+    said = as_text(advise(folder / "out")[:1])
+    assert said in printed or said.startswith("act      padding")  # which was told above
     rows = Dataset.from_parquet(str(folder / "out" / "history.parquet"))
     assert rows["file_row"][:] == rows["row"][:] == list(range(120))
 
