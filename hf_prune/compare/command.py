@@ -128,17 +128,31 @@ def _number(text: str, kind: type) -> Any:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {AUTO}") from error
 
 
+def _checked(plan: Plan) -> Plan:
+    """The plan.
+
+    Raises:
+        ValueError: A number of the command line is out of bounds.
+    """
+    try:
+        plan.check()
+    except ValueError as error:
+        raise ValueError(f"--{error}; give another.") from error
+    return plan
+
+
 def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.Namespace) -> list[str]:
     """Run what has not ended and compare again after each run; return the names of the runs that failed.
 
     Raises:
         ValueError: The folder can't be made, or `join` refuses the plan.
     """
+    joined = _checked(join(plan, earlier, folder))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--output_dir {folder} can't be made: {error.strerror}. Give another.") from error
-    join(plan, earlier, folder).save(folder)
+    joined.save(folder)
     runs, failed, idle, decided, ended_before = {}, [], set(), set(), plan.ended(folder)
     for arm, seed in plan.runs():
         out = run_folder(folder, arm, seed)
@@ -231,7 +245,7 @@ def _compare(options: argparse.Namespace, arguments: list[str]) -> int:
     elif earlier is None:
         raise ValueError(f"{folder} has no comparison: give the recipe that is to be run.")
     elif options.margin is not None:
-        dataclasses.replace(earlier, margin=options.margin).save(folder)
+        _checked(dataclasses.replace(earlier, margin=options.margin)).save(folder)
     if failed:
         told = f"Failed: {'; '.join(failed)}. Their last words are above, all in {folder / 'logs'}."
         sys.stderr.write(f"{told}\n")
@@ -259,8 +273,10 @@ def _run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan |
     if options.seeds < 1 or options.jobs < 1:
         raise ValueError(f"--seeds {options.seeds} --jobs {options.jobs}: give 1 or more of each.")
     budgets = [budget for budget in options.budgets if budget != AUTO]
-    check_beginning(plan_arms(options.arms, budgets, 1, options.baselines), arguments)  # before anything runs
     plan = Plan(options.script, tuple(arguments), {}, options.seeds, options.jobs, options.margin)
+    planned = plan_arms(options.arms, budgets, 1, options.baselines)
+    check_beginning(planned, arguments)  # before anything runs
+    _checked(dataclasses.replace(plan, arms=planned))
     epochs = epochs_of(arguments)
     if epochs is None:  # a run of the full arm shows how many
         first = dataclasses.replace(plan, arms={"full": Arm(ALL, "full")}, seeds=1)
