@@ -18,12 +18,12 @@ one policy need names. `--budgets auto` adds the missing baselines: where an arm
 arm reads, a short and a uniform arm with its share. An arm whose name begins with `oracle`, such as
 "oracle=POLICY:FIELD=...", chooses by what no rule can know: it shows whether there is headroom, and never wins.
 
-The first line of the output is the verdict. After two seeds, it says how many seeds would tell the margin from noise,
-and how long they take; a table says so for each arm. Two seeds give a rough number. With `--seeds 8 --stop_decided`, 8
-is the largest number: an arm gets no more seeds when it is decided against the arm with fewer epochs, that is, better,
-worse, the same within the margin, or out of reach of 8 seeds. To look after each seed finds differences by chance, so
-these looks use intervals of 99.9 % in place of 95 %, from three seeds on. Baselines that no undecided arm needs are
-stopped too. Without the flag, a later command gives stopped arms their other seeds.
+The first line below the heading is the verdict. After two seeds, it says how many seeds would tell the margin from
+noise, and how long they take; a table says so for each arm. Two seeds give a rough number. With `--seeds 8
+--stop_decided`, 8 is the largest number: an arm gets no more seeds when it is decided against the arm with fewer
+epochs, that is, better, worse, the same within the margin, or out of reach of 8 seeds. To look after each seed finds
+differences by chance, so these looks use intervals of 99.9 % in place of 95 %, from three seeds on. Baselines that no
+undecided arm needs are stopped too. Without the flag, a later command gives stopped arms their other seeds.
 
 Every arm gets the seeds 1 to `--seeds`. With one seed, all arms start from the same weights and the same order of rows.
 The same command continues where it was interrupted, inside a run from its last checkpoint. A command with further arms
