@@ -9,8 +9,8 @@ validation.parquet and test.parquet; the comparison goes to `recipes/results`/NA
 
 Training rows have a column that tells what the oracle knows: `clean` (the label or the pair is right) or `group` (rows
 that say the same have one number). Every comparison has all rows, fewer epochs, random rows, the oracle (the policy
-`listed`), the rules, and what a user would try first. Learning rate and batch size were chosen for the fewer epochs,
-with other seeds; every arm has the same. No arm picks its best checkpoint by clean rows, but the one that stops early.
+`listed`), the rules, and what a user would try first. The learning rate was chosen for the fewer epochs, with
+another seed; every arm has the same. No arm picks its best checkpoint by clean rows, but the one that stops early.
 """
 
 import argparse
