@@ -231,9 +231,12 @@ def _wrong_labels(run: Measured, evidence: Evidence) -> Advice:
         said = f"no estimate of wrong labels is meaningful yet, for the median loss only went from {first:.3g} to"
         return Advice(topic, "unknown", f"{said} {last:.3g} nats: train longer, until the model knows most of its rows")
     share, low, high = (upper[name] for name in ("share", "low", "high"))
-    if low < _FEW:
+    if share == 0:
         said = "the losses have no second component, as wrong labels would give: nothing to gain here"
         return Advice(topic, "nothing", said, upper)
+    if low < _FEW:
+        said = f"{100 * share:.0f} % of the rows may have wrong labels, but the 95 % interval, {100 * low:.0f} to "
+        return Advice(topic, "unknown", f"{said}{100 * high:.0f} %, does not exclude that none has", upper)
     said = f"{100 * share:.0f} % of the rows (95 % interval {100 * low:.0f} to {100 * high:.0f}) have losses apart from"
     return _ruled(topic, f"{said} the others', as wrong labels or pairs have", evidence, {**upper, "saves": share})
 
