@@ -146,7 +146,7 @@ def _suspects(table: Any, report: RunReport, kind: str) -> Audit:
         said = f"{len(rows):,} of {len(table):,} rows were never below the mean loss of all rows: wrong, hard or rare."
         return Audit(table, kind, rows, said)
     differs = _differs(table)
-    if judgement.state == "none":
+    if judgement.state != "found":
         rows = _largest(unlearnt & differs, excess)
         said = (
             f"How many labels are wrong can't be said: {judgement.line} The rows that were never learnt follow, "

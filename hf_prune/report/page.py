@@ -23,7 +23,7 @@ from ..records.history import History
 from ..records.history_file import HISTORY
 from ..records.trace import FOLDER, read_trace
 from . import figures
-from .account import NUMBERS, PruningReport, is_number, plain
+from .account import NUMBERS, PruningReport, is_number
 from .evidence import shipped
 from .facts import row_facts
 from .rows import RowTable
@@ -168,7 +168,7 @@ class RunReport(RowTable, PruningReport):
         )
 
     def _advice(self) -> list[str]:
-        advice = advice_of(Measured({"pruning": self.to_dict(), "facts": plain(self.facts)}), shipped())
+        advice = advice_of(Measured({"pruning": self.to_dict(), "facts": self.facts}), shipped())
         return [one.line for one in first(advice, ["padding"] if self.padding() else [])]
 
     # ---- Figures ----
@@ -304,8 +304,9 @@ class RunReport(RowTable, PruningReport):
         known, shown = self.dynamics, self._shown_rows()
         lists = []
         if known is not None:
-            early = self.judgement.state == "early"  # then half of the rows or so look never learnt
-            what = self.judgement.line if early else "likely mislabelled, unreadable or rare."
+            # before a model has learnt, half of the rows or so are above the mean
+            is_told = self.judgement.is_meaningful
+            what = "likely mislabelled, unreadable or rare." if is_told else self.judgement.line
             text = (
                 f"{np.count_nonzero(known.never_learnt):,} rows were never below {known.level:.3g}, the mean of "
                 f"all rows' latest losses, in two rounds or more: {what} They are in "
