@@ -46,7 +46,7 @@ class OneOfEach(Policy):
         >>> history = History.empty(6)
         >>> history.features = Features(groups=np.array([0, 1, 0, 0, 4, 1]))
         >>> OneOfEach().select(history, Clock(0, 0, 5, 0.0), np.random.default_rng(0)).rows.tolist()
-        [1, 2, 4]
+        [2, 4, 5]
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"groups"})
@@ -81,7 +81,7 @@ class OneOfEach(Policy):
         return Selection(np.flatnonzero(kept))
 
     def forecast(self, history: History, clock: Clock) -> int:
-        return int(np.minimum(np.bincount(self._groups(history)), self.most).sum())
+        return int(np.minimum(np.bincount(self._groups(history)), min(self.most, len(history))).sum())
 
     def _groups(self, history: History) -> np.ndarray:
         groups = history.notes.get(_GROUP, history.features.groups)

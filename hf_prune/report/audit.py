@@ -145,7 +145,7 @@ def _suspects(table: Any, report: RunReport, kind: str) -> Audit:
         rows = _largest(unlearnt, excess)
         said = f"{len(rows):,} of {len(table):,} rows were never below the mean loss of all rows: wrong, hard or rare."
         return Audit(table, kind, rows, said)
-    if judgement.state == "none":
+    if judgement.state != "found":
         rows = _largest(unlearnt & differs(table), excess)
         said = (
             f"How many labels are wrong can't be said: {judgement.line} The rows that were never learnt follow, "

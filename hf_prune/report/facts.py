@@ -31,12 +31,12 @@ def row_facts(history: History, dynamics: Dynamics | None, padding_causes: Seque
 
     Returns:
         `padding_causes`. If tokens are known: `lengths`, the 10 %, 50 % and 90 % quantiles of the rows' tokens. If
-        rounds are known: `medians`, the median loss of the rows that each epoch trained, in nats. If rows were measured
-        twice: `at_once`, the share of all rows whose losses were below ln 2 from the second epoch on that measured
-        them, and `upper`, the `share` of rows in a second component of larger mean losses, with the 95 % interval `low`
-        to `high`, and `band`, the width in nats of the band that holds 80 % of the losses that the last epoch measured
-        in training. If rows have classes, too: `accuracy`, the share of the rows whose latest prediction is their
-        label, and `chance`, the share of the most frequent label.
+        rounds are known: `medians`, the median loss of the rows that each epoch trained, in nats; None = not known. If
+        rows were measured twice: `at_once`, the share of all rows whose losses were below ln 2 from the second epoch on
+        that measured them, and `upper`, the `share` of rows in a second component of larger mean losses, with the 95 %
+        interval `low` to `high`, and `band`, the width in nats of the band that holds 80 % of the losses that the last
+        epoch measured in training. If rows have classes, too: `accuracy`, the share of the rows whose latest prediction
+        is their label, and `chance`, the share of the most frequent label.
     """
     facts: dict[str, Any] = {"padding_causes": list(padding_causes)}
     if (tokens := history.tokens[history.tokens > 0]).any():

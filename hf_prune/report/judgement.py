@@ -18,8 +18,9 @@ class Judgement:
     """What the losses of a run say about wrong labels or pairs.
 
     Args:
-        state: "found"; "none", if the losses have no second component; "early", if the model has not learnt enough for
-            an estimate to be meaningful; "unmeasured", if no row was measured in two epochs.
+        state: "found"; "none", if the losses have no second component; "unsure", if it may be there by chance; "early",
+            if the model has not learnt enough for an estimate to be meaningful; "unmeasured", if no row was measured in
+            two epochs; "diverged", if no epoch had a median loss that is a number.
         said: It in words, without a stop at the end.
         cure: What would make it meaningful, in words; "" if there is nothing to do.
     """
@@ -31,7 +32,7 @@ class Judgement:
     @property
     def is_meaningful(self) -> bool:
         """Whether there is an estimate, be it that no label is wrong."""
-        return self.state in ("found", "none")
+        return self.state in ("found", "none", "unsure")
 
     @property
     def line(self) -> str:
@@ -49,31 +50,25 @@ def judge(facts: Mapping[str, Any]) -> Judgement:
     if upper is None:
         said = "no row was measured in two epochs, so the share of wrong labels or pairs is not known"
         return Judgement("unmeasured", said, "train two epochs or more with --policy uniform --keep 1")
-    if why := _not_learnt(facts):
+    medians = [value for value in facts.get("medians", ()) if value is not None and math.isfinite(value)]
+    if not medians:
+        return Judgement("diverged", "no epoch had losses that are numbers: the run has diverged")
+    if why := _not_learnt(medians, facts):
         return Judgement("early", f"no estimate of wrong labels is meaningful yet, for {why}", LONGER)
     share, low, high = (upper[name] for name in ("share", "low", "high"))
-    if low < _FEW:
+    if share == 0:
         return Judgement("none", "the losses have no second component, as wrong labels would give")
+    if low < _FEW:
+        said = f"{100 * share:.0f} % of the rows may have wrong labels, but the 95 % interval, {100 * low:.0f} to "
+        return Judgement("unsure", f"{said}{100 * high:.0f} %, does not exclude that none has")
     said = f"{100 * share:.0f} % of the rows (95 % interval {100 * low:.0f} to {100 * high:.0f}) have losses apart from"
     return Judgement("found", f"{said} the others', as wrong labels or pairs have")
 
 
-def has_learnt(medians: list[float]) -> bool | None:
-    """Whether the median loss of an epoch's rows has halved, or is small; None = not known.
-
-    Args:
-        medians: The median loss of the rows that each epoch trained.
-    """
-    medians = [value for value in medians if math.isfinite(value)]
-    return medians[-1] <= max(_FALLEN * medians[0], _SMALL) if medians else None
-
-
-def _not_learnt(facts: Mapping[str, Any]) -> str:
+def _not_learnt(medians: list[float], facts: Mapping[str, Any]) -> str:
     """Why the model has not learnt enough, in words; "" if it has."""
-    medians = [value for value in facts.get("medians", ()) if value is not None and math.isfinite(value)]
-    if not has_learnt(medians):
-        first, last = (medians[0], medians[-1]) if medians else (math.nan, math.nan)
-        return f"the median loss only went from {first:.3g} to {last:.3g} nats"
+    if medians[-1] > max(_FALLEN * medians[0], _SMALL):
+        return f"the median loss only went from {medians[0]:.3g} to {medians[-1]:.3g} nats"
     accuracy, chance = facts.get("accuracy"), facts.get("chance")
     if accuracy is not None and chance is not None and accuracy < chance + _CHANCE * (1 - chance):
         return (

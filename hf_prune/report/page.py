@@ -24,7 +24,7 @@ from ..records.history_file import HISTORY
 from ..records.table import ROWS
 from ..records.trace import FOLDER, read_trace
 from . import figures
-from .account import NUMBERS, PruningReport, is_number, plain
+from .account import NUMBERS, PruningReport, is_number
 from .document import document
 from .evidence import shipped
 from .explorer import ids_of, packed
@@ -209,7 +209,7 @@ class RunReport(RowTable, PruningReport):
         left = figures.percent(totals[f"{unit}_offered"] - totals[unit], totals[f"{unit}_offered"])
         extra = totals["seconds_selecting"] + totals["seconds_rescoring"]
         suspects = "unknown"
-        if is_likely is not None and self.judgement.is_meaningful:
+        if is_likely is not None and self.judgement.state in ("found", "none"):
             suspects = f"{is_likely.sum():,}"
         return [
             (suspects, "rows likely mislabelled"),
@@ -228,7 +228,7 @@ class RunReport(RowTable, PruningReport):
         )
 
     def _advice(self) -> list[str]:
-        advice = advice_of(Measured({"pruning": self.to_dict(), "facts": plain(self.facts)}), shipped())
+        advice = advice_of(Measured({"pruning": self.to_dict(), "facts": self.facts}), shipped())
         return [one.line for one in first(advice, ["padding"] if self.padding() else [])]
 
     # ---- Figures ----

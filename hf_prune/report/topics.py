@@ -217,8 +217,8 @@ def _wrong_labels(run: Measured, evidence: Evidence) -> Advice:
     topic, upper, found = "wrong labels", run.facts.get("upper"), judge(run.facts)
     if upper is None:
         return Advice(topic, "unknown", _unmeasured("the share of wrong labels or pairs", run))
-    if found.state == "early":
-        return Advice(topic, "unknown", f"{found.said}: {found.cure}")
+    if not found.is_meaningful or found.state == "unsure":
+        return Advice(topic, "unknown", found.line.removesuffix("."), upper if found.state == "unsure" else {})
     if found.state == "none":
         return Advice(topic, "nothing", f"{found.said}: nothing to gain here", upper)
     return _ruled(topic, found.said, evidence, {**upper, "saves": upper["share"]})
@@ -316,6 +316,11 @@ def _is_finite(value: Any) -> bool:
     return is_number(value) and math.isfinite(value)
 
 
+def _is_lost(value: Any) -> bool:
+    """Whether the losses of an epoch were no numbers."""
+    return isinstance(value, float) and not math.isfinite(value)
+
+
 def _checked(found: Any) -> dict[str, Any]:
     """Check the facts of a file; {} if it has none.
 
@@ -332,7 +337,10 @@ def _checked(found: Any) -> dict[str, Any]:
         number(value, "a length")
     if "lengths" in facts and len(facts["lengths"]) != 3:
         raise ValueError("lengths must be three numbers")
-    facts["medians"] = [number(value, "a median") for value in facts.get("medians", ()) if value is not None]
+    if facts.get("upper") is not None and "medians" not in facts:
+        raise ValueError("there are no medians")
+    known = [value for value in facts.get("medians", ()) if value is not None and not _is_lost(value)]
+    facts["medians"] = [number(value, "a median") for value in known]
     for name in ("at_once", "accuracy", "chance"):
         if facts.get(name) is not None:
             number(facts[name], name, 0, 1)

@@ -22,8 +22,17 @@ def test_a_second_component_is_found():
 
 
 def test_losses_without_a_second_component():
-    found = judge(LEARNT | {"upper": {"share": 0.2, "low": 0.0, "high": 0.3}})
+    found = judge(LEARNT | {"upper": {"share": 0.0, "low": 0.0, "high": 0.0}})
     assert found.state == "none" and found.is_meaningful and found.cure == ""
+    unsure = judge(LEARNT | {"upper": {"share": 0.2, "low": 0.0, "high": 0.3}})
+    assert unsure.state == "unsure" and unsure.line == (
+        "20 % of the rows may have wrong labels, but the 95 % interval, 0 to 30 %, does not exclude that none has."
+    )
+
+
+def test_a_run_that_has_diverged():
+    found = judge(LEARNT | {"medians": [None, float("nan")]})
+    assert found.state == "diverged" and not found.is_meaningful
 
 
 def test_nothing_was_measured_twice():

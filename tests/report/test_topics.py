@@ -136,12 +136,19 @@ def test_a_second_component_is_told_with_its_interval():
     )
 
 
+def test_a_second_component_that_may_be_chance_is_not_known():
+    found = told("wrong labels", facts=FACTS | {"upper": {"share": 0.37, "low": 0.0, "high": 0.41}})
+    assert (found.verdict, found.command) == ("unknown", None)
+    assert found.line == (
+        "wrong labels: 37 % of the rows may have wrong labels, but the 95 % interval, 0 to 41 %, does not exclude that "
+        "none has."
+    )
+
+
 def test_no_second_component():
     assert told("wrong labels").line == (
         "wrong labels: the losses have no second component, as wrong labels would give: nothing to gain here."
     )
-    unsure = told("wrong labels", facts=FACTS | {"upper": {"share": 0.2, "low": 0.0, "high": 0.3}})
-    assert unsure.verdict == "nothing"
 
 
 def test_wrong_labels_mean_nothing_before_the_model_has_learnt():
@@ -151,6 +158,13 @@ def test_wrong_labels_mean_nothing_before_the_model_has_learnt():
         "wrong labels: no estimate of wrong labels is meaningful yet, for the median loss only went from 2.2 to 1.9 "
         "nats: train longer, until the model knows most of its rows."
     )
+
+
+@pytest.mark.parametrize("lost", [None, float("nan"), float("inf")])
+def test_a_run_that_has_diverged_gets_advice_too(lost):
+    found = told("wrong labels", facts=FACTS | {"medians": [lost, lost]})
+    assert found.line == "wrong labels: no epoch had losses that are numbers: the run has diverged."
+    assert told("wrong labels", facts=FACTS | {"medians": [2.0, 0.5, lost]}).verdict == "nothing"
 
 
 def test_equal_rows():
