@@ -17,9 +17,9 @@ from .lists import UNLEARNT
 from .rows import likely_wrong
 
 MOST_ROWS = 50_000  # on a page
-_MOST_LETTERS = 2_000_000  # of all short texts on a page: more than a page of 3 MB has room for
+_MOST_LETTERS = 1_200_000  # of all short texts: with the losses, what a page of 3 MB has room for
 _TEXT = (24, 240)  # the shortest and the longest short text
-_MOST_LOSSES = 600_000
+_MOST_LOSSES = 400_000
 _KINDS = {  # column -> its heading and its kind
     "label": ("given", "label"),
     "predicted": ("predicted", "label"),
@@ -111,7 +111,7 @@ def packed(
         "help": COLUMNS[name],
         "total": len(history),
         "rows": rows.tolist(),
-        "ids": ids[rows].tolist(),
+        "ids": None if name == "row" else ids[rows].tolist(),
         "columns": columns,
         "values": values | flags,
         "names": names,
@@ -137,7 +137,8 @@ def _columns(known: dict[str, list[Any]], rows: int) -> tuple[list[dict[str, str
         if kind == "label":
             column = [None if value is None else names.setdefault(str(value), len(names)) for value in column]
         elif kind == "text":
-            column = [None if value is None else _short(str(value), longest) for value in column]
+            most = _TEXT[1] if key == "path" else longest  # half a path can't be looked up
+            column = [None if value is None else _short(str(value), most) for value in column]
         else:
             column = [_rounded(value, 3) for value in column]
         values[key] = column

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-_WHOLE = 10_000  # the width, and the height, of a picture in the units of a spot
+_WHOLE = 1_000  # the width, and the height, of a picture in the units of a spot
 _MOST = 60  # points of a line
 
 
@@ -17,7 +17,7 @@ def spots(figure: Any, rows: Sequence[int] | None = None) -> list[list[Any]]:
         rows: For a scatter, the row of each dot, in the order in which they were drawn.
 
     Returns:
-        For each point [x, y, words or row]. x and y are integers, ten-thousandths of the picture from the top left.
+        For each point [x, y, words or row]. x and y are integers, thousandths of the picture from the top left.
     """
     found: list[list[Any]] = []
     width, height = figure.bbox.width, figure.bbox.height

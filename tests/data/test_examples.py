@@ -24,8 +24,9 @@ class Tokenizer:
 
 def picture_of(uri):
     kind, data = uri.split(",", 1)
-    assert kind == "data:image/png;base64"
-    return Pictures.open(io.BytesIO(base64.b64decode(data)))
+    picture = Pictures.open(io.BytesIO(base64.b64decode(data)))
+    assert kind == f"data:image/{'png' if max(picture.size) <= 32 else 'webp'};base64"
+    return picture
 
 
 def test_texts_and_the_name_of_the_class():

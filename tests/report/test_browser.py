@@ -195,7 +195,7 @@ def test_charts_tell_values_and_the_map_leads_to_rows(browser, path):
         x, y, row = min(spots, key=lambda spot: spot[1])  # the highest lies alone
         chart.scroll_into_view_if_needed()
         box = chart.bounding_box()
-        page.mouse.move(box["x"] + x / 1e4 * box["width"], box["y"] + y / 1e4 * box["height"])
+        page.mouse.move(box["x"] + x / 1e3 * box["width"], box["y"] + y / 1e3 * box["height"])
         assert chart.locator(".tip").inner_text().startswith(f"row {1000 + row}, ")
         page.mouse.down()
         page.mouse.up()

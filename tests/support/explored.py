@@ -25,8 +25,11 @@ _PLACED = {"prune/seconds": 1.0, "prune/seconds_training": 2.0, "epoch": 1}
 
 
 def texts(rows):
-    rng, words = np.random.default_rng(3), "my card was lost when I paid abroad and the rate of exchange is odd".split()
-    return [f"{EVIL if row == 7 else ''}{' '.join(rng.choice(words, 14))} {row}" for row in range(rows)]
+    """Texts that are as hard to compress as English ones, or harder."""
+    rng = np.random.default_rng(3)
+    words = ["".join(rng.choice([*"eeettaoinshrdlu"], size)) for size in rng.integers(2, 10, 3000)]
+    lines = np.array(words)[rng.integers(0, len(words), (rows, 14))]
+    return [f"{EVIL if row == 7 else ''}{' '.join(line)} {row}" for row, line in enumerate(lines)]
 
 
 def run_folder(folder, rows=450, epochs=6, file_rows=True):

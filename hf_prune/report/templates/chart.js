@@ -2,7 +2,7 @@
 
 /**
  * Show the nearest point's value under the pointer, or step through the points by the arrow keys.
- * A point is [x, y, text] or [x, y, row number]; x and y count ten-thousandths of the picture's width and height.
+ * A point is [x, y, text] or [x, y, row number]; x and y count thousandths of the picture's width and height.
  * @param {(row: number) => string} describe - What to say of a row.
  * @param {(row: number) => void} open - Called with the row of a point that is clicked, or entered by the Enter key.
  */
@@ -29,16 +29,16 @@ function hoverCharts(describe = String, open = () => {}) {
       if (place < 0) return;
       const [x, y, what] = spots[place];
       tip.textContent = leads ? describe(what) : what;
-      for (const part of [dot, tip]) part.style.top = `${y / 100}%`;
-      dot.style.left = `${x / 100}%`;
-      tip.style.left = x < 5000 ? `calc(${x / 100}% + 12px)` : "auto";
-      tip.style.right = x < 5000 ? "auto" : `calc(${100 - x / 100}% + 12px)`;
+      for (const part of [dot, tip]) part.style.top = `${y / 10}%`;
+      dot.style.left = `${x / 10}%`;
+      tip.style.left = x < 500 ? `calc(${x / 10}% + 12px)` : "auto";
+      tip.style.right = x < 500 ? "auto" : `calc(${100 - x / 10}% + 12px)`;
     };
     const nearest = (event) => {
       const box = chart.getBoundingClientRect();
       let best = -1, least = (leads ? 12 : 40) ** 2; // pixels
       spots.forEach(([x, y], place) => {
-        const far = ((x / 1e4) * box.width - event.clientX + box.left) ** 2 + ((y / 1e4) * box.height - event.clientY + box.top) ** 2;
+        const far = ((x / 1e3) * box.width - event.clientX + box.left) ** 2 + ((y / 1e3) * box.height - event.clientY + box.top) ** 2;
         if (far < least) [best, least] = [place, far];
       });
       return best;

@@ -2,7 +2,7 @@
 // Whatever comes from the data set is put in as text, never as HTML.
 
 const FIRST = 200; // rows at first, and with each "more"
-const AT_ONCE = 500; // rows drawn before the browser may paint again
+const AT_ONCE = 2000; // rows drawn before the browser may paint again
 
 const $ = (id) => document.getElementById(id);
 
@@ -25,10 +25,12 @@ async function unpack(text) {
 }
 
 function explorer(data) {
-  const { rows, ids, columns, values, names, losses, epochs, lists } = data;
+  const { rows, columns, values, names, losses, epochs, lists } = data;
+  const ids = data.ids ?? rows;
   const places = new Map(rows.map((row, place) => [row, place]));
   const column = Object.fromEntries(columns.map((one) => [one.key, one]));
   const examples = new Map([...document.querySelectorAll(".list [data-row]")].map((card) => [Number(card.dataset.row), card]));
+  const withPictures = [...examples.values()].some((card) => card.querySelector("img"));
   const reasons = Object.fromEntries([...document.querySelectorAll(".list")].map((one) => [one.dataset.list, one.querySelector("p").textContent]));
   const [lowest, highest] = [losses.flat(), losses.flat()].map((all, high) =>
     all.reduce((best, one) => (one === null ? best : high ? Math.max(best, one) : Math.min(best, one)), 0));
@@ -40,7 +42,7 @@ function explorer(data) {
     const known = values[key]?.[place] ?? null;
     return known !== null && column[key]?.kind === "label" ? names[known] : known;
   };
-  const show = (known) => (known === null ? "" : typeof known === "number" ? known.toLocaleString("en", { maximumSignificantDigits: 6, useGrouping: Math.abs(known) >= 1e4 }) : known);
+  const show = (known) => (known === null ? "" : String(known)); // numbers are rounded before they come here
   const differs = (place) => values.label && values.predicted && values.predicted[place] !== null && values.label[place] !== null && values.label[place] !== values.predicted[place];
 
   // ---- Which rows, in which order ----
@@ -98,7 +100,7 @@ function explorer(data) {
       const className = (kind === "number" ? "" : kind === "text" ? "words long" : "words") + (key === "predicted" && differs(place) ? " wrong" : "");
       return make("td", { text: show(value(key, place)), className, ...(kind === "number" ? {} : { dir: "auto" }) });
     });
-    const pictures = withPictures() ? [make("td", {}, picture(place))] : [];
+    const pictures = withPictures ? [make("td", {}, picture(place))] : [];
     const lines = losses.length > 1 ? [make("td", {}, sparkline(place))] : [];
     return make("tr", { id: `row-${ids[place]}` }, make("td", {}, check(place)),
       make("th", { scope: "row", text: ids[place] }), ...pictures, ...cells, ...lines);
@@ -115,8 +117,6 @@ function explorer(data) {
     const notes = columns.filter(({ key, kind }) => kind === "number" && value(key, place) !== null).map(({ key, title }) => `${title} ${show(value(key, place))}`);
     return make("li", { id: `row-${ids[place]}` }, head, picture(place), ...texts, sparkline(place), make("div", { className: "note", text: notes.join(", ") }));
   }
-
-  const withPictures = () => [...examples.values()].some((card) => card.querySelector("img"));
 
   // ---- The list ----
 
@@ -142,9 +142,16 @@ function explorer(data) {
         ...(state.sort === key ? { "aria-sort": state.down ? "descending" : "ascending" } : {}) }, button);
     };
     return make("thead", {}, make("tr", {}, make("th", {}, make("span", { text: "select", hidden: "" })), head("id", "row", data.help),
-      withPictures() && make("th", { scope: "col", text: "picture" }),
+      withPictures && make("th", { scope: "col", text: "picture" }),
       ...columns.map(({ key, title, help, kind }) => head(key, title, help, kind !== "number")),
       losses.length > 1 && make("th", { scope: "col", text: "loss by epoch" })));
+  }
+
+  /** Keep the widths of the columns: else each part that is drawn would measure all rows again. */
+  function freeze() {
+    if (state.cards) return;
+    for (const head of $("grid").querySelectorAll("thead th")) head.style.width = `${head.offsetWidth}px`;
+    $("grid").querySelector("table").style.tableLayout = "fixed";
   }
 
   function draw(count, token = drawing) {
@@ -254,7 +261,7 @@ function explorer(data) {
   $("direction").addEventListener("click", () => { state.down = !state.down; order(); });
   $("view").addEventListener("click", () => { state.cards = !state.cards; redraw(); });
   $("more").addEventListener("click", () => draw(FIRST));
-  $("rest").addEventListener("click", () => draw(found.length));
+  $("rest").addEventListener("click", () => { freeze(); draw(found.length); });
   $("copy").addEventListener("click", copy);
   $("download").addEventListener("click", download);
   $("every").addEventListener("change", () => {
