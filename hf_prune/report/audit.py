@@ -55,7 +55,7 @@ class Audit:
         """The first rows for a terminal, at most 100 columns wide."""
         lines = textwrap.wrap(self.said, _WIDTH, break_long_words=False, break_on_hyphens=False)
         if len(self.rows):
-            lines += ["", *_lines(self.table.take(self.rows[:count]), self.kind)]
+            lines += ["", *_lines(self.table, self.rows[:count], self.kind)]
         if len(self.rows) > count:
             lines.append(f"... and {len(self.rows) - count:,} more: --top, or --csv FILE.")
         return "\n".join(lines)
@@ -230,15 +230,18 @@ def _scores(report: RunReport) -> dict[str, float]:
 # ---- Words and files ----
 
 
-def _lines(table: Any, kind: str) -> list[str]:
+def _lines(table: Any, rows: np.ndarray, kind: str) -> list[str]:
     """A line for each row: its number, what makes it one of its kind, its labels, its text or picture."""
     names = table.column_names
-    columns: dict[str, list[str]] = {}
-    numbers = {FILE_ROW if FILE_ROW in names else "row": "file row" if FILE_ROW in names else "row"}
-    numbers |= {"duplicates": {DUPLICATES: "like row"}, "short": {"tokens": "tokens"}}.get(kind, {})
-    for name, title in numbers.items():
-        if name in names:
-            columns[title] = [f"{value}" for value in table[name].to_pylist()]
+    name, title = (FILE_ROW, "file row") if FILE_ROW in names else ("row", "row")
+    numbers = table[name].to_numpy()
+    columns: dict[str, list[str]] = {title: [str(number) for number in numbers[rows]]}
+    if kind == "duplicates":
+        columns[f"like {title}"] = [str(number) for number in numbers[table[DUPLICATES].to_numpy()[rows]]]
+    if kind == "short":
+        length = next(name for name in ("tokens", "length") if name in names)
+        columns[length] = [str(number) for number in table[length].to_numpy()[rows]]
+    table = table.take(rows)
     for name, title in (("wrong_probability", "wrong"), ("mean_loss", "loss")):
         if name in names and table[name].null_count < len(table):
             columns[title] = ["" if value is None else f"{value:.2f}" for value in table[name].to_pylist()]
@@ -249,13 +252,13 @@ def _lines(table: Any, kind: str) -> list[str]:
     if shown is not None:
         columns[shown] = [_printable(value) for value in table[shown].to_pylist()]
     widths = {title: max(map(len, (title, *values))) for title, values in columns.items()}
-    rows = [list(columns), *map(list, zip(*columns.values(), strict=True))]
+    cells = [list(columns), *map(list, zip(*columns.values(), strict=True))]
     padded = [
         "  ".join(
             cell.ljust(widths[title]) if title in ("label", "predicted", shown) else cell.rjust(widths[title])
             for title, cell in zip(columns, row, strict=True)
         )
-        for row in rows
+        for row in cells
     ]
     return [_cut(line.rstrip(), _WIDTH) for line in padded]
 

@@ -132,6 +132,8 @@ def test_without_a_second_component_somebody_must_say_how_many(tmp_path, rng):
 
 def test_other_kinds(run):
     assert audit(run, "duplicates").rows.tolist() == [199]
+    first = audit(run, "duplicates").text().splitlines()[3].split()
+    assert first[:2] == ["1199", "1198"]  # both are numbers in the file
     assert audit(run, "short").rows.tolist() == [7]
     assert audit(run, "rare").rows.tolist() == []
     run.dynamics.extras["given"][3] = 5
