@@ -14,7 +14,7 @@ Needs      loss, which the training forward pass gives, and correct, if revisit 
 Good for   wrong labels or wrong pairs, and a model that would memorise them: many epochs, or a pretrained one.
 Not for    clean data, whose largest losses are the hard rows (without `noise`, nothing is pruned there);
            noise of low loss, as copied targets; runs so short that wrong rows are not learned anyway.
-Defaults   noise = None, ramp = 0.1 (better than 0.3 for a model that memorises early), revisit = 3 rounds: ours.
+Defaults   noise = None, ramp = 0.1 (wrong rows are memorised early), revisit = 3 rounds: ours.
 Deviates   Co-teaching: two networks, losses of the batch, every row in each forward pass, the ramp in epochs. Here
            whole optimizer steps are kept.
 Reference  B. Han et al., "Co-teaching", NeurIPS 2018, https://arxiv.org/abs/1804.06872 (the schedule);

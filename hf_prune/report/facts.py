@@ -17,7 +17,9 @@ from ..records.dynamics import Dynamics
 
 LEARNT = float(np.log(2))  # nats: below it, a row's label, or its mean token, has more than half of the probability
 _RESAMPLES = 40  # of the rows, for the interval of the share of wrong labels
-_MOST = 20_000  # rows in a resample: so it takes a second, and of more rows the interval is too wide, not too narrow
+_MOST = (
+    20_000  # rows that are looked at: so it takes seconds, and of more rows the interval is too wide, not too narrow
+)
 _AT_A_TIME = 1 << 17  # rows
 
 
@@ -46,7 +48,7 @@ def row_facts(history: History, dynamics: Dynamics | None, padding_causes: Seque
     medians = dynamics.trained[:, 1]
     facts["medians"] = [float(f"{median:.4g}") if np.isfinite(median) else None for median in medians]
     if dynamics.is_repeated:
-        facts |= {"at_once": _at_once(dynamics), "upper": _upper(dynamics.mean)}
+        facts |= {"at_once": _at_once(dynamics), "upper": _upper(dynamics)}
         if math.isfinite(band := float(dynamics.trained[-1, 2] - dynamics.trained[-1, 0])):
             facts["band"] = band
         facts |= _of_answers(dynamics.extras)
@@ -96,14 +98,25 @@ def _at_once(dynamics: Dynamics) -> float:
     return count / len(dynamics.mean)
 
 
-def _upper(mean: np.ndarray) -> dict[str, float]:
-    """The share of the rows in the upper component of (N,) mean losses, and its interval by resampling the rows."""
-    share = upper_share(mean)
-    if share == 0:
+def _upper(dynamics: Dynamics) -> dict[str, float]:
+    """The share of the rows in the upper component of their mean losses, and its interval by resampling the rows.
+
+    The means are those after the middle one of the epochs that, like the epoch before, show such a component: at first,
+    rows are not apart yet, and later, a model that has learnt wrong labels by heart hides them.
+    """
+    n, rng = len(dynamics.mean), np.random.default_rng(0)
+    losses = dynamics.losses_of(np.arange(n) if n <= _MOST else np.sort(rng.choice(n, _MOST, replace=False)))
+    known = ~np.isnan(losses)
+    times = known.cumsum(axis=1)
+    sums = np.where(known, losses, 0).cumsum(axis=1, dtype=np.float64)
+    means = np.where(times > 0, sums / np.maximum(times, 1), np.nan)
+    shares = np.array([upper_share(means[:, epoch]) for epoch in range(means.shape[1])])
+    showing = 1 + np.flatnonzero((shares[1:] > 0) & (shares[:-1] > 0))
+    if not len(showing):
         return {"share": 0.0, "low": 0.0, "high": 0.0}
-    rng = np.random.default_rng(0)
-    size = min(len(mean), _MOST)
-    drawn = [upper_share(mean[rng.integers(len(mean), size=size)]) for _ in range(_RESAMPLES)]
+    epoch = showing[len(showing) // 2]
+    mean, share = means[:, epoch], float(shares[epoch])
+    drawn = [upper_share(mean[rng.integers(len(mean), size=len(mean))]) for _ in range(_RESAMPLES)]
     low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
     return {"share": share, "low": min(low, share), "high": max(high, share)}
 

@@ -41,7 +41,7 @@ def read(data: Path, name: str) -> DatasetDict:
 
 
 def flip(rows: Dataset, share: float) -> Dataset:
-    """Rows of which a share has a wrong label, drawn evenly among the others; `true_label` and `clean` tell."""
+    """Rows that have, with this chance, a wrong label, drawn evenly among the others; `true_label` and `clean` tell."""
     rng, true, kind = np.random.default_rng(SEED), np.array(rows["label"]), rows.features["label"]
     classes = kind.num_classes if isinstance(kind, ClassLabel) else int(true.max()) + 1
     wrong = rng.random(len(true)) < share
@@ -73,7 +73,7 @@ def copied(rows: Dataset, some: int, times: int) -> Dataset:
 
 
 def noisy_digits(data: Path) -> DatasetDict:
-    """1,000 handwritten digits, 40 % of them with a wrong label."""
+    """1,000 handwritten digits, each with a wrong label with a chance of 40 %."""
     splits = parts(concatenate_datasets(list(embedded_digits().values())), 1000, 100)
     return DatasetDict(splits, train=flip(splits["train"], 0.4))
 
@@ -122,7 +122,7 @@ def trec(data: Path) -> Dataset:
 
 
 def noisy_trec(data: Path) -> DatasetDict:
-    """2,000 questions of TREC, 30 % of them with a wrong label."""
+    """2,000 questions of TREC, each with a wrong label with a chance of 30 %."""
     splits = parts(trec(data), 2000, 200)
     return DatasetDict(splits, train=flip(splits["train"], 0.3))
 

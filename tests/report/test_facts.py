@@ -6,6 +6,7 @@ from datasets import Dataset
 from traces import write
 
 from hf_prune import History
+from hf_prune.policies.trim import upper_share
 from hf_prune.records.dynamics import Dynamics
 from hf_prune.report.facts import data_facts, row_facts
 
@@ -37,6 +38,25 @@ def test_the_interval_of_a_second_component_holds_its_share(tmp_path, rng):
     assert upper["low"] < upper["share"] < upper["high"] and upper["share"] == pytest.approx(0.2, abs=0.03)
     assert upper["high"] - upper["low"] < 0.1
     assert row_facts(history, found)["upper"] == upper  # nothing is random
+
+
+def test_wrong_rows_that_are_learnt_by_heart_are_still_counted(tmp_path, rng):
+    """A fifth lies apart in three epochs; in the next nine, all rows are alike, and the mean over all shows nothing."""
+    n = 1000
+    apart = np.exp(rng.normal(np.log(0.2), 0.5, n))
+    apart[:200] = np.exp(rng.normal(np.log(4), 0.3, 200))
+    history, found = dynamics(tmp_path, *[apart] * 3, *(np.exp(rng.normal(0.5, 1, n)) for _ in range(9)))
+    assert upper_share(found.mean) == 0
+    upper = row_facts(history, found)["upper"]
+    assert upper["share"] == pytest.approx(0.2, abs=0.03) and upper["low"] > 0.15
+
+
+def test_one_epoch_is_no_proof_of_a_second_component(tmp_path, rng):
+    n = 1000
+    apart = np.exp(rng.normal(np.log(0.2), 0.5, n))
+    apart[:200] = np.exp(rng.normal(np.log(4), 0.3, 200))
+    history, found = dynamics(tmp_path, np.exp(rng.normal(0, 1, n)) + 20, apart, np.exp(rng.normal(3, 1, n)))
+    assert row_facts(history, found)["upper"] == {"share": 0, "low": 0, "high": 0}
 
 
 def test_one_epoch_tells_little(tmp_path):
