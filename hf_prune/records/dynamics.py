@@ -14,6 +14,7 @@ from ..core import History
 from .trace import TracedRound, read_trace
 
 _QUANTILES = (0.1, 0.5, 0.9)
+_AT_A_TIME = 1 << 17  # rows
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,7 @@ class Dynamics:
                 in_epoch |= trained
                 again += np.count_nonzero(rescored), tokens[rescored].sum(dtype=np.int64)
                 losses.add(part.round, measured)
-                for name, values in part.extras().items():
-                    extras[name] = np.where(np.isnan(values), extras.get(name, values), values)
+                _keep_latest(extras, part)
             epochs.append(epoch)
             rescored_counts.append(again)
             trained_quantiles.append(_quantiles(losses.latest[in_epoch]))
@@ -137,7 +137,7 @@ class Dynamics:
 
     def losses_of(self, rows: np.ndarray) -> np.ndarray:
         """(K, E) float32, the same for the rows (K,) int64 alone."""
-        size = 1 << 17
+        size = _AT_A_TIME
         parts: list[tuple[np.ndarray, np.ndarray]] = []
         for number, table in enumerate(self.losses_by_epoch(size)):
             inside = (rows >= number * size) & (rows < (number + 1) * size)
@@ -146,6 +146,19 @@ class Dynamics:
         for places, values in parts:
             found[places] = values
         return found
+
+    def mean_until(self, epoch: int) -> np.ndarray:
+        """(N,) float64, mean of a row's losses by epoch up to that of number `epoch`, in nats; NaN = none."""
+        upto = self.epochs <= epoch
+        return np.concatenate([means_by_epoch(losses[:, upto])[:, -1] for losses in self.losses_by_epoch(_AT_A_TIME)])
+
+    def extras_until(self, epoch: int) -> dict[str, np.ndarray]:
+        """What `extras` held at the end of the epoch of number `epoch`."""
+        extras: dict[str, np.ndarray] = {}
+        for round in self.rounds:
+            if round.epoch <= epoch:
+                _keep_latest(extras, round)
+        return extras
 
     @property
     def is_repeated(self) -> bool:
@@ -159,6 +172,19 @@ class Dynamics:
     def easiest(self, count: int) -> np.ndarray:
         """(<= count,) int64, rows learned at once, lowest mean loss first; among all rows unless `is_repeated`."""
         return _first(self.learnt_at_once if self.is_repeated else self.times_measured > 0, self.mean, count)
+
+
+def means_by_epoch(losses: np.ndarray) -> np.ndarray:
+    """(K, E) float64, the mean of (K, E) losses of a row up to each epoch; NaN = not measured, or not yet."""
+    known = ~np.isnan(losses)
+    times = known.cumsum(axis=1)
+    sums = np.where(known, losses, 0).cumsum(axis=1, dtype=np.float64)
+    return np.where(times > 0, sums / np.maximum(times, 1), np.nan)
+
+
+def _keep_latest(extras: dict[str, np.ndarray], round: TracedRound) -> None:
+    for name, values in round.extras().items():
+        extras[name] = np.where(np.isnan(values), extras.get(name, values), values)
 
 
 class _Losses:

@@ -25,9 +25,10 @@ COLUMNS = {
     "text": "its texts, shortened",
     "length": "characters of its texts in full; 0 if it was read as tokens alone",
     "label": "its label by name; in regression, the number",
-    "predicted": "what the model predicted when it last measured the row, in training; in regression, the number",
+    "predicted": "what the model predicted, in training, when it last measured the row; where labels were found wrong, "
+    "in the first epoch that tells them (later, it may know them by heart); in regression, the number",
     "worst_token": "place of the target token of largest loss among its target tokens, from 0, when last measured",
-    "wrong_probability": "probability that its label or pair is wrong, from its mean loss; null = not known",
+    "wrong_probability": "probability, by mean losses, that its label or pair is wrong; null = not known",
     "loss": "its latest loss (of text: the mean over its target tokens; cross-entropies are in nats)",
     "seen": "the round in which that was measured, from 0",
     "tokens": "its tokens without padding",

@@ -13,13 +13,11 @@ import numpy as np
 from ..core import History
 from ..core.mixture import upper_share
 from ..data import count_repeats, is_arrow, read_features
-from ..records.dynamics import Dynamics
+from ..records.dynamics import Dynamics, means_by_epoch
 
 LEARNT = float(np.log(2))  # nats: below it, a row's label, or its mean token, has more than half of the probability
 _RESAMPLES = 40  # of the rows, for the interval of the share of wrong labels
-_MOST = (
-    20_000  # rows that are looked at: so it takes seconds, and of more rows the interval is too wide, not too narrow
-)
+_MOST = 20_000  # rows that it looks at: so it takes seconds; of more, the interval is too wide, not too narrow
 _AT_A_TIME = 1 << 17  # rows
 
 
@@ -35,10 +33,11 @@ def row_facts(history: History, dynamics: Dynamics | None, padding_causes: Seque
         `padding_causes`. If tokens are known: `lengths`, the 10 %, 50 % and 90 % quantiles of the rows' tokens. If
         rounds are known: `medians`, the median loss of the rows that each epoch trained, in nats; None = not known. If
         rows were measured twice: `at_once`, the share of all rows whose losses were below ln 2 from the second epoch on
-        that measured them, and `upper`, the `share` of rows in a second component of larger mean losses, with the 95 %
-        interval `low` to `high`, and `band`, the width in nats of the band that holds 80 % of the losses that the last
-        epoch measured in training. If rows have classes, too: `accuracy`, the share of the rows whose latest prediction
-        is their label, and `chance`, the share of the most frequent label.
+        that measured them; `upper`, the `share` of rows in a second component of larger mean losses, with the 95 %
+        interval `low` to `high`; `upper_epochs`, the first and the middle one of the epochs that show it, if some do;
+        and `band`, the width in nats of the band that holds 80 % of the losses that the last epoch measured in
+        training. If rows have classes, too: `accuracy`, the share of the rows whose latest prediction is their label,
+        and `chance`, the share of the most frequent label.
     """
     facts: dict[str, Any] = {"padding_causes": list(padding_causes)}
     if (tokens := history.tokens[history.tokens > 0]).any():
@@ -48,7 +47,7 @@ def row_facts(history: History, dynamics: Dynamics | None, padding_causes: Seque
     medians = dynamics.trained[:, 1]
     facts["medians"] = [float(f"{median:.4g}") if np.isfinite(median) else None for median in medians]
     if dynamics.is_repeated:
-        facts |= {"at_once": _at_once(dynamics), "upper": _upper(dynamics)}
+        facts |= {"at_once": _at_once(dynamics)} | _upper(dynamics)
         if math.isfinite(band := float(dynamics.trained[-1, 2] - dynamics.trained[-1, 0])):
             facts["band"] = band
         facts |= _of_answers(dynamics.extras)
@@ -98,27 +97,25 @@ def _at_once(dynamics: Dynamics) -> float:
     return count / len(dynamics.mean)
 
 
-def _upper(dynamics: Dynamics) -> dict[str, float]:
-    """The share of the rows in the upper component of their mean losses, and its interval by resampling the rows.
+def _upper(dynamics: Dynamics) -> dict[str, Any]:
+    """`upper`, the share of the rows in the upper component of their mean losses, with its interval by resampling rows.
 
     The means are those after the middle one of the epochs that, like the epoch before, show such a component: at first,
     rows are not apart yet, and later, a model that has learnt wrong labels by heart hides them.
     """
     n, rng = len(dynamics.mean), np.random.default_rng(0)
-    losses = dynamics.losses_of(np.arange(n) if n <= _MOST else np.sort(rng.choice(n, _MOST, replace=False)))
-    known = ~np.isnan(losses)
-    times = known.cumsum(axis=1)
-    sums = np.where(known, losses, 0).cumsum(axis=1, dtype=np.float64)
-    means = np.where(times > 0, sums / np.maximum(times, 1), np.nan)
+    rows = np.arange(n) if n <= _MOST else np.sort(rng.choice(n, _MOST, replace=False))
+    means = means_by_epoch(dynamics.losses_of(rows))
     shares = np.array([upper_share(means[:, epoch]) for epoch in range(means.shape[1])])
     showing = 1 + np.flatnonzero((shares[1:] > 0) & (shares[:-1] > 0))
     if not len(showing):
-        return {"share": 0.0, "low": 0.0, "high": 0.0}
-    epoch = showing[len(showing) // 2]
-    mean, share = means[:, epoch], float(shares[epoch])
+        return {"upper": {"share": 0.0, "low": 0.0, "high": 0.0}}
+    middle = showing[len(showing) // 2]
+    mean, share = means[:, middle], float(shares[middle])
     drawn = [upper_share(mean[rng.integers(len(mean), size=len(mean))]) for _ in range(_RESAMPLES)]
     low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
-    return {"share": share, "low": min(low, share), "high": max(high, share)}
+    upper = {"share": share, "low": min(low, share), "high": max(high, share)}
+    return {"upper": upper, "upper_epochs": dynamics.epochs[[showing[0], middle]].tolist()}
 
 
 def _of_answers(extras: Mapping[str, np.ndarray]) -> dict[str, float]:

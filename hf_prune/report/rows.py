@@ -119,7 +119,7 @@ class RowTable:
     def _more(self) -> dict[str, np.ndarray]:
         """The columns of the table that `records.table` does not know."""
         brief = self.source if isinstance(self.source, Brief) else None
-        return _more_columns(self.history, self.dynamics, self.judgement, brief)
+        return _more_columns(self.history, self.dynamics, self.judgement, self.facts.get("upper_epochs"), brief)
 
 
 def likely_wrong(table: "pyarrow.Table") -> np.ndarray:
@@ -139,16 +139,21 @@ def differs(table: "pyarrow.Table") -> np.ndarray:
 
 
 def _more_columns(
-    history: History, dynamics: Dynamics | None, judgement: Judgement, brief: Brief | None
+    history: History, dynamics: Dynamics | None, judgement: Judgement, told: list[int] | None, brief: Brief | None
 ) -> dict[str, np.ndarray]:
-    """`label` and `predicted`, `wrong_probability` and `duplicate_group`, as far as they are known."""
+    """`label` and `predicted`, `wrong_probability` and `duplicate_group`, as far as they are known.
+
+    `told` are the first and the middle epoch that tell wrong labels. A model that then learns these by heart predicts
+    them, so where labels were found wrong, `predicted` is of the first.
+    """
     found: dict[str, np.ndarray] = {}
     if dynamics is not None:
-        found |= _answers(dynamics.extras, {} if brief is None else brief.names)
-        if judgement.state == "found" and (mixture := fit(dynamics.mean)) is not None:
-            found["wrong_probability"] = mixture.upper(dynamics.mean).astype(np.float32)
-        else:
-            found["wrong_probability"] = np.full(len(history), np.nan, np.float32)
+        extras, wrong = dynamics.extras, np.full(len(history), np.nan, np.float32)
+        if judgement.state == "found" and told is not None:
+            extras, mean = dynamics.extras_until(told[0]), dynamics.mean_until(told[1])
+            if (mixture := fit(mean)) is not None:
+                wrong = mixture.upper(mean).astype(np.float32)
+        found |= _answers(extras, {} if brief is None else brief.names) | {"wrong_probability": wrong}
     if DUPLICATES not in history.notes and brief is not None and (groups := brief.groups()) is not None:
         found[DUPLICATES] = groups
     return found

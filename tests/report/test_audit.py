@@ -38,14 +38,29 @@ def losses_of(rng, far=True):
     return losses.astype(np.float32)
 
 
-def make(folder, rng, losses=None, first=1.0, policy="Uniform(keep=1.0)", saved=True, chosen=None):
-    """The report of a run of two epochs over 200 rows, whose model predicts the true labels at the end."""
+def make(
+    folder,
+    rng,
+    losses=None,
+    first=1.0,
+    policy="Uniform(keep=1.0)",
+    saved=True,
+    chosen=None,
+    right=WRONG,
+    heart=0,
+    given=None,
+):
+    """The report of a run of two epochs over 200 rows, whose model predicts the labels of rows below `right` otherwise.
+
+    In `heart` more epochs, it knows all labels by heart.
+    """
     losses = losses_of(rng) if losses is None else losses
-    given = np.arange(N) % 2
-    predicted = np.where(np.arange(N) < WRONG, 1 - given, given)
-    for round, values in enumerate((losses * np.float32(first), losses)):
+    given = np.arange(N) % 2 if given is None else given
+    predicted = np.where(np.arange(N) < right, 1 - given, given)
+    low = losses_of(rng, far=False)
+    for round, values in enumerate((losses * np.float32(first), losses, *[low] * heart)):
         rows = np.arange(N)
-        extras = {"given": given.astype(np.float32), "predicted": (given if round == 0 else predicted) * np.float32(1)}
+        extras = {"given": given.astype(np.float32), "predicted": (predicted if round == 1 else given) * np.float32(1)}
         trace = Trace(folder, lambda: [0.1], pytest.fail)
         trace.write(Clock(round, round, 9, 0.0), 1.0, 1.0, N, [(marked(rows, N), rows, values)], [extras])
     history = History.empty(N)
@@ -103,9 +118,16 @@ def test_likely_wrong_rows_are_listed_by_their_excess(run):
     assert "... and 37 more" in text and "the text of row" in text
 
 
-def test_a_row_that_the_model_predicts_as_labelled_is_not_listed(run):
-    run.dynamics.extras["predicted"][:5] = run.dynamics.extras["given"][:5]
-    assert set(audit(run).rows.tolist()) == set(range(5, WRONG))
+def test_a_row_that_the_model_predicts_as_labelled_is_not_listed(tmp_path, rng):
+    assert set(audit(make(tmp_path, rng, right=WRONG - 5)).rows.tolist()) == set(range(WRONG - 5))
+
+
+def test_labels_that_are_learnt_by_heart_later_are_still_listed(tmp_path, rng):
+    run = make(tmp_path, rng, heart=30)
+    assert run.facts["upper_epochs"][0] == 1 and run.dynamics.extras["predicted"][0] == run.dynamics.extras["given"][0]
+    assert set(audit(run).rows.tolist()) == set(range(WRONG))
+    first = run.to_dataset()[0]
+    assert (first["label"], first["predicted"]) == ("cat", "dog") and first["wrong_probability"] > 0.9
 
 
 def test_nothing_is_listed_before_the_model_has_learnt(tmp_path, rng):
@@ -122,22 +144,23 @@ def test_nothing_is_listed_before_the_model_has_learnt(tmp_path, rng):
 
 
 def test_without_a_second_component_somebody_must_say_how_many(tmp_path, rng):
-    found = audit(make(tmp_path, rng, losses=losses_of(rng, far=False)))
+    losses = losses_of(rng, far=False)
+    losses[0] = 1  # one is no component
+    found = audit(make(tmp_path, rng, losses=losses))
+    assert found.rows[0] == 0 and set(found.rows.tolist()) < set(range(WRONG))  # never learnt, and predicted otherwise
     assert "How many labels are wrong can't be said" in found.said
-    found = found if len(found.rows) else pytest.skip("no row was never learnt")
     with pytest.raises(ValueError, match="say by --top N how many are wrong"):
         found.write_drop(str(tmp_path / "drop.csv"))
     found.first(1).write_drop(str(tmp_path / "drop.csv"))
 
 
-def test_other_kinds(run):
+def test_other_kinds(run, tmp_path, rng):
     assert audit(run, "duplicates").rows.tolist() == [199]
     first = audit(run, "duplicates").text().splitlines()[3].split()
     assert first[:2] == ["1199", "1198"]  # both are numbers in the file
     assert audit(run, "short").rows.tolist() == [7]
     assert audit(run, "rare").rows.tolist() == []
-    run.dynamics.extras["given"][3] = 5
-    rare = audit(run, "rare")
+    rare = audit(make(tmp_path / "rare", rng, given=np.where(np.arange(N) == 3, 5, np.arange(N) % 2)), "rare")
     assert rare.rows.tolist() == [3] and "1 rare classes (of 3)" in rare.said
     with pytest.raises(ValueError, match="choose one of mislabelled, duplicates"):
         audit(run, "wrong")
@@ -256,7 +279,6 @@ def test_datalab_takes_probabilities_too(run):
 
 
 def test_datalab_needs_labels_of_classes(tmp_path, rng):
-    report = make(tmp_path, rng, saved=False)
-    report.dynamics.extras.clear()
+    report = make(tmp_path, rng, saved=False, given=np.arange(N) / 8)  # a regression
     with pytest.raises(ValueError, match="no labels of one class each"):
         report.to_datalab()
