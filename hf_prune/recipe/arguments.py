@@ -9,18 +9,19 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
 from .. import policies
 from ..common.command import MISTAKES, Parser, stage
 from ..core import Policy
 from ..core.budget import FORMS, read_budget
+from .brief_help import brief_help
 
 NO_POLICY = "none"
 _POLICY_HELP = (
@@ -42,6 +43,18 @@ _RANGES = {  # allowed values of training arguments, both ends included
 
 class _Parser(Parser, HfArgumentParser):
     """Parses dataclasses with our own error messages."""
+
+
+class _Brief(argparse.Action):
+    """`--help`: the flags that most runs need. `--help-all` is argparse's own help."""
+
+    def __init__(self, *args: Any, say: Callable[[], str], **kwargs: Any):
+        super().__init__(*args, nargs=0, default=argparse.SUPPRESS, **kwargs)
+        self._say = say
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any, **more: Any) -> None:
+        sys.stdout.write(self._say())
+        parser.exit()
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -68,7 +81,7 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
     Raises:
         TypeError: A default for a field that no dataclass and no policy has.
         ValueError: Two classes with a field of the same name.
-        SystemExit: After `--help`; with status 2 after a message if the arguments are wrong.
+        SystemExit: After `--help` and `--help-all`; with status 2 after a message if the arguments are wrong.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     _check_defaults(defaults, dataclass_types)
@@ -85,9 +98,19 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
         first.error(str(error))
 
     _check_clashes([*dataclass_types, cls])
-    flags: list[Any] = [_flags(type_, type_.__name__, defaults) for type_ in dataclass_types]
-    flags.append(_flags(cls, "data pruning", defaults | settings, policy=spec))
-    parser = _Parser(flags, usage=usage, formatter_class=_Formatter, epilog=_overview(), allow_abbrev=False)
+    pruning = _flags(cls, "data pruning", defaults | settings, policy=spec)
+    made = {type_: _flags(type_, _title(type_), defaults) for type_ in dataclass_types}
+    flags: list[Any] = [pruning, *made.values()]
+    parser = _Parser(
+        flags, usage=usage, formatter_class=_Formatter, epilog=_overview(), allow_abbrev=False, add_help=False
+    )
+    training = [flag for type_, flag in made.items() if issubclass(type_, TrainingArguments)]
+    brief = [flag for flag in flags if flag not in training]
+    brief_usage = usage.replace("%(prog)s", parser.prog)
+    parser.add_argument(
+        *("-h", "--help"), action=_Brief, say=lambda: brief_help(brief_usage, brief, training), help="the usual flags"
+    )
+    parser.add_argument("--help-all", "--help_all", action="help", help="all flags, and a line on each policy")
     namespace, unknown = parser.parse_known_args(argv)
     known = [name for group in flags for name in _names(group)]
     stage.flags, stage.fields = known, _names(cls)
@@ -213,6 +236,13 @@ def _flags(type_: type, title: str, defaults: dict[str, Any], policy: str | None
     return dataclasses.make_dataclass(type_.__name__, fields, namespace={"_argument_group_name": title}, kw_only=True)
 
 
+def _title(type_: type) -> str:
+    """Heading of the flags of a dataclass: "training", or the first line of its docstring."""
+    if issubclass(type_, TrainingArguments):
+        return "training"
+    return (inspect.getdoc(type_) or type_.__name__).partition("\n")[0].rstrip(".")
+
+
 def _budget(text: str) -> float | str:
     """A share, or a ramp or a cycle of shares."""
     try:
@@ -282,7 +312,7 @@ def _check_defaults(defaults: dict[str, Any], dataclass_types: Sequence[type]) -
 
 
 def _check_clashes(types: Sequence[type]) -> None:
-    owner = {"policy": "the flag --policy", "help": "the flag --help"}
+    owner = {"policy": "the flag --policy", "help": "the flag --help", "help_all": "the flag --help-all"}
     for type_ in types:
         for name in _names(type_):
             if name in owner:
