@@ -70,13 +70,15 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
 
     Args:
         *dataclass_types: Dataclasses whose fields become flags; a field without `help` in its metadata takes it from
-            the class's docstring. One with a class attribute `policy` is told the policy there.
+            the class's docstring. One with a class attribute `policy` is told the policy there, and in
+            `is_scored_alone` whether nothing is trained.
         argv: The arguments, without the program's name; None = those of this process.
         **defaults: Other defaults by the name of the field, and `policy` (a name, or `"none"`). A policy's field is
             ignored if the chosen policy has no such field.
 
     Returns:
-        An instance of each of `dataclass_types`, in order, then the Policy, or None for `--policy none`.
+        An instance of each of `dataclass_types`, in order, then the Policy, or None for `--policy none` and where
+            nothing is trained.
 
     Raises:
         TypeError: A default for a field that no dataclass and no policy has.
@@ -124,11 +126,12 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
         built = [type_(**{name: getattr(namespace, name) for name in _names(type_)}) for type_ in types]
     except (*MISTAKES, TypeError) as error:  # some of transformers' settings are read as JSON, or from files
         parser.error(_blame(vars(namespace), error))
-    if getattr(namespace, "do_predict", False) and not namespace.do_train:
-        parser.error("--do_predict without --do_train: a run trains, validates and tests; leave these flags out.")
-    policy = None if cls is _NoPolicy else built[-1]
+    is_alone = getattr(namespace, "do_predict", False) and not namespace.do_train
+    if is_alone and not getattr(namespace, "model_name_or_path", None):
+        parser.error("--do_predict without --do_train scores a saved model: give it by --model_name_or_path.")
+    policy = None if cls is _NoPolicy or is_alone else built[-1]
     for one in (one for one in built[:-1] if hasattr(type(one), "policy")):
-        one.policy = policy
+        one.policy, one.is_scored_alone = policy, is_alone
     stage.policy = policy and (repr(policy), spec)
     return (*built[:-1], policy)
 

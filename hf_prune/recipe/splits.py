@@ -50,9 +50,11 @@ class CommonArguments:
 
     Attributes:
         policy: The policy that `parse` has read beside these flags.
+        is_scored_alone: Whether a saved model is scored, and nothing is trained (`--do_predict` without `--do_train`).
     """
 
     policy: ClassVar[Policy | None] = None
+    is_scored_alone: ClassVar[bool] = False
 
     train_file: str | None = None
     validation_file: str | None = None
@@ -182,8 +184,9 @@ def read_splits(
     """
     paths = (common.train_file, common.validation_file, common.test_file)
     files = {split: path for split, path in zip(SPLITS, paths, strict=True) if path is not None}
-    if files and (common.dataset_name or "train" not in files):
-        raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
+    needed = "test" if common.is_scored_alone else "train"
+    if files and (common.dataset_name or needed not in files):
+        raise ValueError(f"{', '.join(files.values())}: files need --{needed}_file, and no --dataset_name beside it.")
     if common.dataset_config_name and not common.dataset_name:
         raise ValueError(
             "dataset_config_name: files and the embedded data have none; give dataset_name, or leave it out."
@@ -199,10 +202,13 @@ def read_splits(
                 "the Hub that this machine reaches, or --train_file."
             ) from error
         found = {name.removesuffix("_matched"): rows for name, rows in found.items()} | dict(found)
-        if "train" not in found:
-            raise ValueError(f"dataset_name={common.dataset_name!r} has no split train; it has {', '.join(found)}.")
+        if needed not in found:
+            raise ValueError(f"dataset_name={common.dataset_name!r} has no split {needed}; it has {', '.join(found)}.")
     else:
         found = {split: _read_split(split, path) for split, path in files.items()} if files else embedded()
+    if common.is_scored_alone:
+        found = dict.fromkeys(SPLITS, found["test"])  # no other row is read
+        files = dict.fromkeys(SPLITS, files.get("test", ""))
     return number_rows(found, common, files)
 
 
@@ -259,6 +265,8 @@ def hold_out(splits: dict[str, Dataset], seed: int, stratify_by: str | None = No
     Raises:
         ValueError: A class of the training rows has only one row, or there are too few rows for all classes.
     """
+    if "train" not in splits:  # a saved model is scored alone, on rows without labels
+        splits = dict.fromkeys(("train", "validation", *splits), next(iter(splits.values())))
     if "validation" in splits:
         return DatasetDict({**splits})
     rows = splits["train"]

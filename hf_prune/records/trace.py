@@ -5,8 +5,8 @@ Size: the fields of `TracedRound` are the header of a round's file; only the rea
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -68,6 +68,8 @@ class Trace:
         seconds: float,
         rows: int,
         measured: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        account: Mapping[str, Any] | None = None,
+        policy: str | None = None,
     ) -> None:
         """Write a round that has ended.
 
@@ -79,6 +81,8 @@ class Trace:
             measured: The trained rows and, if there are any, the rescored rows. For each of the two: (N,) bool, which
                 rows; (K,) int64, the same rows in any order; (K,) float32, their losses in nats, NaN = not read,
                 infinite = a fault.
+            account: Its cost, for the report of a run that has not ended.
+            policy: The policy, without secrets.
         """
         losses = np.full(rows, np.nan, np.float16 if all(_fit(values) for *_, values in measured) else np.float32)
         for _, chosen, values in measured:
@@ -89,6 +93,7 @@ class Trace:
         arrays |= {name: np.packbits(mark) for name, mark in zip(("trained", "rescored"), marks, strict=False)}
         header = {"kind": "round", "rows": rows, "round": clock.round, "epoch": clock.epoch, "seconds": seconds}
         header |= {"lr_scale": lr_scale, "learning_rates": self._learning_rates(), "run": self.name}
+        header |= {"account": dict(account or {}), "policy": policy}
         path = Path(self.run, FOLDER, f"round-{clock.round:05d}.safetensors")
         self._try(lambda: storage.save(path, arrays, header))
 
@@ -123,6 +128,8 @@ class TracedRound:
         learning_rates: Learning rates when it had ended, one for each group of parameters.
         seconds: Time spent in its steps.
         run: Name of its run.
+        account: Its cost, under the names of `PruningReport.epochs`; empty in files of earlier versions.
+        policy: The policy of the run, without secrets; None in files of earlier versions.
     """
 
     path: Path
@@ -133,6 +140,8 @@ class TracedRound:
     learning_rates: list[float]
     seconds: float
     run: str
+    account: dict[str, Any] = field(default_factory=dict[str, Any])
+    policy: str | None = None
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The rows of the training set in order, `size` at a time, a multiple of 8.
@@ -202,6 +211,17 @@ def read_trace(run: str | os.PathLike[str], rows: int, name: str | None = None) 
     return found, flaws
 
 
+def newest_round(run: str | os.PathLike[str]) -> tuple[int, str] | None:
+    """Return the number of rows and the name of the run that wrote the last round of a folder; None = no round."""
+    for path in sorted(Path(run, FOLDER).glob(_PATTERN), key=_number, reverse=True):
+        try:
+            header = storage.load(path)[1]
+            return number(header["rows"], "rows", 1, whole=True), of_kind(header["run"], "its run", str)
+        except (OSError, ValueError, KeyError):
+            continue
+    return None
+
+
 def _checked(round: TracedRound, arrays: dict[str, np.ndarray]) -> TracedRound:
     """Check that a round's numbers are in range and that its arrays fit its number of rows.
 
@@ -215,6 +235,9 @@ def _checked(round: TracedRound, arrays: dict[str, np.ndarray]) -> TracedRound:
     for rate in of_kind(round.learning_rates, "learning_rates", list):
         number(rate, "a learning rate", -MOST)
     of_kind(round.run, "its run", str)
+    for name, value in of_kind(round.account, "its account", dict).items():
+        number(value, name, -MOST)
+    of_kind(round.policy, "its policy", str, type(None))
     if round.round != _number(round.path):
         raise ValueError(f"it is of round {round.round:,}")
     marks = [arrays[name] for name in ("trained", "rescored") if name in arrays]
