@@ -21,6 +21,7 @@ from ..core import Policy
 from ..records.table import FILE_ROW
 from .columns import find_column
 from .files import check_file, unread
+from .unlabelled import set_apart
 
 SPLITS = ("train", "validation", "test")
 _ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")  # of `datasets`, without rows
@@ -71,7 +72,7 @@ class CommonArguments:
     @property
     def source(self) -> str | None:
         """The name of the data; None for the embedded data."""
-        return self.dataset_name or self.train_file
+        return self.dataset_name or self.train_file or self.test_file
 
     def for_trainer(self) -> dict[str, Any]:
         """Arguments for the trainer from these flags: `history`, `history_key` and `callbacks`."""
@@ -308,6 +309,7 @@ def load_splits(
     embedded: Callable[[], Mapping[str, Dataset]],
     prepare: Callable[[Dataset, str], Dataset],
     seed: int,
+    bare: Callable[[Dataset], dict[str, str] | None] = lambda rows: None,
 ) -> DatasetDict:
     """Splits train, validation and, if there is one, test: from the flags, or the embedded ones.
 
@@ -316,10 +318,17 @@ def load_splits(
         embedded: Reads the data of a run without arguments.
         prepare: (rows, their name in messages) -> the rows in the form that the recipe needs.
         seed: Seed that chooses the rows held out for validation.
+        bare: Test rows -> the columns to keep, and their names after reading, if they have no labels; else None.
 
     Raises:
         ValueError: `read_splits`, `prepare`, `hold_out` or `limit` refuses something.
     """
     raw, names = read_splits(common, embedded)
-    splits = {split: prepare(rows, names[split]) for split, rows in raw.items()}
+    splits = {**raw}
+    for split, rows in raw.items():
+        columns = bare(rows) if split == "test" or common.is_scored_alone else None
+        if columns is None:
+            splits[split] = prepare(rows, names[split])
+        else:
+            set_apart(splits, split, columns, names[split])
     return limit(hold_out(splits, seed), common)

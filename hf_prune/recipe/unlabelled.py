@@ -32,7 +32,11 @@ def set_apart(splits: dict[str, Dataset], split: str, columns: Mapping[str, str]
 
 
 def score(
-    trainer: Any, rows: Mapping[str, Dataset], test: Callable[[], Outcome], answers: Callable[[Any], Sequence[Any]]
+    trainer: Any,
+    rows: Mapping[str, Dataset],
+    test: Callable[[], Outcome],
+    answers: Callable[[Any], Sequence[Any]],
+    **settings: Any,
 ) -> Outcome:
     """Score the rows with labels, and predict those without.
 
@@ -41,6 +45,7 @@ def score(
         rows: The splits as the model reads them.
         test: Scores the rows with labels.
         answers: The outputs of `trainer.predict` -> what the model answers, one for each row.
+        **settings: Further arguments of `trainer.predict`.
 
     Returns:
         The outcome of `test`, with the answers in `predictions` under `unlabelled`; or, if no row has a label, the
@@ -50,7 +55,7 @@ def score(
         return test()
     trainer.args.train_sampling_strategy = "sequential"  # otherwise these rows are grouped by length, too
     metric, trainer.compute_metrics = trainer.compute_metrics, None
-    found = list(answers(trainer.predict(rows[UNLABELLED]).predictions))
+    found = list(answers(trainer.predict(rows[UNLABELLED], **settings).predictions))
     trainer.compute_metrics = metric
     line = f"{len(found):,} rows have no labels: what the model answers for them is in predictions.json"
     if "labels" not in rows["validation"].column_names:

@@ -1,5 +1,6 @@
 """A run in ten lines, in a notebook, and before it has ended."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -45,6 +46,10 @@ def interrupted(folder, epochs=2, **settings):
     return trainer, stop
 
 
+def without_seconds(counts):  # writing a round takes some, which are counted after it was written
+    return {name: count for name, count in counts.items() if not name.startswith("seconds")}
+
+
 def test_ten_lines_say_what_the_run_did():
     lines = str(REPORT).splitlines()
     assert len(lines) <= 10 and lines[0] == f"{REPORT.rows:,} rows, 2 epochs: {REPORT.policy}"
@@ -53,8 +58,6 @@ def test_ten_lines_say_what_the_run_did():
 
 
 def test_a_notebook_shows_them_as_a_table_that_runs_no_code():
-    import dataclasses
-
     page = dataclasses.replace(REPORT, policy="<script>")._repr_html_()
     assert page.count("<tr>") == len(str(REPORT).splitlines()) - 1
     assert "<script" not in page and "&lt;script&gt;" in page
@@ -72,8 +75,8 @@ def test_an_interrupted_run_has_a_report(tmp_path, save, capsys):
     trainer, _ = interrupted(tmp_path, save_strategy=save)
     whole, found = trainer.pruning_report(), report_of(tmp_path)
     assert isinstance(found, UnfinishedReport) and len(found.epochs) == 2
-    assert found.epochs == whole.epochs and found.policy == whole.policy
-    assert found.totals() | {"seconds_evaluating": 0} == whole.totals() | {"seconds_evaluating": 0}
+    assert [*map(without_seconds, found.epochs)] == [*map(without_seconds, whole.epochs)]
+    assert without_seconds(found.totals()) == without_seconds(whole.totals()) and found.policy == whole.policy
     assert (found.history.last_round == whole.history.last_round).all()
     assert found.history.loss == pytest.approx(whole.history.loss, rel=1e-3, nan_ok=True)
     assert len(found.evaluations()) == (2 if save == "epoch" else 0)
