@@ -80,7 +80,7 @@ def test_score_hands_on_what_it_is_given(monkeypatch, capsys):
         (["--policy", "el2n", "--seeds", "0", "--", "x"], "--seeds 0"),
         (["--policy", "uniform", "--", "x"], "--policy uniform chooses anew in every round"),
         (["--policy", "grant", "--", "x"], "Did you mean 'grand'"),
-        (["--", "x"], "the following arguments are required: --policy"),
+        (["--", "x"], "one of the arguments --policy --model is required"),
     ],
 )
 def test_score_refuses(argv, message, capsys):

@@ -183,7 +183,7 @@ def test_whoever_may_import_a_library_does():
 
 
 def test_imports_are_found():
-    assert {"core/history", "core/ranking", "core/selection"} == imports_of(NAMES["core/policy"])[0]
+    assert {"core/budget", "core/history", "core/ranking", "core/selection"} == imports_of(NAMES["core/policy"])[0]
     assert "core" in imports_of(NAMES["policies/uniform"])[0]
     assert "common/storage" in imports_of(NAMES["records/trace"])[0]
     assert "matplotlib" in imports_of(NAMES["report/figures"])[1]

@@ -46,7 +46,7 @@ class OneOfEach(Policy):
         >>> history = History.empty(6)
         >>> history.features = Features(groups=np.array([0, 1, 0, 0, 4, 1]))
         >>> OneOfEach().select(history, Clock(0, 0, 5, 0.0), np.random.default_rng(0)).rows.tolist()
-        [1, 2, 4]
+        [2, 4, 5]
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"groups"})

@@ -42,6 +42,7 @@ class Tail(Policy):
 
     Examples:
         >>> history, policy, rng = History.empty(4), Tail(ratio=0.5, ramp=0.4), np.random.default_rng(0)
+        >>> policy.begin(history, None)
         >>> for round, losses in enumerate([[2.0, 3.0, 2.5, 1.0], [0.5, 2.9, 2.5, 0.2]]):
         ...     history.record(np.arange(4), np.float32(losses), round)
         ...     policy.update(history, Clock(round, round, 5, round / 5), rng)

@@ -30,17 +30,18 @@ def row_facts(history: History, dynamics: Dynamics | None, padding_causes: Seque
 
     Returns:
         `padding_causes`. If tokens are known: `lengths`, the 10 %, 50 % and 90 % quantiles of the rows' tokens. If
-        rounds are known: `medians`, the median loss of the rows that each epoch trained, in nats. If rows were measured
-        twice: `at_once`, the share of all rows whose losses were below ln 2 from the second epoch on that measured
-        them, and `upper`, the `share` of rows in a second component of larger mean losses, with the 95 % interval `low`
-        to `high`.
+        rounds are known: `medians`, the median loss of the rows that each epoch trained, in nats; None = not known. If
+        rows were measured twice: `at_once`, the share of all rows whose losses were below ln 2 from the second epoch on
+        that measured them, and `upper`, the `share` of rows in a second component of larger mean losses, with the 95 %
+        interval `low` to `high`.
     """
     facts: dict[str, Any] = {"padding_causes": list(padding_causes)}
     if (tokens := history.tokens[history.tokens > 0]).any():
         facts["lengths"] = np.quantile(tokens, (0.1, 0.5, 0.9)).tolist()
     if dynamics is None:
         return facts
-    facts["medians"] = [float(f"{median:.4g}") for median in dynamics.trained[:, 1]]
+    medians = dynamics.trained[:, 1]
+    facts["medians"] = [float(f"{median:.4g}") if np.isfinite(median) else None for median in medians]
     if dynamics.is_repeated:
         facts |= {"at_once": _at_once(dynamics), "upper": _upper(dynamics.mean)}
     return facts

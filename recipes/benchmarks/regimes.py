@@ -217,6 +217,23 @@ REGIMES = {
         ("class_weighted",),
         topics=("imbalance",),
     ),
+    "rare_cifar10": Regime(
+        rare_cifar10,
+        "image_classification",
+        f"{CIFAR10} --learning_rate 4e-3 --num_train_epochs 20",
+        (0.5,),
+        ("class_quota", "recall=class_quota:by=recall"),
+        ("class_weighted",),
+        topics=("imbalance",),
+    ),
+    "copied_cifar10": Regime(
+        copied_cifar10,
+        "image_classification",
+        f"{CIFAR10} --learning_rate 4e-3 --num_train_epochs 30",
+        ("auto",),
+        ("oracle=listed:one_of=group", "one_of_each"),
+        topics=("duplicates",),
+    ),
     "copied_digits": Regime(
         copied_digits,
         "image_classification",

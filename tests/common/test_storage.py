@@ -117,7 +117,7 @@ def writers(folder):
         "pruning.json": lambda: report.save(folder / "pruning.json"),
         "run.png": lambda: report.figure(folder / "run"),
         "run.svg": lambda: report.figure(folder / "run.svg"),
-        "command.json": lambda: score._claim(folder, ["train.py"]),
+        "command.json": lambda: score.claim(folder, ["train.py"]),
     }
 
 

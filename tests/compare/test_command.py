@@ -76,10 +76,7 @@ def test_a_second_full_arm_shows_no_difference_and_a_destroyed_one_worse(capsys)
 def test_an_arm_that_differs_by_chance_shows_no_difference():
     found = compare("--arms", "chance=uniform:keep=1 --chance 0.02", "--seeds", "3")
     assert conclusions(found)["chance"].startswith("chance: no significant difference from full (")
-    assert (
-        "too wide to show the same within 0.5) with as many positions; it pruned nothing."
-        in conclusions(found)["chance"]
-    )
+    assert "too wide to show the same within 0.5) with as many positions." in conclusions(found)["chance"]
 
 
 def test_a_loss(capsys):
@@ -200,7 +197,7 @@ def test_baselines_that_are_asked_for_are_arms():
     found = compare("--seeds", "1", "--baselines", "early_stopping", "class_weighted", "--budgets", "0.75")
     baselines = {arm["arm"]: arm for arm in found["arms"] if arm["kind"] == "baseline"}
     assert {name: " ".join(arm["flags"][2:]) for name, arm in baselines.items()} == {
-        "early_stopping": "--early_stopping_patience 3",
+        "early_stopping": "--early_stopping_patience 3 --load_best_model_at_end True --save_strategy best",
         "class_weighted": "--class_weights balanced",
         "class_weighted-75": "--class_weights balanced --num_train_epochs 3",
     }

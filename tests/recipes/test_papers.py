@@ -7,6 +7,7 @@ import pytest
 from recipe_runs import ROOT, load
 from transformers import TrainingArguments
 
+from hf_prune.compare.command import read_arguments
 from hf_prune.compare.plan import flag_names, plan_arms
 from hf_prune.recipe.arguments import parse
 from hf_prune.recipe.splits import CommonArguments
@@ -27,7 +28,7 @@ def arm(name, quality, rows=100, seconds=10.0, unit="rows", **differences):
 
 
 def write(folder, name, *arms, jobs=2):
-    folder.joinpath(name).mkdir()
+    folder.joinpath(name).mkdir(parents=True)
     found = {"plan": {"jobs": jobs}, "arms": arms}
     folder.joinpath(name, "comparison.json").write_text(json.dumps(found))
 
@@ -116,7 +117,7 @@ def test_seconds_count_only_where_runs_were_alone(papers, tmp_path, jobs, said, 
     rule = arm("autoassist", [30.0] * 2, 65, 9.0, "positions", full=("full", 0.0, -0.1, 0.1))
     write(tmp_path, "papers_multi30k", full, rule)
     alone = [arm("full", [30.0], unit="positions"), arm("autoassist", [30.0], 65, 8.0, "positions")]
-    write(tmp_path, "papers_multi30k_timed", *alone, jobs=jobs)
+    write(tmp_path, "timed/papers_multi30k", *alone, jobs=jobs)
     row = rows_of(papers, tmp_path, "same BLEU")
     assert row["measured"].endswith(said) and row["holds"] == holds
 
@@ -128,7 +129,7 @@ def test_every_arm_of_a_claim_is_run(papers):
             budgets = [budget for budget in regime.budgets if budget != "auto"]
             assert one in plan_arms(list(regime.arms), budgets, 10), claim.text
             if any(part.of_time for part in claim.parts):
-                timed = papers.PAPERS[f"{name}_timed"]
+                timed = papers.PAPERS[f"timed/{name}"]
                 assert one in plan_arms(list(timed.arms), [*timed.budgets], 10) and timed.jobs == "1"
 
 
@@ -152,14 +153,17 @@ def test_the_arguments_of_every_run_are_those_of_its_recipe(papers):
     for name, regime in regimes_of(papers).items():
         recipe = load(regime.recipe)
         *scoring, comparing = papers.commands_of(name, regime)
-        runs = [(comparing, one.flags) for one in plan_arms(list(regime.arms), [0.5], 10).values()]
-        runs += [(command, ("--policy", f"{command[3]}:keep=1")) for command in scoring]
-        for command, flags in runs:
-            assert f"recipes/{regime.recipe}.py" in command
-            arguments = [part for part in command[command.index("--") + 1 :] if not part.endswith(".py")]
-            common, _, args, policy = parse_run(recipe, [*arguments, *flags])
+        options, arguments, _ = read_arguments(comparing[2:])
+        assert options.script == f"recipes/{regime.recipe}.py" and options.keep == "results"
+        runs = [(arguments, one.flags) for one in plan_arms(options.arms, [0.5], 10, options.baselines).values()]
+        for command in scoring:
+            cut = command.index("--")
+            assert command[cut + 1] == options.script
+            runs.append((command[cut + 2 :], ("--policy", f"{command[3]}:keep=1")))
+        for given, flags in runs:
+            common, _, args, policy = parse_run(recipe, [*given, *flags])
             assert policy is not None and (common.train_file or common.dataset_name)
-            assert args.num_train_epochs >= 5 or command in scoring
+            assert args.num_train_epochs >= 5 or given is not arguments
         scored += len(scoring)
     assert scored == 2 + 4 + 4  # the four sizes of a batch read the same scores
 
@@ -184,6 +188,27 @@ def test_scores_are_made_before_they_are_read(papers):
         read = {text.rpartition("--history ")[2] for text in regime.arms if "--history" in text}
         assert read <= made, name
         assert "seed" not in flag_names(comparing[comparing.index("--") + 1 :])
+
+
+def test_the_table_goes_to_the_page_and_the_numbers_beside_it(papers, tmp_path, monkeypatch):
+    monkeypatch.setattr(papers, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["papers.py", "--table"])
+    page = tmp_path / "README.md"
+    page.write_text("# Results\n")
+    with pytest.raises(ValueError, match="has no marks <!-- papers -->"):
+        papers.main()
+    page.write_text("before\n<!-- papers -->\nold\n<!-- end of papers -->\nafter\n")
+    papers.main()
+    found = json.loads((tmp_path / "papers.json").read_text())
+    expected = f"before\n<!-- papers -->\n{papers.table(found)}\n<!-- end of papers -->\nafter\n"
+    assert page.read_text() == expected
+
+
+def test_a_comparison_that_does_not_exist_is_refused(papers, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["papers.py", "papers_cifar"])
+    with pytest.raises(SystemExit):
+        papers.main()
+    assert "There is no comparison 'papers_cifar'; there are papers_cifar10," in capsys.readouterr().err
 
 
 def test_the_page_has_the_table(papers):

@@ -26,6 +26,8 @@ parser.add_argument("--rescored", type=int, default=0, help="forward-only tokens
 parser.add_argument("--share", type=float, help="of the tokens that is trained; without it, the policy's")
 parser.add_argument("--early_stopping_patience", type=int, help="epochs after which it stops")
 parser.add_argument("--class_weights")
+parser.add_argument("--load_best_model_at_end")
+parser.add_argument("--save_strategy")
 parser.add_argument("--fail", type=int, help="a seed")
 parser.add_argument("--api_key", help="a secret, as is the password")
 parser.add_argument("--password")
