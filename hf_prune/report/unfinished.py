@@ -24,7 +24,8 @@ class UnfinishedReport(RunReport):
     def flaws(self) -> list[str]:
         """What is wrong with the rounds, one line each; first, that more of them may follow."""
         rounds = 0 if self.dynamics is None else len(self.dynamics.rounds)
-        return [f"This run has not ended: what follows is of its first {rounds:,} rounds.", *super().flaws]
+        said = f"This run has not ended, or saved its model elsewhere: what follows is of its first {rounds:,} rounds."
+        return [said, *super().flaws]
 
 
 def report_of(run: str | os.PathLike[str]) -> RunReport:
