@@ -47,7 +47,7 @@ def saved_classes(model: str) -> list[str] | None:
         ValueError: The model can't be loaded.
     """
     with loading(model):
-        config = AutoConfig.from_pretrained(model)
+        config: Any = AutoConfig.from_pretrained(model)
     if config.problem_type == "regression":
         return None
     return [config.id2label[number] for number in sorted(config.id2label)]

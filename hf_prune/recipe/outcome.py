@@ -101,7 +101,7 @@ def finish(
                 lines += ["", said] if said else []
             if _try_to_write(folder / REPORT, report.html):
                 lines += ["", f"the rows, round by round: {folder / REPORT}"]
-        quality = {"metric": outcome.metric, "value": outcome.scores.get(outcome.metric)}
+        quality = {"metric": outcome.metric, "value": outcome.scores.get(str(outcome.metric))}
         quality |= {"greater_is_better": outcome.greater_is_better, "split": outcome.split, "rows": outcome.rows}
         results = {"arguments": arguments, "policy": policy and public(repr(policy)), "quality": quality}
         results["pruning"] = report and report.to_dict()

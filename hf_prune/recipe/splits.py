@@ -209,7 +209,7 @@ def read_splits(
         found = {split: _read_split(split, path) for split, path in files.items()} if files else embedded()
     if common.is_scored_alone:
         found = dict.fromkeys(SPLITS, found["test"])  # no other row is read
-        files = dict.fromkeys(SPLITS, files.get("test", ""))
+        files = {split: files.get("test", "") for split in SPLITS}
     return number_rows(found, common, files)
 
 
