@@ -215,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def encode(rows):
         sources = [recipe.source_prefix + (text or "") for text in rows["source"]]
-        return tokenizer(sources, text_target=rows.get("target"), max_length=recipe.max_length, truncation=True)
+        targets = rows.get("target") or [""] * len(sources)  # Trainer needs some, also of rows without translations
+        return tokenizer(sources, text_target=targets, max_length=recipe.max_length, truncation=True)
 
     encode(corpus["train"][:1])  # sets the tokenizer's max_length even if all rows are in the cache
     with args.main_process_first(desc="tokenize"):
