@@ -24,6 +24,7 @@ from ..core.budget import FORMS, read_budget
 from .brief_help import brief_help
 
 NO_POLICY = "none"
+_TRAINING = "training"  # heading of the training arguments
 _POLICY_HELP = (
     "What chooses the rows of each round: a name below, NAME:FIELD=VALUE,..., the dotted path of a module of yours, "
     f"or {NO_POLICY}."
@@ -101,18 +102,8 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
 
     _check_clashes([*dataclass_types, cls])
     pruning = _flags(cls, "data pruning", defaults | settings, policy=spec)
-    made = {type_: _flags(type_, _title(type_), defaults) for type_ in dataclass_types}
-    flags: list[Any] = [pruning, *made.values()]
-    parser = _Parser(
-        flags, usage=usage, formatter_class=_Formatter, epilog=_overview(), allow_abbrev=False, add_help=False
-    )
-    training = [flag for type_, flag in made.items() if issubclass(type_, TrainingArguments)]
-    brief = [flag for flag in flags if flag not in training]
-    brief_usage = usage.replace("%(prog)s", parser.prog)
-    parser.add_argument(
-        *("-h", "--help"), action=_Brief, say=lambda: brief_help(brief_usage, brief, training), help="the usual flags"
-    )
-    parser.add_argument("--help-all", "--help_all", action="help", help="all flags, and a line on each policy")
+    flags: list[Any] = [pruning, *(_flags(type_, _title(type_), defaults) for type_ in dataclass_types)]
+    parser = _make_parser(flags, usage)
     namespace, unknown = parser.parse_known_args(argv)
     known = [name for group in flags for name in _names(group)]
     stage.flags, stage.fields = known, _names(cls)
@@ -134,6 +125,21 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
         one.policy, one.is_scored_alone = policy, is_alone
     stage.policy = policy and (repr(policy), spec)
     return (*built[:-1], policy)
+
+
+def _make_parser(flags: list[Any], usage: str) -> _Parser:
+    """The parser of these flags, with a short help and a long one."""
+    parser = _Parser(
+        flags, usage=usage, formatter_class=_Formatter, epilog=_overview(), allow_abbrev=False, add_help=False
+    )
+    training = [group for group in flags if group._argument_group_name == _TRAINING]
+    brief = [group for group in flags if group not in training]
+    usage = usage.replace("%(prog)s", parser.prog)
+    parser.add_argument(
+        *("-h", "--help"), action=_Brief, say=lambda: brief_help(usage, brief, training), help="the usual flags"
+    )
+    parser.add_argument("--help-all", "--help_all", action="help", help="all flags, and a line on each policy")
+    return parser
 
 
 def _blame(given: dict[str, Any], error: BaseException) -> str:
@@ -240,9 +246,9 @@ def _flags(type_: type, title: str, defaults: dict[str, Any], policy: str | None
 
 
 def _title(type_: type) -> str:
-    """Heading of the flags of a dataclass: "training", or the first line of its docstring."""
+    """Heading of the flags of a dataclass: the first line of its docstring, unless they are training arguments."""
     if issubclass(type_, TrainingArguments):
-        return "training"
+        return _TRAINING
     return (inspect.getdoc(type_) or type_.__name__).partition("\n")[0].rstrip(".")
 
 
