@@ -112,14 +112,11 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
         parser.error(_complaint(unknown, known, spec.partition(":")[0]))
     if wrong := _out_of_range(vars(namespace)):
         parser.error(wrong)
-    types = (*dataclass_types, cls)
     try:
-        built = [type_(**{name: getattr(namespace, name) for name in _names(type_)}) for type_ in types]
+        built = [_build(type_, namespace) for type_ in (*dataclass_types, cls)]
     except (*MISTAKES, TypeError) as error:  # some of transformers' settings are read as JSON, or from files
         parser.error(_blame(vars(namespace), error))
-    is_alone = getattr(namespace, "do_predict", False) and not namespace.do_train
-    if is_alone and not getattr(namespace, "model_name_or_path", None):
-        parser.error("--do_predict without --do_train scores a saved model: give it by --model_name_or_path.")
+    is_alone = _scores_alone(parser, namespace)
     policy = None if cls is _NoPolicy or is_alone else built[-1]
     for one in (one for one in built[:-1] if hasattr(type(one), "policy")):
         one.policy, one.is_scored_alone = policy, is_alone
@@ -140,6 +137,18 @@ def _make_parser(flags: list[Any], usage: str) -> _Parser:
     )
     parser.add_argument("--help-all", "--help_all", action="help", help="all flags, and a line on each policy")
     return parser
+
+
+def _build(type_: type, given: argparse.Namespace) -> Any:
+    return type_(**{name: getattr(given, name) for name in _names(type_)})
+
+
+def _scores_alone(parser: _Parser, given: argparse.Namespace) -> bool:
+    """Whether a saved model is scored and nothing is trained, as in the examples of transformers."""
+    is_alone = getattr(given, "do_predict", False) and not given.do_train
+    if is_alone and not getattr(given, "model_name_or_path", None):
+        parser.error("--do_predict without --do_train scores a saved model: give it by --model_name_or_path.")
+    return is_alone
 
 
 def _blame(given: dict[str, Any], error: BaseException) -> str:
