@@ -18,7 +18,7 @@ With the labels of a second file, row by row, such as those that people gave (CI
     accelerate launch recipes/image_classification.py --train_file ... --label_file cifar10n/train.parquet \
         --label_column worse_label
 
-A ResNet in place of the ViT (its stem halves the sides twice: enlarge small pictures by --image_size):
+A ResNet in place of the ViT (it halves the sides four times or more: enlarge small pictures by --image_size):
 
     accelerate launch recipes/image_classification.py --architecture resnet --image_size 64 --train_file ...
 

@@ -18,12 +18,12 @@ one policy need names. `--budgets auto` adds the missing baselines: where an arm
 arm reads, a short and a uniform arm with its share. An arm whose name begins with `oracle`, such as
 "oracle=POLICY:FIELD=...", chooses by what no rule can know: it shows whether there is headroom, and never wins.
 
-The first line of the output is the verdict. After two seeds, it says how many seeds would tell the margin from noise,
-and how long they take; a table says so for each arm. Two seeds give a rough number. With `--seeds 8 --stop_decided`, 8
-is the largest number: an arm gets no more seeds when it is decided against the arm with fewer epochs, that is, better,
-worse, the same within the margin, or out of reach of 8 seeds. To look after each seed finds differences by chance, so
-these looks use intervals of 99.9 % in place of 95 %, from three seeds on. Baselines that no undecided arm needs are
-stopped too. Without the flag, a later command gives stopped arms their other seeds.
+The first line below the heading is the verdict. After two seeds, it says how many seeds would tell the margin from
+noise, and how long they take; a table says so for each arm. Two seeds give a rough number. With `--seeds 8
+--stop_decided`, 8 is the largest number: an arm gets no more seeds when it is decided against the arm with fewer
+epochs, that is, better, worse, the same within the margin, or out of reach of 8 seeds. To look after each seed finds
+differences by chance, so these looks use intervals of 99.9 % in place of 95 %, from three seeds on. Baselines that no
+undecided arm needs are stopped too. Without the flag, a later command gives stopped arms their other seeds.
 
 Every arm gets the seeds 1 to `--seeds`. With one seed, all arms start from the same weights and the same order of rows.
 The same command continues where it was interrupted, inside a run from its last checkpoint. A command with further arms
@@ -128,17 +128,31 @@ def _number(text: str, kind: type) -> Any:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {AUTO}") from error
 
 
+def _checked(plan: Plan) -> Plan:
+    """The plan.
+
+    Raises:
+        ValueError: A number of the command line is out of bounds.
+    """
+    try:
+        plan.check()
+    except ValueError as error:
+        raise ValueError(f"--{error}; give another.") from error
+    return plan
+
+
 def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.Namespace) -> list[str]:
     """Run what has not ended and compare again after each run; return the names of the runs that failed.
 
     Raises:
         ValueError: The folder can't be made, or `join` refuses the plan.
     """
+    joined = _checked(join(plan, earlier, folder))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--output_dir {folder} can't be made: {error.strerror}. Give another.") from error
-    join(plan, earlier, folder).save(folder)
+    joined.save(folder)
     runs, failed, idle, decided, ended_before = {}, [], set(), set(), plan.ended(folder)
     for arm, seed in plan.runs():
         out = run_folder(folder, arm, seed)
@@ -231,7 +245,7 @@ def _compare(options: argparse.Namespace, arguments: list[str]) -> int:
     elif earlier is None:
         raise ValueError(f"{folder} has no comparison: give the recipe that is to be run.")
     elif options.margin is not None:
-        dataclasses.replace(earlier, margin=options.margin).save(folder)
+        _checked(dataclasses.replace(earlier, margin=options.margin)).save(folder)
     if failed:
         told = f"Failed: {'; '.join(failed)}. Their last words are above, all in {folder / 'logs'}."
         sys.stderr.write(f"{told}\n")
@@ -259,8 +273,10 @@ def _run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan |
     if options.seeds < 1 or options.jobs < 1:
         raise ValueError(f"--seeds {options.seeds} --jobs {options.jobs}: give 1 or more of each.")
     budgets = [budget for budget in options.budgets if budget != AUTO]
-    check_beginning(plan_arms(options.arms, budgets, 1, options.baselines), arguments)  # before anything runs
     plan = Plan(options.script, tuple(arguments), {}, options.seeds, options.jobs, options.margin)
+    planned = plan_arms(options.arms, budgets, 1, options.baselines)
+    check_beginning(planned, arguments)  # before anything runs
+    _checked(dataclasses.replace(plan, arms=planned))
     epochs = epochs_of(arguments)
     if epochs is None:  # a run of the full arm shows how many
         first = dataclasses.replace(plan, arms={"full": Arm(ALL, "full")}, seeds=1)

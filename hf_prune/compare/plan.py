@@ -97,10 +97,7 @@ class Plan:
             arms = {file_name(name, "the arm"): _arm(arm) for name, arm in found.pop("arms").items()}
             plan = cls(arguments=_flags(found.pop("arguments")), arms=arms, **found)
             of_kind(plan.script, "script", str)
-            number(plan.seeds, "seeds", 1, _MOST_RUNS // max(len(arms), 1), whole=True)
-            number(plan.jobs, "jobs", 1, _MOST_RUNS, whole=True)
-            if plan.margin is not None:
-                number(plan.margin, "margin")
+            plan.check()
             if plan.paths is not None:
                 number(plan.paths, "paths", whole=True)
             return plan
@@ -109,6 +106,17 @@ class Plan:
                 f"{path} is not the plan of a comparison, or damaged ({why(error)}). Name another folder, or remove "
                 "that file."
             ) from error
+
+    def check(self) -> None:
+        """Refuse numbers with which the plan could not be read again.
+
+        Raises:
+            ValueError: The seeds, the jobs or the margin are out of bounds.
+        """
+        number(self.seeds, "seeds", 1, _MOST_RUNS // max(len(self.arms), 1), whole=True)
+        number(self.jobs, "jobs", 1, _MOST_RUNS, whole=True)
+        if self.margin is not None:
+            number(self.margin, "margin")
 
     def runs(self) -> list[tuple[str, int]]:
         """(arm, seed) of every run, all arms of a seed before the next one."""

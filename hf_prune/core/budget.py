@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _RAMP = re.compile(r"\s*([\d.]+)\s*->\s*([\d.]+)\s*")
-_CYCLE = re.compile(r"\s*([\d.]+)\s*~\s*([\d.]+)\s*x\s*(\d+)\s*")
+_CYCLE = re.compile(r"\s*([\d.]+)\s*~\s*([\d.]+)\s*x\s*(\d{1,9})\s*")
 FORMS = "a ramp is written '0.3->1.0', a cycle '0.5~0.3x4' (mean, amplitude, number of cycles)"
 
 

@@ -222,6 +222,7 @@ def _ngrams(text: Text, ngram: int, side: int) -> tuple[np.ndarray, np.ndarray]:
         side: Number of the text, which makes its n-grams differ from those of the other text.
     """
     lengths = np.diff(text.offsets)
+    ngram = min(ngram, int(lengths.max(initial=1)))
     counts = np.maximum(lengths - ngram + 1, lengths > 0)
     begins, ends = _places(text.offsets[:-1], counts), np.repeat(text.offsets[1:], counts)
     hashes = np.full(len(begins), side, np.uint64)

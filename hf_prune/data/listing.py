@@ -1,6 +1,7 @@
 """Rows of a training set that a file lists, by number or by key."""
 
 import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -108,22 +109,27 @@ def _read(path: str, wanted: list[str]) -> tuple[str, list[Any]]:
         if suffix == ".npy":
             return _BARE, _read_array(path)
         text = Path(path).read_text(encoding="utf-8-sig")
+        if suffix in (".csv", ".tsv"):
+            return _read_table(text, "\t" if suffix == ".tsv" else ",", path, wanted)
+        lines = [line.strip() for line in text.split("\n") if line.strip()]  # a key may have a rarer line break in it
         if suffix == ".txt":
-            return _BARE, [line.strip() for line in text.splitlines() if line.strip()]
-        if suffix == ".json":
-            return _of_json(json.loads(text), path, wanted)
-        if suffix == ".jsonl":
-            return _of_json([json.loads(line) for line in text.splitlines() if line.strip()], path, wanted)
-    except (OSError, ValueError, EOFError) as error:
+            return _BARE, lines
+        return _of_json(json.loads(text) if suffix == ".json" else list(map(json.loads, lines)), path, wanted)
+    except (OSError, ValueError, EOFError, csv.Error, RecursionError) as error:
         if str(error).startswith("file="):
             raise
         raise ValueError(f"file={path!r} can't be read as {suffix}: {error}") from error
-    header, *lines = list(csv.reader(text.splitlines(), delimiter="\t" if suffix == ".tsv" else ",")) or [[]]
-    lines = [line for line in lines if line]
+
+
+def _read_table(text: str, separator: str, path: str, wanted: list[str]) -> tuple[str, list[Any]]:
+    lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if line]
+    header = lines[0] if lines else [_BARE]
     if len(header) == 1 and header[0].strip().isdecimal():  # numbers without a name above them
-        return _BARE, [line[0] for line in (header, *lines)]
-    at = header.index(_pick(header, path, wanted)) if header else 0
-    return header[at] if header else _BARE, [line[at] for line in lines]
+        return _BARE, [line[0] for line in lines]
+    at = header.index(_pick(header, path, wanted))
+    if short := next((line for line in lines if len(line) <= at), None):
+        raise ValueError(f"file={path!r} has the line {separator.join(short)!r}, without a value for {header[at]!r}.")
+    return header[at], [line[at] for line in lines[1:]]
 
 
 def _pick(names: list[str], path: str, wanted: list[str]) -> str:
@@ -145,7 +151,8 @@ def _read_parquet(path: str, wanted: list[str]) -> tuple[str, list[Any]]:
 
 
 def _read_array(path: str) -> list[Any]:
-    array = np.load(path, allow_pickle=False)
+    with open(path, "rb") as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
     if array.ndim != 1 or array.dtype.kind not in "iuU":
         cure = " Of a mask, save np.flatnonzero(mask)." if array.dtype.kind == "b" else ""
         raise ValueError(f"file={path!r} must be a (K,) array of row numbers, got {array.dtype} {array.shape}.{cure}")

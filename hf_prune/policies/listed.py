@@ -35,7 +35,8 @@ class Listed(Policy):
 
     Args:
         column: Column of the data set that is true, or 1, where a row is named, and false, or 0, elsewhere.
-        file: File of the numbers or keys of the rows that are named; in place of `column`.
+        file: File of the numbers or keys of the rows that are named; in place of `column`. A run that resumes keeps the
+            list that it began with.
         drop: Whether the rows that are named are left out; if not, only they are trained.
         one_of: Column of the data set with each row's group, a text or a whole number; a round trains one row of each.
 

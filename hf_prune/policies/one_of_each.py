@@ -81,7 +81,7 @@ class OneOfEach(Policy):
         return Selection(np.flatnonzero(kept))
 
     def forecast(self, history: History, clock: Clock) -> int:
-        return int(np.minimum(np.bincount(self._groups(history)), self.most).sum())
+        return int(np.minimum(np.bincount(self._groups(history)), min(self.most, len(history))).sum())
 
     def _groups(self, history: History) -> np.ndarray:
         groups = history.notes.get(_GROUP, history.features.groups)

@@ -66,7 +66,7 @@ class Trim(Policy):
     """Prune the rows of largest mean loss, which are likely to be wrong.
 
     Args:
-        noise: Share of the rows that is pruned once the ramp is over, in [0, 1); None = as the losses say.
+        noise: Share of the rows that is pruned once the ramp is over, in [0, 1); None or "auto" = as the losses say.
         ramp: Share of training in which the pruned share grows to `noise`, in (0, 1].
         per_class: Whether `noise` holds for each class, so that no class is pruned more than another.
         revisit: Rounds from one measurement of the pruned rows to the next, in [0, inf); 0 = they stay pruned.
@@ -81,12 +81,14 @@ class Trim(Policy):
 
     instead: ClassVar[Mapping[str, Any]] = {"revisit": 0}
 
-    noise: float | None = None
+    noise: float | str | None = None  # no text but "auto"
     ramp: float = 0.1
     per_class: bool = False
     revisit: int = 3
 
     def __post_init__(self):
+        if self.noise == "auto":
+            object.__setattr__(self, "noise", None)
         if self.noise is not None:
             self.check_range("noise", "[0, 1)")
         self.check_range("ramp", "(0, 1]")
@@ -127,7 +129,7 @@ class Trim(Policy):
         n, notes = len(history), history.notes
         if "visits" not in notes:
             return 0
-        noise = float(notes["noise"][0]) if self.noise is None and "noise" in notes else self.noise or 0.0
+        noise = float(notes["noise"][0]) if self.noise is None and "noise" in notes else float(self.noise or 0)
         kept = (1 - noise * min(1.0, clock.share / self.ramp)) * n
         return max(0, n - whole_steps(max(1, math.ceil(kept - 1e-9)), clock.step_rows))
 

@@ -249,7 +249,8 @@ def _flags(type_: type, title: str, defaults: dict[str, Any], policy: str | None
             value = _default(defaults[field.name], hints[field.name])
         given = {key: entry for key, entry in value.items() if entry is not dataclasses.MISSING}
         metadata = {**field.metadata, "help": text}
-        hint = _budget if set(get_args(hints[field.name])) == {float, str} else hints[field.name]
+        kinds = set(get_args(hints[field.name]))
+        hint = _budget if kinds == {float, str} else _number_or_auto if kinds > {float, str} else hints[field.name]
         fields.append((field.name, hint, dataclasses.field(metadata=metadata, **given)))
     return dataclasses.make_dataclass(type_.__name__, fields, namespace={"_argument_group_name": title}, kw_only=True)
 
@@ -269,6 +270,14 @@ def _budget(text: str) -> float | str:
         if read_budget(text) is None:
             raise argparse.ArgumentTypeError(f"invalid float value: {text!r}; {FORMS}.") from None
         return text
+
+
+def _number_or_auto(text: str) -> float | str:
+    """A number, or the word for one that is found in training."""
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid float value: {text!r}; give a number or auto.") from None
 
 
 def _default(value: Any, hint: Any) -> dict[str, Any]:

@@ -75,8 +75,14 @@ class CommonArguments:
         return self.dataset_name or self.train_file or self.test_file
 
     def for_trainer(self) -> dict[str, Any]:
-        """Arguments for the trainer from these flags: `history`, `history_key` and `callbacks`."""
+        """Arguments for the trainer from these flags: `history`, `history_key` and `callbacks`.
+
+        Raises:
+            ValueError: `early_stopping_patience` is below 1.
+        """
         patience = self.early_stopping_patience
+        if patience is not None and patience < 1:
+            raise ValueError(f"early_stopping_patience={patience} must be at least 1, or left out.")
         callbacks = [] if patience is None else [Patience(patience)]
         return {"history": self.history, "history_key": self.history_key, "callbacks": callbacks}
 

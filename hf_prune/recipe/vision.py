@@ -32,15 +32,22 @@ def new_model(
     Args:
         architecture: "vit" or "resnet".
         model_size: A key of its sizes.
-        image_size: Height and width of pictures, in pixels; a ResNet takes any.
+        image_size: Height and width of pictures, in pixels.
         patch_size: Height and width of a ViT's patches, in pixels.
         names: Settings that name the classes.
 
     Raises:
-        ValueError: An unknown architecture or size, or patches that don't fill the picture.
+        ValueError: An unknown architecture or size, patches that don't fill the picture, or a picture of which a ResNet
+            would leave one pixel: its batch norm fails on a batch of one row then, as the last of an epoch may be.
     """
     if architecture == "resnet":
         stem, widths, depths, block = shape_of(model_size, RESNET_SIZES)
+        least = 2 ** (len(depths) + 1) + 1  # the stem halves the sides twice, each later stage once
+        if image_size < least:
+            raise ValueError(
+                f"image_size={image_size} is too small for a ResNet of model_size={model_size!r}, which would leave "
+                f"one pixel: give {least} or more (pictures are enlarged)."
+            )
         blocks = dict(hidden_sizes=widths, depths=depths, layer_type=block)
         return ResNetForImageClassification(ResNetConfig(embedding_size=stem, **blocks, **names))
     if architecture != "vit":

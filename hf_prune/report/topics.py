@@ -145,7 +145,7 @@ class Measured:
     @property
     def has_learnt(self) -> bool | None:
         """Whether the median loss of an epoch's rows has halved, or is small; None = not known."""
-        medians = [value for value in self.facts.get("medians", ()) if math.isfinite(value)]
+        medians = self.facts["medians"]
         return medians[-1] <= max(_FALLEN * medians[0], _SMALL) if medians else None
 
 
@@ -224,6 +224,8 @@ def _wrong_labels(run: Measured, evidence: Evidence) -> Advice:
     topic, upper = "wrong labels", run.facts.get("upper")
     if upper is None:
         return Advice(topic, "unknown", _unmeasured("the share of wrong labels or pairs", run))
+    if not run.facts["medians"]:
+        return Advice(topic, "unknown", "no epoch had losses that are numbers: the run has diverged")
     if not run.has_learnt:
         first, last = run.facts["medians"][0], run.facts["medians"][-1]
         said = f"no estimate of wrong labels is meaningful yet, for the median loss only went from {first:.3g} to"
@@ -328,6 +330,11 @@ def _is_finite(value: Any) -> bool:
     return is_number(value) and math.isfinite(value)
 
 
+def _is_lost(value: Any) -> bool:
+    """Whether the losses of an epoch were no numbers."""
+    return isinstance(value, float) and not math.isfinite(value)
+
+
 def _checked(found: Any) -> dict[str, Any]:
     """Check the facts of a file; {} if it has none.
 
@@ -344,7 +351,10 @@ def _checked(found: Any) -> dict[str, Any]:
         number(value, "a length")
     if "lengths" in facts and len(facts["lengths"]) != 3:
         raise ValueError("lengths must be three numbers")
-    facts["medians"] = [number(value, "a median") for value in facts.get("medians", ()) if value is not None]
+    if facts.get("upper") is not None and "medians" not in facts:
+        raise ValueError("there are no medians")
+    known = [value for value in facts.get("medians", ()) if value is not None and not _is_lost(value)]
+    facts["medians"] = [number(value, "a median") for value in known]
     if facts.get("at_once") is not None:
         number(facts["at_once"], "at_once", 0, 1)
     for name in ("rows", "repeats"):

@@ -127,6 +127,10 @@ def test_the_recipes_own_epochs_are_those_of_the_full_arm():
         ([FAKE, "--arms", "uniform"], "Two arms are called uniform-50"),
         ([FAKE, "--budgets", "50"], "--budgets 50: a budget is a share between 0 and 1"),
         ([FAKE, "--seeds", "0"], "--seeds 0 --jobs 1: give 1 or more"),
+        ([FAKE, "--seeds", "100000"], "--seeds must be a whole number from 1 to 33333, got 100000; give another."),
+        ([FAKE, "--jobs", "1000000"], "--jobs must be a whole number from 1 to 100000, got 1000000; give another."),
+        ([FAKE, "--margin", "-1"], "--margin must be a number from 0 to .*, got -1.0; give another."),
+        ([FAKE, "--margin", "nan"], "--margin must be a number from 0 to .*, got nan; give another."),
         ([FAKE, "--jobs", "some"], "--jobs: 'some' is neither a number nor auto"),
         ([FAKE, "--budgets", "auto", "--arms", "ucb"], "--budgets auto leaves ucb without a budget: add one, as in"),
         ([FAKE, "--baselines", "none"], "--baselines: invalid choice: 'none'"),
@@ -508,6 +512,13 @@ def test_seeds_without_number_are_refused_at_once(capsys):
     assert "seeds must be a whole number from 1 to" in refused(capsys)
     Path("out", "command.json").write_text(json.dumps(plan | {"seeds": 10**9}))
     assert "seeds must be a whole number from 1 to" in refused(capsys)
+
+
+def test_a_margin_that_is_none_leaves_a_comparison_as_it_is(capsys):
+    compare("--seeds", "1")
+    plan = Path("out", "command.json").read_text()
+    assert "--margin must be a number from 0" in refused(capsys, "--margin", "inf")
+    assert Path("out", "command.json").read_text() == plan
 
 
 @pytest.mark.parametrize("name", ["..", ".x"])

@@ -66,7 +66,8 @@ def test_a_number_is_kept_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "keep", ["0.3->1.1", "0->1", "0.5~0.5x2", "0.8~0.3x2", "0.5~0.3x0", "0.3-1", "0.5", "a->b", "..->1"]
+    "keep",
+    ["0.3->1.1", "0->1", "0.5~0.5x2", "0.8~0.3x2", "0.5~0.3x0", "0.5~0.3x1000000000", "0.3-1", "0.5", "a->b", "..->1"],
 )
 def test_what_is_no_share_is_refused(keep):
     with pytest.raises(

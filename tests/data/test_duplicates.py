@@ -54,6 +54,7 @@ def test_words_in_another_order_are_another_text():
 
 def test_equal_rows_are_found_however_short():
     assert groups_of([], [7], [7, 8], [], [7], [8, 7], [7, 8], ngram=5) == [0, 1, 2, 0, 1, 5, 2]
+    assert groups_of([7], [7], [7, 8], ngram=10**30) == [0, 0, 2]
     assert groups_of([7], [7, 7], [7, 7, 7], [7, 7], similarity=1) == [0, 1, 2, 1]
 
 

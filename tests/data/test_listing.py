@@ -24,7 +24,9 @@ def listed(path, dataset=PLAIN, key=None, warn=None):
 
 
 def write(path, content):
-    if path.suffix == ".npy":
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif path.suffix == ".npy":
         np.save(path, content)
     elif path.suffix == ".parquet":
         pq.write_table(pa.table(content), path)
@@ -38,11 +40,13 @@ BARE = {
     "a.csv": "3\n1\n",
     "b.csv": "index\n3\n1\n",
     "c.csv": 'text,row,loss\nx,3,0.5\n"y,\ny",1,2\n',
+    "d.csv": "text,row\nx\x0cx,3\ny\u2028y,1\n",  # some readers take these for the ends of lines
     "a.tsv": "row\tloss\n3\t0.5\n1\t2\n",
     "a.json": "[3, 1]",
     "b.json": json.dumps([{"row": 3, "loss": 1}, {"row": 1, "loss": 2}]),
     "a.jsonl": '{"index": 3}\n{"index": 1}\n',
     "b.jsonl": "3\n1\n",
+    "c.jsonl": '{"row": 3, "text": "x\u2028x"}\n{"row": 1, "text": "y"}\n',
     "a.npy": np.array([3, 1], np.int32),
     "a.parquet": {"row": [3, 1], "loss": [0.5, 2.0]},
     "b.parquet": {"index": pa.array([3.0, 1.0])},
@@ -110,6 +114,10 @@ def test_rows_that_the_training_set_lacks_are_told(tmp_path):
         ("a.parquet", {"a": [1], "b": [2]}, NUMBERED, None, "call the one that names rows file_row or row"),
         ("a.npy", np.array([True]), PLAIN, None, r"got bool \(1,\). Of a mask, save np.flatnonzero\(mask\)"),
         ("a.npy", np.ones((2, 2), int), PLAIN, None, r"must be a \(K,\) array of row numbers, got int64 \(2, 2\)"),
+        ("a.npy", b"PK, an archive of arrays", PLAIN, None, "can't be read as .npy: "),
+        ("a.csv", "text,row\nb\n", PLAIN, None, "has the line 'b', without a value for 'row'"),
+        ("a.csv", '"' + "x" * 200_000, PLAIN, None, "can't be read as .csv: field larger than field limit"),
+        ("a.json", "[" * 100_000, PLAIN, None, "can't be read as .json: "),
         ("a.rows", "1", PLAIN, None, "suffix '.rows' is not known; give one of .txt, .csv"),
     ],
 )

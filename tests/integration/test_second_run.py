@@ -97,7 +97,7 @@ def test_a_schedule_of_a_subclass_follows_the_clock(make):
 def test_a_run_goes_on_under_any_other_policy(make, tmp_path, name):
     """Its memory is what it begins with, whatever the policy before had noted."""
     make("uniform:keep=0.9,cover=True", save_strategy="steps", save_steps=7, num_train_epochs=4).train()
-    earlier = History.empty(22, ("el2n", "grad_norm", "correct"))
+    earlier = History.empty(22, ("el2n", "grad_norm", "correct", "base_loss"))
     rng = np.random.default_rng(0)
     signals = {one: rng.random(22).astype(np.float32) for one in earlier.signals}
     earlier.record(np.arange(22), rng.random(22).astype(np.float32), 0, **signals)

@@ -5,7 +5,7 @@ import pytest
 
 from hf_prune import Clock, History
 from hf_prune.core.features import Features
-from hf_prune.policies import trim
+from hf_prune.policies import make, trim
 from hf_prune.policies.trim import Trim, upper_share
 
 
@@ -134,6 +134,10 @@ def test_the_largest_share_that_two_rounds_have_found_is_held(monkeypatch):
         measure(policy, history, round, np.arange(10.0))
         held.append(float(history.notes["noise"][0]))
     assert held == [0, 0, 0, 0.2, 0.2, 0.2] and kept(policy, history, 6, 0.9) == list(range(8))
+
+
+def test_noise_may_be_called_auto():
+    assert make("trim:noise=auto") == Trim() == Trim(noise="auto")
 
 
 @pytest.mark.parametrize(("field", "value"), [("noise", 1), ("ramp", 0), ("revisit", -1), ("per_class", 2)])

@@ -169,6 +169,7 @@ def test_arguments_of_this_process(monkeypatch):
         (["--policy", "no.such.module"], "there is no module 'no' to import."),
         (["--policy"], "--policy: expected one argument"),
         (["--policy", "infobatch", "--ratio", "half"], "--ratio: invalid float value: 'half'"),
+        (["--policy", "trim", "--noise", "some"], "--noise: invalid float value: 'some'; give a number or auto."),
         (["--policy", "uniform", "--unit", "bytes"], "--unit: invalid choice: 'bytes'"),
         (["infobatch"], "unexpected argument 'infobatch'; a value follows its flag"),
         (["--save_strategy", "epoch", "--load_best_model_at_end"], "the save and eval strategy to match"),

@@ -90,3 +90,9 @@ def test_training_rows_say_which_of_their_file_they_are(tmp_path):
         common.carried(splits["train"], "id")
     with pytest.raises(ValueError, match="history_key='key': .* has no such column; it has text, label, id"):
         read_splits(CommonArguments(train_file=str(path), history_key="key"), None)
+
+
+@pytest.mark.parametrize("patience", [0, -1])
+def test_a_patience_that_would_end_any_run_at_its_first_validation_is_refused(patience):
+    with pytest.raises(ValueError, match=f"early_stopping_patience={patience} must be at least 1"):
+        CommonArguments(early_stopping_patience=patience).for_trainer()

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Image
 from PIL import Image as Picture
 from recipe_runs import FLAGS_OF, load, run, run_forked, write_rows
@@ -208,6 +209,8 @@ def test_rows_that_can_not_be_used(recipe, fields, message):
         ({"image_size": 30}, "patch_size=4 is no divisor of image_size=30"),
         ({"architecture": "cnn"}, "architecture='cnn' is not known; give vit or resnet"),
         ({"architecture": "resnet", "model_size": "huge"}, "model_size='huge' is not known; give one of tiny, small"),
+        ({"architecture": "resnet", "image_size": 16}, "image_size=16 is too small for a ResNet of .* give 17 or more"),
+        ({"architecture": "resnet", "model_size": "small"}, "image_size=32 is too small .* give 33 or more"),
     ],
 )
 def test_models_that_can_not_be_made(recipe, fields, message):
@@ -218,10 +221,16 @@ def test_models_that_can_not_be_made(recipe, fields, message):
 def test_a_resnet_is_made_in_its_size(recipe):
     model, _ = recipe.load_model(CommonArguments(), recipe.RecipeArguments(architecture="resnet"), ["a", "b"])
     assert model.config.model_type == "resnet" and model.config.hidden_sizes == [16, 32, 64]
-    small, _ = recipe.load_model(
-        CommonArguments(), recipe.RecipeArguments(architecture="resnet", model_size="small"), ["a"] * 1000
-    )
+    fields = {"architecture": "resnet", "model_size": "small", "image_size": 33}
+    small, _ = recipe.load_model(CommonArguments(), recipe.RecipeArguments(**fields), ["a"] * 1000)
     assert round(small.num_parameters() / 1e6, 1) == 11.7  # ResNet-18 for ImageNet's 1,000 classes
+
+
+@pytest.mark.parametrize("size, least", [("tiny", 17), ("small", 33), ("base", 33)])
+def test_a_resnet_trains_on_a_batch_of_one_row(recipe, size, least):
+    fields = {"architecture": "resnet", "model_size": size, "image_size": least}
+    model, _ = recipe.load_model(CommonArguments(), recipe.RecipeArguments(**fields), ["a", "b"])
+    model.train()(pixel_values=torch.zeros(1, 3, least, least), labels=torch.tensor([1])).loss.backward()
 
 
 # ---- Whole runs ----

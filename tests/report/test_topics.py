@@ -153,6 +153,13 @@ def test_wrong_labels_mean_nothing_before_the_model_has_learnt():
     )
 
 
+@pytest.mark.parametrize("lost", [None, float("nan"), float("inf")])
+def test_a_run_that_has_diverged_gets_advice_too(lost):
+    found = told("wrong labels", facts=FACTS | {"medians": [lost, lost]})
+    assert found.line == "wrong labels: no epoch had losses that are numbers: the run has diverged."
+    assert told("wrong labels", facts=FACTS | {"medians": [2.0, 0.5, lost]}).verdict == "nothing"
+
+
 def test_equal_rows():
     found = told("duplicates", facts=FACTS | {"repeats": 300})
     assert found.command == "--policy one_of_each" and found.numbers["saves"] == 0.3
