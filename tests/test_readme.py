@@ -79,7 +79,8 @@ def test_the_script_of_the_readme_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_picture_is_drawn_from_its_file():
     picture = load("benchmarks/picture")
-    (link,) = re.findall(r"!\[.*?\]\((.*?)\)", TEXTS["readme"])
+    link, terminal = re.findall(r"!\[.*?\]\((.*?)\)", TEXTS["readme"])
+    assert "hf-prune" in (ROOT / terminal).read_text(encoding="utf-8")  # made by benchmarks/terminal.py
     committed = ROOT / link
     assert committed == picture.MEASURED.with_suffix(".svg")
     fresh = picture.svg(picture.draw(result("label_noise")))

@@ -1,8 +1,9 @@
 """Draw a picture of what a command prints in a terminal, for a README.
 
-    python recipes/benchmarks/terminal.py recipes/results/terminal.svg -- hf-prune audit out --top 8
+    python recipes/benchmarks/terminal.py recipes/results/audit.svg -- hf-prune audit audit-output/first --top 12
 
 It runs the command with 100 columns and writes the SVG. The texts stay texts, and nothing is loaded from the network.
+The README's picture is of the first run of recipes/audit.ipynb.
 """
 
 import argparse
