@@ -60,7 +60,7 @@ def _parser() -> Parser:
     tables = commands.add_parser("table", help="print runs of the recipes, or comparisons, as a Markdown table")
     tables.add_argument("results", nargs="+", help="folders of runs or of comparisons, or their JSON files")
     tables.add_argument("--best", action="store_true", help="show comparisons with their best rule alone")
-    report = commands.add_parser("report", help="write the report of a run that has ended, as a page and PNG files")
+    report = commands.add_parser("report", help="write the report of a run, ended or not, as a page and PNG files")
     report.add_argument("run", help="folder of the run; _report.html and the folder _report are written into it")
     _add_advise(commands)
     _add_audit(commands)
@@ -160,10 +160,11 @@ def _tabulate(results: Sequence[str], best: bool) -> str:
 
 
 def _write_report(run: str) -> str:
-    from .report.page import REPORT, RunReport
+    from .report.page import REPORT
+    from .report.unfinished import report_of
 
     path = Path(run, REPORT)
-    RunReport.of_folder(run).html(path)
+    report_of(run).html(path)
     return f"{path}, and its figures in {path.with_suffix('')}"
 
 

@@ -56,11 +56,12 @@ from hf_prune.recipe.arguments import parse
 from hf_prune.recipe.columns import count_rows, find_column
 from hf_prune.recipe.labels import ClassArguments, class_names, encode_labels, join_labels, warn_if_untaught
 from hf_prune.recipe.metrics import Accuracy
-from hf_prune.recipe.models import loading, names_of
+from hf_prune.recipe.models import loading, names_of, saved_classes
 from hf_prune.recipe.outcome import Outcome, arguments_of, finish
 from hf_prune.recipe.pictures import Inputs, check_pictures, new_augmentation, read_pictures
 from hf_prune.recipe.session import DEFAULTS, Laps, check_metric, find_checkpoint, run, train
 from hf_prune.recipe.splits import CommonArguments, hold_out, limit
+from hf_prune.recipe.unlabelled import UNLABELLED, is_unlabelled, score, set_apart
 from hf_prune.recipe.vision import new_model
 
 
@@ -157,10 +158,14 @@ def load_pictures(common: CommonArguments, recipe: RecipeArguments, seed: int) -
     splits, names = read_pictures(common, recipe.train_dir, embedded_digits)
     if file := recipe.label_file:
         splits["train"] = join_labels(splits["train"], file, recipe.label_column, names["train"], recipe.image_column)
-    classes = []
-    for split, rows in splits.items():
+    classes = saved_classes(str(common.model_name_or_path)) or [] if common.is_scored_alone else []
+    for split, rows in list(splits.items()):
         image = find_column(rows, "image_column", recipe.image_column, names[split])
         label = recipe.label_column if split == "train" or recipe.label_column in rows.column_names else "label"
+        if (split == "test" or common.is_scored_alone) and is_unlabelled(rows, label):
+            set_apart(splits, split, {image: "image"}, names[split])
+            splits[UNLABELLED] = splits[UNLABELLED].cast_column("image", Image())
+            continue
         label = find_column(rows, "label_column", label, names[split])
         rows = rows.select_columns([image, label, *common.carried(rows, image, label, "image", "labels")])
         try:
@@ -237,7 +242,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     train(trainer, checkpoint)
     laps.end("training")
-    outcome = test(trainer, rows, classes)
+    outcome = score(
+        trainer, rows, lambda: test(trainer, rows, classes), lambda logits: [classes[best] for best in logits.argmax(1)]
+    )
     laps.end("testing")
     dataset = common.source or recipe.train_dir or "handwritten digits of scikit-learn"
     card = {"tasks": "image-classification", "dataset": dataset}

@@ -20,7 +20,6 @@ The same command again continues an interrupted run from its last checkpoint, an
 """
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Value
+from datasets import Dataset, DatasetDict
 from scipy.special import softmax
 from tokenizers import processors
 from transformers import (
@@ -45,13 +44,14 @@ from transformers import (
 from hf_prune import PruningTrainer
 from hf_prune.recipe.arguments import parse
 from hf_prune.recipe.columns import count_rows, find_column, find_text, find_texts, keep_rows, tell_cuts
-from hf_prune.recipe.labels import ClassArguments, class_names, encode_labels, read_numbers, warn_if_untaught
+from hf_prune.recipe.labels import ClassArguments, encode_labels, known_classes, read_numbers, warn_if_untaught
 from hf_prune.recipe.metrics import LabelScorer
 from hf_prune.recipe.models import loading, names_of, shape_of
 from hf_prune.recipe.outcome import Outcome, arguments_of, finish
 from hf_prune.recipe.session import DEFAULTS, Laps, check_metric, find_checkpoint, run, train
 from hf_prune.recipe.splits import CommonArguments, hold_out, limit, read_corpus, read_splits
 from hf_prune.recipe.tokenizers import byte_level_bpe
+from hf_prune.recipe.unlabelled import is_unlabelled, score, set_apart
 
 
 @dataclass
@@ -114,30 +114,27 @@ def is_whole(row: dict[str, Any]) -> bool:
 def load_texts(
     common: CommonArguments, recipe: RecipeArguments, seed: int, say=print
 ) -> tuple[DatasetDict, list[str] | None]:
-    """Splits train, validation and, if it has labels, test, with columns `text`, maybe `text_pair`, and `labels`.
+    """Splits train, validation and test, with columns `text`, maybe `text_pair`, and `labels`; or, without, unlabelled.
 
     Returns:
         The splits, and the names of the classes; None if the labels are floats.
 
     Raises:
         ValueError: A split has fewer than two rows of text, or `read_splits`, `find_texts`, `read_numbers`,
-            `class_names`, `encode_labels`, `hold_out` or `limit` refuses something.
+            `known_classes`, `encode_labels`, `hold_out` or `limit` refuses something.
     """
     splits, names = read_splits(common, lambda: read_corpus(__file__))
     texts = find_texts(splits["train"], recipe.text_columns, recipe.label_column, names["train"])
-    label = find_column(splits["train"], "label_column", recipe.label_column, names["train"])
-    feature = splits["train"].features[label]
-    is_number = isinstance(feature, Value) and feature.dtype.startswith("float")
-    classes = None if is_number else class_names(splits["train"], label, names["train"])
+    label = recipe.label_column
+    classes = known_classes(common, splits["train"], label, names["train"])
     for split, rows in list(splits.items()):
         columns = [find_text(rows, "text_columns", text, names[split]) for text in texts]
+        if (split == "test" or common.is_scored_alone) and is_unlabelled(rows, label):
+            set_apart(splits, split, dict(zip(columns, TEXTS, strict=False)), names[split])
+            continue
         found = find_column(rows, "label_column", label, names[split])
         taken = (*columns, found, *TEXTS, "labels", "length")
         rows = rows.select_columns([*columns, found, *common.carried(rows, *taken)])
-        if split == "test" and set(rows[label][:]) <= {-1, None}:  # as in GLUE, which does not publish them
-            warnings.warn(f"{names[split]} has no labels; the score is that of the validation rows.", stacklevel=2)
-            del splits[split]
-            continue
         read = read_numbers if classes is None else partial(encode_labels, classes=classes)
         rows = read(rows, label, name=names[split]).rename_columns(dict(zip(columns, TEXTS, strict=False)))
         what = f"text in {', '.join(columns)}"
@@ -145,7 +142,7 @@ def load_texts(
     corpus = limit(hold_out(splits, seed, stratify_by=classes and "labels"), common)
     if classes is not None:
         warn_if_untaught(corpus)
-    if few := [split for split, rows in corpus.items() if len(rows) < 2]:
+    if few := [split for split, rows in corpus.items() if len(rows) < 2 and "labels" in rows.column_names]:
         raise ValueError(f"Split {few[0]} has one row with text; two are needed, or no score has an interval.")
     return corpus, classes
 
@@ -226,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     length = min(recipe.max_length, tokenizer.model_max_length)
 
     def encode(rows):
-        return tokenizer(*(rows[name] for name in texts), max_length=length, truncation=True)
+        return tokenizer(*([text or "" for text in rows[name]] for name in texts), max_length=length, truncation=True)
 
     encode(corpus["train"][:1])  # sets the tokenizer's max_length even if all rows are in the cache
     with args.main_process_first(desc="tokenize"):
@@ -249,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     train(trainer, checkpoint)
     laps.end("training")
-    outcome = test(trainer, rows, corpus, scorer)
+    outcome = score(trainer, rows, lambda: test(trainer, rows, corpus, scorer), scorer.answers)
     laps.end("testing")
     card = {"tasks": "text-classification", "dataset": common.source or "embedded corpus"}
     card |= {} if common.source else {"language": "en de es fr it pl pt nl".split()}

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from tokenizers import decoders, processors
 from transformers import (
     AutoModelForSeq2SeqLM,
@@ -42,12 +42,14 @@ from transformers import (
 from hf_prune import PruningSeq2SeqTrainer
 from hf_prune.recipe.arguments import parse
 from hf_prune.recipe.bleu import TextScorer, new_bleu
-from hf_prune.recipe.columns import columns_of, count_rows, find_text, keep_rows, tell_cuts
+from hf_prune.recipe.columns import count_rows, encode_splits, tell_cuts
 from hf_prune.recipe.models import loading, shape_of
 from hf_prune.recipe.outcome import Outcome, arguments_of, finish
+from hf_prune.recipe.pairs import read_pairs, untranslated
 from hf_prune.recipe.session import DEFAULTS, Laps, check_metric, find_checkpoint, run, train
 from hf_prune.recipe.splits import CommonArguments, load_splits, read_corpus
 from hf_prune.recipe.tokenizers import byte_level_bpe, set_languages
+from hf_prune.recipe.unlabelled import score
 
 
 @dataclass
@@ -128,32 +130,6 @@ def read_flags(argv: Sequence[str] | None):
 # ---- Data ----
 
 
-def read_pairs(rows: Dataset, recipe: RecipeArguments, name: str, say=print, carried: Sequence[str] = ()) -> Dataset:
-    """The columns `source`, `target` and `carried` of the rows; rows without text on a side are left out.
-
-    Raises:
-        ValueError: A language has no column, its column has no texts, or no row has text on both sides.
-    """
-    if "translation" in rows.column_names:
-        rows = rows.flatten()
-    columns = {column.removeprefix("translation."): column for column in rows.column_names}
-    found = {}
-    for side in ("source", "target"):
-        lang = getattr(recipe, f"{side}_lang")
-        key = lang if lang in columns else lang.partition("_")[0]
-        if key not in columns:
-            raise ValueError(f"{side}_lang={lang!r}: {name} has no such column; it has {columns_of(rows)}.")
-        found[find_text(rows, f"{side}_lang", columns[key], name)] = side
-    pairs = rows.select_columns([*found, *carried]).rename_columns(found)
-    return keep_rows(
-        pairs,
-        lambda row: all(row[side] and row[side].strip() for side in found.values()),
-        "text in both languages",
-        name,
-        say,
-    )
-
-
 def load_corpus(common: CommonArguments, recipe: RecipeArguments, seed: int, say=print) -> DatasetDict:
     """Splits train, validation and, if there is one, test, with columns `source` and `target`.
 
@@ -167,7 +143,7 @@ def load_corpus(common: CommonArguments, recipe: RecipeArguments, seed: int, say
         taken = ("source", "target", recipe.source_lang, recipe.target_lang, "length")
         return read_pairs(rows, recipe, name, say, common.carried(rows, *taken))
 
-    return load_splits(common, lambda: read_corpus(__file__), prepare, seed)
+    return load_splits(common, lambda: read_corpus(__file__), prepare, seed, lambda rows: untranslated(rows, recipe))
 
 
 # ---- Model ----
@@ -238,12 +214,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, tokenizer = load_model(common, recipe, args, corpus)
 
     def encode(rows):
-        sources = [recipe.source_prefix + text for text in rows["source"]]
-        return tokenizer(sources, text_target=rows["target"], max_length=recipe.max_length, truncation=True)
+        sources = [recipe.source_prefix + (text or "") for text in rows["source"]]
+        targets = rows.get("target") or [""] * len(sources)  # Trainer needs some, also of rows without translations
+        return tokenizer(sources, text_target=targets, max_length=recipe.max_length, truncation=True)
 
     encode(corpus["train"][:1])  # sets the tokenizer's max_length even if all rows are in the cache
     with args.main_process_first(desc="tokenize"):
-        rows = corpus.map(encode, batched=True, remove_columns=["source", "target"], desc="Tokenize")
+        rows = encode_splits(corpus, encode, ("source", "target"))
     say(f"{count_rows(rows)}; {model.num_parameters():,} parameters; vocabulary of {len(tokenizer):,}")
     tell_cuts(rows["train"], recipe.max_length, say)
     laps.end("reading")
@@ -262,7 +239,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     train(trainer, checkpoint)
     laps.end("training")
-    outcome = test(trainer, rows, corpus, scorer, recipe)
+    beams = {"num_beams": recipe.num_beams}
+    outcome = score(trainer, rows, lambda: test(trainer, rows, corpus, scorer, recipe), scorer.texts, **beams)
     laps.end("testing")
     dataset = common.source or "embedded corpus"
     card = {"tasks": "translation", "language": [recipe.source_lang, recipe.target_lang], "dataset": dataset}

@@ -9,20 +9,22 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
 from .. import policies
 from ..common.command import MISTAKES, Parser, stage
 from ..core import Policy
 from ..core.budget import FORMS, read_budget
+from .brief_help import brief_help
 
 NO_POLICY = "none"
+_TRAINING = "training"  # heading of the training arguments
 _POLICY_HELP = (
     "What chooses the rows of each round: a name below, NAME:FIELD=VALUE,..., the dotted path of a module of yours, "
     f"or {NO_POLICY}."
@@ -44,6 +46,18 @@ class _Parser(Parser, HfArgumentParser):
     """Parses dataclasses with our own error messages."""
 
 
+class _Brief(argparse.Action):
+    """`--help`: the flags that most runs need. `--help-all` is argparse's own help."""
+
+    def __init__(self, *args: Any, say: Callable[[], str], **kwargs: Any):
+        super().__init__(*args, nargs=0, default=argparse.SUPPRESS, **kwargs)
+        self._say = say
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any, **more: Any) -> None:
+        sys.stdout.write(self._say())
+        parser.exit()
+
+
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows defaults, and the list of policies line by line."""
 
@@ -57,18 +71,20 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
 
     Args:
         *dataclass_types: Dataclasses whose fields become flags; a field without `help` in its metadata takes it from
-            the class's docstring. One with a class attribute `policy` is told the policy there.
+            the class's docstring. One with a class attribute `policy` is told the policy there, and in
+            `is_scored_alone` whether nothing is trained.
         argv: The arguments, without the program's name; None = those of this process.
         **defaults: Other defaults by the name of the field, and `policy` (a name, or `"none"`). A policy's field is
             ignored if the chosen policy has no such field.
 
     Returns:
-        An instance of each of `dataclass_types`, in order, then the Policy, or None for `--policy none`.
+        An instance of each of `dataclass_types`, in order, then the Policy, or None for `--policy none` and where
+            nothing is trained.
 
     Raises:
         TypeError: A default for a field that no dataclass and no policy has.
         ValueError: Two classes with a field of the same name.
-        SystemExit: After `--help`; with status 2 after a message if the arguments are wrong.
+        SystemExit: After `--help` and `--help-all`; with status 2 after a message if the arguments are wrong.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     _check_defaults(defaults, dataclass_types)
@@ -85,9 +101,9 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
         first.error(str(error))
 
     _check_clashes([*dataclass_types, cls])
-    flags: list[Any] = [_flags(type_, type_.__name__, defaults) for type_ in dataclass_types]
-    flags.append(_flags(cls, "data pruning", defaults | settings, policy=spec))
-    parser = _Parser(flags, usage=usage, formatter_class=_Formatter, epilog=_overview(), allow_abbrev=False)
+    pruning = _flags(cls, "data pruning", defaults | settings, policy=spec)
+    flags: list[Any] = [pruning, *(_flags(type_, _title(type_), defaults) for type_ in dataclass_types)]
+    parser = _make_parser(flags, usage)
     namespace, unknown = parser.parse_known_args(argv)
     known = [name for group in flags for name in _names(group)]
     stage.flags, stage.fields = known, _names(cls)
@@ -96,18 +112,43 @@ def parse(*dataclass_types: type, argv: Sequence[str] | None = None, **defaults:
         parser.error(_complaint(unknown, known, spec.partition(":")[0]))
     if wrong := _out_of_range(vars(namespace)):
         parser.error(wrong)
-    types = (*dataclass_types, cls)
     try:
-        built = [type_(**{name: getattr(namespace, name) for name in _names(type_)}) for type_ in types]
+        built = [_build(type_, namespace) for type_ in (*dataclass_types, cls)]
     except (*MISTAKES, TypeError) as error:  # some of transformers' settings are read as JSON, or from files
         parser.error(_blame(vars(namespace), error))
-    if getattr(namespace, "do_predict", False) and not namespace.do_train:
-        parser.error("--do_predict without --do_train: a run trains, validates and tests; leave these flags out.")
-    policy = None if cls is _NoPolicy else built[-1]
+    is_alone = _scores_alone(parser, namespace)
+    policy = None if cls is _NoPolicy or is_alone else built[-1]
     for one in (one for one in built[:-1] if hasattr(type(one), "policy")):
-        one.policy = policy
+        one.policy, one.is_scored_alone = policy, is_alone
     stage.policy = policy and (repr(policy), spec)
     return (*built[:-1], policy)
+
+
+def _make_parser(flags: list[Any], usage: str) -> _Parser:
+    """The parser of these flags, with a short help and a long one."""
+    parser = _Parser(
+        flags, usage=usage, formatter_class=_Formatter, epilog=_overview(), allow_abbrev=False, add_help=False
+    )
+    training = [group for group in flags if group._argument_group_name == _TRAINING]
+    brief = [group for group in flags if group not in training]
+    usage = usage.replace("%(prog)s", parser.prog)
+    parser.add_argument(
+        *("-h", "--help"), action=_Brief, say=lambda: brief_help(usage, brief, training), help="the usual flags"
+    )
+    parser.add_argument("--help-all", "--help_all", action="help", help="all flags, and a line on each policy")
+    return parser
+
+
+def _build(type_: type, given: argparse.Namespace) -> Any:
+    return type_(**{name: getattr(given, name) for name in _names(type_)})
+
+
+def _scores_alone(parser: _Parser, given: argparse.Namespace) -> bool:
+    """Whether a saved model is scored and nothing is trained, as in the examples of transformers."""
+    is_alone = getattr(given, "do_predict", False) and not given.do_train
+    if is_alone and not getattr(given, "model_name_or_path", None):
+        parser.error("--do_predict without --do_train scores a saved model: give it by --model_name_or_path.")
+    return is_alone
 
 
 def _blame(given: dict[str, Any], error: BaseException) -> str:
@@ -214,6 +255,13 @@ def _flags(type_: type, title: str, defaults: dict[str, Any], policy: str | None
     return dataclasses.make_dataclass(type_.__name__, fields, namespace={"_argument_group_name": title}, kw_only=True)
 
 
+def _title(type_: type) -> str:
+    """Heading of the flags of a dataclass: the first line of its docstring, unless they are training arguments."""
+    if issubclass(type_, TrainingArguments):
+        return _TRAINING
+    return (inspect.getdoc(type_) or type_.__name__).partition("\n")[0].rstrip(".")
+
+
 def _budget(text: str) -> float | str:
     """A share, or a ramp or a cycle of shares."""
     try:
@@ -291,7 +339,7 @@ def _check_defaults(defaults: dict[str, Any], dataclass_types: Sequence[type]) -
 
 
 def _check_clashes(types: Sequence[type]) -> None:
-    owner = {"policy": "the flag --policy", "help": "the flag --help"}
+    owner = {"policy": "the flag --policy", "help": "the flag --help", "help_all": "the flag --help-all"}
     for type_ in types:
         for name in _names(type_):
             if name in owner:

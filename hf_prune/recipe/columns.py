@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Value
+from datasets import Dataset, DatasetDict, Value
 
 from ..data.tokens import row_lengths
 from ..records.table import FILE_ROW
@@ -99,6 +99,20 @@ def keep_rows(rows: Dataset, is_whole: Callable[[Any], bool], what: str, name: s
     if lost := len(rows) - len(kept):
         say(f"{name}: {lost:,} of {len(rows):,} rows are left out, for only those with {what} can serve.")
     return kept
+
+
+def encode_splits(
+    splits: DatasetDict, encode: Callable[[Any], Any], columns: Sequence[str], desc: str = "Tokenize"
+) -> DatasetDict:
+    """The splits with what `encode` makes of their batches in place of the columns; a split may lack some of these."""
+    return DatasetDict(
+        {
+            split: rows.map(
+                encode, batched=True, remove_columns=[name for name in columns if name in rows.column_names], desc=desc
+            )
+            for split, rows in splits.items()
+        }
+    )
 
 
 def count_rows(splits: Mapping[str, Dataset]) -> str:

@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 from transformers import TrainingArguments
 
 from .columns import find_column
-from .splits import read_file
+from .models import saved_classes
+from .splits import CommonArguments, read_file
 
 _NAMES = 20  # a message lists no more names
 _FEW = 20  # labels with no more values are probably classes, not numbers
@@ -117,6 +118,25 @@ def class_names(rows: Dataset, column: str, name: str) -> list[str]:
     return list(feature.names) if isinstance(feature, ClassLabel) else list(map(str, sorted(set(rows[column][:]))))
 
 
+def known_classes(common: CommonArguments, rows: Dataset, column: str, name: str) -> list[str] | None:
+    """The classes of the training rows, or those of the saved model that is scored alone; None = labels are floats.
+
+    Args:
+        common: The common flags.
+        rows: The training rows.
+        column: Their column of labels.
+        name: The name of the rows in messages.
+
+    Raises:
+        ValueError: The rows lack the column, `class_names` refuses the labels, or the model can't be loaded.
+    """
+    if common.is_scored_alone:
+        return saved_classes(str(common.model_name_or_path))
+    feature = rows.features[find_column(rows, "label_column", column, name)]
+    is_number = isinstance(feature, Value) and feature.dtype.startswith("float")
+    return None if is_number else class_names(rows, column, name)
+
+
 def encode_labels(rows: Dataset, column: str, classes: Sequence[str], name: str) -> Dataset:
     """The rows with the column `labels`, a ClassLabel of `classes`, in place of `column`; labels match by name.
 
@@ -193,6 +213,9 @@ def join_labels(rows: Dataset, path: str, column: str, name: str, apart: str) ->
 
 def warn_if_untaught(splits: DatasetDict) -> None:
     """Warn of classes that occur in `labels`, a ClassLabel, of other splits, but in no training row."""
+    splits = DatasetDict({split: rows for split, rows in splits.items() if "labels" in rows.column_names})
+    if "train" not in splits:
+        return
     names = splits["train"].features["labels"].names
     taught = set(splits["train"]["labels"][:])
     for split, rows in splits.items():

@@ -54,6 +54,11 @@ class LabelScorer:
         """(N,) numbers, or indices of classes, from a model's outputs (N, C)."""
         return logits[:, 0] if self.classes is None else logits.argmax(1)
 
+    def answers(self, logits: np.ndarray) -> list[Any]:
+        """N numbers, or names of classes, from a model's outputs (N, C)."""
+        found = self.predict(logits).tolist()
+        return found if self.classes is None else [self.classes[label] for label in found]
+
     def __call__(self, outputs: Any) -> dict[str, float]:
         """The scores of a validation, for the Trainer's `compute_metrics`."""
         if not np.isfinite(outputs.predictions).all():

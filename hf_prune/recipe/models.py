@@ -40,6 +40,19 @@ def loading(model: str, *kinds: type[Exception]) -> Iterator[None]:
         ) from error
 
 
+def saved_classes(model: str) -> list[str] | None:
+    """The classes of a saved model, in the order of its outputs; None = it predicts numbers.
+
+    Raises:
+        ValueError: The model can't be loaded.
+    """
+    with loading(model):
+        config: Any = AutoConfig.from_pretrained(model)
+    if config.problem_type == "regression":
+        return None
+    return [config.id2label[number] for number in sorted(config.id2label)]
+
+
 def recipe_for(model: str) -> str:
     """The path of the recipe that trains a model's class.
 

@@ -40,7 +40,8 @@ class Outcome:
     """What a recipe found out about its model.
 
     Args:
-        metric: Name of the main score in `scores`, such as "bleu"; `eval_{metric}` is its name in validations.
+        metric: Name of the main score in `scores`, such as "bleu"; `eval_{metric}` is its name in validations. None =
+            no row has a label.
         scores: Scores by name: numbers, and signatures if a metric has one.
         split: The split that was scored: "test" or "validation".
         predictions: Lists by name, with one entry for each row of the split, in its order.
@@ -49,7 +50,7 @@ class Outcome:
         greater_is_better: Whether a higher value of the metric is better.
     """
 
-    metric: str
+    metric: str | None
     scores: dict[str, Any]
     split: str
     predictions: dict[str, Sequence[Any]]
@@ -100,7 +101,7 @@ def finish(
                 lines += ["", said] if said else []
             if _try_to_write(folder / REPORT, report.html):
                 lines += ["", f"the rows, round by round: {folder / REPORT}"]
-        quality = {"metric": outcome.metric, "value": outcome.scores[outcome.metric]}
+        quality = {"metric": outcome.metric, "value": outcome.scores.get(str(outcome.metric))}
         quality |= {"greater_is_better": outcome.greater_is_better, "split": outcome.split, "rows": outcome.rows}
         results = {"arguments": arguments, "policy": policy and public(repr(policy)), "quality": quality}
         results["pruning"] = report and report.to_dict()
@@ -110,7 +111,8 @@ def finish(
         shown = (line if len(line) <= _LINE else f"{line[:_LINE]} ..." for line in texts)
         said, encoding = "\n".join([*lines, *shown]), sys.stdout.encoding or "utf-8"
         print(said.encode(encoding, "backslashreplace").decode(encoding))  # noqa: T201
-        _try_to_write(folder / "README.md", lambda _: trainer.create_model_card(**card))
+        if args.do_train or not args.do_predict:  # otherwise a saved model was scored alone, and has its card
+            _try_to_write(folder / "README.md", lambda _: trainer.create_model_card(**card))
         results |= {"parameters": trainer.accelerator.unwrap_model(trainer.model).num_parameters()}
         results["scores"] = {"split": outcome.split, "rows": outcome.rows} | outcome.scores
         results |= {"seconds": seconds} | surroundings(script)

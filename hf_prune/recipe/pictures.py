@@ -148,10 +148,8 @@ class Inputs:
         pictures = [eight_bits(picture).convert("RGB") for picture in rows["image"]]
         options = {} if self.augmentation is None else {"do_normalize": False}
         pixels = self.processor(pictures, return_tensors="pt", **options)["pixel_values"]
-        return {
-            "pixel_values": pixels if self.augmentation is None else self.augmentation(pixels),
-            "labels": rows["labels"],
-        }
+        inputs = {"pixel_values": pixels if self.augmentation is None else self.augmentation(pixels)}
+        return inputs | {name: rows[name] for name in ("labels",) if name in rows}
 
 
 class EachAlone(nn.Module):

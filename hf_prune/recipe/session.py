@@ -104,11 +104,14 @@ class _Begins(TrainerCallback):
 
 
 def train(trainer: Any, checkpoint: str | bool) -> None:
-    """Train, from a checkpoint if there is one, and save the model and the state.
+    """Train, from a checkpoint if there is one, and save the model and the state; nothing if a model is scored alone.
 
     Raises:
         ValueError: Arguments would end the run later with an error, or would train nothing.
     """
+    if trainer.args.do_predict and not trainer.args.do_train:  # a saved model is scored alone
+        trainer.args.dataloader_drop_last = False
+        return
     _check_arguments(trainer, trainer.args)
     trainer.add_callback(_Begins())
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -185,7 +188,7 @@ def find_checkpoint(args: TrainingArguments, policy: Policy | None, *made_with: 
         raise ValueError(f"output_dir={str(folder)!r} holds a finished run; give another, or remove it.")
     if args.process_index == 0 and (other := holder(folder / FOLDER)):
         raise ValueError(f"output_dir={str(folder)!r} is in use: {other} trains there; give another.")
-    if str(asked).lower() == "false":
+    if str(asked).lower() == "false" or (args.do_predict and not args.do_train):
         return False
     checkpoint = last_whole(folder, warnings.warn)  # one that was being written when the run died does not count
     now = {name: _told_apart(value) for given in made_with for name, value in asdict(given).items()}

@@ -21,6 +21,7 @@ from ..core import Policy
 from ..records.table import FILE_ROW
 from .columns import find_column
 from .files import check_file, unread
+from .unlabelled import set_apart
 
 SPLITS = ("train", "validation", "test")
 _ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")  # of `datasets`, without rows
@@ -50,9 +51,11 @@ class CommonArguments:
 
     Attributes:
         policy: The policy that `parse` has read beside these flags.
+        is_scored_alone: Whether a saved model is scored, and nothing is trained (`--do_predict` without `--do_train`).
     """
 
     policy: ClassVar[Policy | None] = None
+    is_scored_alone: ClassVar[bool] = False
 
     train_file: str | None = None
     validation_file: str | None = None
@@ -69,7 +72,7 @@ class CommonArguments:
     @property
     def source(self) -> str | None:
         """The name of the data; None for the embedded data."""
-        return self.dataset_name or self.train_file
+        return self.dataset_name or self.train_file or self.test_file
 
     def for_trainer(self) -> dict[str, Any]:
         """Arguments for the trainer from these flags: `history`, `history_key` and `callbacks`.
@@ -188,8 +191,9 @@ def read_splits(
     """
     paths = (common.train_file, common.validation_file, common.test_file)
     files = {split: path for split, path in zip(SPLITS, paths, strict=True) if path is not None}
-    if files and (common.dataset_name or "train" not in files):
-        raise ValueError(f"{', '.join(files.values())}: files need --train_file, and no --dataset_name beside it.")
+    needed = "test" if common.is_scored_alone else "train"
+    if files and (common.dataset_name or needed not in files):
+        raise ValueError(f"{', '.join(files.values())}: files need --{needed}_file, and no --dataset_name beside it.")
     if common.dataset_config_name and not common.dataset_name:
         raise ValueError(
             "dataset_config_name: files and the embedded data have none; give dataset_name, or leave it out."
@@ -205,10 +209,13 @@ def read_splits(
                 "the Hub that this machine reaches, or --train_file."
             ) from error
         found = {name.removesuffix("_matched"): rows for name, rows in found.items()} | dict(found)
-        if "train" not in found:
-            raise ValueError(f"dataset_name={common.dataset_name!r} has no split train; it has {', '.join(found)}.")
+        if needed not in found:
+            raise ValueError(f"dataset_name={common.dataset_name!r} has no split {needed}; it has {', '.join(found)}.")
     else:
         found = {split: _read_split(split, path) for split, path in files.items()} if files else embedded()
+    if common.is_scored_alone:
+        found = dict.fromkeys(SPLITS, found["test"])  # no other row is read
+        files = {split: files.get("test", "") for split in SPLITS}
     return number_rows(found, common, files)
 
 
@@ -265,6 +272,8 @@ def hold_out(splits: dict[str, Dataset], seed: int, stratify_by: str | None = No
     Raises:
         ValueError: A class of the training rows has only one row, or there are too few rows for all classes.
     """
+    if "train" not in splits:  # a saved model is scored alone, on rows without labels
+        splits = dict.fromkeys(("train", "validation", *splits), next(iter(splits.values())))
     if "validation" in splits:
         return DatasetDict({**splits})
     rows = splits["train"]
@@ -306,6 +315,7 @@ def load_splits(
     embedded: Callable[[], Mapping[str, Dataset]],
     prepare: Callable[[Dataset, str], Dataset],
     seed: int,
+    bare: Callable[[Dataset], dict[str, str] | None] = lambda rows: None,
 ) -> DatasetDict:
     """Splits train, validation and, if there is one, test: from the flags, or the embedded ones.
 
@@ -314,10 +324,17 @@ def load_splits(
         embedded: Reads the data of a run without arguments.
         prepare: (rows, their name in messages) -> the rows in the form that the recipe needs.
         seed: Seed that chooses the rows held out for validation.
+        bare: Test rows -> the columns to keep, and their names after reading, if they have no labels; else None.
 
     Raises:
         ValueError: `read_splits`, `prepare`, `hold_out` or `limit` refuses something.
     """
     raw, names = read_splits(common, embedded)
-    splits = {split: prepare(rows, names[split]) for split, rows in raw.items()}
+    splits = {**raw}
+    for split, rows in raw.items():
+        columns = bare(rows) if split == "test" or common.is_scored_alone else None
+        if columns is None:
+            splits[split] = prepare(rows, names[split])
+        else:
+            set_apart(splits, split, columns, names[split])
     return limit(hold_out(splits, seed), common)

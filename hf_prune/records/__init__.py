@@ -10,7 +10,7 @@ from .dynamics import Dynamics
 from .history import History
 from .history_file import HISTORY
 from .table import FILE_ROW, ROWS, write_rows
-from .trace import FOLDER, Trace, TracedRound, read_trace
+from .trace import FOLDER, Trace, TracedRound, newest_round, read_trace
 
 __all__ = [
     "FILE_ROW",
@@ -21,6 +21,7 @@ __all__ = [
     "History",
     "Trace",
     "TracedRound",
+    "newest_round",
     "read_trace",
     "write_rows",
 ]

@@ -9,6 +9,8 @@ from ..common import storage
 from ..core import History
 
 HISTORY = "history.safetensors"  # beside a saved model, and in a data set of its own on the Hub
+STATE = "pruning_state.safetensors"  # in a checkpoint: the History with what a resume needs
+TRAINER_STATE = "trainer_state.json"  # Trainer writes it last, so a checkpoint with this file is complete
 Read = TypeVar("Read", bound=History)
 
 

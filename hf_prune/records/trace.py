@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -71,6 +72,8 @@ class Trace:
         rows: int,
         measured: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
         extras: Sequence[Mapping[str, np.ndarray]] = (),
+        account: Mapping[str, Any] | None = None,
+        policy: str | None = None,
     ) -> None:
         """Write a round that has ended.
 
@@ -84,6 +87,8 @@ class Trace:
                 infinite = a fault.
             extras: For each of `measured`, name -> (K,) float32, what else was measured of its rows, NaN = nothing; see
                 `measure.prediction.EXTRAS`.
+            account: Its cost, for the report of a run that has not ended.
+            policy: The policy, without secrets.
         """
         losses = np.full(rows, np.nan, np.float16 if all(_fit(values) for *_, values in measured) else np.float32)
         for _, chosen, values in measured:
@@ -101,6 +106,7 @@ class Trace:
         arrays |= {name: np.packbits(mark) for name, mark in zip(("trained", "rescored"), marks, strict=False)}
         header = {"kind": "round", "rows": rows, "round": clock.round, "epoch": clock.epoch, "seconds": seconds}
         header |= {"lr_scale": lr_scale, "learning_rates": self._learning_rates(), "run": self.name}
+        header |= {"account": dict(account or {}), "policy": policy}
         path = Path(self.run, FOLDER, f"round-{clock.round:05d}.safetensors")
         self._try(lambda: storage.save(path, arrays, header))
 
@@ -144,6 +150,8 @@ class TracedRound:
         learning_rates: Learning rates when it had ended, one for each group of parameters.
         seconds: Time spent in its steps.
         run: Name of its run.
+        account: Its cost, under the names of `PruningReport.epochs`; empty in files of earlier versions.
+        policy: The policy of the run, without secrets; None in files of earlier versions.
     """
 
     path: Path
@@ -154,6 +162,8 @@ class TracedRound:
     learning_rates: list[float]
     seconds: float
     run: str
+    account: dict[str, Any] = field(default_factory=dict[str, Any])
+    policy: str | None = None
 
     def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The rows of the training set in order, `size` at a time, a multiple of 8.
@@ -235,6 +245,17 @@ def read_trace(run: str | os.PathLike[str], rows: int, name: str | None = None) 
     return found, flaws
 
 
+def newest_round(run: str | os.PathLike[str]) -> tuple[int, str] | None:
+    """Return the number of rows and the name of the run that wrote the last round of a folder; None = no round."""
+    for path in sorted(Path(run, FOLDER).glob(_PATTERN), key=_number, reverse=True):
+        try:
+            header = storage.load(path)[1]
+            return number(header["rows"], "rows", 1, whole=True), of_kind(header["run"], "its run", str)
+        except (OSError, ValueError, KeyError):
+            continue
+    return None
+
+
 def _checked(round: TracedRound, arrays: dict[str, np.ndarray]) -> TracedRound:
     """Check that a round's numbers are in range and that its arrays fit its number of rows.
 
@@ -248,6 +269,9 @@ def _checked(round: TracedRound, arrays: dict[str, np.ndarray]) -> TracedRound:
     for rate in of_kind(round.learning_rates, "learning_rates", list):
         number(rate, "a learning rate", -MOST)
     of_kind(round.run, "its run", str)
+    for name, value in of_kind(round.account, "its account", dict).items():
+        number(value, name, -MOST)
+    of_kind(round.policy, "its policy", str, type(None))
     if round.round != _number(round.path):
         raise ValueError(f"it is of round {round.round:,}")
     marks = [arrays[name] for name in ("trained", "rescored") if name in arrays]

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.foreign import MOST, number, of_kind, read_json, setting, why
+from ..common.foreign import number, of_kind, read_json, setting, why
 from ..common.markdown import in_code, markdown_table
 from ..common.storage import write_bytes, write_text
-from . import figures, padding
+from . import brief, figures, padding
+from .entries import EARLIER, checked_epoch, counted, logged
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,6 +75,12 @@ class PruningReport:
     missing: Mapping[str, str] = field(default_factory=dict[str, str])
     padding_causes: Sequence[str] = ()
     about: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __str__(self) -> str:
+        return brief.as_text(self)
+
+    def _repr_html_(self) -> str:  # notebooks show it
+        return brief.as_html(self)
 
     def totals(self) -> dict[str, Any]:
         """Sums over the epochs, under the same names, and the counts of the whole run.
@@ -131,13 +138,13 @@ class PruningReport:
             about = of_kind(found.get("about", {}), "about", dict)
             return cls(
                 policy=setting(found["policy"], "policy"),
-                epochs=[_account(epoch) for epoch in of_kind(found["epochs"], "epochs", list)],
-                log_history=[_logged(entry) for entry in of_kind(found["log_history"], "log_history", list)],
+                epochs=[checked_epoch(epoch) for epoch in of_kind(found["epochs"], "epochs", list)],
+                log_history=[logged(entry) for entry in of_kind(found["log_history"], "log_history", list)],
                 rows=number(found["training_rows"], "training_rows", 1, whole=True),
                 faults=number(totals["faults"], "faults", whole=True),
-                seconds_evaluating=_counted(totals["seconds_evaluating"], "seconds_evaluating"),
+                seconds_evaluating=counted(totals["seconds_evaluating"], "seconds_evaluating"),
                 steps_full=number(totals["optimizer_steps_full"], "optimizer_steps_full", whole=True),
-                earlier=earlier and {name: number(earlier[name], name) for name in _EARLIER},
+                earlier=earlier and {name: number(earlier[name], name) for name in EARLIER},
                 missing={name: of_kind(why, "missing", str) for name, why in missing.items()},
                 padding_causes=tuple(cause for cause in causes if cause in padding.CURES),
                 about={name: setting(about[name], "about") for name in ("run", "model", "data") if name in about},
@@ -364,33 +371,3 @@ def is_number(value: Any) -> bool:
 
 
 _LARGEST = 1e30
-_EARLIER = ("runs", "rows", "tokens", "seconds")
-_COUNTED = (
-    *("epoch", "rows", "rows_offered", "tokens", "tokens_offered", "padded_tokens", "rows_rescored"),
-    *("padded_tokens_rescored", "steps", "seconds_training", "seconds_selecting", "seconds_rescoring"),
-)
-_PLACED = ("step", "epoch", "prune/rows", "prune/tokens", "prune/seconds", "prune/seconds_training")
-
-
-def _account(epoch: dict[str, Any]) -> dict[str, Any]:
-    """Check the account of an epoch: all its numbers must be there."""
-    number(epoch["epoch"], "epoch", whole=True)
-    counted = {name: _counted(epoch[name], name) for name in _COUNTED}
-    return {name: _counted(value, name, -MOST) for name, value in epoch.items()} | counted
-
-
-def _counted(value: Any, name: str, low: float = 0) -> Any:
-    """Check a number of the account; None stands for NaN, which JSON does not have."""
-    return math.nan if value is None else number(value, name, low)
-
-
-def _logged(entry: dict[str, Any]) -> dict[str, Any]:
-    """Check an entry of the log: an evaluation must say how much had been trained."""
-    if "prune/rows" in entry and any(name.startswith("eval_") for name in entry):
-        entry = {"prune/tokens": 0} | entry
-        needed = _PLACED
-    else:
-        needed = [name for name in _PLACED if name in entry]
-    for name in needed:
-        _counted(entry[name], name)
-    return {name: math.nan if value is None else value for name, value in entry.items()}

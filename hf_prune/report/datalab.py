@@ -10,11 +10,12 @@ ISSUE = "training_dynamics"
 _LIKELY = 0.5  # probability from which a label counts as wrong
 
 
-def make_datalab(table: Any, judgement: Judgement, pred_probs: np.ndarray | None) -> Any:
+def make_datalab(table: Any, has_classes: bool, judgement: Judgement, pred_probs: np.ndarray | None) -> Any:
     """See `RowTable.to_datalab`.
 
     Args:
         table: The table of the rows.
+        has_classes: Whether their labels are classes.
         judgement: Whether the losses tell wrong labels.
         pred_probs: (N, C) float, or None.
 
@@ -26,7 +27,7 @@ def make_datalab(table: Any, judgement: Judgement, pred_probs: np.ndarray | None
         from cleanlab import Datalab
     except ImportError as error:
         raise ImportError('to_datalab() needs cleanlab: pip install "cleanlab[datalab]".') from error
-    if "label" not in table.column_names or table["label"].null_count:
+    if not has_classes or table["label"].null_count:
         raise ValueError("to_datalab(): the rows have no labels of one class each, which Datalab takes.")
     columns = {"label": table["label"].to_pylist()}
     if "text" in table.column_names:

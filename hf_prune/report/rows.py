@@ -114,7 +114,7 @@ class RowTable:
         """
         from .datalab import make_datalab
 
-        return make_datalab(self.table(), self.judgement, pred_probs)
+        return make_datalab(self.table(), "accuracy" in self.facts, self.judgement, pred_probs)
 
     def _more(self) -> dict[str, np.ndarray]:
         """The columns of the table that `records.table` does not know."""

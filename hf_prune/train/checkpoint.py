@@ -16,14 +16,14 @@ from ..common.privacy import hide
 from ..core import Clock, Selection
 from ..measure.recorder import Measurements
 from ..records.history import History
+from ..records.history_file import STATE, TRAINER_STATE
+from ..report.entries import add_round
 from . import seal
 from .rounds import Round
 from .schedule import Place, RoundPlan
 
-STATE = "pruning_state.safetensors"
 _ACCOUNT = ("rows", "steps", "padded_tokens", "seconds_selecting", "seconds_training", "seconds_rescoring")
 _PLAIN = ("span", "steps_before", "seconds_selecting", "seconds_training", "stopped")  # fields of `Round`
-TRAINER_STATE = "trainer_state.json"  # Trainer writes it last, so a checkpoint with this file is complete
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,7 @@ class PruningState:
             epoch: Number of the epoch, from 0.
             account: Numbers by name; each is added to the epoch's account.
         """
-        if not self.epochs or self.epochs[-1]["epoch"] != epoch:
-            self.epochs.append({"epoch": epoch, **dict.fromkeys(account, 0)})
-        for name, value in account.items():
-            # an older hf_prune may have begun this account, without the name
-            self.epochs[-1][name] = self.epochs[-1].get(name, 0) + value
+        add_round(self.epochs, epoch, account)
 
     def save(self, folder: str | os.PathLike, measured: Measurements, step: int) -> None:
         """Write the state.

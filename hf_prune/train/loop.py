@@ -1,11 +1,13 @@
 """Runs Trainer's own training loop round by round."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from transformers import Trainer
 
+from ..common.privacy import public
 from ..measure.meter import Meter
 from ..measure.recorder import Recorder
 from ..records.trace import Trace
@@ -14,6 +16,7 @@ from .events import PlainLoader, RoundEvents, show_total
 from .loading import begun_loaders, draw_apart
 from .logs import Logs
 from .owned import Owned
+from .progress import Progress
 from .rates import Rates
 from .rescore import rescore
 from .rows import TrainingRows
@@ -41,6 +44,7 @@ class Loop(Owned):
         trace: Writes the measurements of each round; None on a process that writes no files.
         steps: Measures the batches during a step.
         logs: Writes into the trainer's logs.
+        progress: Writes on the trainer's progress bar.
         begun_loaders: Loaders that had started before the checkpoint of a resumed run, see `loading`.
     """
 
@@ -62,6 +66,7 @@ class Loop(Owned):
         self.trace: Trace | None = None
         self.steps = Steps(trainer, engine, meter, training.collator)
         self.logs = Logs(trainer, engine)
+        self.progress = Progress(trainer)
         self.begun_loaders: frozenset[str] = frozenset()
         self._rates = rates
         self._warn = warn
@@ -125,6 +130,7 @@ class Loop(Owned):
         """
         if "train" in self.begun_loaders:
             draw_apart(loader)
+        self.progress.begin()
         handler: Any = self.trainer.callback_handler
         handler.train_dataloader = PlainLoader(handler.train_dataloader)
         self._rates.follow(self.trainer.lr_scheduler, self.engine, self.trainer.state.global_step)
@@ -150,6 +156,8 @@ class Loop(Owned):
             if at.epoch > epoch or control.should_epoch_stop or control.should_training_stop:
                 break
             kwargs |= {"resume_from_checkpoint": None, "steps_trained_in_current_epoch": 0}
+        state, full = self.engine.state, self.engine.schedule
+        self.progress.end_epoch(state.epochs[-1], full.epochs, state.history)
 
     def open_round(self, at: Place) -> None:
         """Open a round: select its rows, and pass them to sampler, steps and learning rates.
@@ -164,7 +172,8 @@ class Loop(Owned):
             if engine.state.round is not None:  # the checkpoint was saved at the end of a round, before it was closed
                 self._close(self._rescore)
             self._warn_of_update("Mend it and go on from the last checkpoint: train(resume_from_checkpoint=True).")
-            engine.open_round(at, step)
+            with self.progress.part("selecting"):
+                engine.open_round(at, step)
         engine.plan()
         self.training.numbered.total_dataset_length = len(self.training.sampler)
         self.steps.weights = engine.weights(self.trainer.args.device)
@@ -215,14 +224,16 @@ class Loop(Owned):
     def _close(self, rescore: Callable[[np.ndarray, Recorder], None] | None = None) -> None:
         """Close the round in progress, if there is one, and write its trace."""
         result = self.engine.close_round(self.trainer.state.global_step, rescore)
+        if result is not None:
+            self.progress.see(result)
         if result is not None and self.trace is not None:
             with self.engine.overhead():
-                self.trace.write(
-                    result.clock, result.lr_scale, result.seconds, result.rows, result.losses, result.extras
-                )
+                written = result.clock, result.lr_scale, result.seconds, result.rows, result.losses, result.extras
+                self.trace.write(*written, result.account, public(repr(self.engine.policy)))
 
     def _rescore(self, rows: np.ndarray, recorder: Recorder) -> None:
-        rescore(self.trainer, self.training, rows, self.meter, recorder)
+        watch = partial(self.progress.over, "rescoring")
+        rescore(self.trainer, self.training, rows, self.meter, recorder, watch)
 
     def _warn_of_update(self, hint: str) -> None:
         if self.engine.learner.failure is not None:

@@ -18,6 +18,7 @@ from ..data.fingerprint import fingerprint
 from ..measure.meter import Meter
 from ..records.history import History
 from ..records.trace import FOLDER, Trace
+from ..report.page import RunReport
 from . import seal
 from .beginning import Beginning, trace_folder
 from .checkpoint import STATE, TRAINER_STATE, Setup, choose, without_state
@@ -44,6 +45,7 @@ from .scoring import Scoring, check_scorable
 from .sentences import number_batches
 from .sharing import Sharing
 from .steps import meter_of
+from .trackers import Trackers, is_tracked
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +103,9 @@ class Pruning(Owned):
         Raises:
             ValueError: See `PruningMixin`.
         """
+        if is_tracked(self.trainer.args):
+            handler: Any = self.trainer.callback_handler
+            handler.callbacks.insert(0, Trackers(self.trainer, self._report, self.warn))  # before the trackers' own
         own: Any = stock_sampler
         self._has_own_sampler = own.__func__ is not Trainer._get_train_sampler
         if self.policy is None:
@@ -111,6 +116,9 @@ class Pruning(Owned):
         meter = self.make_meter(self.policy)
         if self.trainer.train_dataset is not None:
             self.begin_history(self.policy, meter)
+
+    def _report(self) -> RunReport | None:
+        return None if self.loop is None else self.sharing.told()
 
     def make_meter(self, policy: Policy) -> Meter:
         """See `meter_of`."""

@@ -1,12 +1,12 @@
 """A forward pass without gradients over some rows, to measure their present losses and signals."""
 
 import copy
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
-from tqdm.auto import tqdm
 from transformers import Trainer
 
 from ..common.generators import unchanged_generators
@@ -17,7 +17,14 @@ from .collator import PARTS, ROW
 from .rows import TrainingRows
 
 
-def rescore(trainer: Trainer, training: TrainingRows, rows: np.ndarray, meter: Meter, recorder: Recorder) -> None:
+def rescore(
+    trainer: Trainer,
+    training: TrainingRows,
+    rows: np.ndarray,
+    meter: Meter,
+    recorder: Recorder,
+    watch: Callable[[Iterable[Any], int], Iterable[Any]] | None = None,
+) -> None:
     """Measure rows in evaluation mode. Weights, random generators and the trainer's own metrics do not change.
 
     Args:
@@ -26,6 +33,7 @@ def rescore(trainer: Trainer, training: TrainingRows, rows: np.ndarray, meter: M
         rows: (H,) int64.
         meter: Measures the batches.
         recorder: Takes the measurements.
+        watch: (batches, their number) -> the same batches, to show how far the pass is; None = nothing is shown.
     """
     args, accelerator = trainer.args, trainer.accelerator
     # The training batch size (as auto_find_batch_size may have reduced it) fits in memory; a forward pass needs less.
@@ -44,11 +52,10 @@ def rescore(trainer: Trainer, training: TrainingRows, rows: np.ndarray, meter: M
     noted = copy.deepcopy(getattr(whole, "_metrics", None))  # TRL would log this pass as part of its next evaluation
     with unchanged_generators(), torch.no_grad():
         loader = accelerator.prepare_data_loader(loader)
-        quiet = args.disable_tqdm or not trainer.is_local_process_zero()
         was_training = model.training
         model.eval()
         try:
-            for inputs in tqdm(loader, "Rescoring", leave=False, disable=quiet):
+            for inputs in loader if watch is None else watch(loader, len(loader)):
                 ids, parts = inputs.pop(ROW), inputs.pop(PARTS, None)
                 inputs = trainer._prepare_inputs(inputs)
                 with trainer.compute_loss_context_manager(), meter.watch(model, inputs, parts) as seen:

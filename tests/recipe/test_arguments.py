@@ -61,10 +61,15 @@ def belongs(field, policy):
 
 
 def shown(capsys, *argv, types=(RecipeArguments, TrainingArguments), **defaults):
+    """All that `--help-all` says, on one line."""
+    return re.sub(r"\s+", " ", helped(capsys, *argv, "--help-all", types=types, **defaults))
+
+
+def helped(capsys, *argv, types=(RecipeArguments, TrainingArguments), **defaults):
     with pytest.raises(SystemExit) as caught:
-        parse(*types, argv=[*argv, "--help"], **defaults)
+        parse(*types, argv=argv, **defaults)
     assert caught.value.code == 0
-    return re.sub(r"\s+", " ", capsys.readouterr().out)
+    return capsys.readouterr().out
 
 
 def test_instances_come_in_order_and_the_policy_last():
@@ -197,6 +202,23 @@ def test_help_tells_defaults_and_meanings(capsys):
         assert re.search(rf" {name} +{re.escape(registry.card_of(registry.find(name)).title)}", text)
     assert " none " in text and "--keep" not in text
     assert "--keep" in shown(capsys, policy="uniform") and "--ratio" not in shown(capsys)
+
+
+def test_the_short_help_begins_with_the_policy_and_leaves_out_what_few_runs_need(capsys):
+    text = helped(capsys, "--policy", "infobatch:ratio=0.25", "-h", learning_rate=0.125)
+    lines = text.splitlines()
+    assert len(lines) < 120 and max(map(len, lines)) <= 120
+    begins = [text.index(part) for part in ("data pruning:", "--ratio 0.25", "What the recipe asks:", "training, the")]
+    assert begins == sorted(begins)
+    assert "--own 3                         Its own help, 5% of it\n" in text
+    assert "--sizes 1 2 " in text and "--train_file   " in text and "--learning_rate 0.125" in text
+    assert "--train-file" not in text and "--adam_beta1" not in text and "--keep" not in text
+    assert "--adam_beta1" in shown(capsys) and "data pruning:" in shown(capsys)
+    hidden = int(re.search(r"\((\d+) more: --help-all\)", text)[1])
+    usual = text.partition("training, the")[2].partition("policies (")[0].count("\n  --")
+    assert hidden + usual == len([field for field in dataclasses.fields(TrainingArguments) if field.init])
+    names = re.sub(r"\s+", " ", text.partition("policies (")[2])
+    assert all(f" {name}," in names for name in registry.names()) and names.endswith(" none ")
 
 
 @pytest.mark.parametrize("types", [(TrainingArguments,), (RecipeArguments, Seq2SeqTrainingArguments)])

@@ -68,12 +68,16 @@ def test_the_best_model_is_that_of_the_metric_that_is_asked_for(name, metric, gr
     assert parsed[2].greater_is_better is greater
 
 
-def test_predictions_alone_are_refused(capsys):
+def test_predictions_alone_need_a_saved_model_and_no_policy(capsys):
+    types, alone = (CommonArguments, TrainingArguments), ["--output_dir", "out", "--use_cpu", "--do_predict"]
     with pytest.raises(SystemExit):
-        parse(TrainingArguments, argv=["--output_dir", "out", "--use_cpu", "--do_predict"], policy="none")
-    assert "--do_predict without --do_train: a run trains, validates and tests" in capsys.readouterr().err
-    every = ["--do_train", "--do_eval", "--do_predict"]
-    assert parse(TrainingArguments, argv=["--output_dir", "out", "--use_cpu", *every], policy="none")[0].do_predict
+        parse(*types, argv=alone, policy="infobatch")
+    assert "--do_predict without --do_train scores a saved model: give it by --model_name" in capsys.readouterr().err
+    common, args, policy = parse(*types, argv=[*alone, "--model_name_or_path", "saved"], policy="infobatch")
+    assert common.is_scored_alone and args.do_predict and policy is None
+    every = ["--output_dir", "out", "--use_cpu", "--do_train", "--do_eval", "--do_predict"]
+    common, args, policy = parse(*types, argv=every, policy="infobatch")
+    assert not common.is_scored_alone and args.do_predict and policy is not None
 
 
 SCORES = [0.5, 0.4, 0.6, 0.6, 0.5, 0.7]  # by epoch: patience of 2 ends with the fifth

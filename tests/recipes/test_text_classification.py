@@ -130,7 +130,9 @@ def test_missing_column_is_named_with_those_there_are(text, recipe):
 def test_test_split_without_labels_gives_no_score(text, recipe):
     common = files(train=rows_of([0, 1, 0]), validation=rows_of([0, 1]), test=rows_of([-1, -1]))
     with pytest.warns(UserWarning, match=r"test\.parquet has no labels; the score is that of the validation rows"):
-        assert set(text.load_texts(common, recipe(), 0)[0]) == {"train", "validation"}
+        corpus = text.load_texts(common, recipe(), 0)[0]
+    assert set(corpus) == {"train", "validation", "unlabelled"}
+    assert "labels" not in corpus["unlabelled"].column_names and len(corpus["unlabelled"]) == 2
 
 
 def test_whole_numbers_stored_as_fractions_are_told(text, recipe):

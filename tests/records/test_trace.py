@@ -153,6 +153,7 @@ def content(run):
     for path in sorted(Path(run, FOLDER).glob("round-*")):
         arrays, header = storage.load(path)
         assert header.pop("seconds") > 0
+        header["account"] = {name: it for name, it in header["account"].items() if not name.startswith("seconds")}
         found[path.name] = header, {name: array.tobytes() for name, array in arrays.items()}
     return found
 

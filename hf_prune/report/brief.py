@@ -1,0 +1,62 @@
+"""A run in ten lines, for `print()`, and as a small table, for notebooks."""
+
+from html import escape
+from typing import Any
+
+from .figures import percent
+
+_SUSPECTS = 8  # rows named
+_METRICS = 4  # of the last evaluation
+
+
+def as_text(report: Any) -> str:
+    """A report in ten lines at most.
+
+    Args:
+        report: A `PruningReport`, or a `RunReport`, which also knows the rows.
+    """
+    title, *pairs = _facts(report)
+    width = max(len(name) for name, _ in pairs)
+    return "\n".join([": ".join(title), *(f"{name:{width}}  {text}" for name, text in pairs)])
+
+
+def as_html(report: Any) -> str:
+    """The same as a small table.
+
+    Args:
+        report: See `as_text`.
+    """
+    title, *pairs = _facts(report)
+    cell = '<td style="text-align: left">'
+    rows = (f"<tr>{cell}{escape(name)}</td>{cell}{escape(text)}</td></tr>" for name, text in pairs)
+    return f"<p><b>{escape(title[0])}</b>: <code>{escape(title[1])}</code></p><table>{''.join(rows)}</table>"
+
+
+def _facts(report: Any) -> list[tuple[str, str]]:
+    totals = report.totals()
+    facts = [(f"{report.rows:,} rows, {len(report.epochs)} epochs", report.policy)]
+    for name, part in (("rows", "rows"), ("tokens", "tokens"), ("optimizer steps", "optimizer_steps")):
+        offered = totals["optimizer_steps_full" if part == "optimizer_steps" else f"{part}_offered"]
+        if offered:
+            share = percent(totals[part], offered)
+            facts.append((name, f"{totals[part]:,} of {offered:,} trained ({share})"))
+    if totals["padding"] is not None:
+        facts.append(("padding", f"{100 * totals['padding']:.1f} % of {totals['padded_tokens']:,} positions"))
+    parts = ("training", "selecting", "rescoring", "evaluating")
+    seconds = (f"{part} {totals[f'seconds_{part}']:,.1f}" for part in parts if totals[f"seconds_{part}"])
+    facts.append(("seconds", ", ".join(seconds) or "0"))
+    if evaluations := report.evaluations():
+        last = evaluations[-1]
+        scores = {name.removeprefix("eval_"): value for name, value in last.items() if name.startswith("eval_")}
+        costs = ("runtime", "samples_per_second", "steps_per_second")
+        shown = [f"{name} {value:.4g}" for name, value in scores.items() if name not in costs][:_METRICS]
+        facts.append(("last evaluation", f"{', '.join(shown)} (epoch {last['epoch']:.4g})"))
+    if (dynamics := getattr(report, "dynamics", None)) is not None and dynamics.is_repeated:
+        rows = [str(row) for row in dynamics.hardest(_SUSPECTS).tolist()]
+        count = int(dynamics.never_learnt.sum())
+        facts.append(("never learnt", f"{count:,} rows" + (f", worst first: {', '.join(rows)}" if rows else "")))
+    if faults := totals["faults"]:
+        facts.append(("faults", f"{faults:,} rows had a loss that was NaN or infinite"))
+    if (run := getattr(report, "run", None)) is not None:
+        facts.append(("more", f"hf-prune report {run}"))
+    return facts
