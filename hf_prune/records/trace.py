@@ -6,7 +6,6 @@ Size: the fields of `TracedRound` are the header of a round's file; only the rea
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
