@@ -56,6 +56,7 @@ def write_rows(
     dynamics: Dynamics | None = None,
     file_rows: np.ndarray | None = None,
     more: Mapping[str, np.ndarray] | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> None:
     """Write a Parquet file with one line for each row of the training set, in parts.
 
@@ -69,6 +70,7 @@ def write_rows(
         dynamics: What the rounds of the run show; None = nothing.
         file_rows: (N,) int, the number of each row in its file; None = not known.
         more: Further columns by name, (N,) numbers, or texts as objects; None = none.
+        about: What the metadata of the table say; None = nothing.
 
     Raises:
         ImportError: pyarrow is not installed.
@@ -80,8 +82,9 @@ def write_rows(
     with replacing(path) as file, ExitStack() as stack:
         writer = None
         for table in row_tables(history, dynamics, file_rows, more):
-            writer = writer or stack.enter_context(ParquetWriter(file, table.schema, compression="zstd"))
-            writer.write_table(table)
+            schema = table.schema.with_metadata(dict(about or {}))
+            writer = writer or stack.enter_context(ParquetWriter(file, schema, compression="zstd"))
+            writer.write_table(table.cast(schema))
 
 
 def row_tables(
@@ -118,13 +121,13 @@ def row_tables(
 
 
 def described(table: "pyarrow.Table") -> "pyarrow.Table":
-    """The table, with a description of each column in the metadata of its schema, under `description`."""
+    """The table, with a description of each column in that field's metadata, under `description`."""
     import pyarrow
 
     fields = [
         table.schema.field(name).with_metadata({"description": _description(name)}) for name in table.schema.names
     ]
-    return table.cast(pyarrow.schema(fields))
+    return table.cast(pyarrow.schema(fields, table.schema.metadata))
 
 
 def _description(name: str) -> str:

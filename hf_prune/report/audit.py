@@ -20,6 +20,7 @@ from ..records.table import DUPLICATES, FILE_ROW
 from .account import plain
 from .page import RunReport
 from .rows import differs, likely_wrong
+from .unfinished import report_of
 
 KINDS = ("mislabelled", "duplicates", "unlearnt", "rare", "short")
 FIRST = 20  # rows that are printed
@@ -96,7 +97,7 @@ def audit(run: str | os.PathLike[str] | RunReport, kind: str = "mislabelled") ->
     """Find the rows of a run to look at.
 
     Args:
-        run: Folder of a run that has saved its model, or a report.
+        run: Folder of a run, which may go on, or a report.
         kind: "mislabelled" (likely wrong labels or pairs), "duplicates" (all but the first of a group of
             near-duplicates), "unlearnt" (never below the mean loss), "rare" (of classes with few rows) or "short".
 
@@ -105,7 +106,7 @@ def audit(run: str | os.PathLike[str] | RunReport, kind: str = "mislabelled") ->
     """
     if kind not in KINDS:
         raise ValueError(f"audit(kind={kind!r}): choose one of {', '.join(KINDS)}.")
-    report = run if isinstance(run, RunReport) else RunReport.of_folder(run)
+    report = run if isinstance(run, RunReport) else report_of(run)
     table = report.table()
     find = {"duplicates": _duplicates, "rare": _rare, "short": _short}.get(kind)
     if find is not None:

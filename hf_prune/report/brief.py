@@ -38,10 +38,10 @@ def _facts(report: Any) -> list[tuple[str, str]]:
     for name, part in (("rows", "rows"), ("tokens", "tokens"), ("optimizer steps", "optimizer_steps")):
         offered = totals["optimizer_steps_full" if part == "optimizer_steps" else f"{part}_offered"]
         if offered:
-            share = percent(totals[part], offered)
-            facts.append((name, f"{totals[part]:,} of {offered:,} trained ({share})"))
-    if totals["padding"] is not None:
-        facts.append(("padding", f"{100 * totals['padding']:.1f} % of {totals['padded_tokens']:,} positions"))
+            said = f"{totals[part]:,} of {offered:,} trained ({percent(totals[part], offered)})"
+            if part == "tokens" and totals["padding"] is not None:
+                said += f", {100 * totals['padding']:.1f} % of {totals['padded_tokens']:,} positions was padding"
+            facts.append((name, said))
     parts = ("training", "selecting", "rescoring", "evaluating")
     seconds = (f"{part} {totals[f'seconds_{part}']:,.1f}" for part in parts if totals[f"seconds_{part}"])
     facts.append(("seconds", ", ".join(seconds) or "0"))
@@ -51,10 +51,11 @@ def _facts(report: Any) -> list[tuple[str, str]]:
         costs = ("runtime", "samples_per_second", "steps_per_second")
         shown = [f"{name} {value:.4g}" for name, value in scores.items() if name not in costs][:_METRICS]
         facts.append(("last evaluation", f"{', '.join(shown)} (epoch {last['epoch']:.4g})"))
-    if (dynamics := getattr(report, "dynamics", None)) is not None and dynamics.is_repeated:
-        rows = [str(row) for row in dynamics.hardest(_SUSPECTS).tolist()]
-        count = int(dynamics.never_learnt.sum())
-        facts.append(("never learnt", f"{count:,} rows" + (f", worst first: {', '.join(rows)}" if rows else "")))
+    if (judgement := getattr(report, "judgement", None)) is not None:
+        facts.append(("wrong labels", judgement.said))
+        if judgement.is_meaningful and report.dynamics is not None and report.dynamics.never_learnt.any():
+            rows = ", ".join(map(str, report.dynamics.hardest(_SUSPECTS).tolist()))
+            facts.append(("never learnt", f"{int(report.dynamics.never_learnt.sum()):,} rows, worst first: {rows}"))
     if faults := totals["faults"]:
         facts.append(("faults", f"{faults:,} rows had a loss that was NaN or infinite"))
     if (run := getattr(report, "run", None)) is not None:

@@ -1,10 +1,14 @@
 """Whether the losses of a run tell wrong labels from right ones: one judgement for advice, report, card and audit."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..common.foreign import of_kind
+
+STATES = ("found", "none", "unsure", "early", "unmeasured", "diverged")
 _SMALL = 0.35  # nats: a median loss below it gives labels or tokens a probability above 0.7
 _FALLEN = 0.5  # of the first epoch's median loss: below it, a model has learnt
 _FALLING = 0.5  # of the band that holds 80 % of an epoch's losses: a median that falls by more still moves all rows
@@ -34,6 +38,23 @@ class Judgement:
         """Whether there is an estimate, be it that no label is wrong."""
         return self.state in ("found", "none", "unsure")
 
+    def to_json(self) -> str:
+        """For `of_json`."""
+        return json.dumps(vars(self), ensure_ascii=False)
+
+    @classmethod
+    def of_json(cls, text: str) -> "Judgement":
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: It did not write this.
+        """
+        found = of_kind(json.loads(text), "the judgement", dict)
+        words = [of_kind(found.get(name), name, str) for name in ("state", "said", "cure")]
+        if words[0] not in STATES:
+            raise ValueError(f"the state {words[0]!r} is none of {', '.join(STATES)}")
+        return cls(*words)
+
     @property
     def line(self) -> str:
         """All of it on one line."""
@@ -47,6 +68,9 @@ def judge(facts: Mapping[str, Any]) -> Judgement:
         facts: What training showed of the rows, see `row_facts`; what an earlier version did not measure is not judged.
     """
     upper = facts.get("upper")
+    if upper is None and "medians" not in facts:
+        said = "the rounds of the run can't be read, so the share of wrong labels or pairs is not known"
+        return Judgement("unmeasured", said, "take the whole folder of the run, with _pruning inside")
     if upper is None:
         said = "no row was measured in two epochs, so the share of wrong labels or pairs is not known"
         return Judgement("unmeasured", said, "train two epochs or more with --policy uniform --keep 1")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BRIEF = "rows.parquet"  # in the private folder of the run
 _LIST = "loss_by_epoch"
+_JUDGEMENT = "judgement"  # in the metadata of the table
 _LIKELY = 0.5  # probability from which a label counts as wrong
 
 
@@ -43,7 +44,12 @@ class RowTable:
 
     @cached_property
     def judgement(self) -> Judgement:
-        """Whether the losses tell wrong labels from right ones."""
+        """Whether the losses tell wrong labels from right ones; of a copy without rounds, what its table has kept."""
+        if self.dynamics is None and isinstance(self.source, Path):
+            try:
+                return _kept_judgement(self.source)
+            except (OSError, ValueError, ImportError, RecursionError):  # of an earlier version, or damaged
+                pass
         return judge(self.facts)
 
     @property
@@ -64,7 +70,8 @@ class RowTable:
         Raises:
             ImportError: pyarrow is not installed.
         """
-        write_rows(Path(folder, ROWS), self.history, self.dynamics, file_rows, self._more())
+        about = {_JUDGEMENT: self.judgement.to_json()}
+        write_rows(Path(folder, ROWS), self.history, self.dynamics, file_rows, self._more(), about)
 
     def save_brief(self) -> None:
         """Write the texts of the rows, and the paths of their pictures, into the private folder of the run."""
@@ -120,6 +127,13 @@ class RowTable:
         """The columns of the table that `records.table` does not know."""
         brief = self.source if isinstance(self.source, Brief) else None
         return _more_columns(self.history, self.dynamics, self.judgement, self.facts.get("upper_epochs"), brief)
+
+
+def _kept_judgement(folder: Path) -> Judgement:
+    from pyarrow import parquet
+
+    kept = (parquet.read_schema(folder / ROWS).metadata or {}).get(_JUDGEMENT.encode(), b"")
+    return Judgement.of_json(kept.decode())
 
 
 def likely_wrong(table: "pyarrow.Table") -> np.ndarray:

@@ -9,12 +9,12 @@ from typing import Any
 from transformers import Trainer, TrainerCallback
 
 from ..common.markdown import in_words, markdown_table
-from ..data.examples import show
+from ..report.audit import audit
 from ..report.page import RunReport
 from .owned import Owned
 
 _SUSPECTS = 50  # rows in the table
-_COLUMNS = ("row", "label", "text", "excess_loss", "mean_loss", "times_trained")
+_COLUMNS = ("row", "label", "predicted", "text", "wrong_probability", "excess_loss", "mean_loss", "times_trained")
 
 
 class Trackers(Owned, TrainerCallback):
@@ -39,7 +39,7 @@ class Trackers(Owned, TrainerCallback):
         with TemporaryDirectory() as folder:
             page, table = Path(folder, "report.html"), []
             try:
-                table = self._suspects(report)
+                table = _suspects(report)
                 report.html(page)
             except Exception as error:  # any error: what is missing is only for people
                 self._warn(f"The report lacks parts for {', '.join(named)} ({type(error).__name__}: {error}).")
@@ -49,19 +49,11 @@ class Trackers(Owned, TrainerCallback):
                 except Exception as error:  # any error, of the network too
                     self._warn(f"report_to={name!r} did not get the report ({type(error).__name__}: {error}).")
 
-    def _suspects(self, report: RunReport) -> list[tuple[Any, ...]]:
-        """The rows that were never learnt, the largest excess first, in the order of `_COLUMNS`."""
-        known = report.dynamics
-        if known is None or not known.is_repeated:
-            return []
-        rows = known.hardest(_SUSPECTS).tolist()
-        names = getattr(getattr(self.trainer.model, "config", None), "id2label", None)
-        shown = show(self.trainer.train_dataset, rows, self.trainer.processing_class, names)
-        measured = ((float(a[row]) for a in (known.excess, known.mean)) for row in rows)
-        return [
-            (row, one["label"], " | ".join(one["texts"].values()), *losses, int(known.times_trained[row]))
-            for row, one, losses in zip(rows, shown, measured, strict=True)
-        ]
+def _suspects(report: RunReport) -> list[tuple[Any, ...]]:
+    """The first rows that `hf-prune audit` lists, in the order of `_COLUMNS`; None for what is not known."""
+    found = audit(report).first(_SUSPECTS)
+    rows = found.table.take(found.rows).to_pylist()
+    return [tuple(row.get(name) for name in _COLUMNS) for row in rows]
 
 
 def _figures(page: Path) -> dict[str, Path]:

@@ -8,9 +8,18 @@ import tiny
 from datasets import ClassLabel, Dataset, Features, List, Value
 from tiny import TASKS
 
+from hf_prune.report.audit import audit
+from hf_prune.report.judgement import Judgement
+from hf_prune.report.page import RunReport
 from hf_prune.train import trackers
 
 FIGURES = {"pruning/share", "pruning/times", "pruning/map", "pruning/losses"}
+
+
+@pytest.fixture(autouse=True)
+def judged(monkeypatch):
+    """The few rows of these runs say nothing about their labels; here they do, so that there are suspects."""
+    monkeypatch.setattr(RunReport, "judgement", Judgement("none", "there is no second component"))
 
 
 def run(folder, *named, policy="uniform:keep=0.8", **settings):
@@ -39,7 +48,7 @@ def test_tensorboard_gets_figures_and_the_suspects(tmp_path, monkeypatch):
     texts = {name: found.Tensors(f"{name}/text_summary") for name in ("pruning/report", "pruning/suspects")}
     (table,) = texts["pruning/suspects"]
     table = table.tensor_proto.string_val[0].decode()
-    hardest = trainer.pruning_report().dynamics.hardest(50).tolist()
+    hardest = audit(trainer.pruning_report()).first(50).rows.tolist()
     assert hardest and [int(line.split(" | ")[0][2:]) for line in table.splitlines()[2:]] == hardest
     assert r"a \| b &lt;i&gt;" in table and "optimizer steps" in str(texts["pruning/report"][0].tensor_proto)
     assert "prune/kept" in " ".join(found.Tags()["scalars"])  # as before
@@ -89,7 +98,7 @@ def test_a_local_store_of_mlflow_gets_them(tmp_path, monkeypatch):
     trainer = run(tmp_path / "out", "mlflow")
     (found,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     table = mlflow.load_table("pruning/suspects.json", run_ids=[found.info.run_id])
-    assert table["row"].tolist() == trainer.pruning_report().dynamics.hardest(50).tolist()
+    assert table["row"].tolist() == audit(trainer.pruning_report()).first(50).rows.tolist()
     assert (tmp_path / "store").rglob("report.html")
 
 
