@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..common.foreign import brief, of_kind, read_json
+from ..core.features import FILE_ROW
 from .kinds import is_arrow
 from .pixels import PICTURES, eight_bits
 
@@ -19,7 +20,7 @@ _SIDE = 96  # pixels: larger pictures are shrunk to this height and width
 _SMALL = 32  # pixels: pictures up to this height and width are kept exactly
 _UNSEEN = ("Audio", "Video")  # columns of these kinds are not shown
 LABELS = ("label", "labels", "label_ids", "target")
-_NO_NAMES = (*LABELS, "length")  # these numbers do not identify a row
+_NO_TEXTS = (*LABELS, "length", FILE_ROW)  # numbers that do not say what a row is, or are shown beside it
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}")
 _LARGEST = 1 << 26  # bytes in a file of rows
 _MOST_TEXTS = 100  # texts in a row
@@ -117,7 +118,7 @@ def _shown(example: Any, decode: Any, names: Mapping[int, str]) -> dict[str, Any
         texts.setdefault("text", decoded(example["input_ids"], decode))
         if label is not None and is_target(example[label], example["input_ids"]):
             texts[label] = decoded(example[label], decode)
-    texts |= {name: str(value) for name, value in example.items() if _is_number(value) and name not in _NO_NAMES}
+    texts |= {name: str(value) for name, value in example.items() if _is_number(value) and name not in _NO_TEXTS}
     words = None if label is None else _label(example[label], names)
     return {"texts": {name: _short(text) for name, text in texts.items()}, "picture": picture, "label": words}
 

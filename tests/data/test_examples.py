@@ -63,9 +63,11 @@ def test_tokens_are_decoded_where_there_is_no_text():
 
 def test_what_names_a_row_is_shown_beside_its_text():
     (row,) = show(
-        [{"id": "q7", "file_row": np.int64(53), "input_ids": [5, 6], "labels": 1, "length": 2}], [0], Tokenizer()
+        [{"id": "q7", "page": np.int64(53), "file_row": 9, "input_ids": [5, 6], "labels": 1, "length": 2}],
+        [0],
+        Tokenizer(),
     )
-    assert row["texts"] == {"id": "q7", "text": "5-6", "file_row": "53"}
+    assert row["texts"] == {"id": "q7", "text": "5-6", "page": "53"}  # the number in the file is shown by itself
     (row,) = show([{"text": "a b", "input_ids": [5, 6], "is_new": True}], [0], Tokenizer())
     assert row["texts"] == {"text": "a b"}
 

@@ -54,7 +54,9 @@ def test_ten_lines_say_what_the_run_did():
     lines = str(REPORT).splitlines()
     assert len(lines) <= 10 and lines[0] == f"{REPORT.rows:,} rows, 2 epochs: {REPORT.policy}"
     assert re.search(r"^rows +160 of 200 trained \(80.0 %\)$", str(REPORT), re.M)
-    assert re.search(r"^tokens +1,500 of 2,000 trained \(75.0 %\), 14.3 % of 1,750 positions was padding$", str(REPORT), re.M)
+    assert re.search(
+        r"^tokens +1,500 of 2,000 trained \(75.0 %\), 14.3 % of 1,750 positions was padding$", str(REPORT), re.M
+    )
 
 
 def test_a_notebook_shows_them_as_a_table_that_runs_no_code():
