@@ -6,8 +6,9 @@ A rule is an arm of the kinds `policy` and `baseline`. It wins in one of two way
 2. It is as good as full within the margin, and read at least a tenth less than any short arm that is, and than full.
 
 The 95 % interval must show it, and so must a t test whose p-value Holm's method has corrected for the number of rules:
-of twenty rules that do nothing, one would win otherwise. Nothing wins where no interval leaves room for a gain of more
-than the margin. All else is not decided. An oracle is no rule. It shows whether there is headroom.
+of twenty rules that do nothing, one would win otherwise. Of several winners, the one with the best score is named, for
+their gains are over arms of different lengths. Nothing wins where no interval leaves room for a gain of more than the
+margin. All else is not decided. An oracle is no rule. It shows whether there is headroom.
 """
 
 from dataclasses import dataclass
@@ -94,7 +95,9 @@ def _winners(found: Measured, rules: list[_Rule]) -> list[tuple[str, str]]:
     """Name and words of each rule that wins, the best first."""
     values = holm([_p_value(found, rule.arm, rule.difference["to"]) if rule.difference else 1.0 for rule in rules])
     better = [(rule, rule.ends) for rule, value in zip(rules, values, strict=True) if rule.ends and value <= _CONFIDENT]
-    better = sorted((one for one in better if one[1][0] > 0), key=lambda one: -one[1][0])
+    better = sorted(
+        (one for one in better if one[1][0] > 0), key=lambda one: -found.sign * found.values(one[0].arm).mean()
+    )
     won = [(rule.arm, _gain(found, rule)) for rule, _ in better]
     if found.margin is None or not found.seeds("full"):
         return won

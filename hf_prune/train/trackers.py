@@ -49,6 +49,7 @@ class Trackers(Owned, TrainerCallback):
                 except Exception as error:  # any error, of the network too
                     self._warn(f"report_to={name!r} did not get the report ({type(error).__name__}: {error}).")
 
+
 def _suspects(report: RunReport) -> list[tuple[Any, ...]]:
     """The first rows that `hf-prune audit` lists, in the order of `_COLUMNS`; None for what is not known."""
     found = audit(report).first(_SUSPECTS)

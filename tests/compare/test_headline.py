@@ -46,6 +46,14 @@ def test_of_several_rules_the_p_value_is_corrected(tmp_path):
     assert found["arm"] == "yours" and found["line"].endswith("; 2 of 2 rules win")
 
 
+def test_the_winner_with_the_best_score_is_named(tmp_path):
+    """The other one gains more, over a shorter arm that is far worse."""
+    arms = ONE | {"short-25": Arm((), "short", 0.25), "yours": POLICY}
+    values = {"short-25": [1, 1, 1, 1], "mine": [7.9, 8, 8.1, 8], "yours": [6.9, 7, 7.1, 7]}
+    found = verdict(tmp_path, values, arms, tokens=HALF | {"short-25": 1000, "yours": 1000})
+    assert found["arm"] == "mine" and found["line"].endswith("; 2 of 2 rules win")
+
+
 def test_a_rule_that_is_as_good_as_full_where_no_short_is(tmp_path):
     """It read more than short-50 by a quarter, so nothing read as much."""
     tokens = HALF | {"mine": 2500}
