@@ -81,7 +81,8 @@ def judge(facts: Mapping[str, Any]) -> Judgement:
         return Judgement("early", f"no estimate of wrong labels is meaningful yet, for {why}", LONGER)
     share, low, high = (upper[name] for name in ("share", "low", "high"))
     if share == 0:
-        return Judgement("none", "the losses have no second component, as wrong labels would give")
+        said = "the losses have no second component, so wrong labels, if there are any, can't be told from hard rows"
+        return Judgement("none", said)
     if low < _FEW:
         said = f"{100 * share:.0f} % of the rows may have wrong labels, but the 95 % interval, {100 * low:.0f} to "
         return Judgement("unsure", f"{said}{100 * high:.0f} %, does not exclude that none has")

@@ -220,7 +220,7 @@ def _wrong_labels(run: Measured, evidence: Evidence) -> Advice:
     if not found.is_meaningful or found.state == "unsure":
         return Advice(topic, "unknown", found.line.removesuffix("."), upper if found.state == "unsure" else {})
     if found.state == "none":
-        return Advice(topic, "nothing", f"{found.said}: nothing to gain here", upper)
+        return Advice(topic, "nothing", f"{found.said}: by losses alone, nothing to gain here", upper)
     return _ruled(topic, found.said, evidence, {**upper, "saves": upper["share"]})
 
 

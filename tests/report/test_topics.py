@@ -147,7 +147,8 @@ def test_a_second_component_that_may_be_chance_is_not_known():
 
 def test_no_second_component():
     assert told("wrong labels").line == (
-        "wrong labels: the losses have no second component, as wrong labels would give: nothing to gain here."
+        "wrong labels: the losses have no second component, so wrong labels, if there are any, can't be told from hard "
+        "rows: by losses alone, nothing to gain here."
     )
 
 
