@@ -298,7 +298,7 @@ REGIMES = {
         "translate",
         f"{EN_DE} --num_train_epochs 8",
         (0.5, "auto"),
-        (ORACLE, "filter=listed:column=plausible", "trim"),
+        (ORACLE, "filter=listed:column=plausible", "trim:revisit=0"),
         topics=("wrong labels",),
     ),
     "short_multi30k": Regime(
