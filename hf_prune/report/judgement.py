@@ -12,7 +12,7 @@ STATES = ("found", "none", "unsure", "early", "unmeasured", "diverged")
 _SMALL = 0.35  # nats: a median loss below it gives labels or tokens a probability above 0.7
 _FALLEN = 0.5  # of the first epoch's median loss: below it, a model has learnt
 _FALLING = 0.5  # of the band that holds 80 % of an epoch's losses: a median that falls by more still moves all rows
-_CHANCE = 0.1  # of what chance leaves to learn: a model that has learnt less predicts little better than chance
+_LEARNT = 1 / 3  # of what chance leaves to learn: a model that has learnt less doesn't know which labels are odd
 _FEW = 0.01  # share of the rows: fewer can't be told from none
 LONGER = "train longer, until the model knows most of its rows"
 
@@ -92,14 +92,15 @@ def judge(facts: Mapping[str, Any]) -> Judgement:
 
 def _not_learnt(medians: list[float], facts: Mapping[str, Any]) -> str:
     """Why the model has not learnt enough, in words; "" if it has."""
-    if medians[-1] > max(_FALLEN * medians[0], _SMALL):
-        return f"the median loss only went from {medians[0]:.3g} to {medians[-1]:.3g} nats"
     accuracy, chance = facts.get("accuracy"), facts.get("chance")
-    if accuracy is not None and chance is not None and accuracy < chance + _CHANCE * (1 - chance):
-        return (
-            f"the model predicts {100 * accuracy:.0f} % of the labels as given, and the most frequent class alone is "
-            f"{100 * chance:.0f} % of the rows"
-        )
+    if accuracy is not None and chance is not None:
+        if accuracy < chance + _LEARNT * (1 - chance):  # many wrong labels keep losses high, so these say less
+            return (
+                f"the model predicts {100 * accuracy:.0f} % of the labels as given, and the most frequent class alone "
+                f"is {100 * chance:.0f} % of the rows"
+            )
+    elif medians[-1] > max(_FALLEN * medians[0], _SMALL):
+        return f"the median loss only went from {medians[0]:.3g} to {medians[-1]:.3g} nats"
     band = facts.get("band")
     if band is not None and len(medians) > 1 and medians[-2] - medians[-1] > _FALLING * band:
         return (
