@@ -131,7 +131,7 @@ def test_labels_that_are_learnt_by_heart_later_are_still_listed(tmp_path, rng):
 
 
 def test_nothing_is_listed_before_the_model_has_learnt(tmp_path, rng):
-    early = make(tmp_path, rng, losses=rng.normal(4.2, 0.1, N).astype(np.float32), first=1.02)
+    early = make(tmp_path, rng, losses=rng.normal(4.2, 0.1, N).astype(np.float32), first=1.02, right=N)
     assert early.dynamics.never_learnt.sum() > N / 5  # what a list by losses alone would have
     for kind in ("mislabelled", "unlearnt"):
         found = audit(early, kind)

@@ -15,6 +15,7 @@ from hf_prune import policies
 from hf_prune.common import command as words
 from hf_prune.common.command import as_typed, interruptible, stage
 from hf_prune.recipe.arguments import parse
+from hf_prune.recipe.labels import class_names
 from hf_prune.recipe.session import run
 from hf_prune.recipe.splits import CommonArguments
 
@@ -214,7 +215,7 @@ def test_labels_of_several_types_and_with_blanks(told, recipes):
         recipes["text_classification"].CommonArguments(train_file="blanks.csv"), None
     )[0]["train"]
     with pytest.warns(UserWarning, match="labels that differ by blanks alone, such as 'pos' with and without"):
-        recipes["text_classification"].class_names(rows, "label", "blanks.csv")
+        class_names(rows, "label", "blanks.csv")
 
 
 def test_a_checkpoint_within_the_folder_that_was_named_is_told(told):
