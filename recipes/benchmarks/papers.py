@@ -95,17 +95,17 @@ def _batch(size: int) -> Regime:
 
 PAPERS = {
     "papers_cifar10": Regime(
-        partial(cifar10, rows=6400),  # 200 steps: every budget fills whole ones
+        partial(cifar10, rows=3200),  # 100 steps: every budget fills whole ones
         "image_classification",
-        f"{PICTURES} --num_train_epochs 30",
-        (0.3, 0.5, "auto"),
+        f"{PICTURES} --num_train_epochs 20",
+        (0.3, 0.5, 0.8),
         ("ucb", "epsilon_greedy", *_static("papers_cifar10"), *SAVING),
         scores=tuple(Scores(policy, 3, 3, PICTURES) for policy in ("el2n", "grand")),
     ),
     "timed/papers_cifar10": Regime(
-        partial(cifar10, rows=6400),
+        partial(cifar10, rows=3200),
         "image_classification",
-        f"{PICTURES} --num_train_epochs 30",
+        f"{PICTURES} --num_train_epochs 20",
         (0.5,),
         ("ucb", *SAVING),
         seeds=2,
@@ -119,7 +119,7 @@ PAPERS = {
     ),
 }
 HERE = {
-    "papers_cifar10": "6,400 pictures of CIFAR-10, a ResNet of three blocks, 30 epochs",
+    "papers_cifar10": "3,200 pictures of CIFAR-10, a ResNet of three blocks, 20 epochs",
     **dict.fromkeys(
         [f"papers_batch_{size}" for size in BATCHES], "16,384 pictures of CIFAR-10, a ResNet of three blocks, 16 epochs"
     ),

@@ -69,7 +69,7 @@ def test_a_claim_of_equal_quality_at_less_cost(papers, tmp_path, low, high, rows
         f"kakurenbo less full: -0.10 ({ends}); less short-70: +0.50 (+0.10 to +0.90); {100 - rows} % fewer rows"
     )
     assert row["holds"] == holds
-    assert row["here"] == "6,400 pictures of CIFAR-10, a ResNet of three blocks, 30 epochs; 8 seeds"
+    assert row["here"] == "3,200 pictures of CIFAR-10, a ResNet of three blocks, 20 epochs; 8 seeds"
 
 
 def test_the_table_is_made_of_the_numbers(papers, tmp_path):
@@ -82,7 +82,7 @@ def test_the_table_is_made_of_the_numbers(papers, tmp_path):
     ]
     assert line == (
         "| Dynamic data pruning: UCB is better than random rows at 50 % pruned | CIFAR-10 and CIFAR-100, ResNet-18; "
-        "tables by others | 6,400 pictures of CIFAR-10, a ResNet of three blocks, 30 epochs; 3 seeds | "
+        "tables by others | 3,200 pictures of CIFAR-10, a ResNet of three blocks, 20 epochs; 3 seeds | "
         "ucb-50 less uniform-50: -2.00 (-3.00 to -1.00) | no |"
     )
 
