@@ -7,6 +7,8 @@ import argparse
 import dataclasses
 import os
 import platform
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +20,8 @@ from .common.command import Parser, again, interruptible
 from .common.storage import write_text
 from .compare.launch import FailedRun
 from .core import DATA_NEEDS, History, Policy
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but the tab and the end of a line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,8 +100,14 @@ def _run(chosen: argparse.Namespace, script: Sequence[str], parser: argparse.Arg
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     if text:  # only the main process of several has one
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(_shown_as(text, sys.stdout.encoding) + "\n")
     return 0
+
+
+def _shown_as(text: str, encoding: str | None) -> str:
+    """A text from files that anybody may have written: without commands of terminals, in letters that can be shown."""
+    encoding = encoding or "utf-8"
+    return _CONTROL.sub("?", text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _add_score(commands: Any) -> None:
@@ -196,7 +206,7 @@ def _advise(chosen: argparse.Namespace) -> str:
 
 def _add_audit(commands: Any) -> None:
     audit = commands.add_parser("audit", help="list the rows of a run that are likely mislabelled, and leave them out")
-    audit.add_argument("run", help="folder of a run with a policy that has saved its model")
+    audit.add_argument("run", help="folder of a run with a policy, ended or not")
     audit.add_argument(
         "--only",
         choices=("mislabelled", "duplicates", "unlearnt", "rare", "short"),
@@ -218,15 +228,15 @@ def _add_audit(commands: Any) -> None:
 
 def _audit(chosen: argparse.Namespace) -> str:
     from .report.audit import FIRST, audit, changes
-    from .report.page import RunReport
+    from .report.unfinished import report_of
 
     if chosen.top is not None and chosen.top < 1:
         raise ValueError(f"--top must be 1 or more, got {chosen.top}.")
-    report = RunReport.of_folder(chosen.run)
+    report = report_of(chosen.run)
     found = audit(report, chosen.only)
     said = [found.text(FIRST if chosen.top is None else chosen.top)]
     if chosen.before is not None:
-        said.insert(0, changes(RunReport.of_folder(chosen.before), report) + "\n")
+        said.insert(0, changes(report_of(chosen.before), report) + "\n")
     elif report.left_out_by_list is not None:
         said.insert(0, report.left_out_by_list + "\n")
     first = found.first(chosen.top)
@@ -236,9 +246,8 @@ def _audit(chosen: argparse.Namespace) -> str:
             said.append(f"{path}: {len(first.rows):,} rows")
     if chosen.drop is not None:
         first.write_drop(chosen.drop)
-        said.append(
-            f"{chosen.drop}: {len(first.rows):,} rows to leave out, by --policy listed --file {chosen.drop} --drop True"
-        )
+        flags = f"--policy listed --file {shlex.quote(chosen.drop)} --drop True"
+        said.append(f"{chosen.drop}: {len(first.rows):,} rows to leave out, by {flags}")
     return "\n".join(said)
 
 

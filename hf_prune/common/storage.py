@@ -96,7 +96,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         path: The file; a missing folder is created.
         text: The text; half a surrogate pair is written as an escape, as in JSON and Python.
     """
-    write_bytes(path, text.encode(errors="backslashreplace"))
+    write_bytes(path, storable(text).encode())
+
+
+def storable(text: str) -> str:
+    """The text with half of a surrogate pair as an escape; UTF-8, and so Parquet, can't hold it."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def write_bytes(path: str | os.PathLike[str], blob: bytes) -> None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+FEWEST = 100  # losses to see two components in
 _BINS, _STEPS, _VALLEY = 512, 200, 0.5
-_FEWEST = 100  # losses to see two shapes in
 _NEAR_ZERO = 1e-6  # nats, added before the logarithm
 
 
@@ -43,7 +43,7 @@ def fit(losses: np.ndarray) -> Mixture | None:
         are too few losses.
     """
     logs = np.log(losses[np.isfinite(losses) & (losses >= 0)].astype(np.float64) + _NEAR_ZERO)
-    if len(logs) < _FEWEST or not np.ptp(logs) > 0:
+    if len(logs) < FEWEST or not np.ptp(logs) > 0:
         return None
     counts, edges = np.histogram(logs, _BINS)  # so that the fit costs the same for any number of rows
     x, n = (edges[1:] + edges[:-1]) / 2, counts.sum()

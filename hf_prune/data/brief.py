@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.storage import storable
 from .duplicates import find_groups
 from .examples import LABELS, class_names, decoded, is_target, text_of
 from .kinds import is_arrow
@@ -116,8 +117,9 @@ class Brief:
         """The text, the path of the picture, and the characters of the texts of a row."""
         texts = [text for value in row.values() if (text := text_of(value)) is not None]
         path = next((row[name] for name in PICTURES if isinstance(row.get(name), str)), None)
-        if path is not None and path in texts:
-            texts.remove(path)
+        if path is not None:
+            texts = [text for text in texts if text != path]
+            path = storable(path)
         if "input_ids" not in row:
             return _short(" | ".join(texts)) if texts else None, path, sum(map(len, texts))
         decode = self.processing_class.decode if hasattr(self.processing_class, "convert_ids_to_tokens") else None
@@ -128,7 +130,7 @@ class Brief:
 
 
 def _short(text: str) -> str:
-    text = text.encode(errors="backslashreplace").decode()  # half a surrogate pair can't be stored
+    text = storable(text)
     return text if len(text) <= _LONGEST else text[:_LONGEST].rstrip() + " …"
 
 

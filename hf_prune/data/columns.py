@@ -42,8 +42,10 @@ def read_columns(dataset: Any, names: Sequence[str], reader: str) -> dict[str, n
 
 def file_rows_of(data: Any) -> np.ndarray | None:
     """Return the number of each row in the file that it was read from, (N,) int; None = not known."""
-    is_numbered = is_arrow(data) and FILE_ROW in data.column_names
-    return data.with_format("numpy")[FILE_ROW][:] if is_numbered else None
+    if not is_arrow(data) or FILE_ROW not in data.column_names:
+        return None
+    numbers = _stored(data, FILE_ROW)
+    return numbers if numbers.dtype.kind in "iu" else None  # a column of that name may hold anything
 
 
 def _missing(name: str, there: str, reader: str) -> ValueError:

@@ -11,9 +11,8 @@ import numpy as np
 
 from ..core.features import FILE_ROW
 from ..core.ranking import marked
-from .columns import read_columns
+from .columns import file_rows_of
 from .keys import digest
-from .kinds import is_arrow
 
 _ROW = "row"  # number of a row in the training set, as in history.parquet
 _BARE = ""  # stands for the name of a list that has none
@@ -26,9 +25,9 @@ def listed_rows(
 ) -> np.ndarray:
     """The rows of a training set that a file lists.
 
-    A table names them in the column that is called as `key`, else `file_row` (if the data set has that, too), else
-    `row`, else in its only column. A list without a name, and a single column of another name, hold keys if there are
-    `keys`. Otherwise they hold numbers: those of the data set's column `file_row`, or without it 0 to N - 1.
+    A table names them in the column that is called as `key`, else `file_row` (if the data set has such numbers, too),
+    else `row`, else in its only column. A list without a name, and a single column of another name, hold keys if there
+    are `keys`. Otherwise they hold numbers: those of the data set's column `file_row`, or without it 0 to N - 1.
 
     Args:
         dataset: The training set, of N rows.
@@ -45,19 +44,19 @@ def listed_rows(
         ValueError: The file can't be read; it names rows in a way that is not known here; a row number is not in the
             training set; or no number in a file, and no key, is in it.
     """
-    n, is_numbered = len(dataset), is_arrow(dataset) and FILE_ROW in dataset.column_names
-    wanted = [name for name in (key, FILE_ROW if is_numbered else None, _ROW) if name is not None]
+    n, file_rows = len(dataset), file_rows_of(dataset)
+    wanted = [name for name in (key, None if file_rows is None else FILE_ROW, _ROW) if name is not None]
     name, values = _read(path, wanted)
     if key is not None and keys is not None and name not in (FILE_ROW, _ROW):
         by, own = key, keys
         named = np.fromiter((_hash(value, path) for value in values), np.uint64, len(values))
     else:
         named = np.fromiter((_number(value, path) for value in values), np.int64, len(values))
-        if not is_numbered or name == _ROW:
+        if file_rows is None or name == _ROW:
             if len(named) and named.max() >= n:
                 raise ValueError(f"file={path!r} lists row {named.max()}, but the training set has 0 to {n - 1}.")
             return marked(named, n)
-        by, own = FILE_ROW, read_columns(dataset, [FILE_ROW], path)[FILE_ROW]
+        by, own = FILE_ROW, file_rows
     lost = np.flatnonzero(~np.isin(named, own))
     if len(lost):
         shown = ", ".join(str(values[at]) for at in lost[:_SHOWN])

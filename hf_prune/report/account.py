@@ -22,7 +22,7 @@ from ..common.foreign import number, of_kind, read_json, setting, why
 from ..common.markdown import in_code, markdown_table
 from ..common.storage import write_bytes, write_text
 from . import brief, figures, padding
-from .entries import EARLIER, checked_epoch, counted, logged
+from .entries import EARLIER, checked_epoch, counted, is_number, logged
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -363,11 +363,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def is_number(value: Any) -> bool:
-    """Whether a logged value can be drawn: it is not a list, such as scores of classes, nor too large for a scale."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > _LARGEST
-
-
-_LARGEST = 1e30

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ..common.foreign import read_json
+from ..common.foreign import of_kind, read_json
 from ..common.storage import replacing, write_text
 from ..records.table import DUPLICATES, FILE_ROW
 from .account import plain
+from .entries import is_number, scores_of
 from .page import RunReport
-from .rows import differs, likely_wrong
+from .rows import differs, has_names, likely_wrong
 from .unfinished import report_of
 
 KINDS = ("mislabelled", "duplicates", "unlearnt", "rare", "short")
@@ -28,6 +30,7 @@ _RARE = 10  # times fewer rows than the largest class: such a class is rare
 _SHORT = 4  # times shorter than the median: such a row is short
 _WIDTH = 100  # columns of the text
 _NAME = 18  # columns of the name of a class
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]+$)")  # a number with its sign is none
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def _suspects(table: Any, report: RunReport, kind: str) -> Audit:
         )
         return Audit(table, kind, rows, said, False)
     rows = _largest(likely_wrong(table), excess)
-    also = ", and the model predicts another label" if "predicted" in table.column_names else ""
+    also = ", and the model predicts another label" if has_names(table) else ""
     said = (
         f"{judgement.line} {len(rows):,} of {len(table):,} rows are likely mislabelled (their losses belong with those"
         f"{also}); largest excess loss first."
@@ -173,12 +176,14 @@ def _duplicates(table: Any) -> tuple[np.ndarray, str]:
 
 
 def _rare(table: Any) -> tuple[np.ndarray, str]:
-    if "label" not in table.column_names:
-        return np.zeros(0, np.int64), "Rare classes are not known: the run kept no labels of its rows."
-    names, place, counts = np.unique(np.array(table["label"].to_pylist(), str), return_inverse=True, return_counts=True)
+    known = np.flatnonzero(table["label"].is_valid().to_numpy()) if has_names(table) else np.zeros(0, np.int64)
+    if not len(known):
+        return known, "Rare classes are not known: the run kept no classes of its rows."
+    labels = np.array(table["label"].take(known).to_pylist(), object)
+    names, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
     is_rare = counts * _RARE <= counts.max()
-    rows = np.flatnonzero(is_rare[place])
-    rows = rows[np.argsort(counts[place[rows]], kind="stable")]
+    found = np.flatnonzero(is_rare[place])
+    rows = known[found[np.argsort(counts[place[found]], kind="stable")]]
     said = f"{len(rows):,} of {len(table):,} rows are of {is_rare.sum():,} rare classes (of {len(names):,}): at most "
     return rows, f"{said}{int(counts.max()) // _RARE:,} rows each, the largest class has {int(counts.max()):,}."
 
@@ -187,8 +192,10 @@ def _short(table: Any) -> tuple[np.ndarray, str]:
     name = next((name for name in ("tokens", "length") if name in table.column_names), None)
     if name is None:
         return np.zeros(0, np.int64), "The lengths of the rows are not known: they have neither tokens nor texts."
-    lengths = table[name].to_numpy()
-    middle, unit = float(np.median(lengths)), "tokens" if name == "tokens" else "characters"
+    lengths, unit = _numbers(table, name), "tokens" if name == "tokens" else "characters"
+    if name == "tokens":
+        lengths[lengths == 0] = np.nan  # no round has read the row
+    middle = float(np.nanmedian(lengths))
     rows = np.flatnonzero(lengths * _SHORT <= middle)
     rows = rows[np.argsort(lengths[rows], kind="stable")]
     said = f"{len(rows):,} of {len(table):,} rows are short: at most {middle / _SHORT:.0f} {unit}, a quarter of the"
@@ -215,17 +222,13 @@ def _scores(report: RunReport) -> dict[str, float]:
     """The score of a recipe, or else those of the last evaluation."""
     results = Path(report.source, "results.json") if isinstance(report.source, Path) else None
     if results is not None and results.is_file():
-        quality = read_json(results).get("quality") or {}
-        if isinstance(quality.get("value"), (int, float)):
+        try:
+            quality = of_kind(of_kind(read_json(results), "it", dict).get("quality") or {}, "quality", dict)
+        except ValueError as error:
+            raise ValueError(f"{results} is damaged ({error}).") from error
+        if is_number(quality.get("value")):
             return {str(quality.get("metric")): quality["value"]}
-    last = report.evaluations()[-1:]
-    rates = ("runtime", "per_second")
-    return {
-        name: value
-        for entry in last
-        for name, value in entry.items()
-        if name.startswith("eval_") and not name.endswith(rates) and isinstance(value, (int, float))
-    }
+    return {name: value for entry in report.evaluations()[-1:] for name, value in scores_of(entry).items()}
 
 
 # ---- Words and files ----
@@ -265,8 +268,8 @@ def _lines(table: Any, rows: np.ndarray, kind: str) -> list[str]:
 
 
 def _printable(value: Any) -> str:
-    """A text on one line, without the characters that a terminal takes for commands."""
-    text = "" if value is None else " ".join(str(value).split())
+    """A text or a number on one line, without the characters that a terminal takes for commands."""
+    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
@@ -288,6 +291,12 @@ def _write(table: Any, path: str, form: str) -> None:
     lines = io.StringIO()
     writer = csv.DictWriter(lines, table.column_names, lineterminator="\n")
     writer.writeheader()
-    for row in rows:
-        writer.writerow({name: json.dumps(plain(it)) if isinstance(it, list) else it for name, it in row.items()})
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     write_text(path, lines.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    """A value for a cell of a CSV file. A text that a spreadsheet would run as a formula begins with an apostrophe."""
+    if isinstance(value, list):
+        return json.dumps(plain(value))
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value

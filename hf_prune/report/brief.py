@@ -3,6 +3,7 @@
 from html import escape
 from typing import Any
 
+from .entries import scores_of
 from .figures import percent
 
 _SUSPECTS = 8  # rows named
@@ -45,11 +46,8 @@ def _facts(report: Any) -> list[tuple[str, str]]:
     parts = ("training", "selecting", "rescoring", "evaluating")
     seconds = (f"{part} {totals[f'seconds_{part}']:,.1f}" for part in parts if totals[f"seconds_{part}"])
     facts.append(("seconds", ", ".join(seconds) or "0"))
-    if evaluations := report.evaluations():
-        last = evaluations[-1]
-        scores = {name.removeprefix("eval_"): value for name, value in last.items() if name.startswith("eval_")}
-        costs = ("runtime", "samples_per_second", "steps_per_second")
-        shown = [f"{name} {value:.4g}" for name, value in scores.items() if name not in costs][:_METRICS]
+    for last in report.evaluations()[-1:]:
+        shown = [f"{name.removeprefix('eval_')} {value:.4g}" for name, value in scores_of(last).items()][:_METRICS]
         facts.append(("last evaluation", f"{', '.join(shown)} (epoch {last['epoch']:.4g})"))
     if (judgement := getattr(report, "judgement", None)) is not None:
         facts.append(("wrong labels", judgement.said))

@@ -4,36 +4,33 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .judgement import Judgement
-
 ISSUE = "training_dynamics"
-_LIKELY = 0.5  # probability from which a label counts as wrong
 
 
-def make_datalab(table: Any, has_classes: bool, judgement: Judgement, pred_probs: np.ndarray | None) -> Any:
+def make_datalab(table: Any, is_likely: np.ndarray, said: str, pred_probs: np.ndarray | None) -> Any:
     """See `RowTable.to_datalab`.
 
     Args:
-        table: The table of the rows.
-        has_classes: Whether their labels are classes.
-        judgement: Whether the losses tell wrong labels.
+        table: The table of the rows, N, whose labels are names of classes.
+        is_likely: (N,) bool, the rows that are likely mislabelled.
+        said: Whether the losses tell wrong labels, in words.
         pred_probs: (N, C) float, or None.
 
     Raises:
         ImportError: cleanlab is not installed.
-        ValueError: The rows have no labels of classes.
+        ValueError: A row has no label.
     """
     try:
         from cleanlab import Datalab
     except ImportError as error:
         raise ImportError('to_datalab() needs cleanlab: pip install "cleanlab[datalab]".') from error
-    if not has_classes or table["label"].null_count:
-        raise ValueError("to_datalab(): the rows have no labels of one class each, which Datalab takes.")
+    if lacking := table["label"].null_count:
+        raise ValueError(f"to_datalab(): of {lacking:,} rows no label is known, and Datalab takes one of each row.")
     columns = {"label": table["label"].to_pylist()}
     if "text" in table.column_names:
         columns["text"] = table["text"].to_pylist()
     lab = Datalab(data=columns, label_name="label", verbosity=0)
-    types: dict[str, dict[str, Any]] = {ISSUE: _found(table, judgement)}
+    types: dict[str, dict[str, Any]] = {ISSUE: {"scores": _scores(table), "is_issue": is_likely, "said": said}}
     _register()
     if pred_probs is not None:
         types["label"] = {}
@@ -41,15 +38,14 @@ def make_datalab(table: Any, has_classes: bool, judgement: Judgement, pred_probs
     return lab
 
 
-def _found(table: Any, judgement: Judgement) -> dict[str, Any]:
-    """The score of each row, from 0 (likely wrong) to 1, which rows are issues, and what is known besides."""
+def _scores(table: Any) -> np.ndarray:
+    """(N,) float, the score of each row, from 0 (likely wrong) to 1."""
     wrong = table["wrong_probability"].to_numpy() if "wrong_probability" in table.column_names else np.array(np.nan)
     excess = table["excess_loss"].to_numpy() if "excess_loss" in table.column_names else np.full(len(table), np.nan)
     known = np.where(np.isnan(excess), -np.inf, excess)
     place = np.empty(len(table))
     place[np.argsort(-known, kind="stable")] = np.linspace(0, 1, len(table))  # largest excess first
-    scores = np.where(np.isnan(wrong), place, 1 - wrong)
-    return {"scores": scores, "is_issue": wrong >= _LIKELY, "said": judgement.line}
+    return np.where(np.isnan(wrong), place, 1 - wrong)
 
 
 def _register() -> None:
@@ -68,9 +64,7 @@ def _register() -> None:
         verbosity_levels: ClassVar[dict[int, list[str]]] = {0: ["said"], 1: [], 2: [], 3: []}
 
         def find_issues(self, scores: np.ndarray, is_issue: np.ndarray, said: str, **_: Any) -> None:
-            self.issues = pandas.DataFrame(
-                {f"is_{self.issue_name}_issue": np.broadcast_to(is_issue, len(scores)), self.issue_score_key: scores}
-            )
+            self.issues = pandas.DataFrame({f"is_{self.issue_name}_issue": is_issue, self.issue_score_key: scores})
             self.summary = self.make_summary(float(scores.mean()))
             self.info = {"said": said}
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ..common.storage import storable
 from .theme import DARK, LIGHT
 
 
@@ -45,7 +46,7 @@ def document(room: str, template: str, title: str, styles: Sequence[str], script
 def _icon(title: str) -> str:
     """A tab's icon as a data URI: the first letter on a colour that comes from the whole title."""
     letter = next((letter for letter in title.upper() if letter.isascii() and letter.isalnum()), "P")
-    hue = int.from_bytes(hashlib.sha256(title.encode()).digest()[:2], "big") % 360
+    hue = int.from_bytes(hashlib.sha256(storable(title).encode()).digest()[:2], "big") % 360
     return "data:image/svg+xml," + quote(
         "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'>"
         f"<rect width='32' height='32' rx='7' fill='hsl({hue} 60% 38%)'/>"

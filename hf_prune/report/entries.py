@@ -11,6 +11,8 @@ _COUNTED = (
     *("epoch", "rows", "rows_offered", "tokens", "tokens_offered", "padded_tokens", "rows_rescored"),
     *("padded_tokens_rescored", "steps", "seconds_training", "seconds_selecting", "seconds_rescoring"),
 )
+COSTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # logged beside the scores
+_LARGEST = 1e30
 _PLACED = ("step", "epoch", "prune/rows", "prune/tokens", "prune/seconds", "prune/seconds_training")
 
 
@@ -33,6 +35,17 @@ def checked_epoch(epoch: dict[str, Any]) -> dict[str, Any]:
 def counted(value: Any, name: str, low: float = 0) -> Any:
     """Check a number of the account; None stands for NaN, which JSON does not have."""
     return math.nan if value is None else number(value, name, low)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a logged value can be drawn: it is not a list, such as scores of classes, nor too large for a scale."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > _LARGEST
+
+
+def scores_of(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of the model in an entry of the log, under its names: no times, and no lists."""
+    names = [name for name in entry if name.startswith("eval_") and not name.endswith(COSTS)]
+    return {name: entry[name] for name in names if is_number(entry[name])}
 
 
 def logged(entry: dict[str, Any]) -> dict[str, Any]:

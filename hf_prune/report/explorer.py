@@ -97,7 +97,7 @@ def packed(
         known[DUPLICATES] = _groups(groups, ids)
     flags = _flags(history, dynamics, rows) | {"mislabelled": is_likely[rows].astype(int).tolist()}
     columns, values, names = _columns(known, len(rows))
-    counts = {key: sum(flag) for key, flag in flags.items()} | _pairs(values)
+    counts = {key: sum(flag) for key, flag in flags.items()} | _pairs(values, names)
     titles = _LISTS | {"never_learnt": UNLEARNT[not judgement.is_meaningful]}
     about = _ABOUT | {"mislabelled": f"{judgement.line[0].upper()}{judgement.line[1:]} {_ABOUT['mislabelled']}"}
     lists = [
@@ -134,6 +134,8 @@ def _columns(known: dict[str, list[Any]], rows: int) -> tuple[list[dict[str, str
             continue
         if key == "tokens" and ("length" in values or not any(column)):
             continue
+        if kind == "label" and any(isinstance(value, float) for value in column):
+            kind = "number"  # of a regression
         if kind == "label":
             column = [None if value is None else names.setdefault(str(value), len(names)) for value in column]
         elif kind == "text":
@@ -195,8 +197,8 @@ def _flags(history: History, dynamics: Dynamics | None, rows: np.ndarray) -> dic
     return {key: values[rows].astype(int).tolist() for key, values in flags.items()}
 
 
-def _pairs(values: Mapping[str, list[Any]]) -> dict[str, int]:
-    given, predicted = values.get("label", []), values.get("predicted", [])
+def _pairs(values: Mapping[str, list[Any]], names: list[str]) -> dict[str, int]:
+    given, predicted = (values.get(key, []) if names else [] for key in ("label", "predicted"))
     return {
         "mismatch": sum(None not in pair and pair[0] != pair[1] for pair in zip(given, predicted, strict=False)),
         "duplicates": sum(group is not None for group in values.get(DUPLICATES, [])),

@@ -35,9 +35,9 @@ def row_facts(history: History, dynamics: Dynamics | None, padding_causes: Seque
         rows were measured twice: `at_once`, the share of all rows whose losses were below ln 2 from the second epoch on
         that measured them; `upper`, the `share` of rows in a second component of larger mean losses, with the 95 %
         interval `low` to `high`; `upper_epochs`, the first and the middle one of the epochs that show it, if some do;
-        and `band`, the width in nats of the band that holds 80 % of the losses that the last epoch measured in
-        training. If rows have classes, too: `accuracy`, the share of the rows whose latest prediction is their label,
-        and `chance`, the share of the most frequent label.
+        `measured`, the number of rows with a loss; and `band`, the width in nats of the band that holds 80 % of the
+        losses that the last epoch measured in training. If rows have classes, too: `accuracy`, the share of the rows
+        whose latest prediction is their label, and `chance`, the share of the most frequent label.
     """
     facts: dict[str, Any] = {"padding_causes": list(padding_causes)}
     if (tokens := history.tokens[history.tokens > 0]).any():
@@ -48,6 +48,7 @@ def row_facts(history: History, dynamics: Dynamics | None, padding_causes: Seque
     facts["medians"] = [float(f"{median:.4g}") if np.isfinite(median) else None for median in medians]
     if dynamics.is_repeated:
         facts |= {"at_once": _at_once(dynamics)} | _upper(dynamics)
+        facts["measured"] = int(np.count_nonzero(dynamics.times_measured))
         if math.isfinite(band := float(dynamics.trained[-1, 2] - dynamics.trained[-1, 0])):
             facts["band"] = band
         facts |= _of_answers(dynamics.extras)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..common.foreign import of_kind
+from ..common.foreign import of_kind, setting
+from ..core.mixture import FEWEST
 
 STATES = ("found", "none", "unsure", "early", "unmeasured", "diverged")
 _SMALL = 0.35  # nats: a median loss below it gives labels or tokens a probability above 0.7
@@ -24,7 +25,7 @@ class Judgement:
     Args:
         state: "found"; "none", if the losses have no second component; "unsure", if it may be there by chance; "early",
             if the model has not learnt enough for an estimate to be meaningful; "unmeasured", if no row was measured in
-            two epochs; "diverged", if no epoch had a median loss that is a number.
+            two epochs, or too few rows; "diverged", if no epoch had a median loss that is a number.
         said: It in words, without a stop at the end.
         cure: What would make it meaningful, in words; "" if there is nothing to do.
     """
@@ -50,7 +51,7 @@ class Judgement:
             ValueError: It did not write this.
         """
         found = of_kind(json.loads(text), "the judgement", dict)
-        words = [of_kind(found.get(name), name, str) for name in ("state", "said", "cure")]
+        words = [setting(found.get(name), name) for name in ("state", "said", "cure")]
         if words[0] not in STATES:
             raise ValueError(f"the state {words[0]!r} is none of {', '.join(STATES)}")
         return cls(*words)
@@ -71,12 +72,15 @@ def judge(facts: Mapping[str, Any]) -> Judgement:
     if upper is None and "medians" not in facts:
         said = "the rounds of the run can't be read, so the share of wrong labels or pairs is not known"
         return Judgement("unmeasured", said, "take the whole folder of the run, with _pruning inside")
-    if upper is None:
-        said = "no row was measured in two epochs, so the share of wrong labels or pairs is not known"
-        return Judgement("unmeasured", said, "train two epochs or more with --policy uniform --keep 1")
     medians = [value for value in facts.get("medians", ()) if value is not None and math.isfinite(value)]
     if not medians:
         return Judgement("diverged", "no epoch had losses that are numbers: the run has diverged")
+    if upper is None:
+        said = "no row was measured in two epochs, so the share of wrong labels or pairs is not known"
+        return Judgement("unmeasured", said, "train two epochs or more with --policy uniform --keep 1")
+    if facts.get("measured", FEWEST) < FEWEST:
+        said = f"only {facts['measured']:,} rows have losses, so the share of wrong labels or pairs is not known"
+        return Judgement("unmeasured", said, f"it takes {FEWEST} or more")
     if why := _not_learnt(medians, facts):
         return Judgement("early", f"no estimate of wrong labels is meaningful yet, for {why}", LONGER)
     share, low, high = (upper[name] for name in ("share", "low", "high"))

@@ -24,8 +24,9 @@ from ..records.history_file import HISTORY
 from ..records.table import ROWS
 from ..records.trace import FOLDER, read_trace
 from . import figures
-from .account import NUMBERS, PruningReport, is_number
+from .account import NUMBERS, PruningReport
 from .document import document
+from .entries import is_number, scores_of
 from .evidence import shipped
 from .explorer import ids_of, packed
 from .facts import row_facts
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
 REPORT = "_report.html"  # shows rows of the training set: Trainer does not push files whose names begin with _
 EXAMPLES = "examples.json"
-_RATES = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}  # not metrics of the model
-_COUNTS = {"eval_model_preparation_time"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,12 +188,11 @@ class RunReport(RowTable, PruningReport):
 
     def _score(self) -> str | None:
         """The last evaluation's score: the metric that is no loss, if there is one."""
-        if not (logged := self.evaluations()):
-            return None
-        names = [name for name in logged[-1] if name.startswith("eval_") and name not in _RATES]
-        names = [name for name in names if is_number(logged[-1][name]) and name not in _COUNTS]
-        names.sort(key=lambda name: name.endswith("loss"))  # stable: losses come last
-        return f"{names[0].removeprefix('eval_').replace('_', ' ')} {logged[-1][names[0]]:.4g}" if names else None
+        for entry in self.evaluations()[-1:]:
+            if scores := scores_of(entry):
+                name = min(scores, key=lambda name: name.endswith("loss"))  # the first of them, losses last
+                return f"{name.removeprefix('eval_').replace('_', ' ')} {scores[name]:.4g}"
+        return None
 
     def _verdict(self, is_likely: np.ndarray | None) -> str:
         if is_likely is not None and is_likely.any():
@@ -311,8 +309,8 @@ class RunReport(RowTable, PruningReport):
         )
 
     def _curves(self) -> list[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-        names = dict.fromkeys(name for entry in self.evaluations() for name in entry if name.startswith("eval_"))
-        curves = ((name, self._curve(name, self._unit())) for name in names if name not in _RATES)
+        names = dict.fromkeys(name for entry in self.evaluations() for name in scores_of(entry))
+        curves = ((name, self._curve(name, self._unit())) for name in names)
         return [(name, curve) for name, curve in curves if len(curve[0]) and np.isfinite(curve[1]).any()][:6]
 
     def _row_figures(self, known: Dynamics) -> "dict[str, tuple[str, str, str, Draw]]":

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.storage import replacing
+from ..common.foreign import brief as in_short
+from ..common.storage import replacing, storable
 from ..core import History
+from ..core.features import FILE_ROW
 from ..core.mixture import fit
 from ..data import Brief
 from ..data.columns import file_rows_of
@@ -30,6 +32,7 @@ BRIEF = "rows.parquet"  # in the private folder of the run
 _LIST = "loss_by_epoch"
 _JUDGEMENT = "judgement"  # in the metadata of the table
 _LIKELY = 0.5  # probability from which a label counts as wrong
+_TEXTS, _NAMES = {"text", "path"}, {"label", "predicted"}
 
 
 class RowTable:
@@ -121,7 +124,10 @@ class RowTable:
         """
         from .datalab import make_datalab
 
-        return make_datalab(self.table(), "accuracy" in self.facts, self.judgement, pred_probs)
+        table = self.table()
+        if not has_names(table):
+            raise ValueError("to_datalab(): the rows have no labels of one class each, which Datalab takes.")
+        return make_datalab(table, likely_wrong(table), self.judgement.line, pred_probs)
 
     def _more(self) -> dict[str, np.ndarray]:
         """The columns of the table that `records.table` does not know."""
@@ -132,8 +138,8 @@ class RowTable:
 def _kept_judgement(folder: Path) -> Judgement:
     from pyarrow import parquet
 
-    kept = (parquet.read_schema(folder / ROWS).metadata or {}).get(_JUDGEMENT.encode(), b"")
-    return Judgement.of_json(kept.decode())
+    schema: Any = parquet.read_schema(folder / ROWS)
+    return Judgement.of_json((schema.metadata or {}).get(_JUDGEMENT.encode(), b"").decode())
 
 
 def likely_wrong(table: "pyarrow.Table") -> np.ndarray:
@@ -144,9 +150,15 @@ def likely_wrong(table: "pyarrow.Table") -> np.ndarray:
     return (probability >= _LIKELY) & differs(table)
 
 
+def has_names(table: "pyarrow.Table") -> bool:
+    """Whether the labels of the rows are names of classes, and the model's predictions, too; else they are numbers."""
+    kinds = [table[name].type for name in _NAMES if name in table.column_names]
+    return len(kinds) == len(_NAMES) and all(map(_is_text, kinds))
+
+
 def differs(table: "pyarrow.Table") -> np.ndarray:
-    """(N,) bool, whether the model predicts another label than the given one; True where it is not known."""
-    if not {"label", "predicted"} <= set(table.column_names):
+    """(N,) bool, whether the model predicts another class than the given one; True where it is not known."""
+    if not has_names(table):
         return np.ones(len(table), bool)
     pairs = zip(table["label"].to_pylist(), table["predicted"].to_pylist(), strict=True)
     return np.array([None in pair or pair[0] != pair[1] for pair in pairs])
@@ -206,6 +218,8 @@ def _read(path: Path, rows: int) -> "pyarrow.Table":
 
     try:
         table = parquet.read_table(path)
+        if flaw := _flaw(table):
+            raise ValueError(flaw)
     except FileNotFoundError as error:
         raise ValueError(f"{path} is not there: give the folder of a run that has saved its model.") from error
     except (OSError, ValueError) as error:
@@ -213,6 +227,28 @@ def _read(path: Path, rows: int) -> "pyarrow.Table":
     if len(table) != rows or table.column_names[:1] != ["row"]:
         raise ValueError(f"{path} is not of the {rows:,} rows of this run. They are of two runs.")
     return table
+
+
+def _flaw(table: "pyarrow.Table") -> str | None:
+    """What a table from a file, which anybody may have written, has in place of one text or number a row."""
+    from pyarrow import types
+
+    names = table.column_names  # each once: pyarrow reads no others
+    for name, column in zip(names, table.columns, strict=True):
+        is_number = any(one(column.type) for one in (types.is_integer, types.is_floating, types.is_boolean))
+        if not (_is_text(column.type) if name in _TEXTS else is_number or (name in _NAMES and _is_text(column.type))):
+            return f"its column {in_short(name)} has the type {column.type}"
+        if name in ("row", FILE_ROW, DUPLICATES) and (column.null_count or not types.is_integer(column.type)):
+            return f"its column {name} lacks numbers"
+    if DUPLICATES in names and not np.isin(table[DUPLICATES].to_numpy(), np.arange(len(table))).all():
+        return f"its column {DUPLICATES} names rows that are not there"
+    return None
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_string(kind) or types.is_large_string(kind)
 
 
 def _folded(table: "pyarrow.Table") -> "pyarrow.Table":
@@ -229,19 +265,18 @@ def _folded(table: "pyarrow.Table") -> "pyarrow.Table":
 
 
 def _answers(extras: Mapping[str, np.ndarray], names: Mapping[int, str]) -> dict[str, np.ndarray]:
-    """`label` and `predicted`, (N,) str or None, of what a run has kept of them."""
-    by_name = has_classes(extras)
-    found: dict[str, np.ndarray] = {}
-    for column, name in (("label", "given"), ("predicted", "predicted")):
-        if name in extras:
-            values: Any = extras[name].tolist()
-            texts = (_text(value, names if by_name else None) for value in values)
-            found[column] = np.fromiter(texts, object, len(values))
-    return found
+    """`label` and `predicted` of what a run has kept of them: (N,) str or None; of a regression, (N,) float32."""
+    kept = {"label": "given", "predicted": "predicted"}
+    found = {column: extras[name] for column, name in kept.items() if name in extras}
+    if not has_classes(extras):
+        return found
+    return {
+        column: np.fromiter((_name(value, names) for value in values.tolist()), object, len(values))
+        for column, values in found.items()
+    }
 
 
-def _text(value: float, names: Mapping[int, str] | None) -> str | None:
+def _name(value: float, names: Mapping[int, str]) -> str | None:
     if value != value:
         return None
-    text = f"{value:.4g}" if names is None else str(names.get(int(value), int(value)))
-    return text.encode(errors="backslashreplace").decode()  # half a surrogate pair can't be stored
+    return storable(str(names.get(int(value), int(value))))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..common.foreign import label, number, of_kind
 from . import padding
-from .account import is_number
+from .entries import is_number
 from .evidence import Evidence
 from .judgement import judge
 from .scales import SCALES, Scale, scale_of
@@ -346,7 +346,7 @@ def _checked(found: Any) -> dict[str, Any]:
             number(facts[name], name, 0, 1)
     if facts.get("band") is not None:
         number(facts["band"], "band")
-    for name in ("rows", "repeats"):
+    for name in ("rows", "repeats", "measured"):
         if facts.get(name) is not None:
             number(facts[name], name, whole=True)
     if facts.get("upper") is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..common import storage
-from ..common.foreign import number, read_json
+from ..common.foreign import number, read_json, why
 from ..records.history import History
 from ..records.history_file import HISTORY, STATE, TRAINER_STATE
 from ..records.trace import TracedRound, newest_round, read_trace
@@ -43,14 +43,17 @@ def report_of(run: str | os.PathLike[str]) -> RunReport:
         return RunReport.of_folder(run)
     rows, name = newest
     rounds, _ = read_trace(run, rows, name)
-    if not all(round.account for round in rounds):  # of an earlier version
+    if not rounds or not all(round.account for round in rounds):  # just removed, damaged, or of an earlier version
         return RunReport.of_folder(run)
     if is_saved:
         report = RunReport.of_folder(run)
-        trained = sum(round.account["rows"] for round in rounds)
+        trained = sum(round.account.get("rows", 0) for round in rounds)
         if report.history.facts.get("run") == name and report.totals()["rows"] >= trained:
             return report
-    return _so_far(Path(run), rows, rounds)
+    try:
+        return _so_far(Path(run), rows, rounds)
+    except KeyError as error:
+        raise ValueError(f"{run}: its rounds are damaged ({why(error)}).") from error
 
 
 def _so_far(run: Path, rows: int, rounds: list[TracedRound]) -> UnfinishedReport:

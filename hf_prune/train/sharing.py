@@ -22,6 +22,7 @@ from ..records.hub import first_line
 from ..records.table import ROWS
 from ..report import card
 from ..report.account import NUMBERS
+from ..report.entries import COSTS
 from ..report.page import EXAMPLES, RunReport
 from ..report.rows import BRIEF
 from .loop import Loop
@@ -31,7 +32,6 @@ from .uploads import uploads_of
 
 _PLACES = ("dataset", "dataset_tags", "dataset_name", "finetuned_from")  # arguments that may name a path
 _FORMATS = ("csv", "json", "pandas", "parquet", "text", "generator", "imagefolder")  # builders, not Hub data sets
-_COSTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # logged values, not scores
 
 
 class Sharing(Owned):
@@ -261,7 +261,7 @@ class Sharing(Owned):
         for entry in reversed(self.trainer.state.log_history):
             found = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
             if found:
-                return {name: value for name, value in found.items() if not name.endswith(_COSTS)}
+                return {name: value for name, value in found.items() if not name.endswith(COSTS)}
         return {}
 
     # ---- The Hub ----

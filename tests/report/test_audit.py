@@ -1,26 +1,35 @@
 """The table of rows and the audit, from runs that are written by hand."""
 
+import base64
 import csv
+import gzip
 import json
+import shutil
 
 import numpy as np
 import pandas
+import pyarrow
 import pytest
 from datasets import Dataset
+from pyarrow import parquet
 from reports import EPOCHS, REPORT
 from traces import write
 
 from hf_prune import History
-from hf_prune.cli import main
+from hf_prune.cli import _shown_as, main
+from hf_prune.common import storage
 from hf_prune.core import Clock
 from hf_prune.core.ranking import marked
 from hf_prune.data import Brief
+from hf_prune.data.columns import file_rows_of
 from hf_prune.policies.listed import Listed
 from hf_prune.records.table import COLUMNS
 from hf_prune.records.trace import FOLDER, Trace
-from hf_prune.report.audit import audit, changes
+from hf_prune.report.audit import Audit, audit, changes
+from hf_prune.report.explorer import packed
 from hf_prune.report.page import RunReport
 from hf_prune.report.rows import BRIEF
+from hf_prune.report.unfinished import report_of
 
 N, WRONG = 200, 40  # rows, and those with a wrong label, which are the first
 NAMES = {0: "cat", 1: "dog"}
@@ -166,6 +175,34 @@ def test_other_kinds(run, tmp_path, rng):
         audit(run, "wrong")
 
 
+def test_what_no_round_has_read_is_neither_short_nor_rare(tmp_path, rng):
+    report = make(tmp_path, rng, saved=False)
+    report.history.tokens[20:30] = 0
+    assert audit(report, "short").rows.tolist() == [7]
+    table = report.table()
+    labels = pyarrow.array([None if row < 5 else name for row, name in enumerate(table["label"].to_pylist())])
+    object.__setattr__(report, "table", lambda: table.set_column(table.column_names.index("label"), "label", labels))
+    assert audit(report, "rare").rows.tolist() == [] and "(of 2)" in audit(report, "rare").said
+
+
+def test_the_labels_of_a_regression_are_numbers(tmp_path, rng):
+    report = make(tmp_path / "run", rng, given=np.arange(N) / 8)
+    for known in (report, RunReport.of_folder(report.run)):
+        first = known.table().slice(3, 1).to_pylist()[0]
+        assert (first["label"], first["predicted"]) == (3 / 8, 5 / 8)
+        assert "Rare classes are not known" in audit(known, "rare").said
+    assert "another label" not in audit(report).said and "0.375" in audit(report).text(N)
+    shown = unpacked(report)
+    assert {one["key"]: one["kind"] for one in shown["columns"]}["predicted"] == "number" and not shown["names"]
+    assert "mismatch" not in {one["key"] for one in shown["lists"]}
+
+
+def unpacked(report):
+    """The rows as the page's script gets them."""
+    data = packed(report.history, report.dynamics, report.judgement, report.table(), {})
+    return json.loads(gzip.decompress(base64.b64decode(data)))
+
+
 @pytest.mark.parametrize("name", ["drop.csv", "drop.json", "drop.parquet"])
 @pytest.mark.parametrize("is_numbered", [True, False])
 def test_the_policy_listed_takes_the_list(run, tmp_path, name, is_numbered):
@@ -192,6 +229,56 @@ def test_the_command(run, tmp_path, capsys, monkeypatch):
     assert len(json.loads((tmp_path / "some.json").read_text())) == len(pandas.read_parquet("some.parquet")) == 5
     assert main(["audit", "run", "--only", "short"]) == 0
     assert "1 of 200 rows are short" in capsys.readouterr().out
+
+
+def test_a_spreadsheet_runs_no_text_as_a_formula(tmp_path, rng):
+    report = make(tmp_path, rng, saved=False)
+    texts = np.array(["=1+1", "@SUM(A1)", "-1+1", "+cmd", "\t=1", "-1.5", "a=1", *["text"] * (N - 7)], object)
+    report.source.__dict__["_columns"] = {"text": texts}
+    Audit(report.table(), "short", np.arange(7), "").write(str(tmp_path / "rows.csv"), "csv")
+    with open(tmp_path / "rows.csv", newline="") as file:
+        found = [row["text"] for row in csv.DictReader(file)]
+    assert found == ["'=1+1", "'@SUM(A1)", "'-1+1", "'+cmd", "'\t=1", "-1.5", "a=1"]
+
+
+def test_a_copy_without_the_private_folder_can_be_audited(run, capsys):
+    before = audit(run)
+    shutil.rmtree(run.run / FOLDER)
+    copy = RunReport.of_folder(run.run)
+    assert audit(copy).rows.tolist() == before.rows.tolist() and audit(copy).said == before.said
+    issues = copy.to_datalab().get_issues("training_dynamics")
+    assert np.flatnonzero(issues["is_training_dynamics_issue"]).tolist() == list(range(WRONG))
+
+
+def test_a_run_that_has_not_ended_can_be_audited(tmp_path, rng, capsys):
+    report = make(tmp_path, rng, saved=False)
+    write_rounds_again(report, {**EPOCHS[0], "steps_full": 10, "padding": 0})
+    assert main(["audit", str(tmp_path)]) == 0
+    assert "40 of 200 rows are likely mislabelled" in " ".join(capsys.readouterr().out.split())
+
+
+def write_rounds_again(report, account):
+    """Write the rounds of a report with their cost, as a run of this version does."""
+    for round in report.dynamics.rounds:
+        arrays, header = storage.load(round.path)
+        del header["account"], header["policy"]
+        cost = {name: value for name, value in account.items() if name != "epoch"}
+        storage.save(round.path, arrays, header | {"run": "one", "account": cost, "policy": "Uniform(keep=1.0)"})
+
+
+@pytest.mark.parametrize("lost", ["rows", "steps_full"])
+def test_rounds_without_their_cost_are_refused(tmp_path, rng, lost):
+    account = {**EPOCHS[0], "steps_full": 10, "padding": 0}
+    write_rounds_again(make(tmp_path, rng, saved=False), {name: account[name] for name in account if name != lost})
+    with pytest.raises(ValueError, match=f"its rounds are damaged .*{lost}"):
+        report_of(tmp_path)
+
+
+def test_rounds_that_are_gone_when_they_are_read_leave_a_message(tmp_path, rng, monkeypatch):
+    make(tmp_path, rng, saved=False)
+    monkeypatch.setattr("hf_prune.report.unfinished.read_trace", lambda *_: ([], []))
+    with pytest.raises(ValueError, match="is not there"):
+        report_of(tmp_path)
 
 
 def test_the_second_run_says_what_the_list_changed(run, tmp_path, rng, capsys):
@@ -224,6 +311,65 @@ def test_mistakes_are_named_on_one_line(run, argv, said, tmp_path, capsys, monke
     with pytest.raises(SystemExit):
         main(["audit", *argv])
     assert said in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "name, values, said",
+    [
+        ("wrong_probability", ["high"] * N, "column 'wrong_probability' has the type string"),
+        ("excess_loss", [[1.0]] * N, "column 'excess_loss' has the type list"),
+        ("loss_epoch_1", [b"1"] * N, "column 'loss_epoch_1' has the type binary"),
+        ("label", [["cat"]] * N, "column 'label' has the type list"),
+        ("file_row", [None, *range(1, N)], "column file_row lacks numbers"),
+        ("duplicate_group", [0.5] * N, "column duplicate_group lacks numbers"),
+        ("duplicate_group", [N] * N, "column duplicate_group names rows that are not there"),
+        ("a signal", [{"a": 1}] * N, "column 'a signal' has the type struct"),
+    ],
+)
+def test_columns_of_other_types_are_refused(run, name, values, said):
+    path = run.run / "history.parquet"
+    table = parquet.read_table(path)
+    table = table.drop_columns([name]) if name in table.column_names else table
+    parquet.write_table(table.append_column(name, pyarrow.array(values)), path)
+    with pytest.raises(ValueError, match=f"history.parquet is damaged .*{said}"):
+        audit(run.run)
+    assert RunReport.of_folder(run.run)._known_rows()[0] is None  # the page does without
+
+
+def test_two_columns_of_one_name_are_refused(run):
+    path = run.run / "history.parquet"
+    table = parquet.read_table(path)
+    parquet.write_table(table.append_column("label", table["label"]), path)
+    with pytest.raises(ValueError, match="history.parquet is damaged"):
+        audit(run.run)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"quality": "good"}'])
+def test_damaged_results_are_named(run, text):
+    (run.run / "results.json").write_text(text)
+    report = RunReport.of_folder(run.run)
+    with pytest.raises(ValueError, match="results.json is damaged"):
+        changes(report, report)
+
+
+def test_what_a_file_says_gives_a_terminal_no_commands(run, capsys):
+    saved = json.loads((run.run / "pruning.json").read_text())
+    (run.run / "pruning.json").write_text(json.dumps(saved | {"policy": "Listed(\x1b]0;title\x07 drop=True)"}))
+    history = History.load(run.run / "history.safetensors")
+    history.notes["chosen"] = np.arange(N) > 0
+    history.save(run.run / "history.safetensors")
+    assert main(["audit", str(run.run)]) == 0
+    assert "`Listed(?]0;title? drop=True)`" in capsys.readouterr().out
+
+
+def test_letters_that_a_terminal_lacks_are_escaped():
+    assert _shown_as("é…\ud800\n", "ascii") == "\\xe9\\u2026\\ud800\n" and _shown_as("é\t", "utf-8") == "é\t"
+
+
+def test_a_column_file_row_that_holds_no_numbers_is_no_number_of_rows():
+    assert file_rows_of(Dataset.from_dict({"file_row": ["a", "b"]})) is None
+    assert file_rows_of(Dataset.from_dict({"file_row": [1, None]})) is None
+    assert file_rows_of(Dataset.from_dict({"file_row": [4, 2]})).tolist() == [4, 2]
 
 
 def test_damaged_tables_are_refused(run):

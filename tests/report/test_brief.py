@@ -59,6 +59,13 @@ def test_ten_lines_say_what_the_run_did():
     )
 
 
+def test_scores_that_are_no_numbers_are_left_out():
+    scores = {"eval_f1": [0.5, 0.6], "eval_note": "fine", "eval_accuracy": 0.75, "eval_model_preparation_time": 0.1}
+    cost = {"step": 16, "epoch": 1.0, "prune/rows": 5, "prune/seconds": 1.0, "prune/seconds_training": 1.0}
+    report = dataclasses.replace(REPORT, log_history=[cost | scores])
+    assert "last evaluation  accuracy 0.75 (epoch 1)" in str(report)
+
+
 def test_a_notebook_shows_them_as_a_table_that_runs_no_code():
     page = dataclasses.replace(REPORT, policy="<script>")._repr_html_()
     assert page.count("<tr>") == len(str(REPORT).splitlines()) - 1

@@ -26,7 +26,7 @@ def test_rows_that_are_learnt_at_once_were_below_ln_2_from_the_second_epoch_on(t
     facts = row_facts(history, found)
     assert facts["at_once"] == 0.25
     assert facts["medians"] == pytest.approx([2.0, 0.5, 0.6], rel=1e-3)  # the trace has float16
-    assert facts["upper"] == {"share": 0, "low": 0, "high": 0}
+    assert facts["upper"] == {"share": 0, "low": 0, "high": 0} and facts["measured"] == 4
 
 
 def test_the_interval_of_a_second_component_holds_its_share(tmp_path, rng):

@@ -34,6 +34,16 @@ def test_a_run_that_has_diverged():
     found = judge(LEARNT | {"medians": [None, float("nan")]})
     assert found.state == "diverged" and not found.is_meaningful
 
+    once = judge({"medians": [None]})
+    assert once.state == "diverged"  # more epochs would not help
+
+
+def test_too_few_rows_tell_nothing():
+    nothing = LEARNT | {"upper": {"share": 0.0, "low": 0.0, "high": 0.0}}
+    found = judge(nothing | {"measured": 99})
+    assert found.state == "unmeasured" and "only 99 rows have losses" in found.line and "100 or more" in found.line
+    assert judge(nothing | {"measured": 100}).state == "none"
+
 
 def test_nothing_was_measured_twice():
     found = judge({"medians": [4.0]})

@@ -40,10 +40,11 @@ function explorer(data) {
 
   const value = (key, place) => {
     const known = values[key]?.[place] ?? null;
-    return known !== null && column[key]?.kind === "label" ? names[known] : known;
+    return known !== null && isLabel(key) ? names[known] : known;
   };
   const show = (known) => (known === null ? "" : String(known)); // numbers are rounded before they come here
-  const differs = (place) => values.label && values.predicted && values.predicted[place] !== null && values.label[place] !== null && values.label[place] !== values.predicted[place];
+  const isLabel = (key) => column[key]?.kind === "label"; // in a regression, it is a number
+  const differs = (place) => isLabel("label") && isLabel("predicted") && values.predicted[place] !== null && values.label[place] !== null && values.label[place] !== values.predicted[place];
 
   // ---- Which rows, in which order ----
 
@@ -107,7 +108,7 @@ function explorer(data) {
   }
 
   function card(place) {
-    const [given, predicted] = ["label", "predicted"].map((key) => value(key, place));
+    const [given, predicted] = ["label", "predicted"].map((key) => (isLabel(key) ? value(key, place) : null));
     const head = make("div", { className: "head" }, make("label", {}, check(place), ` row ${ids[place]}`),
       given !== null && make("span", { text: given, dir: "auto" }),
       predicted !== null && make("span", { text: `predicted: ${predicted}`, dir: "auto", className: differs(place) ? "wrong" : "" }));
@@ -200,7 +201,9 @@ function explorer(data) {
   }
 
   function download() {
-    const quoted = (known) => (/[",\n\r]/.test(known) ? `"${String(known).replaceAll('"', '""')}"` : String(known ?? ""));
+    const isFormula = (known) => typeof known === "string" && /^([=@\t\r]|[+-](?![\d.]+$))/.test(known); // in a spreadsheet
+    const safe = (known) => (isFormula(known) ? `'${known}` : String(known ?? ""));
+    const quoted = (known) => (/[",\n\r]/.test(known) ? `"${safe(known).replaceAll('"', '""')}"` : safe(known));
     const lines = picked().map((place) => [ids[place], ...columns.map(({ key }) => value(key, place))].map(quoted).join(","));
     const text = [[data.name, ...columns.map(({ key }) => key)].join(","), ...lines, ""].join("\r\n");
     const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: "rows.csv" });
@@ -219,7 +222,7 @@ function explorer(data) {
     options($("list"), lists.map(({ key, title, count }) => [key, `${title} (${count.toLocaleString("en")})`]));
     options($("sort"), [["", "what to look at first"], ["id", "row"], ...columns.map(({ key, title }) => [key, title])]);
     for (const key of ["label", "predicted"]) {
-      const known = [...new Set(values[key] ?? [])].filter((code) => code !== null);
+      const known = isLabel(key) ? [...new Set(values[key])].filter((code) => code !== null) : [];
       known.sort((a, b) => names[a].localeCompare(names[b], "en", { numeric: true }));
       options($(key), [["", "any"], ...known.map((code) => [code, names[code]])]);
       $(key).parentElement.hidden = known.length < 2;
