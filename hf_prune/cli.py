@@ -234,7 +234,8 @@ def _audit(chosen: argparse.Namespace) -> str:
         raise ValueError(f"--top must be 1 or more, got {chosen.top}.")
     report = report_of(chosen.run)
     found = audit(report, chosen.only)
-    said = [found.text(FIRST if chosen.top is None else chosen.top)]
+    is_written = any((chosen.csv, chosen.parquet, chosen.json, chosen.drop))
+    said = [found.text(FIRST if chosen.top is None or is_written else chosen.top)]
     if chosen.before is not None:
         said.insert(0, changes(report_of(chosen.before), report) + "\n")
     elif report.left_out_by_list is not None:
@@ -247,7 +248,8 @@ def _audit(chosen: argparse.Namespace) -> str:
     if chosen.drop is not None:
         first.write_drop(chosen.drop)
         flags = f"--policy listed --file {shlex.quote(chosen.drop)} --drop True"
-        said.append(f"{chosen.drop}: {len(first.rows):,} rows to leave out, by {flags}")
+        more = f", and the {len(first.out):,} that this run left out," if len(first.out) else ""
+        said.append(f"{chosen.drop}: {len(first.rows):,} rows{more} to leave out, by {flags}")
     return "\n".join(said)
 
 

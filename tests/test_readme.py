@@ -17,6 +17,7 @@ from hf_prune.compare import command
 from hf_prune.compare.tables import comparisons_table, regimes_table, runs_table
 from hf_prune.policies import make, names
 from hf_prune.recipe.splits import CommonArguments
+from hf_prune.report.audit import FIRST_WRONG
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "recipes" / "results"
@@ -253,6 +254,14 @@ def test_the_benchmark_says_what_its_file_says():
     assert f"takes {cost['ratio']:.3f} of a `Trainer` step" in PLAIN["readme"]
     shares = (percent(fall[f"ratio_of_{part}"], 1) for part in ("tokens", "seconds"))
     assert "{} of the tokens take {} of the seconds".format(*shares) in PLAIN["readme"]
+
+
+def test_the_audit_tells_how_many_of_the_first_rows_were_wrong():
+    found = json.loads((RESULTS / "audit.json").read_text(encoding="utf-8"))["found"]
+    runs = [run for lengths in found.values() for runs in lengths.values() for run in runs]
+    first = [100 * run["precision"]["1%"]["hf_prune"] for run in runs if run["judgement"] == "none"]
+    assert (int(min(first)), int(max(first))) == FIRST_WRONG
+    assert (round(100 * min(run["wrong"] for run in runs)), round(100 * max(run["wrong"] for run in runs))) == (9, 50)
 
 
 def test_the_label_audit_is_what_its_file_says():

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ from .unfinished import report_of
 
 KINDS = ("mislabelled", "duplicates", "unlearnt", "rare", "short")
 FIRST = 20  # rows that are printed
+FIRST_WRONG = (
+    65,
+    100,
+)  # % of the first 1 % of rows, where losses don't fall into two groups; recipes/results/audit.json
 _RARE = 10  # times fewer rows than the largest class: such a class is rare
 _SHORT = 4  # times shorter than the median: such a row is short
 _WIDTH = 100  # columns of the text
@@ -43,6 +47,7 @@ class Audit:
         rows: (K,) int64, the rows of this kind, first those to look at first.
         said: What they are, or why there are none, in words.
         may_drop: Whether the rows may be left out of a next run unseen; else somebody must say how many.
+        out: (M,) int64, rows that a list already left out of the run.
     """
 
     table: Any
@@ -50,10 +55,11 @@ class Audit:
     rows: np.ndarray
     said: str
     may_drop: bool = True
+    out: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def first(self, count: int | None) -> "Audit":
         """The same with the first rows alone; None = all of them."""
-        return Audit(self.table, self.kind, self.rows[:count], self.said, self.may_drop or count is not None)
+        return replace(self, rows=self.rows[:count], may_drop=self.may_drop or count is not None)
 
     def text(self, count: int = FIRST) -> str:
         """The first rows for a terminal, at most 100 columns wide."""
@@ -77,7 +83,7 @@ class Audit:
         """Write the list of the rows that the policy `listed` takes as `file`, with `drop=True`.
 
         It holds the numbers of the rows, and those in their own file where these are known: `listed` goes by the latter
-        if the training set has them.
+        if the training set has them. Rows that the run itself left out by a list stay in it.
 
         Args:
             path: The file: .csv, .json or .parquet.
@@ -91,9 +97,9 @@ class Audit:
         if not len(self.rows):
             raise ValueError(f"--drop {path}: nothing is written, for there is nothing to leave out. {self.said}")
         if not self.may_drop:
-            raise ValueError(f"--drop {path}: look at the rows, and say by --top N how many are wrong. {self.said}")
+            raise ValueError(f"--drop {path}: how many are wrong can't be said. Look at the rows, and give --top N.")
         names = [name for name in (FILE_ROW, "row") if name in self.table.column_names]
-        _write(self.table.take(np.sort(self.rows)).select(names), path, form)
+        _write(self.table.take(np.union1d(self.rows, self.out)).select(names), path, form)
 
 
 def audit(run: str | os.PathLike[str] | RunReport, kind: str = "mislabelled") -> Audit:
@@ -112,9 +118,8 @@ def audit(run: str | os.PathLike[str] | RunReport, kind: str = "mislabelled") ->
     report = run if isinstance(run, RunReport) else report_of(run)
     table = report.table()
     find = {"duplicates": _duplicates, "rare": _rare, "short": _short}.get(kind)
-    if find is not None:
-        return Audit(table, kind, *find(table))
-    return _suspects(table, report, kind)
+    found = _suspects(table, report, kind) if find is None else Audit(table, kind, *find(table))
+    return found if report.left_out is None else replace(found, out=report.left_out)
 
 
 def changes(before: RunReport, after: RunReport) -> str:
@@ -130,11 +135,17 @@ def changes(before: RunReport, after: RunReport) -> str:
     elif after.rows != before.rows:
         lines.append(f"The training set has {after.rows:,} rows, before {before.rows:,}.")
     scores = [_scores(report) for report in (before, after)]
-    for name in scores[0].keys() & scores[1].keys():
-        lines.append(f"{name}: {scores[0][name]:.4g} before, {scores[1][name]:.4g} now.")
-    for when, report in (("before", before), ("now", after)):
-        lines.append(f"Wrong labels {when}: {report.judgement.line}")
-    return "\n".join(sorted(lines[:-2]) + lines[-2:])
+    shared = sorted(scores[0].keys() & scores[1].keys())
+    lines += [f"{name}: {scores[0][name]:.4g} before, {scores[1][name]:.4g} now." for name in shared]
+    if not shared:
+        lines.append("Whether the model is better is not known: the two runs have logged no score of the same name.")
+    unlearnt = [int(report.dynamics.never_learnt.sum()) for report in (before, after) if report.dynamics is not None]
+    if len(unlearnt) == 2:
+        lines.append(f"Rows never learnt: {unlearnt[0]:,} before, {unlearnt[1]:,} now.")
+    said = [report.judgement.line for report in (before, after)]
+    if said[0] == said[1]:
+        return "\n".join([*lines, f"Wrong labels, before as now: {said[0]}"])
+    return "\n".join([*lines, f"Wrong labels before: {said[0]}", f"Wrong labels now: {said[1]}"])
 
 
 # ---- Kinds ----
@@ -151,9 +162,11 @@ def _suspects(table: Any, report: RunReport, kind: str) -> Audit:
         return Audit(table, kind, rows, said)
     if judgement.state != "found":
         rows = _largest(unlearnt & differs(table), excess)
+        also = ", and the model predicts another label" if has_names(table) else ""
         said = (
-            f"How many labels are wrong can't be said: {judgement.line} The rows that were never learnt follow, "
-            "largest excess loss first: look at them, for they may be hard, rare or wrong."
+            f"How many labels are wrong can't be said: {judgement.line} {len(rows):,} of {len(table):,} rows were "
+            f"never learnt{also}; largest excess loss first. Look at them: they may be hard, rare or wrong. (Where we "
+            f"know it, {FIRST_WRONG[0]} to {FIRST_WRONG[1]} % of the first 1 % were wrong, of all rows 9 to 50 %.)"
         )
         return Audit(table, kind, rows, said, False)
     rows = _largest(likely_wrong(table), excess)
@@ -182,6 +195,11 @@ def _rare(table: Any) -> tuple[np.ndarray, str]:
     labels = np.array(table["label"].take(known).to_pylist(), object)
     names, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
     is_rare = counts * _RARE <= counts.max()
+    if not is_rare.any():
+        said = (
+            f"No class is rare: the smallest of {len(names):,} has {counts.min():,} rows, the largest {counts.max():,}."
+        )
+        return np.zeros(0, np.int64), said
     found = np.flatnonzero(is_rare[place])
     rows = known[found[np.argsort(counts[place[found]], kind="stable")]]
     said = f"{len(rows):,} of {len(table):,} rows are of {is_rare.sum():,} rare classes (of {len(names):,}): at most "

@@ -35,7 +35,7 @@ def as_html(report: Any) -> str:
 
 def _facts(report: Any) -> list[tuple[str, str]]:
     totals = report.totals()
-    facts = [(f"{report.rows:,} rows, {len(report.epochs)} epochs", report.policy)]
+    facts = [(f"{report.rows:,} rows, {len(report.epochs)} epoch{'s' * (len(report.epochs) != 1)}", report.policy)]
     for name, part in (("rows", "rows"), ("tokens", "tokens"), ("optimizer steps", "optimizer_steps")):
         offered = totals["optimizer_steps_full" if part == "optimizer_steps" else f"{part}_offered"]
         if offered:

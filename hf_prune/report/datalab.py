@@ -7,12 +7,12 @@ import numpy as np
 ISSUE = "training_dynamics"
 
 
-def make_datalab(table: Any, is_likely: np.ndarray, said: str, pred_probs: np.ndarray | None) -> Any:
+def make_datalab(table: Any, is_listed: np.ndarray, said: str, pred_probs: np.ndarray | None) -> Any:
     """See `RowTable.to_datalab`.
 
     Args:
         table: The table of the rows, N, whose labels are names of classes.
-        is_likely: (N,) bool, the rows that are likely mislabelled.
+        is_listed: (N,) bool, the rows that the audit lists.
         said: Whether the losses tell wrong labels, in words.
         pred_probs: (N, C) float, or None.
 
@@ -30,7 +30,7 @@ def make_datalab(table: Any, is_likely: np.ndarray, said: str, pred_probs: np.nd
     if "text" in table.column_names:
         columns["text"] = table["text"].to_pylist()
     lab = Datalab(data=columns, label_name="label", verbosity=0)
-    types: dict[str, dict[str, Any]] = {ISSUE: {"scores": _scores(table), "is_issue": is_likely, "said": said}}
+    types: dict[str, dict[str, Any]] = {ISSUE: {"scores": _scores(table), "is_issue": is_listed, "said": said}}
     _register()
     if pred_probs is not None:
         types["label"] = {}

@@ -94,7 +94,7 @@ def packed(
     for key, found in _told(examples, rows).items():
         known.setdefault(key, found)
     if (groups := known.get(DUPLICATES)) is not None:
-        known[DUPLICATES] = _groups(groups, ids)
+        known[DUPLICATES] = _groups(groups, rows, ids)
     flags = _flags(history, dynamics, rows) | {"mislabelled": is_likely[rows].astype(int).tolist()}
     columns, values, names = _columns(known, len(rows))
     counts = {key: sum(flag) for key, flag in flags.items()} | _pairs(values, names)
@@ -179,13 +179,16 @@ def _told(examples: Mapping[str, Mapping[str, Any]], rows: np.ndarray) -> dict[s
     }
 
 
-def _groups(groups: list[Any], ids: np.ndarray) -> list[int | None]:
-    """The number of a near-duplicate group's first row; None for a row that is alone."""
+def _groups(groups: list[Any], rows: np.ndarray, ids: np.ndarray) -> list[int | None]:
+    """The number of a near-duplicate group's first row; None for this row itself, and for one that is alone."""
     numbers = [-1 if group is None else int(group) for group in groups]
     counts: dict[int, int] = {}
     for number in numbers:
         counts[number] = counts.get(number, 0) + 1
-    return [int(ids[number]) if 0 <= number < len(ids) and counts[number] > 1 else None for number in numbers]
+    return [
+        int(ids[number]) if 0 <= number < len(ids) and counts[number] > 1 and number != row else None
+        for row, number in zip(rows.tolist(), numbers, strict=True)
+    ]
 
 
 def _flags(history: History, dynamics: Dynamics | None, rows: np.ndarray) -> dict[str, list[int]]:

@@ -11,10 +11,12 @@ from ..core.mixture import FEWEST
 
 STATES = ("found", "none", "unsure", "early", "unmeasured", "diverged")
 _SMALL = 0.35  # nats: a median loss below it gives labels or tokens a probability above 0.7
-_FALLEN = 0.5  # of the first epoch's median loss: below it, a model has learnt
+_FALLEN = 0.5  # of the first epoch's median loss: below it, a model has learnt; of the last but one's: it still learns
 _FALLING = 0.5  # of the band that holds 80 % of an epoch's losses: a median that falls by more still moves all rows
 _LEARNT = 1 / 3  # of what chance leaves to learn: a model that has learnt less doesn't know which labels are odd
 _FEW = 0.01  # share of the rows: fewer can't be told from none
+_KNOWN = 0.95  # share of labels predicted as given: above it, there is little left to learn
+BETTER = "more epochs, a larger or a pretrained model may part them"
 LONGER = "train longer, until the model knows most of its rows"
 
 
@@ -23,9 +25,9 @@ class Judgement:
     """What the losses of a run say about wrong labels or pairs.
 
     Args:
-        state: "found"; "none", if the losses have no second component; "unsure", if it may be there by chance; "early",
-            if the model has not learnt enough for an estimate to be meaningful; "unmeasured", if no row was measured in
-            two epochs, or too few rows; "diverged", if no epoch had a median loss that is a number.
+        state: "found"; "none", if the losses don't fall into two groups; "unsure", if they may do so by chance;
+            "early", if the model has not learnt enough for an estimate to be meaningful; "unmeasured", if no row was
+            measured in two epochs, or too few rows; "diverged", if no epoch had a median loss that is a number.
         said: It in words, without a stop at the end.
         cure: What would make it meaningful, in words; "" if there is nothing to do.
     """
@@ -85,8 +87,8 @@ def judge(facts: Mapping[str, Any]) -> Judgement:
         return Judgement("early", f"no estimate of wrong labels is meaningful yet, for {why}", LONGER)
     share, low, high = (upper[name] for name in ("share", "low", "high"))
     if share == 0:
-        said = "the losses have no second component, so wrong labels, if there are any, can't be told from hard rows"
-        return Judgement("none", said)
+        said = "the losses don't fall into two groups, so wrong labels, if there are any, can't be told from hard rows"
+        return Judgement("none", said, "" if facts.get("accuracy", 0) > _KNOWN else BETTER)
     if low < _FEW:
         said = f"{100 * share:.0f} % of the rows may have wrong labels, but the 95 % interval, {100 * low:.0f} to "
         return Judgement("unsure", f"{said}{100 * high:.0f} %, does not exclude that none has")
@@ -105,6 +107,8 @@ def _not_learnt(medians: list[float], facts: Mapping[str, Any]) -> str:
             )
     elif medians[-1] > max(_FALLEN * medians[0], _SMALL):
         return f"the median loss only went from {medians[0]:.3g} to {medians[-1]:.3g} nats"
+    if len(medians) > 1 and medians[-2] > _SMALL and medians[-1] < _FALLEN * medians[-2]:
+        return f"the median loss still fell from {medians[-2]:.3g} to {medians[-1]:.3g} nats in the last epoch"
     band = facts.get("band")
     if band is not None and len(medians) > 1 and medians[-2] - medians[-1] > _FALLING * band:
         return (

@@ -77,8 +77,8 @@ class RunReport(RowTable, PruningReport):
             raise ValueError(f"{run}: {error} Take another copy of the run.") from error
         except FileNotFoundError as error:
             raise ValueError(
-                f"{error.filename} is not there: give the folder of a run with a policy that has ended and saved its "
-                "model (trainer.save_model())."
+                f"{error.filename} is not there: give the folder of a run with a policy whose first epoch has ended, "
+                "or that has saved its model there (trainer.save_model())."
             ) from error
         if report.rows != len(history):
             raise ValueError(

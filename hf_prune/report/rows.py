@@ -58,10 +58,17 @@ class RowTable:
     @property
     def left_out_by_list(self) -> str | None:
         """How many rows a list has left out, in words; None = the policy is not `listed`, or leaves no list out."""
+        if self.left_out is None:
+            return None
+        return f"A list left out {len(self.left_out):,} of {len(self.history):,} rows: `{self.policy}`."
+
+    @property
+    def left_out(self) -> np.ndarray | None:
+        """(M,) int64, the rows that a list left out; None as in `left_out_by_list`."""
         chosen = self.history.notes.get("chosen")
         if not self.policy.startswith("Listed(") or "drop=True" not in self.policy or chosen is None:
             return None
-        return f"A list left out {np.count_nonzero(chosen == 0):,} of {len(chosen):,} rows: `{self.policy}`."
+        return np.flatnonzero(chosen == 0)
 
     def save_rows(self, folder: str | os.PathLike[str], file_rows: np.ndarray | None = None) -> None:
         """Write `history.parquet`, the numbers of the rows, with their labels and predictions.
@@ -122,12 +129,17 @@ class RowTable:
             ImportError: cleanlab is not installed.
             ValueError: The rows have no labels of classes.
         """
+        from ..core.ranking import marked
+        from .audit import audit
         from .datalab import make_datalab
 
         table = self.table()
         if not has_names(table):
             raise ValueError("to_datalab(): the rows have no labels of one class each, which Datalab takes.")
-        return make_datalab(table, likely_wrong(table), self.judgement.line, pred_probs)
+        listed = marked(
+            audit(self).rows, len(table)
+        )  # as in the audit, there may be rows to look at without an estimate
+        return make_datalab(table, listed, self.judgement.line, pred_probs)
 
     def _more(self) -> dict[str, np.ndarray]:
         """The columns of the table that `records.table` does not know."""

@@ -4,6 +4,7 @@ import base64
 import csv
 import gzip
 import json
+import re
 import shutil
 
 import numpy as np
@@ -158,7 +159,7 @@ def test_without_a_second_component_somebody_must_say_how_many(tmp_path, rng):
     found = audit(make(tmp_path, rng, losses=losses))
     assert found.rows[0] == 0 and set(found.rows.tolist()) < set(range(WRONG))  # never learnt, and predicted otherwise
     assert "How many labels are wrong can't be said" in found.said
-    with pytest.raises(ValueError, match="say by --top N how many are wrong"):
+    with pytest.raises(ValueError, match="Look at the rows, and give --top N"):
         found.write_drop(str(tmp_path / "drop.csv"))
     found.first(1).write_drop(str(tmp_path / "drop.csv"))
 
@@ -182,7 +183,7 @@ def test_what_no_round_has_read_is_neither_short_nor_rare(tmp_path, rng):
     table = report.table()
     labels = pyarrow.array([None if row < 5 else name for row, name in enumerate(table["label"].to_pylist())])
     object.__setattr__(report, "table", lambda: table.set_column(table.column_names.index("label"), "label", labels))
-    assert audit(report, "rare").rows.tolist() == [] and "(of 2)" in audit(report, "rare").said
+    assert audit(report, "rare").rows.tolist() == [] and "the smallest of 2 has" in audit(report, "rare").said
 
 
 def test_the_labels_of_a_regression_are_numbers(tmp_path, rng):
@@ -289,9 +290,25 @@ def test_the_second_run_says_what_the_list_changed(run, tmp_path, rng, capsys):
     after = RunReport.of_folder(tmp_path / "next")
     said = changes(RunReport.of_folder(run.run), after)
     assert "A list left out 40 of 200 rows" in said and "accuracy: 0.8 before, 0.84 now." in said
-    assert "Wrong labels before: " in said and "Wrong labels now: the losses have no second component" in said
+    assert "Wrong labels before: " in said and "Wrong labels now: the losses don't fall into two groups" in said
     assert main(["audit", str(tmp_path / "next"), "--before", str(run.run)]) == 0
     assert "A list left out 40 of 200 rows" in capsys.readouterr().out
+    assert re.search(r"Rows never learnt: \d+ before, \d+ now", said)
+
+
+def test_a_list_for_a_third_run_has_the_rows_of_the_second_too(tmp_path, rng, capsys):
+    policy = "Listed(column=None, file='drop.csv', drop=True, one_of=None)"
+    make(tmp_path / "next", rng, policy=policy, chosen=np.arange(N) < N - 3)
+    path = tmp_path / "drop.csv"
+    assert main(["audit", str(tmp_path / "next"), "--top", "2", "--drop", str(path)]) == 0
+    assert "2 rows, and the 3 that this run left out, to leave out" in capsys.readouterr().out
+    numbers = pandas.read_csv(path)["row"].tolist()
+    assert len(numbers) == 5 and numbers[-3:] == [197, 198, 199] and max(numbers[:2]) < WRONG
+
+
+def test_two_runs_that_say_the_same(run):
+    said = changes(run, run)
+    assert said.count("have losses apart") == 1 and "Whether the model is better is not known" in said
 
 
 # ---- Hostile and older files ----

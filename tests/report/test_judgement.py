@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_prune.report.judgement import LONGER, judge
+from hf_prune.report.judgement import BETTER, LONGER, judge
 
 LEARNT = {"medians": [4.0, 1.0, 0.9], "upper": {"share": 0.3, "low": 0.25, "high": 0.35}}
 
@@ -23,7 +23,9 @@ def test_a_second_component_is_found():
 
 def test_losses_without_a_second_component():
     found = judge(LEARNT | {"upper": {"share": 0.0, "low": 0.0, "high": 0.0}})
-    assert found.state == "none" and found.is_meaningful and found.cure == ""
+    assert found.state == "none" and found.is_meaningful and found.cure == BETTER
+    known = judge(LEARNT | {"upper": {"share": 0.0, "low": 0.0, "high": 0.0}, "accuracy": 0.99, "chance": 0.1})
+    assert known.state == "none" and known.cure == ""  # there is nothing left to learn
     unsure = judge(LEARNT | {"upper": {"share": 0.2, "low": 0.0, "high": 0.3}})
     assert unsure.state == "unsure" and unsure.line == (
         "20 % of the rows may have wrong labels, but the 95 % interval, 0 to 30 %, does not exclude that none has."
@@ -56,7 +58,8 @@ def test_nothing_was_measured_twice():
         ({"medians": [4.34, 4.2]}, "the median loss only went from 4.34 to 4.2 nats"),
         ({"accuracy": 0.12, "chance": 0.1}, "the model predicts 12 % of the labels as given, and the most frequent"),
         ({"accuracy": 0.65, "chance": 0.5}, "the model predicts 65 % of the labels as given"),
-        ({"medians": [4.0, 2.5, 1.0], "band": 2.0}, "the median loss still fell by 1.5 nats in the last epoch"),
+        ({"medians": [4.0, 1.3, 0.6], "accuracy": 0.67, "chance": 0.1}, "the median loss still fell from 1.3 to 0.6"),
+        ({"medians": [4.0, 2.5, 1.4], "band": 2.0}, "the median loss still fell by 1.1 nats in the last epoch"),
     ],
 )
 def test_a_model_that_has_not_learnt(facts, why):

@@ -9,7 +9,7 @@ NONE = Evidence({})
 FACTS = {
     "padding_causes": ["order"],
     "lengths": [10.0, 12.0, 20.0],
-    "medians": [2.0, 0.5],
+    "medians": [2.0, 0.6, 0.5],
     "at_once": 0.1,
     "upper": {"share": 0.0, "low": 0.0, "high": 0.0},
     "rows": 1000,
@@ -147,8 +147,8 @@ def test_a_second_component_that_may_be_chance_is_not_known():
 
 def test_no_second_component():
     assert told("wrong labels").line == (
-        "wrong labels: the losses have no second component, so wrong labels, if there are any, can't be told from hard "
-        "rows: by losses alone, nothing to gain here."
+        "wrong labels: the losses don't fall into two groups, so wrong labels, if there are any, can't be told from "
+        "hard rows: by losses alone, nothing to gain here."
     )
 
 
@@ -165,7 +165,7 @@ def test_wrong_labels_mean_nothing_before_the_model_has_learnt():
 def test_a_run_that_has_diverged_gets_advice_too(lost):
     found = told("wrong labels", facts=FACTS | {"medians": [lost, lost]})
     assert found.line == "wrong labels: no epoch had losses that are numbers: the run has diverged."
-    assert told("wrong labels", facts=FACTS | {"medians": [2.0, 0.5, lost]}).verdict == "nothing"
+    assert told("wrong labels", facts=FACTS | {"medians": [2.0, 0.6, 0.5, lost]}).verdict == "nothing"
 
 
 def test_equal_rows():
