@@ -13,7 +13,9 @@ class Field:
 
 class Schema:
     names: list[str]
+    metadata: dict[bytes, bytes] | None
     def field(self, name: str) -> Field: ...
+    def with_metadata(self, metadata: Mapping[str, str]) -> Schema: ...
 
 class Table:
     schema: Schema

@@ -21,7 +21,7 @@ from ..records.table import DUPLICATES, FILE_ROW
 from .account import plain
 from .entries import is_number, scores_of
 from .page import RunReport
-from .rows import differs, has_names, likely_wrong
+from .rows import has_names, suspects
 from .unfinished import report_of
 
 KINDS = ("mislabelled", "duplicates", "unlearnt", "rare", "short")
@@ -155,22 +155,20 @@ def _suspects(table: Any, report: RunReport, kind: str) -> Audit:
     judgement, none = report.judgement, np.zeros(0, np.int64)
     if not judgement.is_meaningful:
         return Audit(table, kind, none, f"No row is listed: {judgement.line}", False)
-    excess, unlearnt = _numbers(table, "excess_loss"), _flags(table, "never_learnt")
+    excess = _numbers(table, "excess_loss")
     if kind == "unlearnt":
-        rows = _largest(unlearnt, excess)
+        rows = _largest(_numbers(table, "never_learnt") == 1, excess)
         said = f"{len(rows):,} of {len(table):,} rows were never below the mean loss of all rows: wrong, hard or rare."
         return Audit(table, kind, rows, said)
+    rows = _largest(suspects(table, judgement), excess)
+    also = ", and the model predicts another label" if has_names(table) else ""
     if judgement.state != "found":
-        rows = _largest(unlearnt & differs(table), excess)
-        also = ", and the model predicts another label" if has_names(table) else ""
         said = (
             f"How many labels are wrong can't be said: {judgement.line} {len(rows):,} of {len(table):,} rows were "
             f"never learnt{also}; largest excess loss first. Look at them: they may be hard, rare or wrong. (Where we "
             f"know it, {FIRST_WRONG[0]} to {FIRST_WRONG[1]} % of the first 1 % were wrong, of all rows 9 to 50 %.)"
         )
         return Audit(table, kind, rows, said, False)
-    rows = _largest(likely_wrong(table), excess)
-    also = ", and the model predicts another label" if has_names(table) else ""
     said = (
         f"{judgement.line} {len(rows):,} of {len(table):,} rows are likely mislabelled (their losses belong with those"
         f"{also}); largest excess loss first."
@@ -230,10 +228,6 @@ def _numbers(table: Any, name: str) -> np.ndarray:
     if name not in table.column_names:
         return np.full(len(table), np.nan)
     return table[name].to_numpy().astype(np.float64)
-
-
-def _flags(table: Any, name: str) -> np.ndarray:
-    return _numbers(table, name) == 1
 
 
 def _scores(report: RunReport) -> dict[str, float]:

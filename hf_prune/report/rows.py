@@ -129,17 +129,12 @@ class RowTable:
             ImportError: cleanlab is not installed.
             ValueError: The rows have no labels of classes.
         """
-        from ..core.ranking import marked
-        from .audit import audit
         from .datalab import make_datalab
 
         table = self.table()
         if not has_names(table):
             raise ValueError("to_datalab(): the rows have no labels of one class each, which Datalab takes.")
-        listed = marked(
-            audit(self).rows, len(table)
-        )  # as in the audit, there may be rows to look at without an estimate
-        return make_datalab(table, listed, self.judgement.line, pred_probs)
+        return make_datalab(table, suspects(table, self.judgement), self.judgement.line, pred_probs)
 
     def _more(self) -> dict[str, np.ndarray]:
         """The columns of the table that `records.table` does not know."""
@@ -160,6 +155,19 @@ def likely_wrong(table: "pyarrow.Table") -> np.ndarray:
         return np.zeros(len(table), bool)
     probability = table["wrong_probability"].to_numpy().astype(np.float64)  # null becomes NaN
     return (probability >= _LIKELY) & differs(table)
+
+
+def suspects(table: "pyarrow.Table", judgement: Judgement) -> np.ndarray:
+    """(N,) bool, the rows that the audit lists: likely mislabelled ones, or, where losses don't tell, unlearnt ones.
+
+    The latter were never below the mean loss, and the model predicts another label. Before it has learnt, none is
+    listed.
+    """
+    if judgement.state == "found":
+        return likely_wrong(table)
+    if not judgement.is_meaningful or "never_learnt" not in table.column_names:
+        return np.zeros(len(table), bool)
+    return (table["never_learnt"].to_numpy().astype(np.float64) == 1) & differs(table)
 
 
 def has_names(table: "pyarrow.Table") -> bool:
