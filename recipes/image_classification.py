@@ -26,7 +26,8 @@ A pretrained model, with the picture size of its processor:
 
     accelerate launch recipes/image_classification.py --model_name_or_path google/vit-base-patch16-224-in21k ...
 
-`--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain Trainer; `--help` lists every flag.
+`--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain Trainer. `--help` lists the
+usual flags and what they are for a model from scratch (pretrained: learning rate 5e-5, 3 epochs), `--help-all` all.
 The same command again continues an interrupted run from its last checkpoint, and refuses a finished run. If that
 checkpoint lies within an epoch (--save_strategy steps), the rest of the epoch gets new random crops and flips.
 """

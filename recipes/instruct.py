@@ -17,7 +17,8 @@ fine-tuned as a whole or by LoRA:
 The loss covers only the response's tokens, in training and on held-out rows. `--packing True` joins rows into packs of
 --max_length tokens. The policy, its budget and --history then count packs as rows.
 
-`--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain SFTTrainer; `--help` lists all flags.
+`--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain SFTTrainer. `--help` lists the
+usual flags and what they are for a model from scratch (pretrained: learning rate 2e-5, 3 epochs), `--help-all` all.
 The same command again continues an interrupted run from its last checkpoint, and refuses a finished run.
 """
 

@@ -15,7 +15,8 @@ Labels are classes, or floats, which the model then predicts as numbers. On one 
 
 Classes get accuracy, F1 (of class 1 if there are two classes, else macro) and Matthews' correlation. Numbers get
 Pearson's and Spearman's. The first score picks the best checkpoint and is compared, unless `--metric` names another.
-`--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain Trainer; `--help` lists every flag.
+`--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain Trainer. `--help` lists the
+usual flags and what they are for a model from scratch (pretrained: learning rate 5e-5, 4 epochs), `--help-all` all.
 The same command again continues an interrupted run from its last checkpoint, and refuses a finished run.
 """
 

@@ -17,7 +17,8 @@ A pretrained model, with language codes if its tokenizer has them:
     accelerate launch recipes/translate.py --model_name_or_path facebook/nllb-200-distilled-600M \
         --source_lang eng_Latn --target_lang deu_Latn --dataset_name ...
 
-`--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain Trainer; `--help` lists every flag.
+`--policy uniform --keep 1` is the baseline on all rows, `--policy none` the plain Trainer. `--help` lists the
+usual flags and what they are for a model from scratch (pretrained: learning rate 5e-5, 3 epochs), `--help-all` all.
 The same command again continues an interrupted run from its last checkpoint, and refuses a finished run.
 """
 

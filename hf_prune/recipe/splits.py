@@ -297,15 +297,15 @@ def limit(splits: DatasetDict, common: CommonArguments) -> DatasetDict:
     """The splits, cut to the numbers of rows in `max_train_samples` and `max_eval_samples`.
 
     Raises:
-        ValueError: There are fewer rows.
+        ValueError: A number is below 1. If there are fewer rows, all are taken, as in the examples of transformers.
     """
     found = {**splits}
     for split, flag in (("train", "max_train_samples"), ("validation", "max_eval_samples")):
         size, rows = getattr(common, flag), splits[split]
-        if size is None:
+        if size is not None and size < 1:
+            raise ValueError(f"{flag}={size}: give a number of {split} rows, 1 or more.")
+        if size is None or size >= len(rows):
             continue
-        if not 0 < size <= len(rows):
-            raise ValueError(f"{flag}={size}: give a number from 1 to {len(rows)}, the {split} rows there are.")
         found[split] = rows.select(np.sort(np.random.default_rng(0).choice(len(rows), size, replace=False)))
     return DatasetDict(found)
 

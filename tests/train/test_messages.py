@@ -105,7 +105,7 @@ def told(recipes, monkeypatch, capsys):
             "--resume_from_checkpoint pictures",
             "--resume_from_checkpoint 'pictures': Can't find a valid checkpoint at pictures.",
         ),
-        ("text_classification", "--max_train_samples 99", "--max_train_samples 99: give a number from 1 to 57"),
+        ("text_classification", "--max_train_samples 0", "--max_train_samples 0: give a number of train rows"),
         (
             "text_classification",
             "--per_device_train_batch_size 99 --dataloader_drop_last True",
