@@ -41,7 +41,7 @@ def _facts(report: Any) -> list[tuple[str, str]]:
         if offered:
             said = f"{totals[part]:,} of {offered:,} trained ({percent(totals[part], offered)})"
             if part == "tokens" and totals["padding"] is not None:
-                said += f", {100 * totals['padding']:.1f} % of {totals['padded_tokens']:,} positions was padding"
+                said += f", {100 * totals['padding']:.1f} % of {totals['padded_tokens']:,} positions were padding"
             facts.append((name, said))
     parts = ("training", "selecting", "rescoring", "evaluating")
     seconds = (f"{part} {totals[f'seconds_{part}']:,.1f}" for part in parts if totals[f"seconds_{part}"])

@@ -55,7 +55,7 @@ def test_ten_lines_say_what_the_run_did():
     assert len(lines) <= 10 and lines[0] == f"{REPORT.rows:,} rows, 2 epochs: {REPORT.policy}"
     assert re.search(r"^rows +160 of 200 trained \(80.0 %\)$", str(REPORT), re.M)
     assert re.search(
-        r"^tokens +1,500 of 2,000 trained \(75.0 %\), 14.3 % of 1,750 positions was padding$", str(REPORT), re.M
+        r"^tokens +1,500 of 2,000 trained \(75.0 %\), 14.3 % of 1,750 positions were padding$", str(REPORT), re.M
     )
 
 
