@@ -153,7 +153,8 @@ def check_json(path: Path) -> None:
     values = list(found.values())
     plain = all(isinstance(value, list) and not any(isinstance(one, dict) for one in value) for value in values)
     if plain and len(set(map(len, values))) == 1 and len(values[0]) > 1:
-        raise ValueError(f"{path} is one object with a list for each column ({', '.join(found)}); {wanted}.")
+        names = ", ".join(list(found)[:5]) + " ..." * (len(found) > 5)
+        raise ValueError(f"{path} is one object with a list for each column ({names}); {wanted}.")
     if len(values) > 1 and all(isinstance(value, dict) for value in values):
         raise ValueError(f"{path} is one object of objects (under {', '.join(list(found)[:3])} ...); {wanted}.")
 
