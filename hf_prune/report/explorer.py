@@ -50,7 +50,7 @@ _LISTS = {
 _ABOUT = {  # of lists that the page does not have as cards
     "mislabelled": "These are the rows whose label the model does not predict; the largest excess loss comes first.",
     "mismatch": "What the model predicted when it last measured the row, in training, is not its label.",
-    "duplicates": "Texts or pictures that are nearly equal; 'like row' is the first row of their group.",
+    "duplicates": "Their text or picture is nearly that of an earlier row: 'like row', the first of the group.",
     "never_trained": "The policy left these rows out in every round.",
     "all": "Likely wrong rows first, then those never learnt, then all others; the largest excess loss first.",
 }

@@ -89,7 +89,7 @@ def test_search_filter_and_sort(browser, path):
             given != predicted
             for given, predicted in zip(column(page, "label"), column(page, "predicted"), strict=True)
         )
-        assert sorted(show(page, "duplicates")) == [1002, 1005]
+        assert show(page, "duplicates") == [1005]  # near row 1002, the first of its group
         show(page)
         for key, is_number in (("mean_loss", True), ("label", False)):
             heading = page.locator(f"#grid th[data-key={key}]")
