@@ -21,7 +21,7 @@ from ..records.table import DUPLICATES, FILE_ROW
 from .account import plain
 from .entries import is_number, scores_of
 from .page import RunReport
-from .rows import has_names, suspects
+from .rows import has_names, largest_first, suspects
 from .unfinished import report_of
 
 KINDS = ("mislabelled", "duplicates", "unlearnt", "rare", "short")
@@ -155,12 +155,11 @@ def _suspects(table: Any, report: RunReport, kind: str) -> Audit:
     judgement, none = report.judgement, np.zeros(0, np.int64)
     if not judgement.is_meaningful:
         return Audit(table, kind, none, f"No row is listed: {judgement.line}", False)
-    excess = _numbers(table, "excess_loss")
     if kind == "unlearnt":
-        rows = _largest(_numbers(table, "never_learnt") == 1, excess)
+        rows = largest_first(table, _numbers(table, "never_learnt") == 1)
         said = f"{len(rows):,} of {len(table):,} rows were never below the mean loss of all rows: wrong, hard or rare."
         return Audit(table, kind, rows, said)
-    rows = _largest(suspects(table, judgement), excess)
+    rows = largest_first(table, suspects(table, judgement))
     also = ", and the model predicts another label" if has_names(table) else ""
     if judgement.state != "found":
         said = (
@@ -216,11 +215,6 @@ def _short(table: Any) -> tuple[np.ndarray, str]:
     rows = rows[np.argsort(lengths[rows], kind="stable")]
     said = f"{len(rows):,} of {len(table):,} rows are short: at most {middle / _SHORT:.0f} {unit}, a quarter of the"
     return rows, f"{said} median. Shortest first."
-
-
-def _largest(chosen: np.ndarray, excess: np.ndarray) -> np.ndarray:
-    rows = np.flatnonzero(chosen)
-    return rows[np.argsort(-np.nan_to_num(excess[rows], nan=-np.inf), kind="stable")]
 
 
 def _numbers(table: Any, name: str) -> np.ndarray:

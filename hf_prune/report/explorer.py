@@ -13,7 +13,7 @@ from ..core.features import FILE_ROW
 from ..records.dynamics import Dynamics
 from ..records.table import COLUMNS, DUPLICATES
 from .judgement import Judgement
-from .lists import UNLEARNT
+from .lists import LIKELY, UNLEARNT
 from .rows import likely_wrong
 
 MOST_ROWS = 50_000  # on a page
@@ -38,7 +38,7 @@ _KINDS = {  # column -> its heading and its kind
     "faults": ("faults", "number"),
 }
 _LISTS = {
-    "mislabelled": "Likely mislabelled",
+    "mislabelled": LIKELY,
     "never_learnt": UNLEARNT[0],
     "mismatch": "Given and predicted differ",
     "learnt_at_once": "Rows learnt at once",
@@ -48,7 +48,6 @@ _LISTS = {
 }
 
 _ABOUT = {  # of lists that the page does not have as cards
-    "mislabelled": "These are the rows whose label the model does not predict; the largest excess loss comes first.",
     "mismatch": "What the model predicted when it last measured the row, in training, is not its label.",
     "duplicates": "Their text or picture is nearly that of an earlier row: 'like row', the first of the group.",
     "never_trained": "The policy left these rows out in every round.",
@@ -99,9 +98,8 @@ def packed(
     columns, values, names = _columns(known, len(rows))
     counts = {key: sum(flag) for key, flag in flags.items()} | _pairs(values, names)
     titles = _LISTS | {"never_learnt": UNLEARNT[not judgement.is_meaningful]}
-    about = _ABOUT | {"mislabelled": f"{judgement.line[0].upper()}{judgement.line[1:]} {_ABOUT['mislabelled']}"}
     lists = [
-        {"key": key, "title": title, "count": counts[key], "about": about.get(key, "")}
+        {"key": key, "title": title, "count": counts[key], "about": _ABOUT.get(key, "")}
         for key, title in titles.items()
         if counts.get(key)
     ]

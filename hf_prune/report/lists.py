@@ -10,22 +10,30 @@ from ..records.dynamics import Dynamics
 from .figures import MANY
 from .judgement import Judgement
 
-_SUSPECTS = 100  # rows in the first list
+_SUSPECTS = 100  # rows in the lists of suspects together: pictures make a page large
 _SHOWN = 16  # rows in each other list
+LIKELY = "Likely mislabelled"
 UNLEARNT = ("Rows never learnt", "Rows not learnt yet")
 _ONCE = "No row was measured twice, so none can be told from one that is not learnt yet."
 
 
-def shown_rows(history: History, dynamics: Dynamics | None) -> dict[str, np.ndarray]:
-    """The rows of each list, by its key: `never_learnt` and `learnt_at_once` if rounds are known, `faulty`.
+def shown_rows(history: History, dynamics: Dynamics | None, likely: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows of each list, by its key.
 
     Args:
         history: The History of the run.
         dynamics: What the rounds show of the rows; None = nothing.
+        likely: (K,) int64, the rows that are likely mislabelled, those to look at first first.
+
+    Returns:
+        `mislabelled`; `never_learnt`, without these, and `learnt_at_once`, if rounds are known; `faulty`.
     """
-    found = {}
+    found = {"mislabelled": likely[:_SUSPECTS]}
     if dynamics is not None:
-        found |= {"never_learnt": dynamics.hardest(_SUSPECTS), "learnt_at_once": dynamics.easiest(_SHOWN)}
+        others = max(_SUSPECTS - len(likely), _SHOWN)
+        hardest = dynamics.hardest(others + len(likely))
+        hardest = hardest[~np.isin(hardest, likely)][:others]
+        found |= {"never_learnt": hardest, "learnt_at_once": dynamics.easiest(_SHOWN)}
     return found | {"faulty": np.flatnonzero(history.faults)[:_SHOWN]}
 
 
@@ -33,6 +41,7 @@ def lists_of(
     history: History,
     dynamics: Dynamics | None,
     judgement: Judgement,
+    likely: np.ndarray,
     examples: Mapping[str, Mapping[str, Any]],
     ids: np.ndarray,
 ) -> list[dict[str, Any]]:
@@ -42,10 +51,17 @@ def lists_of(
         history: The History of the run, N rows.
         dynamics: What the rounds show of the rows; None = nothing.
         judgement: Whether the losses tell wrong labels.
+        likely: As in `shown_rows`.
         examples: What `read_shown` knows of the rows, by number.
         ids: (N,) int, the number of each row that people look up.
     """
-    shown, lists = shown_rows(history, dynamics), []
+    shown, lists = shown_rows(history, dynamics, likely), []
+    if len(likely):
+        text = (
+            f"{judgement.line[0].upper()}{judgement.line[1:]} These are the rows whose label the model does not "
+            "predict; the largest excess loss comes first."
+        )
+        lists.append(("mislabelled", LIKELY, text, "mislabelled"))
     if dynamics is not None:
         is_told = judgement.is_meaningful  # before a model has learnt, half of the rows or so are above the mean
         what = "likely mislabelled, unreadable or rare." if is_told else judgement.line

@@ -31,7 +31,7 @@ from .evidence import shipped
 from .explorer import ids_of, packed
 from .facts import row_facts
 from .lists import in_short, lists_of, shown_rows
-from .rows import RowTable, likely_wrong
+from .rows import RowTable, largest_first, likely_wrong
 from .spots import spots
 from .theme import DARK, LIGHT, Theme
 from .topics import Measured, advice_of, first
@@ -112,7 +112,8 @@ class RunReport(RowTable, PruningReport):
             processing_class: Decodes token ids, if it can.
             names: Names of the classes, by label.
         """
-        rows = np.unique(np.concatenate([np.zeros(0, np.int64), *shown_rows(self.history, self.dynamics).values()]))
+        likely = self._likely(self._known_rows()[0])
+        rows = np.unique(np.concatenate(list(shown_rows(self.history, self.dynamics, likely).values())))
         found = {str(row["row"]): row for row in show(dataset, rows.tolist(), processing_class, names)}
         write_text(Path(self.run, FOLDER, EXAMPLES), json.dumps(found, ensure_ascii=False) + "\n")
 
@@ -163,12 +164,18 @@ class RunReport(RowTable, PruningReport):
             table=self.summary_cells(),
             flaws=[*(said.replace("`", "") for said in (self.idle(), self.padding()) if said), *self.flaws, *flaws],
             advice=self._advice(),
-            lists=lists_of(self.history, self.dynamics, self.judgement, examples, ids_of(self.rows, table)[1]),
+            lists=lists_of(
+                self.history, self.dynamics, self.judgement, self._likely(table), examples, ids_of(self.rows, table)[1]
+            ),
             sections=sections,
             folder=folder.name,
             data=packed(self.history, self.dynamics, self.judgement, table, examples),
         )
         write_text(path, page)
+
+    def _likely(self, table: Any) -> np.ndarray:
+        """(K,) int64, the rows that are likely mislabelled, largest excess loss first; none without a table."""
+        return np.zeros(0, np.int64) if table is None else largest_first(table, likely_wrong(table))
 
     def _known_rows(self) -> tuple[Any, list[str]]:
         """The table of rows, or None, and what is wrong with it."""

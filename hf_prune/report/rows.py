@@ -170,6 +170,15 @@ def suspects(table: "pyarrow.Table", judgement: Judgement) -> np.ndarray:
     return (table["never_learnt"].to_numpy().astype(np.float64) == 1) & differs(table)
 
 
+def largest_first(table: "pyarrow.Table", chosen: np.ndarray) -> np.ndarray:
+    """(K,) int64, the rows of (N,) bool, largest excess loss first."""
+    rows = np.flatnonzero(chosen)
+    if "excess_loss" not in table.column_names:
+        return rows
+    excess = table["excess_loss"].to_numpy().astype(np.float64)[rows]  # null becomes NaN
+    return rows[np.argsort(-np.nan_to_num(excess, nan=-np.inf), kind="stable")]
+
+
 def has_names(table: "pyarrow.Table") -> bool:
     """Whether the labels of the rows are names of classes, and the model's predictions, too; else they are numbers."""
     kinds = [table[name].type for name in _NAMES if name in table.column_names]

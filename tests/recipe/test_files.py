@@ -122,6 +122,7 @@ def test_names_that_repeat_are_refused_in_every_format(own_folder):
         ({"data": {"rows": RECORDS}}, "is one object that has its records under 'data.rows'"),
         ({"train": RECORDS, "test": RECORDS}, "under 'train' and 'test': store these alone, each in a file of its own"),
         ({"text": ["a", "b"], "label": [0, 1]}, "is one object with a list for each column (text, label)"),
+        ({f"c{i}": [0, 1] for i in range(9)}, "with a list for each column (c0, c1, c2, c3, c4 ...)"),
         ({str(i): row for i, row in enumerate(RECORDS)}, "is one object of objects (under 0, 1, 2 ...)"),
         ({"text": {"0": "a"}, "label": {"0": "b"}}, "is one object of objects (under text, label ...)"),
         ([["a", 1], ["b", 2]], "is a list of something else than records"),

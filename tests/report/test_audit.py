@@ -17,16 +17,17 @@ from reports import EPOCHS, REPORT
 from traces import write
 
 from hf_prune import History
-from hf_prune.cli import _shown_as, main
+from hf_prune.cli import _parser, _shown_as, main
 from hf_prune.common import storage
 from hf_prune.core import Clock
+from hf_prune.core.mixture import fit
 from hf_prune.core.ranking import marked
 from hf_prune.data import Brief
 from hf_prune.data.columns import file_rows_of
 from hf_prune.policies.listed import Listed
 from hf_prune.records.table import COLUMNS
 from hf_prune.records.trace import FOLDER, Trace
-from hf_prune.report.audit import Audit, audit, changes
+from hf_prune.report.audit import KINDS, Audit, audit, changes
 from hf_prune.report.explorer import packed
 from hf_prune.report.page import RunReport
 from hf_prune.report.rows import BRIEF
@@ -67,8 +68,8 @@ def make(
     losses = losses_of(rng) if losses is None else losses
     given = np.arange(N) % 2 if given is None else given
     predicted = np.where(np.arange(N) < right, 1 - given, given)
-    low = losses_of(rng, far=False)
-    for round, values in enumerate((losses * np.float32(first), losses, *[low] * heart)):
+    by_heart = (np.exp(rng.normal(0, 2, N)).astype(np.float32) for _ in range(heart))  # they tell nothing
+    for round, values in enumerate((losses * np.float32(first), losses, *by_heart)):
         rows = np.arange(N)
         extras = {"given": given.astype(np.float32), "predicted": (predicted if round == 1 else given) * np.float32(1)}
         trace = Trace(folder, lambda: [0.1], pytest.fail)
@@ -135,9 +136,25 @@ def test_a_row_that_the_model_predicts_as_labelled_is_not_listed(tmp_path, rng):
 def test_labels_that_are_learnt_by_heart_later_are_still_listed(tmp_path, rng):
     run = make(tmp_path, rng, heart=30)
     assert run.facts["upper_epochs"][0] == 1 and run.dynamics.extras["predicted"][0] == run.dynamics.extras["given"][0]
-    assert set(audit(run).rows.tolist()) == set(range(WRONG))
+    assert set(audit(run).rows.tolist()) == set(range(WRONG)) and fit(run.dynamics.mean) is None
     first = run.to_dataset()[0]
     assert (first["label"], first["predicted"]) == ("cat", "dog") and first["wrong_probability"] > 0.9
+
+
+def test_the_page_has_the_rows_that_are_likely_mislabelled_also_without_a_script(tmp_path, rng):
+    run = make(tmp_path, rng, heart=30)
+    assert set(run.dynamics.hardest(WRONG).tolist()).isdisjoint(range(5))  # so another list does not have them
+    run.save_examples(run.source.dataset)
+    run.html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    cards = page.partition('data-list="mislabelled"')[2].partition("</section>")[0]
+    rows = [int(row) for row in re.findall(r'data-row="(\d+)"', cards)]
+    assert rows == audit(run).rows.tolist() and "the text of row 3" in cards
+
+
+def test_the_command_knows_every_kind():
+    parser = next(action for action in _parser()._actions if action.dest == "command").choices["audit"]
+    assert next(action for action in parser._actions if action.dest == "only").choices == KINDS
 
 
 def test_nothing_is_listed_before_the_model_has_learnt(tmp_path, rng):
@@ -228,6 +245,9 @@ def test_the_command(run, tmp_path, capsys, monkeypatch):
         len(rows) == 5 and rows[0]["label"] != rows[0]["predicted"] and len(json.loads(rows[0]["loss_by_epoch"])) == 2
     )
     assert len(json.loads((tmp_path / "some.json").read_text())) == len(pandas.read_parquet("some.parquet")) == 5
+    assert main(["audit", "run", "--top", "30", "--csv", "some.csv"]) == 0
+    said = capsys.readouterr().out
+    assert "some.csv: 30 rows" in said and "... and 20 more" in said  # printed are 20
     assert main(["audit", "run", "--only", "short"]) == 0
     assert "1 of 200 rows are short" in capsys.readouterr().out
 
@@ -430,6 +450,15 @@ def test_datalab_gets_training_dynamics_as_issues(run):
     assert issues["training_dynamics_score"][:WRONG].max() < 0.1 < 0.9 < issues["training_dynamics_score"][WRONG:].min()
     assert lab.get_info("training_dynamics")["said"] == run.judgement.line
     assert lab.class_names == ["cat", "dog"]
+
+
+def test_datalab_has_the_rows_that_the_audit_lists_without_an_estimate(tmp_path, rng):
+    losses = losses_of(rng, far=False)
+    losses[0] = 1  # one is no component
+    report = make(tmp_path, rng, losses=losses)
+    issues = report.to_datalab().get_issues("training_dynamics")
+    found = np.flatnonzero(issues["is_training_dynamics_issue"]).tolist()
+    assert report.judgement.state in ("none", "unsure") and 0 in found and found == sorted(audit(report).rows.tolist())
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning")  # cleanlab's own

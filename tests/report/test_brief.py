@@ -66,6 +66,10 @@ def test_scores_that_are_no_numbers_are_left_out():
     assert "last evaluation  accuracy 0.75 (epoch 1)" in str(report)
 
 
+def test_one_epoch_is_not_many():
+    assert str(dataclasses.replace(REPORT, epochs=REPORT.epochs[:1])).startswith("100 rows, 1 epoch: ")
+
+
 def test_a_notebook_shows_them_as_a_table_that_runs_no_code():
     page = dataclasses.replace(REPORT, policy="<script>")._repr_html_()
     assert page.count("<tr>") == len(str(REPORT).splitlines()) - 1

@@ -238,8 +238,8 @@ def test_dark_and_narrow(browser, path):
 def test_without_scripts_the_suspects_are_cards(browser, path):
     with opened(browser, path, java_script_enabled=False) as page:
         assert not page.locator("#rows").is_visible()
-        assert page.locator("[data-list=never_learnt] li").count() >= HARD
-        assert "row 1449" in page.locator("[data-list=never_learnt]").inner_text()
+        assert page.locator("[data-list=mislabelled] li").count() == HARD
+        assert "row 1449" in page.locator("[data-list=mislabelled]").inner_text()
 
 
 def test_50_000_rows_fit_into_3_megabytes(browser, tmp_path):

@@ -47,15 +47,19 @@ def test_wrong_rows_that_are_learnt_by_heart_are_still_counted(tmp_path, rng):
     apart[:200] = np.exp(rng.normal(np.log(4), 0.3, 200))
     history, found = dynamics(tmp_path, *[apart] * 3, *(np.exp(rng.normal(0.5, 1, n)) for _ in range(9)))
     assert upper_share(found.mean) == 0
-    upper = row_facts(history, found)["upper"]
-    assert upper["share"] == pytest.approx(0.2, abs=0.03) and upper["low"] > 0.15
+    facts = row_facts(history, found)
+    assert facts["upper"]["share"] == pytest.approx(0.2, abs=0.03) and facts["upper"]["low"] > 0.15
+    first, middle = facts["upper_epochs"]
+    assert first == 1 < middle < 9
 
 
 def test_one_epoch_is_no_proof_of_a_second_component(tmp_path, rng):
     n = 1000
     apart = np.exp(rng.normal(np.log(0.2), 0.5, n))
     apart[:200] = np.exp(rng.normal(np.log(4), 0.3, 200))
-    history, found = dynamics(tmp_path, np.exp(rng.normal(0, 1, n)) + 20, apart, np.exp(rng.normal(3, 1, n)))
+    alike, hidden = np.exp(rng.normal(np.log(0.2), 0.5, n)), np.exp(rng.normal(3, 1, n))
+    history, found = dynamics(tmp_path, alike, apart, hidden)
+    assert upper_share(found.losses_of(np.arange(n))[:, :2].mean(axis=1)) > 0  # after the second epoch alone
     assert row_facts(history, found)["upper"] == {"share": 0, "low": 0, "high": 0}
 
 
