@@ -152,6 +152,17 @@ def test_the_page_has_the_rows_that_are_likely_mislabelled_also_without_a_script
     assert rows == audit(run).rows.tolist() and "the text of row 3" in cards
 
 
+def test_no_row_is_a_card_of_both_lists_of_suspects(tmp_path, rng):
+    run = make(tmp_path, rng, right=WRONG - 5)  # five are predicted as labelled: never learnt, and not likely wrong
+    run.html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    lists = (
+        page.partition(f'data-list="{name}"')[2].partition("</section>")[0] for name in ("mislabelled", "never_learnt")
+    )
+    likely, others = (set(map(int, re.findall(r'data-row="(\d+)"', cards))) for cards in lists)
+    assert likely == set(range(WRONG - 5)) and set(range(WRONG - 5, WRONG)) <= others and not likely & others
+
+
 def test_the_command_knows_every_kind():
     parser = next(action for action in _parser()._actions if action.dest == "command").choices["audit"]
     assert next(action for action in parser._actions if action.dest == "only").choices == KINDS
