@@ -52,10 +52,10 @@ class Times(TrainerCallback):
 
 
 class EveryOther(PruningTrainer):
-    """Leaves every even step to the stock trainer."""
+    """Leaves every odd step to the stock trainer; the first step of a run must be measured."""
 
     def training_step(self, model, inputs, *args, **kwargs):
-        if self.state.global_step % 2 == 0:
+        if self.state.global_step % 2 == 1:
             inputs.pop(ROW)
         return super().training_step(model, inputs, *args, **kwargs)
 
@@ -113,7 +113,7 @@ def overhead(folder: Path, pairs: int, hidden: int, layers: int) -> dict:
     steps = 2 * pairs + 4
     rows, batch = random_rows(4 * steps, 64, 64, 32_000), 4
     times, _ = train(EveryOther, shape, rows, batch, folder, max_steps=steps, policy="uniform:keep=1.0")
-    stock, ours = np.reshape(times.steps[4:], (pairs, 2)).T  # the first steps warm up
+    ours, stock = np.reshape(times.steps[4:], (pairs, 2)).T  # the first steps warm up
     low, middle, high = np.quantile(ours / stock, (0.25, 0.5, 0.75)).tolist()
     return {
         "model": shape,
