@@ -67,8 +67,10 @@ def begin(policy: Policy, rows: int) -> Engine:
     signals = ("loss", *sorted(policy.needs - DATA_NEEDS - {"loss"}))
     history = History.empty(rows, signals)
     history.tokens[:] = rng.integers(5, 60, rows, np.int32)
-    earlier = History.empty(rows, ("el2n", "grad_norm"))
-    earlier.loss[:] = earlier.signals["el2n"][:] = earlier.signals["grad_norm"][:] = rng.random(rows, np.float32)
+    earlier = History.empty(rows, ("base_loss", "el2n", "grad_norm"))
+    earlier.loss[:] = rng.random(rows, np.float32)
+    for values in earlier.signals.values():
+        values[:] = earlier.loss
     earlier.last_round[:] = 0
     earlier.notes["score"] = earlier.loss
     policy.begin(history, earlier)

@@ -55,9 +55,9 @@ def begin(policy: Policy, rows: int, features: Features, rng: np.random.Generato
     history = History.empty(rows, policy.needs - DATA_NEEDS)
     history.tokens[:] = rng.integers(5, 60, rows)
     history.features = features
-    earlier = History.empty(rows, ("el2n", "grad_norm"))
+    earlier = History.empty(rows, ("base_loss", "el2n", "grad_norm"))
     loss = rng.exponential(size=rows).astype(np.float32)
-    earlier.record(np.arange(rows), loss, 0, el2n=loss, grad_norm=loss)
+    earlier.record(np.arange(rows), loss, 0, base_loss=loss, el2n=loss, grad_norm=loss)
     earlier.notes["score"] = loss
     policy.begin(history, earlier)
     return history
