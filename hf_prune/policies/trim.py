@@ -1,24 +1,26 @@
-"""Trim: prune the rows of largest mean loss, as many as there seem to be wrong labels; ours, after Han et al. (2018).
+"""Trim: prune the rows of largest recent loss, as many as there seem to be wrong labels; ours, after Han et al. (2018).
 
-With m_i the mean loss of row i over its visits and t the share of training done
+With l_i the loss of row i when it is visited, m_i its recent mean, and t the share of training done
 
+    m_i <- (m_i + l_i) / 2                          at first l_i
     keep(t) = 1 - noise * min(1, t / ramp)          the rows of largest m_i are pruned
 
 Without `noise`, two normal components are fitted to log m_i after each round. The upper one is taken for the wrong rows
-if the fitted density has a valley below half of its lower peak. noise is the largest share that two rounds in a row
-have found, for a model that memorises wrong rows hides them later. Every `revisit` rounds, a forward pass measures the
-pruned rows; one that the model now predicts as labelled comes back.
+if the fitted density has a valley below half of its lower peak, and if it holds no more than half of the rows. noise is
+the largest share that two rounds in a row have found, for a model that memorises wrong rows hides them later. Every
+`revisit` rounds, a forward pass measures the pruned rows; one that the model now predicts as labelled comes back.
 
-Needs      loss, which the training forward pass gives, and correct, if revisit > 0. 9 bytes per row: notes `total`
-           (float32, sum of losses), `visits` (int32), `back` (uint8); `noise` and `estimate` are one number each.
+Needs      loss, which the training forward pass gives, and correct, if revisit > 0. 5 bytes per row: notes `recent`
+           (float32, m_i; NaN = not visited) and `back` (uint8); `noise` and `estimate` are one number each.
 Good for   wrong labels or wrong pairs, and a model that would memorise them: many epochs, or a pretrained one.
 Not for    clean data, whose largest losses are the hard rows (without `noise`, nothing is pruned there);
-           noise of low loss, as copied targets; runs so short that wrong rows are not learned anyway.
+           noise of low loss, as copied targets; runs so short that wrong rows are not learned anyway; many rare
+           classes, which a model learns last: their rows look like wrong ones.
 Defaults   noise = None, ramp = 0.1 (wrong rows are memorised early), revisit = 3 rounds: ours.
 Deviates   Co-teaching: two networks, losses of the batch, every row in each forward pass, the ramp in epochs. Here
            whole optimizer steps are kept.
 Reference  B. Han et al., "Co-teaching", NeurIPS 2018, https://arxiv.org/abs/1804.06872 (the schedule);
-           https://arxiv.org/abs/2001.10528 (means over visits); https://arxiv.org/abs/1904.11238 (two components)
+           https://arxiv.org/abs/1904.11238 (two components)
 """
 
 import math
@@ -32,10 +34,12 @@ from ..core import Clock, History, Policy, Selection, whole_steps
 from ..core.mixture import upper_share
 from ..core.ranking import TIES, first_of_groups, marked, ranked, top
 
+_MOST = 0.5  # share of the rows: a larger group is what the model has not learnt yet
+
 
 @dataclass(frozen=True)
 class Trim(Policy):
-    """Prune the rows of largest mean loss, which are likely to be wrong.
+    """Prune the rows of largest recent loss, which are likely to be wrong.
 
     Args:
         noise: Share of the rows that is pruned once the ramp is over, in [0, 1); None or "auto" = as the losses say.
@@ -80,17 +84,17 @@ class Trim(Policy):
         n, notes = len(history), history.notes
         pruned = self._pruned(history, clock)  # as `select` said: it draws nothing
         measured = history.last_round == clock.round
-        total = notes.setdefault("total", np.zeros(n, np.float32))
-        visits = notes.setdefault("visits", np.zeros(n, np.int32))
+        recent = notes.setdefault("recent", np.full(n, np.nan, np.float32))
         back = notes.setdefault("back", np.zeros(n, np.uint8))
         trained = measured & ~pruned
-        total[trained] += history.loss[trained]
-        visits[trained] += 1
+        before, loss = recent[trained], history.loss[trained]
+        recent[trained] = np.where(np.isnan(before), loss, (before + loss) / 2)
         if self.revisit > 0:
             back[measured & pruned & (history.signals["correct"] == 1)] = 1
         if self.noise is None:  # once a round: every forecast reads it
-            before, estimate = notes.get("estimate", np.zeros(1)), np.array([upper_share(_mean(notes))])
-            notes["noise"] = np.maximum(notes.get("noise", np.zeros(1)), np.minimum(before, estimate))
+            found = upper_share(recent)
+            was, estimate = notes.get("estimate", np.zeros(1)), np.array([found if found <= _MOST else 0.0])
+            notes["noise"] = np.maximum(notes.get("noise", np.zeros(1)), np.minimum(was, estimate))
             notes["estimate"] = estimate
 
     def forecast(self, history: History, clock: Clock) -> int:
@@ -99,7 +103,7 @@ class Trim(Policy):
     def _budget(self, history: History, clock: Clock) -> int:
         """Return how many rows to prune, before those that came back: what is left fills whole optimizer steps."""
         n, notes = len(history), history.notes
-        if "visits" not in notes:
+        if "recent" not in notes:
             return 0
         noise = float(notes["noise"][0]) if self.noise is None and "noise" in notes else float(self.noise or 0)
         kept = (1 - noise * min(1.0, clock.share / self.ramp)) * n
@@ -110,13 +114,8 @@ class Trim(Policy):
         n, k = len(history), self._budget(history, clock)
         if k == 0:
             return np.zeros(n, bool)
-        mean, rng = _mean(history.notes), np.random.default_rng(TIES)
-        score = np.where(np.isnan(mean), -np.inf, mean)
+        recent, rng = history.notes["recent"], np.random.default_rng(TIES)
+        score = np.where(np.isnan(recent), -np.inf, recent)
         classes = history.features.classes if self.per_class else None
         rows = top(score, k, rng) if classes is None else first_of_groups(ranked(score, rng), classes, k / n)
-        return marked(rows, n) & ~np.isnan(mean) & (history.notes["back"] == 0)
-
-
-def _mean(notes: dict[str, np.ndarray]) -> np.ndarray:
-    """(N,) mean loss of each row over its visits; NaN = none."""
-    return np.where(notes["visits"] > 0, notes["total"] / np.maximum(notes["visits"], 1), np.nan)
+        return marked(rows, n) & ~np.isnan(recent) & (history.notes["back"] == 0)

@@ -1,4 +1,4 @@
-"""Trim, by hand: the schedule of Co-teaching on mean losses, and the share of a second component."""
+"""Trim, by hand: the schedule of Co-teaching on recent losses, and the share of a second component."""
 
 import numpy as np
 import pytest
@@ -35,14 +35,17 @@ def test_the_pruned_share_grows_along_the_ramp():
         assert policy.forecast(history, at(1, share)) == 10 - pruned
 
 
-def test_the_mean_over_visits_counts_not_the_latest_loss():
-    """Row 0: 4 and 0, mean 2. Row 1: 0 and 3, mean 1.5. Row 2: 1 and 1."""
-    policy, history = Trim(noise=0.3, revisit=0), History.empty(3)
+def test_recent_visits_count_more_than_early_ones():
+    """Row 0: 4, 0, 0, so 4, 2, 1. Row 1: 0, 3, 3, so 0, 1.5, 2.25. Row 2: 1, always. The plain means: 1.33, 2, 1."""
+    policy, history = Trim(noise=0.4, revisit=0), History.empty(3)
     measure(policy, history, 0, [4, 0, 1])
+    assert kept(policy, history, 1, 0.5) == [1, 2]
     measure(policy, history, 1, [0, 3, 1])
-    assert history.notes["total"].tolist() == [4, 3, 2] and history.notes["visits"].tolist() == [2, 2, 2]
-    assert kept(policy, history, 2, 0.5) == [0, 1, 2]  # ceil(0.7 * 3) rows stay
-    assert kept(Trim(noise=0.4, revisit=0), history, 2, 0.5) == [1, 2]
+    assert history.notes["recent"].tolist() == [2, 1.5, 1] and kept(policy, history, 2, 0.05) == [0, 1, 2]
+    history.notes["back"][:] = 1  # so that all are visited
+    measure(policy, history, 2, [0, 3, 1], share=0.5)
+    history.notes["back"][:] = 0
+    assert history.notes["recent"].tolist() == [1, 2.25, 1] and kept(policy, history, 3, 0.5) == [0, 2]
 
 
 def test_forecasts_of_later_rounds_are_cheap(monkeypatch, rng):
@@ -63,7 +66,7 @@ def test_a_pruned_row_that_is_predicted_as_labelled_comes_back_for_good():
     assert selection.rescore.tolist() == [2, 3]  # rounds 0, 3, 6 ...
     assert policy.select(history, at(4, 0.5), np.random.default_rng(0)).rescore is None
     measure(policy, history, 3, [1, 1, 0.5, 5], share=0.5, correct=[1, 1, 1, 0])
-    assert history.notes["visits"].tolist() == [2, 2, 1, 1]  # a revisit is none
+    assert history.notes["recent"].tolist() == [1, 1.5, 3, 4]  # a revisit is no visit
     assert kept(policy, history, 4, 0.5) == [0, 1, 2]
     measure(policy, history, 4, [1, 1, 0.5, np.nan], share=0.5)
     assert kept(policy, history, 5, 0.9) == [0, 1, 2]
@@ -134,6 +137,15 @@ def test_the_largest_share_that_two_rounds_have_found_is_held(monkeypatch):
         measure(policy, history, round, np.arange(10.0))
         held.append(float(history.notes["noise"][0]))
     assert held == [0, 0, 0, 0.2, 0.2, 0.2] and kept(policy, history, 6, 0.9) == list(range(8))
+
+
+def test_more_than_half_of_the_rows_are_not_wrong(monkeypatch):
+    """A model that has learnt one class alone shows two components, and the upper one holds most rows."""
+    policy, history, found = Trim(revisit=0), History.empty(10), iter([0.6, 0.6, 0.5, 0.5])
+    monkeypatch.setattr(trim, "upper_share", lambda losses: next(found))
+    for round, noise in enumerate((0, 0, 0, 0.5)):
+        measure(policy, history, round, np.arange(10.0))
+        assert history.notes["noise"][0] == noise
 
 
 def test_noise_may_be_called_auto():
