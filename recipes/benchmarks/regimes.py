@@ -102,6 +102,12 @@ def cifar10n(data: Path, column: str) -> DatasetDict:
     return DatasetDict(train=train, validation=test.select(range(1000)), test=test.select(range(1000, 10_000)))
 
 
+def clean_cifar10(data: Path) -> DatasetDict:
+    """5,000 pictures of CIFAR-10 with their right labels."""
+    splits = cifar10n(data, "clean_label")
+    return DatasetDict(splits, train=splits["train"].select_columns(["image", "label"]))
+
+
 def copied_cifar10(data: Path) -> DatasetDict:
     """4,000 pictures of CIFAR-10, 200 of them ten times."""
     splits = cifar10n(data, "clean_label")
@@ -180,6 +186,12 @@ def misaligned_pairs(_: Path) -> DatasetDict:
     return DatasetDict(splits, train=train)
 
 
+def copied_pairs(_: Path) -> DatasetDict:
+    """2,000 of the translation recipe's generated pairs, 100 of them ten times."""
+    splits = load_dataset("parquet", data_dir="recipes/corpora/translate")
+    return DatasetDict(splits, train=copied(splits["train"].select(range(2000)), 100, 10))
+
+
 def multi30k(data: Path) -> DatasetDict:
     """Multi30k, tested on its rows of 2016."""
     splits = read(data, "multi30k")
@@ -209,6 +221,7 @@ CIFAR10 = "--architecture resnet --image_size 32 --per_device_train_batch_size 3
 TREC = "--model_name_or_path regimes/minilm-3 --per_device_train_batch_size 32 --learning_rate 2e-4"
 ORACLE = "oracle=listed:column=clean"
 CLASS_RULES = ("class_quota", "recall=class_quota:by=recall")
+GENERATED = "--source_lang en --target_lang de --learning_rate 2e-3 --num_train_epochs 14"
 EN_DE = "--source_lang en --target_lang de --max_eval_samples 300"
 
 REGIMES = {
@@ -260,6 +273,13 @@ REGIMES = {
         (0.35,),
         ("oracle=listed:one_of=group", "one_of_each"),
         topics=("duplicates",),
+    ),
+    "clean_cifar10": Regime(
+        clean_cifar10,
+        "image_classification",
+        f"{CIFAR10} --learning_rate 4e-3 --num_train_epochs 20",
+        (0.5,),
+        ("rising=uniform:keep=0.3->0.7", "falling=uniform:keep=0.7->0.3", "cycle=uniform:keep=0.5~0.3x4", "tail"),
     ),
     "cifar10n_worse": Regime(
         partial(cifar10n, column="worse_label"),
@@ -316,10 +336,18 @@ REGIMES = {
     "misaligned_pairs": Regime(
         misaligned_pairs,
         "translate",
-        "--source_lang en --target_lang de --learning_rate 2e-3 --num_train_epochs 14",
+        GENERATED,
         ("auto",),
         (ORACLE, "trim:revisit=0"),
         topics=("wrong labels",),
+    ),
+    "copied_pairs": Regime(
+        copied_pairs,
+        "translate",
+        GENERATED,
+        ("auto",),
+        ("oracle=listed:one_of=group", "one_of_each"),
+        topics=("duplicates",),
     ),
     "short_multi30k": Regime(
         multi30k,
