@@ -6,6 +6,7 @@ import numpy as np
 
 FEWEST = 100  # losses to see two components in
 _BINS, _STEPS, _VALLEY = 512, 200, 0.5
+_MOST = 0.6  # share of the rows: a larger upper component is what the model has not learnt yet
 _NEAR_ZERO = 1e-6  # nats, added before the logarithm
 
 
@@ -39,8 +40,8 @@ def fit(losses: np.ndarray) -> Mixture | None:
     """Fit two components to (N,) losses in nats; NaN = not known. Losses below 0 have no logarithm, and are left out.
 
     Returns:
-        The components; None if the fitted density has no valley between them, below half of its lower peak, or if there
-        are too few losses.
+        The components; None if the fitted density has no valley between them, below half of its lower peak, if more
+        than 60 % of the losses are in the upper one, or if there are too few losses.
     """
     logs = np.log(losses[np.isfinite(losses) & (losses >= 0)].astype(np.float64) + _NEAR_ZERO)
     if len(logs) < FEWEST or not np.ptp(logs) > 0:
@@ -60,7 +61,7 @@ def fit(losses: np.ndarray) -> Mixture | None:
     low, high = order
     between = _densities(np.linspace(mean[low], mean[high], 200), weight, mean, spread).sum(axis=1)
     has_valley = between.min() < _VALLEY * min(between[0], between[-1])
-    return Mixture(weight[order], mean[order], spread[order]) if has_valley else None
+    return Mixture(weight[order], mean[order], spread[order]) if has_valley and weight[high] <= _MOST else None
 
 
 def upper_share(losses: np.ndarray) -> float:

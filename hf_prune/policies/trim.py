@@ -6,7 +6,7 @@ With l_i the loss of row i when it is visited, m_i its recent mean, and t the sh
     keep(t) = 1 - noise * min(1, t / ramp)          the rows of largest m_i are pruned
 
 Without `noise`, two normal components are fitted to log m_i after each round. The upper one is taken for the wrong rows
-if the fitted density has a valley below half of its lower peak, and if it holds no more than half of the rows. noise is
+if the fitted density has a valley below half of its lower peak, and if it holds no more than 60 % of the rows. noise is
 the largest share that two rounds in a row have found, for a model that memorises wrong rows hides them later. Every
 `revisit` rounds, a forward pass measures the pruned rows; one that the model now predicts as labelled comes back.
 
@@ -33,8 +33,6 @@ import numpy as np
 from ..core import Clock, History, Policy, Selection, whole_steps
 from ..core.mixture import upper_share
 from ..core.ranking import TIES, first_of_groups, marked, ranked, top
-
-_MOST = 0.5  # share of the rows: a larger group is what the model has not learnt yet
 
 
 @dataclass(frozen=True)
@@ -92,9 +90,8 @@ class Trim(Policy):
         if self.revisit > 0:
             back[measured & pruned & (history.signals["correct"] == 1)] = 1
         if self.noise is None:  # once a round: every forecast reads it
-            found = upper_share(recent)
-            was, estimate = notes.get("estimate", np.zeros(1)), np.array([found if found <= _MOST else 0.0])
-            notes["noise"] = np.maximum(notes.get("noise", np.zeros(1)), np.minimum(was, estimate))
+            before, estimate = notes.get("estimate", np.zeros(1)), np.array([upper_share(recent)])
+            notes["noise"] = np.maximum(notes.get("noise", np.zeros(1)), np.minimum(before, estimate))
             notes["estimate"] = estimate
 
     def forecast(self, history: History, clock: Clock) -> int:
