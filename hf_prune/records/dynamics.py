@@ -147,10 +147,10 @@ class Dynamics:
             found[places] = values
         return found
 
-    def mean_until(self, epoch: int) -> np.ndarray:
-        """(N,) float64, mean of a row's losses by epoch up to that of number `epoch`, in nats; NaN = none."""
-        upto = self.epochs <= epoch
-        return np.concatenate([means_by_epoch(losses[:, upto])[:, -1] for losses in self.losses_by_epoch(_AT_A_TIME)])
+    def mean_until(self, epoch: int, kind: str = "all") -> np.ndarray:
+        """(N,) float64, a mean (see `MEANS`) of a row's losses by epoch up to that of number `epoch`; NaN = none."""
+        upto, means = self.epochs <= epoch, MEANS[kind]
+        return np.concatenate([means(losses[:, upto])[:, -1] for losses in self.losses_by_epoch(_AT_A_TIME)])
 
     def extras_until(self, epoch: int) -> dict[str, np.ndarray]:
         """What `extras` held at the end of the epoch of number `epoch`."""
@@ -174,12 +174,25 @@ class Dynamics:
         return _first(self.learnt_at_once if self.is_repeated else self.times_measured > 0, self.mean, count)
 
 
-def means_by_epoch(losses: np.ndarray) -> np.ndarray:
+def _means_of_all(losses: np.ndarray) -> np.ndarray:
     """(K, E) float64, the mean of (K, E) losses of a row up to each epoch; NaN = not measured, or not yet."""
     known = ~np.isnan(losses)
     times = known.cumsum(axis=1)
     sums = np.where(known, losses, 0).cumsum(axis=1, dtype=np.float64)
     return np.where(times > 0, sums / np.maximum(times, 1), np.nan)
+
+
+def _means_of_recent(losses: np.ndarray) -> np.ndarray:
+    """The same, but each new loss counts as much as all before it together, so that the first epochs are forgotten."""
+    means = losses.astype(np.float64)
+    for epoch in range(1, means.shape[1]):
+        before, now = means[:, epoch - 1], means[:, epoch]
+        both = (before + now) / 2
+        means[:, epoch] = np.where(np.isnan(now), before, np.where(np.isnan(before), now, both))
+    return means
+
+
+MEANS = {"all": _means_of_all, "recent": _means_of_recent}
 
 
 def _keep_latest(extras: dict[str, np.ndarray], round: TracedRound) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from ..core import History
 from ..core.mixture import upper_share
 from ..data import count_repeats, is_arrow, read_features
-from ..records.dynamics import Dynamics, means_by_epoch
+from ..records.dynamics import MEANS, Dynamics
 
 LEARNT = float(np.log(2))  # nats: below it, a row's label, or its mean token, has more than half of the probability
 _RESAMPLES = 40  # of the rows, for the interval of the share of wrong labels
@@ -34,10 +34,11 @@ def row_facts(history: History, dynamics: Dynamics | None, padding_causes: Seque
         rounds are known: `medians`, the median loss of the rows that each epoch trained, in nats; None = not known. If
         rows were measured twice: `at_once`, the share of all rows whose losses were below ln 2 from the second epoch on
         that measured them; `upper`, the `share` of rows in a second component of larger mean losses, with the 95 %
-        interval `low` to `high`; `upper_epochs`, the first and the middle one of the epochs that show it, if some do;
-        `measured`, the number of rows with a loss; and `band`, the width in nats of the band that holds 80 % of the
-        losses that the last epoch measured in training. If rows have classes, too: `accuracy`, the share of the rows
-        whose latest prediction is their label, and `chance`, the share of the most frequent label.
+        interval `low` to `high`; if some epochs show it, `upper_epochs`, the first and the middle one of these, and
+        `upper_means`, the kind of mean that shows it, see `MEANS`; `measured`, the number of rows with a loss; and
+        `band`, the width in nats of the band that holds 80 % of the losses that the last epoch measured in training. If
+        rows have classes, too: `accuracy`, the share of the rows whose latest prediction is their label, and `chance`,
+        the share of the most frequent label.
     """
     facts: dict[str, Any] = {"padding_causes": list(padding_causes)}
     if (tokens := history.tokens[history.tokens > 0]).any():
@@ -102,21 +103,27 @@ def _upper(dynamics: Dynamics) -> dict[str, Any]:
     """`upper`, the share of the rows in the upper component of their mean losses, with its interval by resampling rows.
 
     The means are those after the middle one of the epochs that, like the epoch before, show such a component: at first,
-    rows are not apart yet, and later, a model that has learnt wrong labels by heart hides them.
+    rows are not apart yet, and later, a model that has learnt wrong labels by heart hides them. Means over all epochs
+    are less noisy. Where these show none, recent ones may do so: those of a model from scratch, whose first losses are
+    large for all rows.
     """
     n, rng = len(dynamics.mean), np.random.default_rng(0)
     rows = np.arange(n) if n <= _MOST else np.sort(rng.choice(n, _MOST, replace=False))
-    means = means_by_epoch(dynamics.losses_of(rows))
-    shares = np.array([upper_share(means[:, epoch]) for epoch in range(means.shape[1])])
-    showing = 1 + np.flatnonzero((shares[1:] > 0) & (shares[:-1] > 0))
-    if not len(showing):
-        return {"upper": {"share": 0.0, "low": 0.0, "high": 0.0}}
-    middle = showing[len(showing) // 2]
-    mean, share = means[:, middle], float(shares[middle])
-    drawn = [upper_share(mean[rng.integers(len(mean), size=len(mean))]) for _ in range(_RESAMPLES)]
-    low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
-    upper = {"share": share, "low": min(low, share), "high": max(high, share)}
-    return {"upper": upper, "upper_epochs": dynamics.epochs[[showing[0], middle]].tolist()}
+    losses = dynamics.losses_of(rows)
+    for kind, means_of in MEANS.items():
+        means = means_of(losses)
+        shares = np.array([upper_share(means[:, epoch]) for epoch in range(means.shape[1])])
+        showing = 1 + np.flatnonzero((shares[1:] > 0) & (shares[:-1] > 0))
+        if not len(showing):
+            continue
+        middle = showing[len(showing) // 2]
+        mean, share = means[:, middle], float(shares[middle])
+        drawn = [upper_share(mean[rng.integers(len(mean), size=len(mean))]) for _ in range(_RESAMPLES)]
+        low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
+        upper = {"share": share, "low": min(low, share), "high": max(high, share)}
+        epochs = dynamics.epochs[[showing[0], middle]].tolist()
+        return {"upper": upper, "upper_epochs": epochs, "upper_means": kind}
+    return {"upper": {"share": 0.0, "low": 0.0, "high": 0.0}}
 
 
 def _of_answers(extras: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 BRIEF = "rows.parquet"  # in the private folder of the run
 _LIST = "loss_by_epoch"
 _JUDGEMENT = "judgement"  # in the metadata of the table
+_WRONG = "wrong_probability"
 _LIKELY = 0.5  # probability from which a label counts as wrong
 _TEXTS, _NAMES = {"text", "path"}, {"label", "predicted"}
 
@@ -96,14 +97,20 @@ class RowTable:
             ImportError: pyarrow is not installed.
             ValueError: The run was read from a folder, and its files are missing or damaged.
         """
+        import pyarrow
+
         if isinstance(self.source, Path):
-            return _read_table(Path(self.source, ROWS), Path(self.run, FOLDER, BRIEF), len(self.history))
+            table = _read_table(Path(self.source, ROWS), Path(self.run, FOLDER, BRIEF), len(self.history))
+            if self.dynamics is None or _WRONG not in table.column_names:
+                return table
+            # what the run's rounds say, as the judgement: the file may be of an earlier save, or an earlier version
+            wrong = _wrong_probability(self.history, self.dynamics, self.judgement, self.facts)
+            at = table.column_names.index(_WRONG)
+            return table.set_column(at, table.schema.field(at), pyarrow.array(wrong, from_pandas=True))
         more, file_rows = self._more(), None
         if self.source is not None:
             more |= self.source.columns()
             file_rows = file_rows_of(self.source.dataset)
-        import pyarrow
-
         return _folded(pyarrow.concat_tables(row_tables(self.history, self.dynamics, file_rows, more)))
 
     def to_dataset(self) -> Any:
@@ -139,7 +146,7 @@ class RowTable:
     def _more(self) -> dict[str, np.ndarray]:
         """The columns of the table that `records.table` does not know."""
         brief = self.source if isinstance(self.source, Brief) else None
-        return _more_columns(self.history, self.dynamics, self.judgement, self.facts.get("upper_epochs"), brief)
+        return _more_columns(self.history, self.dynamics, self.judgement, self.facts, brief)
 
 
 def _kept_judgement(folder: Path) -> Judgement:
@@ -151,9 +158,9 @@ def _kept_judgement(folder: Path) -> Judgement:
 
 def likely_wrong(table: "pyarrow.Table") -> np.ndarray:
     """(N,) bool, the rows that are likely mislabelled: their losses say so, and the model predicts another label."""
-    if "wrong_probability" not in table.column_names:
+    if _WRONG not in table.column_names:
         return np.zeros(len(table), bool)
-    probability = table["wrong_probability"].to_numpy().astype(np.float64)  # null becomes NaN
+    probability = table[_WRONG].to_numpy().astype(np.float64)  # null becomes NaN
     return (probability >= _LIKELY) & differs(table)
 
 
@@ -194,24 +201,37 @@ def differs(table: "pyarrow.Table") -> np.ndarray:
 
 
 def _more_columns(
-    history: History, dynamics: Dynamics | None, judgement: Judgement, told: list[int] | None, brief: Brief | None
+    history: History,
+    dynamics: Dynamics | None,
+    judgement: Judgement,
+    facts: Mapping[str, Any],
+    brief: Brief | None,
 ) -> dict[str, np.ndarray]:
     """`label` and `predicted`, `wrong_probability` and `duplicate_group`, as far as they are known.
 
-    `told` are the first and the middle epoch that tell wrong labels. A model that then learns these by heart predicts
-    them, so where labels were found wrong, `predicted` is of the first.
+    A model that learns wrong labels by heart predicts them, so where labels were found wrong, `predicted` is of the
+    first epoch that tells them, and `wrong_probability` goes by the mean losses of the middle one.
     """
     found: dict[str, np.ndarray] = {}
     if dynamics is not None:
-        extras, wrong = dynamics.extras, np.full(len(history), np.nan, np.float32)
-        if judgement.state == "found" and told is not None:
-            extras, mean = dynamics.extras_until(told[0]), dynamics.mean_until(told[1])
-            if (mixture := fit(mean)) is not None:
-                wrong = mixture.upper(mean).astype(np.float32)
-        found |= _answers(extras, {} if brief is None else brief.names) | {"wrong_probability": wrong}
+        told = facts.get("upper_epochs") if judgement.state == "found" else None
+        extras = dynamics.extras if told is None else dynamics.extras_until(told[0])
+        found = _answers(extras, {} if brief is None else brief.names)
+        found[_WRONG] = _wrong_probability(history, dynamics, judgement, facts)
     if DUPLICATES not in history.notes and brief is not None and (groups := brief.groups()) is not None:
         found[DUPLICATES] = groups
     return found
+
+
+def _wrong_probability(
+    history: History, dynamics: Dynamics, judgement: Judgement, facts: Mapping[str, Any]
+) -> np.ndarray:
+    """(N,) float32; NaN = not known."""
+    if judgement.state == "found" and "upper_epochs" in facts:
+        mean = dynamics.mean_until(facts["upper_epochs"][1], facts.get("upper_means", "all"))
+        if (mixture := fit(mean)) is not None:
+            return mixture.upper(mean).astype(np.float32)
+    return np.full(len(history), np.nan, np.float32)
 
 
 def _write(path: Path, columns: dict[str, np.ndarray]) -> None:

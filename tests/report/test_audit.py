@@ -220,7 +220,9 @@ def test_the_labels_of_a_regression_are_numbers(tmp_path, rng):
         first = known.table().slice(3, 1).to_pylist()[0]
         assert (first["label"], first["predicted"]) == (3 / 8, 5 / 8)
         assert "Rare classes are not known" in audit(known, "rare").said
-    assert "another label" not in audit(report).said and "0.375" in audit(report).text(N)
+    said = audit(report).said
+    assert "predicts another label" not in said and "hard rows may be among them" in said
+    assert "0.375" in audit(report).text(N)
     shown = unpacked(report)
     assert {one["key"]: one["kind"] for one in shown["columns"]}["predicted"] == "number" and not shown["names"]
     assert "mismatch" not in {one["key"] for one in shown["lists"]}
@@ -449,6 +451,15 @@ def test_a_run_of_an_earlier_version_has_fewer_columns(tmp_path, rng):
     report = RunReport(**{**vars(REPORT), "rows": N}, run=tmp_path, history=history)
     assert {"label", "predicted", "text"}.isdisjoint(report.table().column_names)
     assert set(audit(report).rows.tolist()) == set(range(WRONG))
+
+
+def test_rounds_say_more_than_a_table_of_an_earlier_save(run):
+    file = run.run / "history.parquet"
+    table = parquet.read_table(file)
+    at = table.column_names.index("wrong_probability")
+    unknown = pyarrow.nulls(N, pyarrow.float32())
+    parquet.write_table(table.set_column(at, table.schema.field(at), unknown), file)
+    assert set(audit(RunReport.of_folder(run.run)).rows.tolist()) == set(range(WRONG))
 
 
 # ---- cleanlab ----

@@ -50,7 +50,31 @@ def test_wrong_rows_that_are_learnt_by_heart_are_still_counted(tmp_path, rng):
     facts = row_facts(history, found)
     assert facts["upper"]["share"] == pytest.approx(0.2, abs=0.03) and facts["upper"]["low"] > 0.15
     first, middle = facts["upper_epochs"]
-    assert first == 1 < middle < 9
+    assert first == 1 < middle < 9 and facts["upper_means"] == "all"
+
+
+def test_large_first_losses_of_all_rows_do_not_hide_a_second_component(tmp_path, rng):
+    """A model from scratch: three epochs at levels around 5 nats, then five in which a third lies apart."""
+    n = 1500
+    apart = np.exp(rng.normal(np.log(0.2), 0.4, n))
+    apart[:500] = np.exp(rng.normal(np.log(1.5), 0.2, 500))
+    history, found = dynamics(tmp_path, *(np.exp(rng.normal(np.log(5), 0.3, n)) for _ in range(3)), *[apart] * 5)
+    facts = row_facts(history, found)
+    assert upper_share(found.mean) == 0 and facts["upper_means"] == "recent"
+    assert facts["upper"]["share"] == pytest.approx(1 / 3, abs=0.03)
+    at = facts["upper_epochs"][1]
+    weights = 0.5 ** np.arange(at, -1, -1) / 2
+    weights[0] *= 2  # the first loss has nothing before it
+    losses = found.losses_of(np.arange(n))[:, : at + 1]
+    np.testing.assert_allclose(found.mean_until(at, "recent"), losses @ weights, rtol=1e-6)
+
+
+def test_recent_means_pass_over_epochs_that_did_not_measure_a_row(tmp_path):
+    """Row 0: 4, then 2, so 3. Row 1: first measured in the last epoch. Row 2: 1, 3, 5, so 1, 2, 3.5."""
+    history, found = dynamics(tmp_path, [4, np.nan, 1], [np.nan, np.nan, 3], [2, 7, 5])
+    assert found.mean_until(2, "recent").tolist() == [3, 7, 3.5]
+    assert found.mean_until(1, "recent").tolist() == pytest.approx([4, np.nan, 2], nan_ok=True)
+    assert found.mean_until(2).tolist() == [3, 7, 3]
 
 
 def test_one_epoch_is_no_proof_of_a_second_component(tmp_path, rng):
