@@ -221,7 +221,7 @@ def _wrong_labels(run: Measured, evidence: Evidence) -> Advice:
         return Advice(topic, "unknown", found.line.removesuffix("."), upper if found.state == "unsure" else {})
     if found.state == "none":
         return Advice(topic, "nothing", f"{found.said}: by losses alone, nothing to gain here", upper)
-    return _ruled(topic, found.said, evidence, {**upper, "saves": upper["share"]})
+    return _ruled(topic, found.said, evidence, {**upper, "saves": upper["share"]}, "accuracy" in run.facts)
 
 
 def _duplicates(run: Measured, evidence: Evidence) -> Advice:
@@ -295,10 +295,15 @@ def _judged(
     return Advice(topic, verdict, said, numbers, command, *evidence.told(topic, rule))
 
 
-def _ruled(topic: str, said: str, evidence: Evidence, numbers: Mapping[str, float]) -> Advice:
+def _ruled(
+    topic: str, said: str, evidence: Evidence, numbers: Mapping[str, float], has_classes: bool = True
+) -> Advice:
     """The same with the rule of the topic that has the best evidence."""
     rule = evidence.rule(topic)
-    return _judged(topic, said, _COMMANDS.get(rule, f"--policy {rule}"), evidence, numbers, rule)
+    command = _COMMANDS.get(rule, f"--policy {rule}")
+    if rule == "trim" and not has_classes:  # rows come back by their predicted class
+        command += " --revisit 0"
+    return _judged(topic, said, command, evidence, numbers, rule)
 
 
 def _unmeasured(what: str, run: Measured) -> str:

@@ -128,12 +128,17 @@ def test_epochs_are_unknown_without_two_validations():
 
 def test_a_second_component_is_told_with_its_interval():
     upper = {"share": 0.38, "low": 0.35, "high": 0.41}
-    found = told("wrong labels", facts=FACTS | {"upper": upper})
+    found = told("wrong labels", facts=FACTS | {"upper": upper, "accuracy": 0.8, "chance": 0.5})
     assert (found.verdict, found.command) == ("act", "--policy trim")
     assert found.line == (
         "wrong labels: 38 % of the rows (95 % interval 35 to 41) have losses apart from the others', as wrong labels "
         "or pairs have: try --policy trim (`trim` is in no comparison yet: compare before you trust it)."
     )
+
+
+def test_pairs_have_no_class_by_which_trim_could_bring_them_back():
+    found = told("wrong labels", facts=FACTS | {"upper": {"share": 0.38, "low": 0.35, "high": 0.41}})
+    assert found.command == "--policy trim --revisit 0"
 
 
 def test_a_second_component_that_may_be_chance_is_not_known():
