@@ -295,9 +295,7 @@ def _judged(
     return Advice(topic, verdict, said, numbers, command, *evidence.told(topic, rule))
 
 
-def _ruled(
-    topic: str, said: str, evidence: Evidence, numbers: Mapping[str, float], has_classes: bool = True
-) -> Advice:
+def _ruled(topic: str, said: str, evidence: Evidence, numbers: Mapping[str, float], has_classes: bool = True) -> Advice:
     """The same with the rule of the topic that has the best evidence."""
     rule = evidence.rule(topic)
     command = _COMMANDS.get(rule, f"--policy {rule}")
