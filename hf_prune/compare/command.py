@@ -141,8 +141,12 @@ def _checked(plan: Plan) -> Plan:
     return plan
 
 
-def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.Namespace) -> list[str]:
+def _run_plan(
+    plan: Plan, earlier: Plan | None, folder: Path, options: argparse.Namespace, tried: Sequence[str] = ()
+) -> list[str]:
     """Run what has not ended and compare again after each run; return the names of the runs that failed.
+
+    Those of `tried` have failed already, and are not tried again.
 
     Raises:
         ValueError: The folder can't be made, or `join` refuses the plan.
@@ -153,16 +157,18 @@ def _run_plan(plan: Plan, earlier: Plan | None, folder: Path, options: argparse.
     except OSError as error:
         raise ValueError(f"--output_dir {folder} can't be made: {error.strerror}. Give another.") from error
     joined.save(folder)
-    runs, failed, idle, decided, ended_before = {}, [], set(), set(), plan.ended(folder)
+    runs, failed, idle, decided, ended_before = {}, [*tried], set(), set(), plan.ended(folder)
     for arm, seed in plan.runs():
-        out = run_folder(folder, arm, seed)
+        out, words = run_folder(folder, arm, seed), f"{arm}, seed {seed}"
+        if words in tried:
+            continue
         if (arm, seed) in ended_before:
             if options.keep and out.exists():
                 _tidy(out, options.keep)
             continue
         own = (*plan.arguments, *plan.arms[arm].flags, "--seed", str(seed), "--output_dir", str(out))
         command = (*LAUNCHERS[options.launcher], plan.script, *own)
-        runs[Run(command, folder / "logs" / arm / f"seed-{seed}.log", out / RESULTS)] = f"{arm}, seed {seed}"
+        runs[Run(command, folder / "logs" / arm / f"seed-{seed}.log", out / RESULTS)] = words
     total = len(plan.runs())
     arm_of = {run: words.rpartition(", seed ")[0] for run, words in runs.items()}
     with (
@@ -285,11 +291,12 @@ def _run_arms(options: argparse.Namespace, arguments: list[str], earlier: Plan |
         said = load_runs(folder, [("full", 1)])["full", 1].results.get("arguments")
         epochs = number(of_kind(said, "arguments", dict).get("num_train_epochs"), "num_train_epochs")
     plan = dataclasses.replace(plan, arms=plan_arms(options.arms, budgets, epochs, options.baselines))
+    tried: list[str] = []
     if AUTO in options.budgets:
-        _run_plan(dataclasses.replace(plan, seeds=1), Plan.load(folder), folder, options)
+        tried = _run_plan(dataclasses.replace(plan, seeds=1), Plan.load(folder), folder, options)
         for budget in _budgets_read(plan, folder):
             plan.arms.update(baselines_of(budget, epochs))
-    return _run_plan(plan, Plan.load(folder), folder, options)
+    return _run_plan(plan, Plan.load(folder), folder, options, tried)
 
 
 def _budgets_read(plan: Plan, folder: Path) -> list[float]:

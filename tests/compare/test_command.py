@@ -339,6 +339,14 @@ def test_an_arm_that_fails_leaves_the_others_alone(capsys):
     assert begun()["infobatch 2"] == 4 and set(begun().values()) == {1, 4}  # it alone, two lines each time
 
 
+def test_an_arm_that_fails_before_budgets_are_known_is_tried_once(capsys):
+    flags = ("--arms", "infobatch --fail 1", "ucb:keep=0.5", "--seeds", "2", "--budgets", "auto")
+    assert compare(*flags, status=1)["missing"] == ["infobatch, seed 1"]
+    said = capsys.readouterr().err
+    assert said.count("infobatch, seed 1 failed; the others continue") == 1
+    assert said.count("Failed: infobatch, seed 1. ") == 1
+
+
 def test_a_full_arm_that_fails_first_is_told(capsys):
     with pytest.raises(FileNotFoundError):
         compare("--seeds", "1", recipe=["--fail", "1"], status=1)
