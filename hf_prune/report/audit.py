@@ -26,10 +26,7 @@ from .unfinished import report_of
 
 KINDS = ("mislabelled", "duplicates", "unlearnt", "rare", "short")
 FIRST = 20  # rows that are printed
-FIRST_WRONG = (
-    65,
-    100,
-)  # % of the first 1 % of rows, where losses don't fall into two groups; recipes/results/audit.json
+FIRST_WRONG = (65, 98)  # % of the first 1 %, where losses don't fall into two groups; recipes/results/audit.json
 _RARE = 10  # times fewer rows than the largest class: such a class is rare
 _SHORT = 4  # times shorter than the median: such a row is short
 _WIDTH = 100  # columns of the text
