@@ -280,6 +280,7 @@ REGIMES = {
         f"{CIFAR10} --learning_rate 4e-3 --num_train_epochs 20",
         (0.5,),
         ("rising=uniform:keep=0.3->0.7", "falling=uniform:keep=0.7->0.3", "cycle=uniform:keep=0.5~0.3x4", "tail"),
+        seeds=5,
     ),
     "cifar10n_worse": Regime(
         partial(cifar10n, column="worse_label"),
