@@ -34,7 +34,7 @@ quotation marks on a command line (not for `stale_sb`):
 
 A round gets the mean over its part of training, in whole optimizer steps. So the whole run gets the mean of the ramp or
 of the cycle, and its steps are known ahead. Static policies rank their rows once, and the bandits (`ucb`,
-`epsilon_greedy`) once a period; each round then takes the first of them. No comparison has measured such budgets yet.
+`epsilon_greedy`) once a period; each round then takes the first of them.
 
 Any policy can begin with what an earlier run learned: `PruningTrainer(..., history="out")`. Static policies (`el2n`,
 `grand`, `forgetting`), `rho_loss` and `trusted` need [scores made before the

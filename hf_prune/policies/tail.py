@@ -13,7 +13,7 @@ Good for   fine-tuning a pretrained model over several epochs, where answers are
            reinforcement learning follows.
 Not for    wrong labels, which gain least and stay (`trim` drops these); one or two epochs.
 Defaults   ratio = 0.5 (the largest share that the method is described with), ramp = 1: f grows through all of training
-           (ours), revisit = 1: ours; the method measures every row in every epoch. No comparison has measured it yet.
+           (ours), revisit = 1: ours; the method measures every row in every epoch.
 Deviates   margins are ranked over all rows, but TRL's example ranks those of one batch over all processes; l0 is the
            loss at the first visit, in training, but there a forward pass of the initial model gives it: history= of a
            run with learning_rate=0 does that here. A dropped row costs no training step. "Has gained least" could also
