@@ -457,8 +457,8 @@ def test_rounds_say_more_than_a_table_of_an_earlier_save(run):
     file = run.run / "history.parquet"
     table = parquet.read_table(file)
     at = table.column_names.index("wrong_probability")
-    unknown = pyarrow.nulls(N, pyarrow.float32())
-    parquet.write_table(table.set_column(at, table.schema.field(at), unknown), file)
+    unknown = pyarrow.nulls(N, pyarrow.float64())  # of another type, too
+    parquet.write_table(table.set_column(at, "wrong_probability", unknown), file)
     assert set(audit(RunReport.of_folder(run.run)).rows.tolist()) == set(range(WRONG))
 
 
