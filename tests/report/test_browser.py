@@ -136,7 +136,7 @@ def test_copy_and_download_take_the_selection_or_all_that_match(browser, path, t
             lines = list(csv.DictReader(file))
         assert [int(line["file_row"]) for line in lines] == sorted([found[1], found[3], 1007], key=[*found, 1007].index)
         assert lines[2]["text"].startswith(EVIL.strip()) and lines[2]["label"].removeprefix("'") in CLASSES
-        assert lines[0]["wrong_probability"] == "0.9"
+        assert float(lines[0]["wrong_probability"]) > 0.9  # by the losses of the rounds
         page.fill("#search", "")
         expect(page.locator("#grid tbody tr")).to_have_count(200)
         page.locator("#every").check()
