@@ -106,8 +106,7 @@ class RowTable:
             # what the run's rounds say, as the judgement: the file may be of an earlier save, or an earlier version
             wrong = _wrong_probability(self.history, self.dynamics, self.judgement, self.facts)
             at = table.column_names.index(_WRONG)
-            field = table.schema.field(at).with_type(pyarrow.float32())
-            return table.set_column(at, field, pyarrow.array(wrong, from_pandas=True))
+            return described(table.set_column(at, _WRONG, pyarrow.array(wrong, from_pandas=True)))
         more, file_rows = self._more(), None
         if self.source is not None:
             more |= self.source.columns()
