@@ -165,7 +165,7 @@ def _suspects(table: Any, report: RunReport, kind: str) -> Audit:
             f"know it, {FIRST_WRONG[0]} to {FIRST_WRONG[1]} % of the first 1 % were wrong, of all rows 9 to 50 %.)"
         )
         return Audit(table, kind, rows, said, False)
-    also = also or "; hard rows may be among them, for there are no classes that a model could predict otherwise"
+    also = also or "; the run kept no classes, so hard rows may be among them"
     said = (
         f"{judgement.line} {len(rows):,} of {len(table):,} rows are likely mislabelled (their losses belong with those"
         f"{also}); largest excess loss first."

@@ -101,12 +101,13 @@ class RowTable:
 
         if isinstance(self.source, Path):
             table = _read_table(Path(self.source, ROWS), Path(self.run, FOLDER, BRIEF), len(self.history))
-            if self.dynamics is None or _WRONG not in table.column_names:
+            if self.dynamics is None:
                 return table
             # what the run's rounds say, as the judgement: the file may be of an earlier save, or an earlier version
-            wrong = _wrong_probability(self.history, self.dynamics, self.judgement, self.facts)
-            at = table.column_names.index(_WRONG)
-            return described(table.set_column(at, _WRONG, pyarrow.array(wrong, from_pandas=True)))
+            found = _wrong_probability(self.history, self.dynamics, self.judgement, self.facts)
+            wrong, at = pyarrow.array(found, from_pandas=True), table.schema.get_field_index(_WRONG)
+            is_new = at < 0
+            return described(table.append_column(_WRONG, wrong) if is_new else table.set_column(at, _WRONG, wrong))
         more, file_rows = self._more(), None
         if self.source is not None:
             more |= self.source.columns()

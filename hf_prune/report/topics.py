@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import policies
 from ..common.foreign import label, number, of_kind
 from . import padding
 from .entries import is_number
@@ -221,7 +222,7 @@ def _wrong_labels(run: Measured, evidence: Evidence) -> Advice:
         return Advice(topic, "unknown", found.line.removesuffix("."), upper if found.state == "unsure" else {})
     if found.state == "none":
         return Advice(topic, "nothing", f"{found.said}: by losses alone, nothing to gain here", upper)
-    return _ruled(topic, found.said, evidence, {**upper, "saves": upper["share"]}, "accuracy" in run.facts)
+    return _ruled(topic, found.said, evidence, {**upper, "saves": upper["share"]}, run)
 
 
 def _duplicates(run: Measured, evidence: Evidence) -> Advice:
@@ -233,7 +234,7 @@ def _duplicates(run: Measured, evidence: Evidence) -> Advice:
     said = f"{100 * share:.1f} % of the rows equal an earlier one (rows that are only alike were not looked for)"
     if share < _FEW:
         return Advice(topic, "nothing", f"{said}: nothing to gain here", {"share": share})
-    return _ruled(topic, said, evidence, {"share": share, "saves": share})
+    return _ruled(topic, said, evidence, {"share": share, "saves": share}, run)
 
 
 def _imbalance(run: Measured, evidence: Evidence) -> Advice:
@@ -252,7 +253,7 @@ def _imbalance(run: Measured, evidence: Evidence) -> Advice:
     numbers = {"ratio": ratio, "saves": 0.0}
     if ratio < _IMBALANCE:
         return Advice(topic, "nothing", f"{said}: nothing to gain here", numbers)
-    return _ruled(topic, said, evidence, numbers)
+    return _ruled(topic, said, evidence, numbers, run)
 
 
 def _easy_rows(run: Measured, evidence: Evidence) -> Advice:
@@ -264,7 +265,8 @@ def _easy_rows(run: Measured, evidence: Evidence) -> Advice:
     said = f"{100 * share:.0f} % of the rows were learnt in the first epoch and never lost"
     if share < _AT_ONCE:
         return Advice(topic, "nothing", f"{said}: nothing to gain here", {"share": share})
-    return _ruled(topic, said, evidence, {"share": share, "saves": share / 2})  # such rules prune half of them or so
+    numbers = {"share": share, "saves": share / 2}  # such rules prune half of them or so
+    return _ruled(topic, said, evidence, numbers, run)
 
 
 def _lengths(run: Measured, evidence: Evidence) -> Advice:
@@ -281,7 +283,7 @@ def _lengths(run: Measured, evidence: Evidence) -> Advice:
     gains = len(run.curve) > 1 and run.curve[-1].quality > max(one.quality for one in run.curve[:-1])
     if not gains:
         return Advice(topic, "nothing", f"{said}, but the budget is not short: nothing to gain by their order", numbers)
-    return _ruled(topic, f"{said}, and validation still gained at the end", evidence, numbers)
+    return _ruled(topic, f"{said}, and validation still gained at the end", evidence, numbers, run)
 
 
 # ---- Words ----
@@ -295,12 +297,13 @@ def _judged(
     return Advice(topic, verdict, said, numbers, command, *evidence.told(topic, rule))
 
 
-def _ruled(topic: str, said: str, evidence: Evidence, numbers: Mapping[str, float], has_classes: bool = True) -> Advice:
+def _ruled(topic: str, said: str, evidence: Evidence, numbers: Mapping[str, float], run: Measured) -> Advice:
     """The same with the rule of the topic that has the best evidence."""
     rule = evidence.rule(topic)
-    command = _COMMANDS.get(rule, f"--policy {rule}")
-    if rule == "trim" and not has_classes:  # rows come back by their predicted class
-        command += " --revisit 0"
+    command = _COMMANDS.get(rule)
+    if command is None:  # without classes, a rule may need another signal
+        fields = {} if "accuracy" in run.facts else policies.find(rule).instead
+        command = " ".join([f"--policy {rule}", *(f"--{name} {value}" for name, value in fields.items())])
     return _judged(topic, said, command, evidence, numbers, rule)
 
 

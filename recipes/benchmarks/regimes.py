@@ -174,9 +174,14 @@ def noisy_pairs(data: Path) -> DatasetDict:
     return DatasetDict(splits, train=train)
 
 
+def generated_pairs() -> DatasetDict:
+    """The translation recipe's 4,000 pairs."""
+    return load_dataset("parquet", data_dir="recipes/corpora/translate")
+
+
 def misaligned_pairs(_: Path) -> DatasetDict:
-    """The translation recipe's 4,000 generated pairs; in 40 % of them, the German is that of another such row."""
-    splits = load_dataset("parquet", data_dir="recipes/corpora/translate")
+    """The generated pairs; in 40 % of them, the German is that of another such row."""
+    splits = generated_pairs()
     rng, rows = np.random.default_rng(SEED), splits["train"]
     wrong = np.sort(rng.permutation(len(rows))[: int(0.4 * len(rows))])
     german, order = np.array(rows["de"], dtype=object), rng.permutation(wrong)
@@ -187,8 +192,8 @@ def misaligned_pairs(_: Path) -> DatasetDict:
 
 
 def copied_pairs(_: Path) -> DatasetDict:
-    """2,000 of the translation recipe's generated pairs, 100 of them ten times."""
-    splits = load_dataset("parquet", data_dir="recipes/corpora/translate")
+    """2,000 of the generated pairs, 100 of them ten times."""
+    splits = generated_pairs()
     return DatasetDict(splits, train=copied(splits["train"].select(range(2000)), 100, 10))
 
 

@@ -531,7 +531,7 @@ def test_results_of_something_else_are_refused_by_a_table(tmp_path, change):
 def test_a_cell_of_a_table_is_one_whatever_stands_in_it(tmp_path):
     path = tmp_path / "a|b\n<b>*x*" / "results.json"
     path.parent.mkdir()
-    path.write_text(json.dumps(RESULTS | {"policy": "Mine(x='a`|`b\n', path='/home/ann/x', token='sesame')"}))
+    path.write_text(json.dumps(RESULTS | {"policy": "Mine(x='a`|`b\n', path='/data/ann/x', token='sesame')"}))
     (line,) = runs_table([path]).splitlines()[2:]
     assert line.replace(r"\|", "").count("|") == 10 and "<b>" not in line
     assert "``Mine(x='a`\\|`b ', path='x', token='TOKEN')``" in line

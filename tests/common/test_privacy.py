@@ -96,9 +96,9 @@ def test_secrets_within_a_text(text, shown):
     assert holds_secret("run_name", text) == (text != shown)
 
 
-PATHS = ["/home/ann/my data/x.csv", "~/data/x.csv", "~ann/x.csv", "../secret/x.csv", "./secret/x.csv"]
-PATHS += ["C:\\Users\\ann\\x.csv", "C:/Users/ann/x.csv", "\\\\server\\share\\x.csv", "file:///home/ann/x.csv"]
-PATHS += ["file://localhost/home/ann/x.csv", "file:///C:/Users/ann/x.csv", "sqlite:////home/ann/x.csv"]
+PATHS = ["/data/ann/my data/x.csv", "~/data/x.csv", "~ann/x.csv", "../secret/x.csv", "./secret/x.csv"]
+PATHS += ["C:\\Data\\ann\\x.csv", "C:/Data/ann/x.csv", "\\\\server\\share\\x.csv", "file:///data/ann/x.csv"]
+PATHS += ["file://localhost/data/ann/x.csv", "file:///C:/Data/ann/x.csv", "sqlite:////data/ann/x.csv"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -114,14 +114,14 @@ def test_a_path_is_shortened_wherever_it_stands(path):
         assert public(f"ours.mine:scores={path},keep=0.5") == "ours.mine:scores=x.csv,keep=0.5"
         assert public(f"see {path}, or ({path})") == "see x.csv, or (x.csv)"
         assert public(f"{path},{path}") == "x.csv,x.csv"
-    assert public_value("f", Path("/home/ann/x.csv")) == public_value("f", PureWindowsPath("C:/a/x.csv")) == "x.csv"
+    assert public_value("f", Path("/data/ann/x.csv")) == public_value("f", PureWindowsPath("C:/a/x.csv")) == "x.csv"
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        *("data/train.csv", "ann/tiny", "embedded corpus", "ours.mine:keep=0.5", "https://host/home/ann/x", "and/or"),
-        *("s3://bucket/home/x", "hf://datasets/ann/x", "1/2", "Uniform(keep=0.5, unit='tokens')", "a / b", "~", "3:1"),
+        *("data/train.csv", "ann/tiny", "embedded corpus", "ours.mine:keep=0.5", "https://host/data/ann/x", "and/or"),
+        *("s3://bucket/data/x", "hf://datasets/ann/x", "1/2", "Uniform(keep=0.5, unit='tokens')", "a / b", "~", "3:1"),
         *('{"lr": 0.1}', "{not json", "[CLS]", "a=b=c", "", "2 * 3 ~ 6"),
     ],
 )
@@ -130,11 +130,11 @@ def test_what_names_no_place_of_this_machine_stays(text):
 
 
 def test_a_command_is_told_from_others_but_for_its_secrets():
-    typed = shlex.split(f"HF_TOKEN=a python /home/ann/x.py --hub_token b --db https://a:b@h {TOKEN}")
+    typed = shlex.split(f"HF_TOKEN=a python /data/ann/x.py --hub_token b --db https://a:b@h {TOKEN}")
     typed += ["--kw", '{"token": "c"}']
     hidden = hide_arguments(typed)
     assert hidden == hide_arguments(hidden)
-    assert hidden[2] == "/home/ann/x.py" and public_arguments(typed)[2] == "x.py"
+    assert hidden[2] == "/data/ann/x.py" and public_arguments(typed)[2] == "x.py"
     other = [part.replace('"c"', '"d"') for part in typed]
     assert hide_arguments(other) == hidden
 

@@ -147,6 +147,16 @@ def test_most_rows_are_not_wrong(rng):
         assert upper_share(losses) == pytest.approx(found, abs=0.02)
 
 
+def test_a_run_that_an_earlier_version_began_measures_its_rows_anew():
+    """That version kept the sum of the losses and the number of visits."""
+    policy, history = Trim(ramp=0.1, revisit=0), History.empty(4)
+    history.notes |= {"total": np.float32([1, 2, 3, 9]), "visits": np.int32([3, 3, 3, 3])}
+    history.notes |= {"back": np.zeros(4, np.uint8), "noise": np.array([0.25]), "estimate": np.array([0.25])}
+    assert kept(policy, history, 3, 0.5) == [0, 1, 2, 3] and policy.forecast(history, at(3, 0.5)) == 4
+    measure(policy, history, 3, [1, 5, 1, 1], share=0.5)
+    assert kept(policy, history, 4, 0.5) == [0, 2, 3]
+
+
 def test_noise_may_be_called_auto():
     assert make("trim:noise=auto") == Trim() == Trim(noise="auto")
 

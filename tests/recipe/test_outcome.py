@@ -27,7 +27,7 @@ def ended(folder, **broken):
         setattr(made, name, how)
     rows = {"predictions": [f"so {HALF}", "x"], "references": ["a", "b"]}
     outcome = Outcome("accuracy", {"accuracy": 0.5}, "test", rows, ["accuracy 0.5000 (test, 2 rows)"], [f"is {HALF} b"])
-    arguments = arguments_of(CommonArguments(train_file="/home/ann/x.csv"), made.args)
+    arguments = arguments_of(CommonArguments(train_file="/data/ann/x.csv"), made.args)
     finish(made, made.policy, arguments, outcome, {"training": 1.0}, {}, __file__)
     return json.loads((folder / "results.json").read_text())
 
@@ -84,9 +84,9 @@ def test_what_is_written_for_people_costs_no_scores(tmp_path, monkeypatch, capsy
 
 def test_results_name_no_path_and_no_secret(tmp_path):
     given = TrainingArguments(
-        str(tmp_path), hub_token="sesame", lr_scheduler_kwargs={"path": "/home/ann/x", "token": "y"}
+        str(tmp_path), hub_token="sesame", lr_scheduler_kwargs={"path": "/data/ann/x", "token": "y"}
     )
     found = arguments_of(CommonArguments(train_file="C:\\ann\\x.csv", history="~/run"), given)
     assert (found["train_file"], found["history"], found["output_dir"]) == ("x.csv", "run", tmp_path.name)
     assert found["lr_scheduler_kwargs"] == {"path": "x", "token": "TOKEN"}
-    assert "sesame" not in str(found) and "/home/ann" not in str(found)
+    assert "sesame" not in str(found) and "/data/ann" not in str(found)

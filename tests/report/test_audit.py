@@ -453,13 +453,30 @@ def test_a_run_of_an_earlier_version_has_fewer_columns(tmp_path, rng):
     assert set(audit(report).rows.tolist()) == set(range(WRONG))
 
 
-def test_rounds_say_more_than_a_table_of_an_earlier_save(run):
+def test_a_model_from_scratch_whose_first_losses_are_all_large_still_tells_wrong_rows(tmp_path, rng):
+    """The means over all epochs show one group, so list and probability go by recent ones."""
+    apart = np.exp(rng.normal(np.log(0.2), 0.4, N))
+    apart[:WRONG] = np.exp(rng.normal(np.log(1.5), 0.1, WRONG))
+    losses = [*(np.exp(rng.normal(np.log(5), 0.4, N)) for _ in range(3)), *[apart] * 5]
+    for round, values in enumerate(losses):
+        write(tmp_path, round, (np.arange(N), values), rows=N)
+    history = History.empty(N)
+    history.record(np.arange(N), np.float32(apart), 7)
+    report = RunReport(**{**vars(REPORT), "rows": N}, run=tmp_path, history=history)
+    assert fit(report.dynamics.mean) is None and report.facts["upper_means"] == "recent"
+    assert set(audit(report).rows.tolist()) >= set(range(WRONG)) and len(audit(report).rows) < WRONG + 5
+
+
+@pytest.mark.parametrize("has_column", [True, False])
+def test_rounds_say_more_than_a_table_of_an_earlier_save(run, has_column):
     file = run.run / "history.parquet"
-    table = parquet.read_table(file)
-    at = table.column_names.index("wrong_probability")
+    table = parquet.read_table(file).drop_columns(["wrong_probability"])
     unknown = pyarrow.nulls(N, pyarrow.float64())  # of another type, too
-    parquet.write_table(table.set_column(at, "wrong_probability", unknown), file)
-    assert set(audit(RunReport.of_folder(run.run)).rows.tolist()) == set(range(WRONG))
+    parquet.write_table(table.append_column("wrong_probability", unknown) if has_column else table, file)
+    read = RunReport.of_folder(run.run)
+    assert set(audit(read).rows.tolist()) == set(range(WRONG))
+    field = read.table().schema.field("wrong_probability")
+    assert field.type == pyarrow.float32() and field.metadata[b"description"].decode() == COLUMNS[field.name]
 
 
 # ---- cleanlab ----

@@ -136,9 +136,19 @@ def test_a_second_component_is_told_with_its_interval():
     )
 
 
-def test_pairs_have_no_class_by_which_trim_could_bring_them_back():
-    found = told("wrong labels", facts=FACTS | {"upper": {"share": 0.38, "low": 0.35, "high": 0.41}})
-    assert found.command == "--policy trim --revisit 0"
+@pytest.mark.parametrize(
+    ("topic", "rule", "facts", "flag"),
+    [
+        ("wrong labels", "trim", {"upper": {"share": 0.38, "low": 0.35, "high": 0.41}}, " --revisit 0"),
+        ("easy rows", "kakurenbo", {"at_once": 0.9}, " --by_confidence True"),
+        ("easy rows", "seta", {"at_once": 0.9}, ""),
+    ],
+)
+def test_pairs_have_no_classes_so_a_rule_gets_the_flag_it_needs_without(topic, rule, facts, flag):
+    found = told(topic, paid(topic, rule, True), facts=FACTS | facts)
+    assert found.command == f"--policy {rule}{flag}"
+    found = told(topic, paid(topic, rule, True), facts=FACTS | facts | {"accuracy": 0.8, "chance": 0.5})
+    assert found.command == f"--policy {rule}"
 
 
 def test_a_second_component_that_may_be_chance_is_not_known():
