@@ -105,9 +105,10 @@ class RowTable:
                 return table
             # what the run's rounds say, as the judgement: the file may be of an earlier save, or an earlier version
             found = _wrong_probability(self.history, self.dynamics, self.judgement, self.facts)
-            wrong, at = pyarrow.array(found, from_pandas=True), table.schema.get_field_index(_WRONG)
-            is_new = at < 0
-            return described(table.append_column(_WRONG, wrong) if is_new else table.set_column(at, _WRONG, wrong))
+            wrong, names = pyarrow.array(found, from_pandas=True), table.column_names
+            if _WRONG not in names:
+                return described(table.append_column(_WRONG, wrong))
+            return described(table.set_column(names.index(_WRONG), _WRONG, wrong))
         more, file_rows = self._more(), None
         if self.source is not None:
             more |= self.source.columns()
