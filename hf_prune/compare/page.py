@@ -18,6 +18,7 @@ from ..report.card import BASELINES
 from ..report.document import document
 from ..report.spots import spots
 from ..report.theme import LIGHT
+from .classes import SCORES
 from .enough import duration
 from .plan import rule_of
 from .power import MOST_SEEDS
@@ -28,6 +29,10 @@ _POLICY_COLORS = ("#d9762b", "#2f8f4e", "#8a4fbf", "#c23b4b", "#a8891b", "#1f8f8
 _LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))  # for budgets: line style, and marker of each validation
 
 _MARKERS = 8  # on one line, at most
+
+CLASSES_NOTE = (
+    "In %, means over seeds; each class counts alike, however many rows it has. The worst class is that of each run."
+)
 
 
 def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
@@ -65,6 +70,8 @@ def markdown(found: dict[str, Any]) -> str:
     lines += ["", markdown_table(*table(found)), ""]
     if found["seeds_needed"]["arms"]:
         lines += ["## How many seeds", "", markdown_table(*seeds_table(found)), "", seeds_note(found), ""]
+    if classes := classes_table(found):
+        lines += ["## By class", "", markdown_table(*classes), "", CLASSES_NOTE, ""]
     lines += ["## How this was made", ""]
     commands = _commands(found)
     fence = "```" + "`" * max((len(ticks) for line in commands for ticks in re.findall("`+", line)), default=0)
@@ -95,6 +102,8 @@ def page(found: dict[str, Any], figure: bytes, points: Sequence[Sequence[Any]] =
         rows=rows,
         planned=planned,
         seeds_note=seeds_note(found),
+        classes=classes_table(found),
+        classes_note=CLASSES_NOTE,
         figure=base64.b64encode(figure).decode(),
         alt=_alt(found),
         notes=_notes(found),
@@ -173,6 +182,13 @@ def seeds_note(found: dict[str, Any]) -> str:
         "with what test rows add). An arm with fewer than five seeds gets the spread of all arms. Between: what the "
         "95 % interval of the spread allows. More time: of this arm and its rival, as fast as the runs until now."
     )
+
+
+def classes_table(found: dict[str, Any]) -> tuple[list[str], list[list[str]]] | None:
+    """Headings, and a row of texts for each arm, of scores that count each class alike; None if there are none."""
+    arms = [arm for arm in found["arms"] if "by_class" in arm]
+    rows = [[arm["arm"], *(f"{100 * arm['by_class'][name]:.2f}" for name in SCORES)] for arm in arms]
+    return (["arm", "macro-F1", "mean recall", "recall of the worst class"], rows) if rows else None
 
 
 def figure(comparison: Comparison, path: str | os.PathLike[str]) -> list[list[Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..report.account import NOTHING
+from .classes import by_class
 from .enough import RULES, needs
 from .headline import headline, headroom, share_of_oracle
 from .measured import CLOSE, Measured
@@ -95,6 +96,7 @@ class Comparison(Measured):
                     "quality": values.tolist(),
                     "mean": float(values.mean()),
                     "standard_deviation": float(values.std(ddof=1)) if len(values) > 1 else None,
+                    **({"by_class": classes} if (classes := by_class(self, name)) else {}),
                     "differences": differences,
                     self.unit: {key: self.cost(name)[key] for key in ("trained", "forward_only", "earlier", "all")},
                     **({"tokens": self.tokens(name)} if self.unit == "positions" else {}),

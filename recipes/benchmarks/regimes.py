@@ -259,7 +259,7 @@ REGIMES = {
         "image_classification",
         f"{CIFAR10} --learning_rate 4e-3 --num_train_epochs 20",
         (0.5,),
-        CLASS_RULES,
+        (*CLASS_RULES, "both=class_quota --class_weights balanced"),
         ("class_weighted",),
         topics=("imbalance",),
     ),
