@@ -290,18 +290,18 @@ REGIMES = {
     "cifar10n_worse": Regime(
         partial(cifar10n, column="worse_label"),
         "image_classification",
-        f"{CIFAR10} --learning_rate 4e-3 --num_train_epochs 60",
-        (0.3, 0.65),
-        (ORACLE, "trim"),
+        f"{CIFAR10} --learning_rate 1e-3 --num_train_epochs 60",
+        (0.3, 0.7),
+        (ORACLE, "trim:noise=0.4,ramp=0.5"),  # on its own, it prunes nothing there
         ("early_stopping",),
         topics=("wrong labels",),
     ),
     "cifar10n_aggre": Regime(
         partial(cifar10n, column="aggre_label"),
         "image_classification",
-        f"{CIFAR10} --learning_rate 4e-3 --num_train_epochs 60",
+        f"{CIFAR10} --learning_rate 1e-3 --num_train_epochs 60",
         (0.5, 0.9),
-        (ORACLE, "trim"),
+        (ORACLE, "trim:noise=0.09,ramp=0.5"),
         ("early_stopping",),
         topics=("wrong labels",),
     ),
