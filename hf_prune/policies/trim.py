@@ -7,8 +7,8 @@ With l_i the loss of row i when it is visited, m_i its recent mean, and t the sh
 
 Without `noise`, two normal components are fitted to log m_i after each round. The upper one is taken for the wrong rows
 if the fitted density has a valley below half of its lower peak, and if it holds no more than 60 % of the rows. noise is
-the largest share that two rounds in a row have found, for a model that memorises wrong rows hides them later. Every
-`revisit` rounds, a forward pass measures the pruned rows; one that the model now predicts as labelled comes back.
+then the largest share that two rounds in a row have found, for a model that memorises wrong rows hides them later, and
+there is no ramp: keep = 1 - noise. Every `revisit` rounds, a forward pass measures the pruned rows; one that the model now predicts as labelled comes back.
 
 Needs      loss, which the training forward pass gives, and correct, if revisit > 0. 5 bytes per row: notes `recent`
            (float32, m_i; NaN = not visited) and `back` (uint8); `noise` and `estimate` are one number each.
@@ -16,7 +16,8 @@ Good for   wrong labels or wrong pairs, and a model that would memorise them: ma
 Not for    clean data, whose largest losses are the hard rows (without `noise`, nothing is pruned there);
            noise of low loss, as copied targets; runs so short that wrong rows are not learned anyway; many rare
            classes, which a model learns last: their rows look like wrong ones.
-Defaults   noise = None, ramp = 0.1 (wrong rows are memorised early), revisit = 3 rounds: ours.
+Defaults   noise = None, revisit = 3 rounds: ours. ramp = 0.5: ours; a shorter one prunes rows before their losses tell
+           anything (with 37 % wrong digits: 85 to 93 % of accuracy with 0.1, 95 to 97 % with 0.5 or without `noise`).
 Deviates   Co-teaching: two networks, losses of the batch, every row in each forward pass, the ramp in epochs. Here
            whole optimizer steps are kept.
 Reference  B. Han et al., "Co-teaching", NeurIPS 2018, https://arxiv.org/abs/1804.06872 (the schedule);
@@ -41,7 +42,7 @@ class Trim(Policy):
 
     Args:
         noise: Share of the rows that is pruned once the ramp is over, in [0, 1); None or "auto" = as the losses say.
-        ramp: Share of training in which the pruned share grows to `noise`, in (0, 1].
+        ramp: Share of training in which the pruned share grows to a `noise` that is given, in (0, 1].
         per_class: Whether `noise` holds for each class, so that no class is pruned more than another.
         revisit: Rounds from one measurement of the pruned rows to the next, in [0, inf); 0 = they stay pruned.
 
@@ -56,7 +57,7 @@ class Trim(Policy):
     instead: ClassVar[Mapping[str, Any]] = {"revisit": 0}
 
     noise: float | str | None = None  # no text but "auto"
-    ramp: float = 0.1
+    ramp: float = 0.5
     per_class: bool = False
     revisit: int = 3
 
@@ -102,9 +103,11 @@ class Trim(Policy):
         n, notes = len(history), history.notes
         if "recent" not in notes:
             return 0
-        noise = float(notes["noise"][0]) if self.noise is None and "noise" in notes else float(self.noise or 0)
-        kept = (1 - noise * min(1.0, clock.share / self.ramp)) * n
-        return max(0, n - whole_steps(max(1, math.ceil(kept - 1e-9)), clock.step_rows))
+        if self.noise is None:
+            pruned = float(notes["noise"][0]) if "noise" in notes else 0.0
+        else:
+            pruned = float(self.noise) * min(1.0, clock.share / self.ramp)
+        return max(0, n - whole_steps(max(1, math.ceil((1 - pruned) * n - 1e-9)), clock.step_rows))
 
     def _pruned(self, history: History, clock: Clock) -> np.ndarray:
         """Return (N,) bool; the same for the same notes and clock."""

@@ -50,12 +50,12 @@ def test_recent_visits_count_more_than_early_ones():
 
 def test_forecasts_of_later_rounds_are_cheap(monkeypatch, rng):
     """The share is estimated when a round ends; a run asks for a forecast of each of its rounds."""
-    policy, history = Trim(ramp=0.3, revisit=0), History.empty(1000)
+    policy, history = Trim(revisit=0), History.empty(1000)
     for round in range(2):
         measure(policy, history, round, np.exp(rng.normal(-1, 0.5, 1000) + 2.3 * (np.arange(1000) < 200)))
     monkeypatch.setattr(trim, "upper_share", pytest.fail)
     counts = [policy.forecast(history, at(round, round / 10)) for round in range(1, 10)]
-    assert counts == sorted(counts, reverse=True) and 780 <= counts[-1] <= 820 < counts[0]
+    assert len(set(counts)) == 1 and 780 <= counts[0] <= 820  # no ramp: two rounds have found it
 
 
 def test_a_pruned_row_that_is_predicted_as_labelled_comes_back_for_good():
