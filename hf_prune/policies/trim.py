@@ -17,7 +17,7 @@ Not for    clean data, whose largest losses are the hard rows (without `noise`, 
            noise of low loss, as copied targets; runs so short that wrong rows are not learned anyway; many rare
            classes, which a model learns last: their rows look like wrong ones.
 Defaults   noise = None, revisit = 3 rounds: ours. ramp = 0.5: ours; a shorter one prunes rows before their losses tell
-           anything (with 37 % wrong digits: 85 to 93 % of accuracy with 0.1, 95 to 97 % with 0.5 or without `noise`).
+           anything (with 37 % wrong digits: 85 to 86 % of accuracy with 0.1, 95 to 97 % with 0.5 or without `noise`).
 Deviates   Co-teaching: two networks, losses of the batch, every row in each forward pass, the ramp in epochs. Here
            whole optimizer steps are kept.
 Reference  B. Han et al., "Co-teaching", NeurIPS 2018, https://arxiv.org/abs/1804.06872 (the schedule);
