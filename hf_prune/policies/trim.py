@@ -8,7 +8,8 @@ With l_i the loss of row i when it is visited, m_i its recent mean, and t the sh
 Without `noise`, two normal components are fitted to log m_i after each round. The upper one is taken for the wrong rows
 if the fitted density has a valley below half of its lower peak, and if it holds no more than 60 % of the rows. noise is
 then the largest share that two rounds in a row have found, for a model that memorises wrong rows hides them later, and
-there is no ramp: keep = 1 - noise. Every `revisit` rounds, a forward pass measures the pruned rows; one that the model now predicts as labelled comes back.
+there is no ramp: keep = 1 - noise. Every `revisit` rounds, a forward pass measures the pruned rows; one that the model
+now predicts as labelled comes back.
 
 Needs      loss, which the training forward pass gives, and correct, if revisit > 0. 5 bytes per row: notes `recent`
            (float32, m_i; NaN = not visited) and `back` (uint8); `noise` and `estimate` are one number each.

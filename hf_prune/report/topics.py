@@ -221,7 +221,8 @@ def _wrong_labels(run: Measured, evidence: Evidence) -> Advice:
     if not found.is_meaningful or found.state == "unsure":
         return Advice(topic, "unknown", found.line.removesuffix("."), upper if found.state == "unsure" else {})
     if found.state == "none":
-        return Advice(topic, "nothing", f"{found.said}: by losses alone, nothing to gain here", upper)
+        cure = f"{_command('trim', run)} --noise SHARE prunes as many as you know to be wrong"
+        return Advice(topic, "unknown", f"{found.said}: {cure}", upper)
     return _ruled(topic, found.said, evidence, {**upper, "saves": upper["share"]}, run)
 
 
@@ -300,11 +301,16 @@ def _judged(
 def _ruled(topic: str, said: str, evidence: Evidence, numbers: Mapping[str, float], run: Measured) -> Advice:
     """The same with the rule of the topic that has the best evidence."""
     rule = evidence.rule(topic)
-    command = _COMMANDS.get(rule)
-    if command is None:  # without classes, a rule may need another signal
-        fields = {} if "accuracy" in run.facts else policies.find(rule).instead
-        command = " ".join([f"--policy {rule}", *(f"--{name} {value}" for name, value in fields.items())])
-    return _judged(topic, said, command, evidence, numbers, rule)
+    return _judged(topic, said, _command(rule, run), evidence, numbers, rule)
+
+
+def _command(rule: str, run: Measured) -> str:
+    """The flags of a rule."""
+    if rule in _COMMANDS:
+        return _COMMANDS[rule]
+    has_classes = "accuracy" in run.facts  # without them, it may need another signal
+    fields = {} if has_classes else policies.find(rule).instead
+    return " ".join([f"--policy {rule}", *(f"--{name} {value}" for name, value in fields.items())])
 
 
 def _unmeasured(what: str, run: Measured) -> str:

@@ -161,10 +161,12 @@ def test_a_second_component_that_may_be_chance_is_not_known():
 
 
 def test_no_second_component():
-    assert told("wrong labels").line == (
+    said = (
         "wrong labels: the losses don't fall into two groups, so wrong labels, if there are any, can't be told from "
-        "hard rows: by losses alone, nothing to gain here."
+        "hard rows: --policy trim{} --noise SHARE prunes as many as you know to be wrong."
     )
+    assert told("wrong labels").line == said.format(" --revisit 0")  # it has no classes, so nothing tells what is right
+    assert told("wrong labels", facts=FACTS | {"accuracy": 0.8, "chance": 0.5}).line == said.format("")
 
 
 def test_wrong_labels_mean_nothing_before_the_model_has_learnt():
@@ -180,7 +182,7 @@ def test_wrong_labels_mean_nothing_before_the_model_has_learnt():
 def test_a_run_that_has_diverged_gets_advice_too(lost):
     found = told("wrong labels", facts=FACTS | {"medians": [lost, lost]})
     assert found.line == "wrong labels: no epoch had losses that are numbers: the run has diverged."
-    assert told("wrong labels", facts=FACTS | {"medians": [2.0, 0.6, 0.5, lost]}).verdict == "nothing"
+    assert told("wrong labels", facts=FACTS | {"medians": [2.0, 0.6, 0.5, lost]}).numbers["share"] == 0
 
 
 def test_equal_rows():
