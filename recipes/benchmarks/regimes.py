@@ -291,9 +291,8 @@ REGIMES = {
         partial(cifar10n, column="worse_label"),
         "image_classification",
         f"{CIFAR10} --learning_rate 1e-3 --num_train_epochs 60",
-        (0.3, 0.7),
+        (0.3, 0.82),
         (ORACLE, "trim:noise=0.4,ramp=0.5"),  # on its own, it prunes nothing there
-        ("early_stopping",),
         topics=("wrong labels",),
     ),
     "cifar10n_aggre": Regime(
