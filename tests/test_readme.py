@@ -228,7 +228,9 @@ def test_what_the_comparisons_tell_in_short():
             assert full["saved"] < 0.1 or max(sign * full["low"], sign * full["high"]) < 0, name
 
 
-@pytest.mark.parametrize("name", ["selection", "scale", "gather", "label_noise", "padding", "advice", "duplicates"])
+@pytest.mark.parametrize(
+    "name", ["selection", "scale", "gather", "label_noise", "padding", "advice", "duplicates", "sweep"]
+)
 def test_a_benchmarks_table_is_what_its_file_gives(name):
     assert marked("results", name) == load(f"benchmarks/{name}").table(result(name))
 
