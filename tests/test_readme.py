@@ -187,7 +187,15 @@ COMPARISONS = {path.parent.name: json.loads(path.read_text()) for path in sorted
 
 def test_the_best_rules_are_what_the_files_give(monkeypatch):
     monkeypatch.chdir(ROOT)
-    shown = ("noisy_digits", "misaligned_pairs", "copied_cifar10", "rare_cifar10", "cifar10n_worse", "multi30k", "sst2-3")
+    shown = (
+        "noisy_digits",
+        "misaligned_pairs",
+        "copied_cifar10",
+        "rare_cifar10",
+        "cifar10n_worse",
+        "multi30k",
+        "sst2-3",
+    )
     files = [Path("recipes", "results", name, "comparison.json") for name in shown]
     assert marked("readme", "regimes") == regimes_table(files)
 

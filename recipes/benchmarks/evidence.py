@@ -21,6 +21,7 @@ from typing import Any
 
 from hf_prune.common.foreign import read_json
 from hf_prune.common.storage import write_text
+from hf_prune.compare.plan import ALL
 from hf_prune.report.card import COMPARISON
 from hf_prune.report.evidence import RULES
 from hf_prune.report.scales import scale_of
@@ -47,9 +48,11 @@ def topics_of(folder: Path) -> list[str]:
 
 
 def rule_of(arm: dict[str, Any]) -> str:
-    """The rule of an arm: class weights are one, whatever the policy."""
+    """The rule of an arm: class weights are one, if all rows are trained; both together are no rule of a topic."""
     flags = arm["flags"]
-    return "class_weights" if "--class_weights" in flags else flags[flags.index("--policy") + 1].partition(":")[0]
+    policy = flags[flags.index("--policy") + 1]
+    weighted = "class_weights" if policy == ALL[1] else f"{policy} --class_weights"
+    return weighted if "--class_weights" in flags else policy.partition(":")[0]
 
 
 def measurement(found: dict[str, Any], arm: dict[str, Any], rule: str, rival: str) -> dict[str, Any] | None:

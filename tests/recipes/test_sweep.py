@@ -71,8 +71,8 @@ def test_the_flags_of_every_run_are_those_of_the_recipe(sweep, tmp_path):
         types = (CommonArguments, recipe.RecipeArguments, TrainingArguments)
         common, _, args, policy = parse(*types, argv=run.command[2:], **recipe.FROM_SCRATCH | recipe.EMBEDDED)
         assert (args.learning_rate, args.seed) == (rate, 2)
-        assert args.num_train_epochs == (12 if name == "short" else 40)
-        assert policy.keep == (0.3 if name in ("uniform", "el2n") else 1)
+        assert args.num_train_epochs == (10 if name == "short" else 40)
+        assert policy.keep == (0.25 if name in ("uniform", "el2n") else 1)
         assert (common.history is not None) == (name == "el2n")
         assert common.history in (None, str(sweep.earlier_run(tmp_path, 2).result.parent))
 
