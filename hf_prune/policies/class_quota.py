@@ -12,7 +12,7 @@ Good for   long-tailed classes where the score counts every class alike (macro-F
 Not for    balanced classes, where it is `uniform`; accuracy over all rows. Compare it with a class-weighted loss.
 Defaults   tau = 0.5, warmup = 0, by = "size": ours; recall quotas: DRoP's idea, with at least 0.05 for 1 - recall:
            ours. On CIFAR-10 with a tail and few epochs, both beat fewer epochs, and a class-weighted loss beats both:
-           it alone learns the rarest class (20 rows), of which quotas draw no row twice in a round.
+           without one, the rarest class (20 rows) is never learnt, since quotas draw no row twice in a round.
 Deviates   DRoP takes the recall of a whole run before, and keeps one subset; here the recall is that of each row's
            latest visit, and each round draws anew. The budget is a number of rows, or of tokens in the order of rows.
 Reference  A. Vysogorets et al., "DRoP", 2024, https://arxiv.org/abs/2404.05579

@@ -48,11 +48,12 @@ def topics_of(folder: Path) -> list[str]:
 
 
 def rule_of(arm: dict[str, Any]) -> str:
-    """The rule of an arm: class weights are one, if all rows are trained; both together are no rule of a topic."""
+    """The rule of an arm; class weights are one, and with a policy beside them a rule of no topic."""
     flags = arm["flags"]
     policy = flags[flags.index("--policy") + 1]
-    weighted = "class_weights" if policy == ALL[1] else f"{policy} --class_weights"
-    return weighted if "--class_weights" in flags else policy.partition(":")[0]
+    if "--class_weights" not in flags:
+        return policy.partition(":")[0]
+    return "class_weights" if policy == ALL[1] else f"{policy} with class_weights"
 
 
 def measurement(found: dict[str, Any], arm: dict[str, Any], rule: str, rival: str) -> dict[str, Any] | None:

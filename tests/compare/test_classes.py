@@ -48,6 +48,11 @@ def test_a_comparison_has_the_mean_over_seeds(tmp_path):
         assert part in page(found, b"")
 
 
+def test_every_metric_of_classes_has_them(tmp_path):
+    found = saved(tmp_path, "matthews", [(TRUE, TRUE)])
+    assert found["arms"][0]["by_class"] == dict.fromkeys(("macro_f1", "mean_recall", "worst_recall"), 1.0)
+
+
 @pytest.mark.parametrize(
     ("metric", "answers"),
     [("accuracy", (["a", "b"], ["a", "a"])), ("rouge", (["a", "b"], ["a", "b"]))],

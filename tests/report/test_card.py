@@ -26,7 +26,7 @@ from hf_prune.report.card import (
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("/home/ann/data/train.csv", "train.csv"),
+        ("/data/ann/data/train.csv", "train.csv"),
         ("~/data/train.csv", "train.csv"),
         ("../secret/train.csv", "train.csv"),
         ("data/train.csv", "data/train.csv"),
@@ -39,10 +39,10 @@ def test_a_path_of_this_machine_is_shortened(text, shown):
 
 
 def test_a_command_is_shown_without_paths_and_tokens():
-    said = ["recipes/translate.py", "--train_file", "/home/ann/train.csv", "--hub_token", "hf_x", "--seed", "3"]
+    said = ["recipes/translate.py", "--train_file", "/data/ann/train.csv", "--hub_token", "hf_x", "--seed", "3"]
     shown = "recipes/translate.py --train_file train.csv --hub_token TOKEN --seed 3"
     assert " ".join(public_arguments(said)) == shown
-    assert public_arguments(["--output_dir=/tmp/out", "--hub-token=hf_x"]) == ["--output_dir=out", "--hub-token=TOKEN"]
+    assert public_arguments(["--output_dir=/data/out", "--hub-token=hf_x"]) == ["--output_dir=out", "--hub-token=TOKEN"]
 
 
 def test_tags_and_budget_are_the_policys(monkeypatch):
@@ -91,10 +91,10 @@ def test_a_model_from_scratch_is_no_fine_tuned_version(tmp_path, name):
 
 def test_a_base_on_this_machine_is_no_model_of_the_hub(tmp_path):
     """As PEFT writes it."""
-    head = "---\nbase_model: /home/ann/base\ntags:\n- base_model:adapter:/home/ann/base\n- lora\n---\n"
+    head = "---\nbase_model: /data/ann/base\ntags:\n- base_model:adapter:/data/ann/base\n- lora\n---\n"
     write_card(path := card_at(tmp_path, head=head), base="base")
     data = ModelCard.load(path).data
-    assert (data.get("base_model"), data.tags) == (None, ["lora"]) and "/home/ann" not in path.read_text()
+    assert (data.get("base_model"), data.tags) == (None, ["lora"]) and "/data/ann" not in path.read_text()
 
 
 @pytest.mark.parametrize("about", [{"task_type": "translation"}, {"dataset_type": "x", "dataset_name": "x"}])
@@ -164,13 +164,13 @@ def test_scores_are_those_of_the_last_validation_unless_given(tmp_path):
     assert (score.metric_type, score.metric_value, score.dataset_split) == ("loss", losses[-1], None)
     assert (score.task_type, score.dataset_type, score.dataset_name) == ("text-classification", "my-beans", "my beans")
     made.create_model_card(
-        dataset="/home/ann/beans.csv", metrics={"accuracy": 0.5}, split="test", command="python x.py"
+        dataset="/data/ann/beans.csv", metrics={"accuracy": 0.5}, split="test", command="python x.py"
     )
     text = (tmp_path / "README.md").read_text()
     (score,) = ModelCard(text).data.eval_results
     assert (score.metric_type, score.metric_value, score.dataset_split) == ("accuracy", 0.5, "test")
     assert text.count("## Data pruning") == text.count("### How to reproduce") == 1
-    assert "```bash\npython x.py\n```" in text and "/home/ann" not in text
+    assert "```bash\npython x.py\n```" in text and "/data/ann" not in text
     assert any("prune/rows" in entry for entry in made.state.log_history)  # the log itself is left alone
 
 
@@ -218,7 +218,7 @@ def test_a_card_that_takes_less_than_stocks_is_given_no_more(tmp_path):
     card = ModelCard.load(tmp_path / "README.md")
     assert {"hf_prune", "uniform"} <= set(card.data.tags)
     assert card.data.eval_results[0].dataset_name == "beans"
-    made.create_model_card(dataset_name="/home/ann/peas", metrics={"accuracy": 0.5})
+    made.create_model_card(dataset_name="/data/ann/peas", metrics={"accuracy": 0.5})
     assert ModelCard.load(tmp_path / "README.md").data.eval_results[0].dataset_name == "peas"
 
 
@@ -243,7 +243,7 @@ def test_conclusions_of_others_stay_words(tmp_path, monkeypatch):
     ("command", "shown"),
     [
         ("python x.py --seed 3 \\\n    --name 'a b'", "python x.py --seed 3 \\\n    --name 'a b'"),
-        ("HF_TOKEN=sesame python /home/ann/x.py", "HF_TOKEN=TOKEN python x.py"),
+        ("HF_TOKEN=sesame python /data/ann/x.py", "HF_TOKEN=TOKEN python x.py"),
         ('python x.py --kw \'{"token": "sesame"}\'', 'python x.py --kw \'{"token": "TOKEN"}\''),
         ("python 'x.py --token=sesame", "python 'x.py --token=TOKEN"),
     ],

@@ -67,6 +67,20 @@ def test_a_lower_loss_is_a_gain(maker, tmp_path):
     assert (entry["gain"], entry["low"], entry["high"], entry["pays"]) == (-2, -3, -1, False)
 
 
+@pytest.mark.parametrize(
+    ("flags", "rule"),
+    [
+        ("--policy uniform:keep=1 --class_weights balanced", "class_weights"),
+        ("--policy class_quota:keep=0.5", "class_quota"),
+        ("--policy class_quota:keep=0.5 --class_weights balanced", None),
+    ],
+)
+def test_a_policy_under_class_weights_is_evidence_for_neither(maker, flags, rule):
+    rules = {name for of_topic in RULES.values() for name in of_topic}
+    found = maker.rule_of({"flags": flags.split()})
+    assert (found if found in rules else None) == rule
+
+
 def test_an_unknown_topic_is_refused(maker, tmp_path):
     compared(tmp_path / "odd", ["noise"])
     with pytest.raises(ValueError, match=r"regime\.json: there is no topic 'noise'; give some of wrong labels"):
